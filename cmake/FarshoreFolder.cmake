@@ -1,0 +1,71 @@
+# farshore_folder(NAME [USES folder...] [LINKS target...])
+#
+# One static library `farshore_NAME` from every *.cc of the calling folder, and beside it:
+#   *_test.cc   one GoogleTest program, NAME_test
+#   *_fuzz.cc   one libFuzzer program each (with FARSHORE_FUZZ)
+#   *_bench.cc  one Google Benchmark program, NAME_bench
+#   *_main.cc, *_plugin.cc  left alone: the folder's CMakeLists.txt says what they make
+# USES names the farshore folders that it may include; FARSHORE_LAYERS fixes their order, so a link
+# against a folder further down is an error at configure time.
+set(FARSHORE_LAYERS base os codec record store sim replica block capture replicate meta compute
+    recovery agent appliance vault cli)
+set(FARSHORE_WARNINGS -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
+    -Wno-missing-field-initializers -Werror=return-type -Werror=unused-result)
+
+function(farshore_folder name)
+  cmake_parse_arguments(ARG "" "" "USES;LINKS;TEST_USES" ${ARGN})
+  list(FIND FARSHORE_LAYERS ${name} own_layer)
+  file(GLOB all CONFIGURE_DEPENDS *.cc)
+  set(library ${all})
+  list(FILTER library EXCLUDE REGEX "_(test|fuzz|bench|main|plugin)\\.cc$")
+  set(tests ${all})
+  list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+  set(benches ${all})
+  list(FILTER benches INCLUDE REGEX "_bench\\.cc$")
+  set(fuzzers ${all})
+  list(FILTER fuzzers INCLUDE REGEX "_fuzz\\.cc$")
+
+  set(target farshore_${name})
+  if(library)
+    add_library(${target} STATIC ${library})
+    set(scope PUBLIC)
+    target_compile_options(${target} PRIVATE ${FARSHORE_WARNINGS})
+  else()
+    add_library(${target} INTERFACE)
+    set(scope INTERFACE)
+  endif()
+  target_include_directories(${target} ${scope} ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(${target} ${scope} fmt::fmt Threads::Threads ${ARG_LINKS})
+  foreach(used ${ARG_USES})
+    list(FIND FARSHORE_LAYERS ${used} used_layer)
+    if(used_layer EQUAL -1 OR used_layer GREATER_EQUAL own_layer)
+      message(FATAL_ERROR "src/${name} may not use src/${used}: it does not stand above it")
+    endif()
+    target_link_libraries(${target} ${scope} farshore_${used})
+  endforeach()
+
+  if(tests)
+    add_executable(${name}_test ${tests})
+    target_compile_options(${name}_test PRIVATE ${FARSHORE_WARNINGS})
+    target_link_libraries(${name}_test PRIVATE ${target} GTest::gmock GTest::gtest GTest::gtest_main)
+    foreach(used ${ARG_TEST_USES})
+      target_link_libraries(${name}_test PRIVATE farshore_${used})
+    endforeach()
+    target_compile_definitions(${name}_test PRIVATE
+      FARSHORE_SOURCE_DIR="${PROJECT_SOURCE_DIR}" FARSHORE_BINARY_DIR="${PROJECT_BINARY_DIR}")
+    add_test(NAME ${name}_test COMMAND ${name}_test)
+  endif()
+  if(benches)
+    add_executable(${name}_bench ${benches})
+    target_link_libraries(${name}_bench PRIVATE ${target} benchmark::benchmark benchmark::benchmark_main)
+  endif()
+  if(FARSHORE_FUZZ)
+    foreach(source ${fuzzers})
+      get_filename_component(program ${source} NAME_WE)
+      add_executable(${program} ${source})
+      target_compile_options(${program} PRIVATE -fsanitize=fuzzer)
+      target_link_options(${program} PRIVATE -fsanitize=fuzzer)
+      target_link_libraries(${program} PRIVATE ${target})
+    endforeach()
+  endif()
+endfunction()

@@ -1,0 +1,15 @@
+#include "store/object_store.h"
+
+#include <algorithm>
+
+namespace farshore {
+
+Status put_idempotent(ObjectStore& store, const std::string& name, ByteView data) {
+    Status put = store.put(name, data);
+    if (put || put.error().code() != Code::kAlreadyExists) return put;
+    FS_ASSIGN(Bytes existing, store.get(name));
+    if (std::ranges::equal(existing, data)) return {};
+    return put;
+}
+
+}  // namespace farshore

@@ -1,0 +1,52 @@
+// Where the log, the manifests and the base objects of all items live: a flat space of named,
+// write-once objects.
+//
+// Names are '/'-separated, [a-z0-9._-] in each part, at most 512 bytes. Any thread may call. Errors:
+// kNotFound, kAlreadyExists, kNoSpace, kForbidden, kThrottled, kUnavailable, kIo; code_retry() says
+// whether a retry can cure it. A put that failed may nevertheless have happened ("failure after
+// success"): retry it and treat kAlreadyExists with equal content as success.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/error.h"
+
+namespace farshore {
+
+struct ObjectInfo {
+    std::string name;
+    uint64_t size_bytes = 0;
+};
+
+// Objects larger than this are refused with kTooLarge.
+inline constexpr size_t kMaxObjectBytes = 64u << 20;
+
+class ObjectStore {
+  public:
+    virtual ~ObjectStore() = default;
+    // Makes a new object; kAlreadyExists when the name is taken, whatever its content. When it
+    // returns ok the object is durable and every later read and list sees all of it; a crash before
+    // leaves all of it or nothing.
+    virtual Status put(const std::string& name, ByteView data) = 0;
+    virtual Result<Bytes> get(const std::string& name) = 0;
+    // Exactly [offset, offset+length), cut at the object's end; kNotFound when there is no object.
+    virtual Result<Bytes> get_range(const std::string& name, uint64_t offset_bytes,
+                                    uint64_t length_bytes) = 0;
+    virtual Result<ObjectInfo> head(const std::string& name) = 0;
+    // Objects whose name starts with `prefix` and is greater than `after`, in byte order, at most
+    // `limit`.
+    virtual Result<std::vector<ObjectInfo>> list(const std::string& prefix, const std::string& after,
+                                                 size_t limit) = 0;
+    // Ok also when there is no such object.
+    virtual Status remove(const std::string& name) = 0;
+};
+
+// put() that is safe to repeat: retries what Retry::kSoon names are left to a wrapper; here an
+// existing object of equal bytes counts as success, of other bytes as kAlreadyExists.
+Status put_idempotent(ObjectStore& store, const std::string& name, ByteView data);
+
+}  // namespace farshore
