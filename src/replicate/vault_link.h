@@ -9,32 +9,10 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/secret.h"
 #include "base/types.h"
+#include "replica/registration.h"
 
 namespace farshore {
-
-// The right to append to an item's log, until a newer epoch is handed out.
-struct LogLease {
-    Epoch epoch;
-    SegmentNumber next_segment;  // number for the first segment of this lease
-    Digest previous_header{};    // header hash of segment next_segment-1; zeroes when it is 1
-    Sequence stored;             // highest sequence that is stored and registered
-    Secret item_key;             // 32 bytes: wraps the segments' data keys
-};
-
-struct SegmentRegistration {
-    ItemId item;
-    Epoch epoch;
-    SegmentNumber number;
-    std::string object_name;
-    uint64_t object_bytes = 0;
-    Digest header_hash{};
-    Digest previous_header{};
-    Sequence first, last;
-    TimePoint first_time, last_time;
-    uint64_t written_bytes = 0;  // payload and zeroed bytes that the guest wrote
-};
 
 class VaultLink {
   public:

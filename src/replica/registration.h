@@ -1,0 +1,34 @@
+// What binds an item's log together: who may append to it, and how a finished segment is made known.
+// Shared by the appliance, which builds segments, and the vault, which keeps them.
+#pragma once
+
+#include <string>
+
+#include "base/secret.h"
+#include "base/types.h"
+
+namespace farshore {
+
+// The right to append to an item's log, until a newer epoch is handed out.
+struct LogLease {
+    Epoch epoch;
+    SegmentNumber next_segment;  // number for the first segment of this lease
+    Digest previous_header{};    // header hash of segment next_segment-1; zeroes when it is 1
+    Sequence stored;             // highest sequence that is stored and registered
+    Secret item_key;             // 32 bytes: wraps the segments' data keys
+};
+
+struct SegmentRegistration {
+    ItemId item;
+    Epoch epoch;
+    SegmentNumber number;
+    std::string object_name;
+    uint64_t object_bytes = 0;
+    Digest header_hash{};
+    Digest previous_header{};
+    Sequence first, last;
+    TimePoint first_time, last_time;
+    uint64_t written_bytes = 0;  // payload and zeroed bytes that the guest wrote
+};
+
+}  // namespace farshore
