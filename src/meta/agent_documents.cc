@@ -1,0 +1,298 @@
+#include "meta/agent_documents.h"
+
+#include <array>
+
+#include "meta/json_fields.h"
+
+namespace farshore {
+namespace {
+
+constexpr size_t kShortText = 256;
+constexpr size_t kLongText = 4096;
+
+constexpr std::array<std::string_view, 6> kItemStates{"starting", "copying", "live",
+                                                      "gap",      "error",   "removed"};
+
+Result<ItemId> read_item_id(const JsonFields& fields) {
+    FS_ASSIGN(std::string text, fields.required_text("item_id", 32));
+    return ItemId::parse(text);
+}
+
+Result<DiskIndex> read_disk_index(const JsonFields& fields) {
+    FS_ASSIGN(uint64_t index, fields.u64("index", 0, kMaxDisks - 1));
+    return static_cast<DiskIndex>(index);
+}
+
+Result<DesiredDisk> read_desired_disk(const Json& json, const std::string& path) {
+    FS_ASSIGN(JsonFields fields, JsonFields::of(json, path));
+    DesiredDisk disk;
+    FS_ASSIGN(disk.index, read_disk_index(fields));
+    FS_ASSIGN(disk.path, fields.text("path", kMaxPathBytes));
+    FS_ASSIGN(disk.size_bytes, fields.u64("size_bytes", 0, kMaxDiskBytes));
+    return disk;
+}
+
+Result<BookmarkRequest> read_bookmark_request(const Json& json, const std::string& path) {
+    FS_ASSIGN(JsonFields fields, JsonFields::of(json, path));
+    BookmarkRequest request;
+    FS_ASSIGN(request.request_id, fields.required_text("request_id", kShortText));
+    FS_ASSIGN(request.label, fields.text("label", kMaxLabelBytes));
+    FS_ASSIGN(std::string kind, fields.text("kind", kShortText, "bookmark"));
+    FS_ASSIGN(request.kind, point_kind_from_name(kind));
+    return request;
+}
+
+Result<DesiredItem> read_desired_item(const Json& json, const std::string& path) {
+    FS_ASSIGN(JsonFields fields, JsonFields::of(json, path));
+    DesiredItem item;
+    FS_ASSIGN(item.item, read_item_id(fields));
+    FS_ASSIGN(item.name, fields.text("name", kMaxItemNameBytes));
+    FS_ASSIGN(std::string mode, fields.required_text("mode", kShortText));
+    FS_ASSIGN(item.mode, capture_mode_from_name(mode));
+    FS_ASSIGN(item.qmp_socket, fields.text("qmp_socket", kMaxPathBytes));
+    FS_ASSIGN(std::string desired, fields.text("desired", kShortText, "protect"));
+    if (desired != "protect" && desired != "remove")
+        return fields.wrong("desired", "must be protect or remove");
+    item.desired = desired == "protect" ? Desired::kProtect : Desired::kRemove;
+    FS_ASSIGN(uint64_t interval, fields.u64("crash_point_interval_s", 300, 86'400));
+    item.crash_point_interval_s = static_cast<uint32_t>(interval);
+    FS_ASSIGN(item.copy_throttle_bytes_per_s, fields.u64("copy_throttle_bytes_per_s"));
+    FS_ASSIGN(item.resync_request_id, fields.text("resync_request_id", kShortText));
+    FS_ASSIGN(item.stored.v, fields.u64("stored_sequence"));
+    FS_ASSIGN(const Json* disks, fields.array("disks", kMaxDisks));
+    for (size_t i = 0; disks != nullptr && i < disks->size(); ++i) {
+        FS_ASSIGN(DesiredDisk disk,
+                  read_desired_disk((*disks)[i], fmt::format("{}.disks[{}]", path, i)));
+        item.disks.push_back(std::move(disk));
+    }
+    FS_ASSIGN(const Json* bookmarks, fields.array("bookmarks", kMaxPendingBookmarks));
+    for (size_t i = 0; bookmarks != nullptr && i < bookmarks->size(); ++i) {
+        FS_ASSIGN(BookmarkRequest bookmark,
+                  read_bookmark_request((*bookmarks)[i], fmt::format("{}.bookmarks[{}]", path, i)));
+        item.bookmarks.push_back(std::move(bookmark));
+    }
+    return item;
+}
+
+Result<AgentItemState> item_state_from_name(const JsonFields& fields, std::string_view name) {
+    for (size_t i = 0; i < kItemStates.size(); ++i)
+        if (kItemStates[i] == name) return static_cast<AgentItemState>(i);
+    return fields.wrong("state", fmt::format("'{}' is not known to this version", name));
+}
+
+Result<AgentItemError> read_item_error(const Json& json, const std::string& path) {
+    FS_ASSIGN(JsonFields fields, JsonFields::of(json, path));
+    AgentItemError error;
+    FS_ASSIGN(std::string code, fields.text("code", kShortText, "internal"));
+    error.code = code_from_name(code);
+    FS_ASSIGN(error.what, fields.text("what", kLongText));
+    FS_ASSIGN(error.remedy, fields.text("remedy", kLongText));
+    return error;
+}
+
+Result<AgentDisk> read_agent_disk(const Json& json, const std::string& path) {
+    FS_ASSIGN(JsonFields fields, JsonFields::of(json, path));
+    AgentDisk disk;
+    FS_ASSIGN(disk.index, read_disk_index(fields));
+    FS_ASSIGN(disk.size_bytes, fields.u64("size_bytes", 0, kMaxDiskBytes));
+    FS_ASSIGN(disk.path, fields.text("path", kMaxPathBytes));
+    return disk;
+}
+
+Result<BookmarkDone> read_bookmark_done(const Json& json, const std::string& path) {
+    FS_ASSIGN(JsonFields fields, JsonFields::of(json, path));
+    BookmarkDone done;
+    FS_ASSIGN(done.request_id, fields.required_text("request_id", kShortText));
+    FS_ASSIGN(done.sequence.v, fields.u64("sequence"));
+    FS_ASSIGN(done.time.us, fields.i64("time_us"));
+    return done;
+}
+
+Result<AgentItemStatus> read_item_status(const Json& json, const std::string& path) {
+    FS_ASSIGN(JsonFields fields, JsonFields::of(json, path));
+    AgentItemStatus item;
+    FS_ASSIGN(item.item, read_item_id(fields));
+    FS_ASSIGN(std::string state, fields.required_text("state", kShortText));
+    FS_ASSIGN(item.state, item_state_from_name(fields, state));
+    if (const Json* error = fields.find("error")) {
+        FS_ASSIGN(item.error, read_item_error(*error, path + ".error"));
+    }
+    FS_ASSIGN(item.nbd_socket, fields.text("nbd_socket", kMaxPathBytes));
+    FS_ASSIGN(const Json* disks, fields.array("disks", kMaxDisks));
+    for (size_t i = 0; disks != nullptr && i < disks->size(); ++i) {
+        FS_ASSIGN(AgentDisk disk, read_agent_disk((*disks)[i], fmt::format("{}.disks[{}]", path, i)));
+        item.disks.push_back(std::move(disk));
+    }
+    if (const Json* description = fields.find("machine_description")) {
+        if (!description->is_object())
+            return fields.wrong("machine_description", "must be an object");
+        item.machine_description = dump_json(*description);
+        if (item.machine_description.size() > kMaxMachineDescriptionBytes)
+            return fail(Code::kTooLarge,
+                        fmt::format("{}.machine_description has {} bytes, at most {} are allowed",
+                                    path, item.machine_description.size(),
+                                    kMaxMachineDescriptionBytes));
+    }
+    FS_ASSIGN(item.ring_used_bytes, fields.u64("ring_used"));
+    FS_ASSIGN(item.spill_used_bytes, fields.u64("spill_used"));
+    FS_ASSIGN(item.gap_open, fields.boolean("gap_open"));
+    FS_ASSIGN(item.copied_bytes, fields.u64("copied_bytes"));
+    FS_ASSIGN(item.copy_total_bytes, fields.u64("copy_total_bytes"));
+    FS_ASSIGN(item.copy_rate_bytes_per_s, fields.u64("copy_rate"));
+    FS_ASSIGN(item.last.v, fields.u64("last_sequence"));
+    FS_ASSIGN(item.last_time.us, fields.i64("last_time_us"));
+    FS_ASSIGN(item.received.v, fields.u64("received_sequence"));
+    FS_ASSIGN(item.stored.v, fields.u64("stored_sequence"));
+    FS_ASSIGN(const Json* bookmarks, fields.array("bookmarks", kMaxPendingBookmarks));
+    for (size_t i = 0; bookmarks != nullptr && i < bookmarks->size(); ++i) {
+        FS_ASSIGN(BookmarkDone done,
+                  read_bookmark_done((*bookmarks)[i], fmt::format("{}.bookmarks[{}]", path, i)));
+        item.bookmarks.push_back(std::move(done));
+    }
+    FS_ASSIGN(item.resync_done_id, fields.text("resync_done_id", kShortText));
+    FS_ASSIGN(uint64_t restarts, fields.u64("tap_restarts", 0, UINT32_MAX));
+    item.tap_restarts = static_cast<uint32_t>(restarts);
+    return item;
+}
+
+}  // namespace
+
+std::string_view capture_mode_name(CaptureMode mode) {
+    return mode == CaptureMode::kInPath ? "in-path" : "mirror";
+}
+
+Result<CaptureMode> capture_mode_from_name(std::string_view name) {
+    if (name == "in-path") return CaptureMode::kInPath;
+    if (name == "mirror") return CaptureMode::kMirror;
+    return fail(Code::kMalformed,
+                fmt::format("'{}' is not a capture mode", name.substr(0, 64)),
+                "use in-path or mirror");
+}
+
+std::string_view point_kind_name(PointKind kind) {
+    switch (kind) {
+        case PointKind::kCrash:
+            return "crash";
+        case PointKind::kApplication:
+            return "application";
+        case PointKind::kBookmark:
+            return "bookmark";
+    }
+    return "crash";
+}
+
+Result<PointKind> point_kind_from_name(std::string_view name) {
+    for (PointKind kind : {PointKind::kCrash, PointKind::kApplication, PointKind::kBookmark})
+        if (name == point_kind_name(kind)) return kind;
+    return fail(Code::kMalformed,
+                fmt::format("'{}' is not a kind of recovery point", name.substr(0, 64)),
+                "use crash, application or bookmark");
+}
+
+std::string_view agent_item_state_name(AgentItemState state) {
+    return kItemStates.at(static_cast<size_t>(state));
+}
+
+std::string encode_instructions(const AgentInstructions& instructions) {
+    Json items = Json::array();
+    for (const DesiredItem& item : instructions.items) {
+        Json disks = Json::array();
+        for (const DesiredDisk& disk : item.disks)
+            disks.push_back(
+                {{"index", disk.index}, {"path", disk.path}, {"size_bytes", disk.size_bytes}});
+        Json bookmarks = Json::array();
+        for (const BookmarkRequest& bookmark : item.bookmarks)
+            bookmarks.push_back({{"request_id", bookmark.request_id},
+                                 {"label", bookmark.label},
+                                 {"kind", std::string(point_kind_name(bookmark.kind))}});
+        items.push_back({{"item_id", item.item.to_string()},
+                         {"name", item.name},
+                         {"mode", std::string(capture_mode_name(item.mode))},
+                         {"qmp_socket", item.qmp_socket},
+                         {"disks", std::move(disks)},
+                         {"desired", item.desired == Desired::kProtect ? "protect" : "remove"},
+                         {"crash_point_interval_s", item.crash_point_interval_s},
+                         {"copy_throttle_bytes_per_s", item.copy_throttle_bytes_per_s},
+                         {"resync_request_id", item.resync_request_id},
+                         {"bookmarks", std::move(bookmarks)},
+                         {"stored_sequence", item.stored.v}});
+    }
+    return dump_json({{"items", std::move(items)}});
+}
+
+Result<AgentInstructions> decode_instructions(std::string_view text) {
+    FS_ASSIGN(Json json, parse_json(text, "instructions", kMaxAgentDocumentBytes));
+    FS_ASSIGN(JsonFields fields, JsonFields::of(json, "instructions"));
+    FS_ASSIGN(const Json* items, fields.array("items", kMaxAgentItems));
+    AgentInstructions instructions;
+    for (size_t i = 0; items != nullptr && i < items->size(); ++i) {
+        FS_ASSIGN(DesiredItem item, read_desired_item((*items)[i], fmt::format("items[{}]", i)));
+        instructions.items.push_back(std::move(item));
+    }
+    return instructions;
+}
+
+std::string encode_status(const AgentStatus& status) {
+    Json items = Json::array();
+    for (const AgentItemStatus& item : status.items) {
+        Json disks = Json::array();
+        for (const AgentDisk& disk : item.disks)
+            disks.push_back(
+                {{"index", disk.index}, {"size_bytes", disk.size_bytes}, {"path", disk.path}});
+        Json bookmarks = Json::array();
+        for (const BookmarkDone& done : item.bookmarks)
+            bookmarks.push_back({{"request_id", done.request_id},
+                                 {"sequence", done.sequence.v},
+                                 {"time_us", done.time.us}});
+        Json json{{"item_id", item.item.to_string()},
+                  {"state", std::string(agent_item_state_name(item.state))},
+                  {"nbd_socket", item.nbd_socket},
+                  {"disks", std::move(disks)},
+                  {"ring_used", item.ring_used_bytes},
+                  {"spill_used", item.spill_used_bytes},
+                  {"gap_open", item.gap_open},
+                  {"copied_bytes", item.copied_bytes},
+                  {"copy_total_bytes", item.copy_total_bytes},
+                  {"copy_rate", item.copy_rate_bytes_per_s},
+                  {"last_sequence", item.last.v},
+                  {"last_time_us", item.last_time.us},
+                  {"received_sequence", item.received.v},
+                  {"stored_sequence", item.stored.v},
+                  {"bookmarks", std::move(bookmarks)},
+                  {"resync_done_id", item.resync_done_id},
+                  {"tap_restarts", item.tap_restarts}};
+        if (item.error)
+            json["error"] = {{"code", std::string(code_name(item.error->code))},
+                             {"what", item.error->what},
+                             {"remedy", item.error->remedy}};
+        if (!item.machine_description.empty()) {
+            Json description = Json::parse(item.machine_description, nullptr, false);
+            if (description.is_object()) json["machine_description"] = std::move(description);
+        }
+        items.push_back(std::move(json));
+    }
+    return dump_json({{"agent", status.agent},
+                      {"instance", status.instance},
+                      {"version", status.version},
+                      {"time_us", status.time.us},
+                      {"items", std::move(items)}});
+}
+
+Result<AgentStatus> decode_status(std::string_view text) {
+    FS_ASSIGN(Json json, parse_json(text, "status", kMaxAgentDocumentBytes));
+    FS_ASSIGN(JsonFields fields, JsonFields::of(json, "status"));
+    AgentStatus status;
+    FS_ASSIGN(status.agent, fields.text("agent", kShortText));
+    FS_ASSIGN(status.instance, fields.required_text("instance", kShortText));
+    FS_ASSIGN(status.version, fields.text("version", kShortText));
+    FS_ASSIGN(status.time.us, fields.i64("time_us"));
+    FS_ASSIGN(const Json* items, fields.array("items", kMaxAgentItems));
+    for (size_t i = 0; items != nullptr && i < items->size(); ++i) {
+        FS_ASSIGN(AgentItemStatus item,
+                  read_item_status((*items)[i], fmt::format("items[{}]", i)));
+        status.items.push_back(std::move(item));
+    }
+    return status;
+}
+
+}  // namespace farshore

@@ -1,0 +1,139 @@
+// The two documents of an agent's control conversation with the vault (docs/design/core.md §7):
+// status goes up, instructions come down, once a round, over VaultLink::sync_agent.
+//
+// Instructions are the desired state of every item of that agent, never a command: a lost round
+// costs nothing, and an item that is missing from a document is left alone. Requests inside (a
+// resync, a bookmark) carry an id; the vault repeats them until a status answers, the agent does each
+// id once. Both decoders ignore unknown fields, take defaults for missing ones and name the path of
+// what they refuse: kMalformed, kTooLarge.
+//
+// Plain values; any thread. Times are microseconds since 1970, sizes bytes, rates bytes a second.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "base/types.h"
+#include "record/record.h"
+
+namespace farshore {
+
+inline constexpr size_t kMaxAgentDocumentBytes = 4u << 20;
+inline constexpr size_t kMaxAgentItems = 1000;
+inline constexpr size_t kMaxPendingBookmarks = 64;  // for each item
+inline constexpr size_t kMaxMachineDescriptionBytes = 64u << 10;
+inline constexpr size_t kMaxPathBytes = 4096;
+inline constexpr size_t kMaxItemNameBytes = 128;
+
+enum class CaptureMode : uint8_t { kInPath, kMirror };
+enum class Desired : uint8_t { kProtect, kRemove };
+
+std::string_view capture_mode_name(CaptureMode mode);  // "in-path", "mirror"
+Result<CaptureMode> capture_mode_from_name(std::string_view name);
+std::string_view point_kind_name(PointKind kind);  // "crash", "application", "bookmark"
+Result<PointKind> point_kind_from_name(std::string_view name);
+
+// ---- down: what the vault wants --------------------------------------------------------------
+
+struct DesiredDisk {
+    DiskIndex index = 0;
+    std::string path;         // file or block device; empty in mirror mode: QEMU names them
+    uint64_t size_bytes = 0;  // 0: not known yet
+};
+
+struct BookmarkRequest {
+    std::string request_id;
+    std::string label;
+    PointKind kind = PointKind::kBookmark;
+};
+
+struct DesiredItem {
+    ItemId item;
+    std::string name;
+    CaptureMode mode = CaptureMode::kInPath;
+    std::string qmp_socket;  // mirror mode
+    std::vector<DesiredDisk> disks;
+    Desired desired = Desired::kProtect;
+    uint32_t crash_point_interval_s = 300;
+    uint64_t copy_throttle_bytes_per_s = 0;  // 0: none
+    std::string resync_request_id;           // empty: none; else copy everything again, once
+    std::vector<BookmarkRequest> bookmarks;
+    Sequence stored;  // highest sequence stored and registered
+};
+
+struct AgentInstructions {
+    std::vector<DesiredItem> items;
+};
+
+std::string encode_instructions(const AgentInstructions& instructions);
+Result<AgentInstructions> decode_instructions(std::string_view json);
+
+// ---- up: what the agent sees -----------------------------------------------------------------
+
+enum class AgentItemState : uint8_t {
+    kStarting,  // tap and source are being set up
+    kCopying,   // capturing, and the initial copy or a resynchronisation runs
+    kLive,      // capturing, nothing left to copy
+    kGap,       // order was lost; the tap remembers where and will copy
+    kError,     // not capturing; `error` says why, the agent tries again by itself
+    kRemoved,   // torn down as desired
+};
+std::string_view agent_item_state_name(AgentItemState state);  // "starting", "copying", ...
+
+struct AgentItemError {
+    Code code = Code::kInternal;
+    std::string what;
+    std::string remedy;
+};
+
+struct AgentDisk {
+    DiskIndex index = 0;
+    uint64_t size_bytes = 0;
+    std::string path;  // what the disk is at the source, for people
+};
+
+struct BookmarkDone {
+    std::string request_id;
+    Sequence sequence;  // of the POINT record
+    TimePoint time;
+};
+
+struct AgentItemStatus {
+    ItemId item;
+    AgentItemState state = AgentItemState::kStarting;
+    std::optional<AgentItemError> error;
+    std::string nbd_socket;  // in path: where the machine connects
+    std::vector<AgentDisk> disks;
+    // A JSON object (compute's MachineDescription), sent at least once; empty: nothing new.
+    std::string machine_description;
+    uint64_t ring_used_bytes = 0;
+    uint64_t spill_used_bytes = 0;
+    bool gap_open = false;
+    uint64_t copied_bytes = 0;  // of the initial copy or resynchronisation under way
+    uint64_t copy_total_bytes = 0;
+    uint64_t copy_rate_bytes_per_s = 0;
+    Sequence last;        // last record that the tap appended
+    TimePoint last_time;  // its time
+    Sequence received;    // acknowledged by the appliance
+    Sequence stored;
+    std::vector<BookmarkDone> bookmarks;
+    std::string resync_done_id;  // the resync request that was begun last
+    uint32_t tap_restarts = 0;
+};
+
+struct AgentStatus {
+    std::string agent;     // common name of its certificate
+    std::string instance;  // random at each start: tells two agents with one identity apart
+    std::string version;
+    TimePoint time;
+    std::vector<AgentItemStatus> items;
+};
+
+std::string encode_status(const AgentStatus& status);
+Result<AgentStatus> decode_status(std::string_view json);
+
+}  // namespace farshore
