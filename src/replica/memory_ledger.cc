@@ -1,0 +1,273 @@
+#include "replica/memory_ledger.h"
+
+#include <algorithm>
+
+namespace farshore {
+
+template <typename Work>
+Status MemoryLedger::transaction(const char* name, Work work) {
+    if (hook_) FS_TRY(hook_(name, false));
+    {
+        std::lock_guard lock(mutex_);
+        FS_TRY(work(tables_));  // checks first, changes after: a failed one changed nothing
+    }
+    if (hook_) FS_TRY(hook_(name, true));
+    return {};
+}
+
+Result<LedgerState> MemoryLedger::state() {
+    std::lock_guard lock(mutex_);
+    return tables_.state;
+}
+
+Status MemoryLedger::commit_epoch(Epoch epoch, const std::string& appliance) {
+    return transaction("epoch", [&](Tables& t) -> Status {
+        if (epoch <= t.state.epoch)
+            return fail(Code::kFenced, "a newer log lease was handed out meanwhile");
+        t.state.epoch = epoch;
+        t.state.appliance = appliance;
+        return {};
+    });
+}
+
+Status MemoryLedger::commit_registration(const RegistrationCommit& commit) {
+    return transaction("registration", [&](Tables& t) -> Status {
+        const SegmentRow& row = commit.segment;
+        if (!t.state.rebuilding && row.epoch != t.state.epoch)
+            return fail(Code::kFenced, "the segment's log lease is no longer the item's");
+        if (row.number.v != t.state.last_segment.v + 1)
+            return fail(Code::kSequenceHole, "the segment does not follow the last one");
+        t.segments[row.number] = row;
+        for (const PointRow& point : commit.points) t.points[point.sequence] = point;
+        for (const GapRow& gap : commit.gaps) t.gaps[gap.last_good] = gap;
+        for (const GeometryRow& geometry : commit.geometry)
+            t.geometry[{geometry.disk, geometry.since}] = geometry;
+        t.state.last_segment = row.number;
+        t.state.last_header = row.header_hash;
+        t.state.last_segment_epoch = row.epoch;
+        t.state.stored = row.last;
+        t.state.stored_time = row.last_time;
+        t.state.written_bytes += row.written_bytes;
+        t.state.stored_bytes += row.object_bytes;
+        return {};
+    });
+}
+
+Status MemoryLedger::commit_idle(Epoch epoch, Sequence sequence, TimePoint time) {
+    return transaction("idle", [&](Tables& t) -> Status {
+        if (epoch != t.state.epoch)
+            return fail(Code::kFenced, "the log lease is no longer the item's");
+        if (time < t.state.idle_time) return {};
+        t.state.idle = sequence;
+        t.state.idle_time = time;
+        return {};
+    });
+}
+
+Result<uint64_t> MemoryLedger::reserve_generation() {
+    uint64_t generation = 0;
+    FS_TRY(transaction("generation", [&](Tables& t) -> Status {
+        generation = ++t.state.generation;
+        return {};
+    }));
+    return generation;
+}
+
+Status MemoryLedger::commit_manifest(const ManifestCommit& commit, TimePoint now) {
+    return transaction("manifest", [&](Tables& t) -> Status {
+        if (commit.floor) {
+            for (const auto& [id, lease] : t.leases) {
+                if (lease.expires > now && lease.sequence < *commit.floor)
+                    return fail(Code::kWrongState, "a leased point is older than the new floor");
+            }
+        }
+        for (const ManifestRow& row : commit.added) t.manifests[row.object_name] = row;
+        for (const std::string& name : commit.dropped) t.manifests.erase(name);
+        t.state.stored_bytes += commit.added_bytes;
+        if (!commit.floor || *commit.floor <= t.state.floor) return {};
+        const Sequence floor = *commit.floor;
+        t.state.floor = floor;
+        t.state.floor_segment = commit.floor_segment;
+        t.state.floor_time = commit.floor_time;
+        std::erase_if(t.segments, [&](auto& row) { return row.first <= commit.floor_segment; });
+        std::erase_if(t.points, [&](auto& row) { return row.first < floor; });
+        std::erase_if(t.gaps, [&](auto& row) {
+            return !row.second.open() && row.second.resynced <= floor;
+        });
+        for (auto it = t.geometry.begin(); it != t.geometry.end();) {
+            auto next = std::next(it);
+            const bool replaced = next != t.geometry.end() &&
+                                  next->first.first == it->first.first &&
+                                  next->second.since <= floor;
+            it = replaced ? t.geometry.erase(it) : next;
+        }
+        return {};
+    });
+}
+
+Status MemoryLedger::commit_dead(const std::vector<DeadRow>& dead) {
+    return transaction("dead", [&](Tables& t) -> Status {
+        ++t.tick;
+        for (DeadRow row : dead) {
+            row.tick = t.tick;
+            t.dead.emplace(row.object_name, row);
+        }
+        return {};
+    });
+}
+
+Status MemoryLedger::commit_removed(const std::vector<std::string>& names, bool revived) {
+    return transaction("removed", [&](Tables& t) -> Status {
+        for (const std::string& name : names) {
+            auto it = t.dead.find(name);
+            if (it == t.dead.end()) continue;
+            if (!revived)
+                t.state.stored_bytes -= std::min(t.state.stored_bytes, it->second.object_bytes);
+            t.dead.erase(it);
+        }
+        return {};
+    });
+}
+
+Result<LeaseRow> MemoryLedger::commit_lease(const LeaseRow& lease) {
+    LeaseRow row = lease;
+    FS_TRY(transaction("lease", [&](Tables& t) -> Status {
+        if (row.sequence < t.state.floor)
+            return fail(Code::kPointOutsideWindow, "the point left the window");
+        row.tick = row.id = ++t.tick;
+        t.leases[row.id] = row;
+        return {};
+    }));
+    return row;
+}
+
+Status MemoryLedger::renew_lease(uint64_t id, TimePoint expires) {
+    return transaction("renew", [&](Tables& t) -> Status {
+        auto it = t.leases.find(id);
+        if (it == t.leases.end()) return fail(Code::kNotFound, "the lease is gone");
+        it->second.expires = expires;
+        return {};
+    });
+}
+
+Status MemoryLedger::release_lease(uint64_t id) {
+    return transaction("release", [&](Tables& t) -> Status {
+        t.leases.erase(id);
+        return {};
+    });
+}
+
+Result<std::vector<SegmentRow>> MemoryLedger::list_segments(SegmentNumber after, size_t limit) {
+    std::lock_guard lock(mutex_);
+    std::vector<SegmentRow> out;
+    for (auto it = tables_.segments.upper_bound(after);
+         it != tables_.segments.end() && out.size() < limit; ++it)
+        out.push_back(it->second);
+    return out;
+}
+
+Result<SegmentRow> MemoryLedger::segment_with(Sequence sequence) {
+    std::lock_guard lock(mutex_);
+    for (const auto& [number, row] : tables_.segments) {
+        if (row.last >= sequence) return row;
+    }
+    return fail(Code::kNotFound, "no registered segment holds that sequence");
+}
+
+Result<SegmentRow> MemoryLedger::segment_before(TimePoint time) {
+    std::lock_guard lock(mutex_);
+    for (auto it = tables_.segments.rbegin(); it != tables_.segments.rend(); ++it) {
+        if (std::min(it->second.first_time, it->second.last_time) <= time) return it->second;
+    }
+    return fail(Code::kNotFound, "no registered segment is that old");
+}
+
+Result<SegmentRow> MemoryLedger::segment_ended(Sequence sequence, TimePoint time) {
+    std::lock_guard lock(mutex_);
+    for (auto it = tables_.segments.rbegin(); it != tables_.segments.rend(); ++it) {
+        if (it->second.last <= sequence && it->second.last_time <= time) return it->second;
+    }
+    return fail(Code::kNotFound, "no registered segment ended before that");
+}
+
+Result<std::vector<PointRow>> MemoryLedger::list_points(const PointQuery& query) {
+    std::lock_guard lock(mutex_);
+    std::vector<PointRow> out;
+    const auto wanted = [&](const PointRow& row) {
+        return row.sequence >= query.from && row.sequence <= query.to &&
+               (!query.kind || row.kind == *query.kind) &&
+               (query.label.empty() || row.label == query.label);
+    };
+    if (query.newest_first) {
+        for (auto it = tables_.points.rbegin();
+             it != tables_.points.rend() && out.size() < query.limit; ++it)
+            if (wanted(it->second)) out.push_back(it->second);
+    } else {
+        for (const auto& [sequence, row] : tables_.points) {
+            if (out.size() >= query.limit) break;
+            if (wanted(row)) out.push_back(row);
+        }
+    }
+    return out;
+}
+
+template <typename Map>
+static auto values(const Map& map) {
+    std::vector<typename Map::mapped_type> out;
+    out.reserve(map.size());
+    for (const auto& [key, value] : map) out.push_back(value);
+    return out;
+}
+
+Result<std::vector<GapRow>> MemoryLedger::list_gaps() {
+    std::lock_guard lock(mutex_);
+    return values(tables_.gaps);
+}
+
+Result<std::vector<GeometryRow>> MemoryLedger::list_geometry() {
+    std::lock_guard lock(mutex_);
+    return values(tables_.geometry);
+}
+
+Result<std::vector<ManifestRow>> MemoryLedger::list_manifests() {
+    std::lock_guard lock(mutex_);
+    auto out = values(tables_.manifests);
+    std::sort(out.begin(), out.end(), [](const ManifestRow& a, const ManifestRow& b) {
+        return std::tie(a.sequence, a.generation) < std::tie(b.sequence, b.generation);
+    });
+    return out;
+}
+
+Result<std::vector<DeadRow>> MemoryLedger::list_dead(const std::string& after, size_t limit) {
+    std::lock_guard lock(mutex_);
+    std::vector<DeadRow> out;
+    for (auto it = tables_.dead.upper_bound(after); it != tables_.dead.end() && out.size() < limit;
+         ++it)
+        out.push_back(it->second);
+    return out;
+}
+
+Result<std::vector<LeaseRow>> MemoryLedger::list_leases() {
+    std::lock_guard lock(mutex_);
+    return values(tables_.leases);
+}
+
+Status MemoryLedger::begin_rebuild() {
+    return transaction("begin_rebuild", [&](Tables& t) -> Status {
+        const uint64_t tick = t.tick;
+        t = Tables{};
+        t.tick = tick;
+        t.state.rebuilding = true;
+        return {};
+    });
+}
+
+Status MemoryLedger::finish_rebuild(const LedgerState& state) {
+    return transaction("finish_rebuild", [&](Tables& t) -> Status {
+        t.state = state;
+        t.state.rebuilding = false;
+        return {};
+    });
+}
+
+}  // namespace farshore
