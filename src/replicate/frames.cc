@@ -1,0 +1,182 @@
+#include "replicate/frames.h"
+
+#include <fmt/core.h>
+
+#include "replicate/limits.h"
+
+namespace farshore {
+namespace {
+
+constexpr size_t kMaxErrorText = 4096;
+constexpr size_t kMaxPemBytes = 64u << 10;
+constexpr size_t kMaxTokenBytes = 256;
+
+Bytes begin(FrameType type, size_t reserve) {
+    Bytes out;
+    out.reserve(reserve + 1);
+    out.push_back(static_cast<uint8_t>(type));
+    return out;
+}
+
+template <size_t N>
+Result<std::array<uint8_t, N>> fixed(ByteReader& in) {
+    FS_ASSIGN(ByteView view, in.bytes(N));
+    std::array<uint8_t, N> out;
+    std::copy(view.begin(), view.end(), out.begin());
+    return out;
+}
+
+Bytes encode_document(FrameType type, const SyncFrame& frame) {
+    Bytes out = begin(type, 12 + frame.document.size());
+    ByteWriter writer(out);
+    writer.u64(frame.request);
+    writer.text(frame.document);
+    return out;
+}
+
+}  // namespace
+
+Bytes encode(const HelloFrame& frame) {
+    Bytes out = begin(FrameType::kHello, 48);
+    ByteWriter writer(out);
+    writer.u16(frame.version);
+    writer.bytes(frame.item.raw);
+    writer.bytes(frame.instance.raw);
+    writer.u64(frame.first_available.v);
+    return out;
+}
+
+Bytes encode(const WelcomeFrame& frame) {
+    Bytes out = begin(FrameType::kWelcome, 24);
+    ByteWriter writer(out);
+    writer.u64(frame.next.v);
+    writer.u64(frame.stored.v);
+    writer.u64(frame.window_bytes);
+    return out;
+}
+
+Bytes encode(const AckFrame& frame) {
+    Bytes out = begin(FrameType::kAck, 24);
+    ByteWriter writer(out);
+    writer.u64(frame.received.v);
+    writer.u64(frame.stored.v);
+    writer.u64(frame.window_bytes);
+    return out;
+}
+
+Bytes encode(const EnrolFrame& frame) {
+    Bytes out = begin(FrameType::kEnrol, 8 + frame.token.size() + frame.request_pem.size());
+    ByteWriter writer(out);
+    writer.text(frame.token);
+    writer.text(frame.request_pem);
+    return out;
+}
+
+Bytes encode(const EnrolledFrame& frame) {
+    Bytes out = begin(FrameType::kEnrolled, 4 + frame.chain_pem.size());
+    ByteWriter(out).text(frame.chain_pem);
+    return out;
+}
+
+Bytes encode_sync(const SyncFrame& frame) { return encode_document(FrameType::kSync, frame); }
+Bytes encode_sync_reply(const SyncFrame& frame) {
+    return encode_document(FrameType::kSyncReply, frame);
+}
+
+Bytes encode_error(const Error& error) {
+    Bytes out = begin(FrameType::kError, 64);
+    ByteWriter writer(out);
+    writer.text(code_name(error.code()));
+    writer.text(std::string_view(error.what()).substr(0, kMaxErrorText));
+    writer.text(std::string_view(error.remedy()).substr(0, kMaxErrorText));
+    return out;
+}
+
+Bytes encode_data(ByteView records) {
+    Bytes out = begin(FrameType::kData, records.size());
+    out.insert(out.end(), records.begin(), records.end());
+    return out;
+}
+
+Result<FrameView> decode_frame(ByteView frame) {
+    if (frame.empty()) return fail(Code::kMalformed, "an empty frame");
+    if (frame[0] < 1 || frame[0] > static_cast<uint8_t>(FrameType::kEnrolled))
+        return fail(Code::kNewerVersion, fmt::format("frame of unknown type {}", frame[0]),
+                    "the peer speaks a newer version, or is no Farshore agent or appliance");
+    return FrameView{static_cast<FrameType>(frame[0]), frame.subspan(1)};
+}
+
+Result<HelloFrame> decode_hello(ByteView body) {
+    ByteReader in(body, "HELLO frame");
+    HelloFrame frame;
+    FS_ASSIGN(frame.version, in.u16());
+    if (frame.version != kProtocolVersion)
+        return fail(Code::kNewerVersion,
+                    fmt::format("the agent speaks protocol version {}, this appliance {}",
+                                frame.version, kProtocolVersion),
+                    "bring agent and appliance to the same version");
+    FS_ASSIGN(frame.item.raw, fixed<16>(in));
+    FS_ASSIGN(frame.instance.raw, fixed<16>(in));
+    FS_ASSIGN(frame.first_available.v, in.u64());
+    FS_TRY(in.finish());
+    return frame;
+}
+
+Result<WelcomeFrame> decode_welcome(ByteView body) {
+    ByteReader in(body, "WELCOME frame");
+    WelcomeFrame frame;
+    FS_ASSIGN(frame.next.v, in.u64());
+    FS_ASSIGN(frame.stored.v, in.u64());
+    FS_ASSIGN(frame.window_bytes, in.u64());
+    FS_TRY(in.finish());
+    return frame;
+}
+
+Result<AckFrame> decode_ack(ByteView body) {
+    ByteReader in(body, "ACK frame");
+    AckFrame frame;
+    FS_ASSIGN(frame.received.v, in.u64());
+    FS_ASSIGN(frame.stored.v, in.u64());
+    FS_ASSIGN(frame.window_bytes, in.u64());
+    FS_TRY(in.finish());
+    return frame;
+}
+
+Result<SyncFrame> decode_sync(ByteView body) {
+    ByteReader in(body, "SYNC frame");
+    SyncFrame frame;
+    FS_ASSIGN(frame.request, in.u64());
+    FS_ASSIGN(frame.document, in.text(kMaxControlBytes));
+    FS_TRY(in.finish());
+    return frame;
+}
+
+Result<EnrolFrame> decode_enrol(ByteView body) {
+    ByteReader in(body, "ENROL frame");
+    EnrolFrame frame;
+    FS_ASSIGN(frame.token, in.text(kMaxTokenBytes));
+    FS_ASSIGN(frame.request_pem, in.text(kMaxPemBytes));
+    FS_TRY(in.finish());
+    return frame;
+}
+
+Result<EnrolledFrame> decode_enrolled(ByteView body) {
+    ByteReader in(body, "ENROLLED frame");
+    EnrolledFrame frame;
+    FS_ASSIGN(frame.chain_pem, in.text(kMaxPemBytes));
+    FS_TRY(in.finish());
+    return frame;
+}
+
+Error decode_error(ByteView body) {
+    ByteReader in(body, "ERROR frame");
+    auto code = in.text(64);
+    if (!code) return code.error();
+    auto what = in.text(kMaxErrorText);
+    if (!what) return what.error();
+    auto remedy = in.text(kMaxErrorText);
+    if (!remedy) return remedy.error();
+    return Error(code_from_name(*code), *what, *remedy);
+}
+
+}  // namespace farshore

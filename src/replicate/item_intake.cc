@@ -1,0 +1,582 @@
+#include "replicate/item_intake.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "record/record.h"
+#include "store/object_store.h"
+
+namespace farshore {
+namespace {
+
+// The part of encoded `records` behind `stored`.
+ByteView behind(ByteView records, Sequence stored) {
+    RecordCursor cursor(records, false);
+    size_t skip = 0;
+    while (!cursor.done()) {
+        auto record = cursor.next();
+        if (!record || record->header.sequence > stored) break;
+        skip = records.size() - cursor.remaining();
+    }
+    return records.subspan(skip);
+}
+
+uint64_t changed_bytes(const std::vector<SpoolRange>& ranges) {
+    uint64_t total = 0;
+    for (const SpoolRange& range : ranges) total += range.payload_bytes;
+    return total;
+}
+
+}  // namespace
+
+ItemIntake::ItemIntake(ProcessServer& server, ItemId item)
+    : server_(server), options_(server.options_), item_(item) {}
+
+ItemIntake::~ItemIntake() = default;
+
+// Runs `work` on `executor`, then `done` with its result on home, unless this was retired meanwhile.
+template <typename Work, typename Done>
+void ItemIntake::run_on(Executor& executor, Work work, Done done) {
+    executor.post([self = shared_from_this(), work = std::move(work), done = std::move(done)] {
+        auto result = std::make_shared<decltype(work())>(work());
+        Executor* home = self->server_.executors_.home;
+        home->post([self, result, done] {
+            if (!self->retired_) done(std::move(*result));
+        });
+    });
+}
+
+void ItemIntake::note(const Error& error) { last_error_ = error.to_string(); }
+
+void ItemIntake::retry(std::function<void()> what) {
+    const int64_t delay = retry_us_;
+    retry_us_ = std::min(retry_us_ * 2, kRetryMaxUs);
+    server_.executors_.home->post_after_us(delay, [weak = weak_from_this(), what = std::move(what)] {
+        if (auto self = weak.lock(); self && !self->retired_) what();
+    });
+}
+
+void ItemIntake::open() {
+    run_on(
+        *server_.executors_.spool,
+        [this]() -> Result<std::shared_ptr<Spool>> {
+            FS_ASSIGN(std::shared_ptr<Spool> spool,
+                      Spool::open(server_.fs_, options_.spool_directory + "/" + item_.to_string(),
+                                  item_, options_.spool_file_bytes, true));
+            return spool;
+        },
+        [this](Result<std::shared_ptr<Spool>> spool) { opened(std::move(spool)); });
+}
+
+void ItemIntake::opened(Result<std::shared_ptr<Spool>> spool) {
+    if (!spool) {
+        note(spool.error());
+        drop_peer(spool.error());
+        retry([this] { open(); });
+        return;
+    }
+    spool_ = std::move(*spool);
+    if (!spool_->repaired().empty()) last_error_ = spool_->repaired();
+    for (const SpoolRange& range : spool_->recovered()) {
+        accepted_ = received_ = range.last;
+        received_time_ = range.last_time;
+        enqueue({range, nullptr});
+    }
+    acquire();
+}
+
+void ItemIntake::acquire() {
+    if (acquiring_ || lease_ || !spool_) return;
+    acquiring_ = true;
+    run_on(
+        *server_.executors_.control,
+        [this] { return server_.vault_.acquire_log(item_, options_.name); },
+        [this](Result<LogLease> lease) { acquired(std::move(lease)); });
+}
+
+void ItemIntake::acquired(Result<LogLease> lease) {
+    acquiring_ = false;
+    if (!lease) {
+        note(lease.error());
+        if (lease.error().retry() == Retry::kNever) drop_peer(lease.error());
+        retry([this] { acquire(); });
+        return;
+    }
+    ++generation_;
+    lease_ = std::move(*lease);
+    next_number_ = lease_->next_segment;
+    previous_header_ = lease_->previous_header;
+    retry_us_ = kRetryFirstUs;
+    if (Status followed = follow_lease(); !followed) {
+        note(followed.error());
+        lease_.reset();
+        retry([this] { acquire(); });
+        return;
+    }
+    last_error_.clear();
+    welcome();
+    maybe_cut();
+}
+
+// Brings the spool's content in line with what the vault says is stored.
+Status ItemIntake::follow_lease() {
+    stored_ = std::max(stored_, lease_->stored);
+    std::deque<Batch> rest;
+    std::swap(rest, queue_);
+    queue_memory_bytes_ = queue_payload_bytes_ = queue_records_ = 0;
+    oldest_work_us_ = 0;
+    queue_has_point_ = false;
+    for (Batch& batch : rest)
+        if (batch.range.last > lease_->stored) enqueue(std::move(batch));
+    const bool behind_vault = received_ < lease_->stored;
+    const bool hole = !queue_.empty() && queue_.front().range.first.v > lease_->stored.v + 1 &&
+                      !queue_.front().range.begins_with_gap;
+    if (!behind_vault && !hole) return {};
+    // The spool's content is useless: it is all stored, or does not follow what is stored. Waiting
+    // for the spool's executor is bounded by one sync; nothing is queued there for this item.
+    if (syncing_) return fail(Code::kUnavailable, "the spool is busy");
+    FS_TRY(spool_->clear());
+    queue_.clear();
+    unsynced_.clear();
+    unsynced_bytes_ = queue_memory_bytes_ = queue_payload_bytes_ = queue_records_ = 0;
+    accepted_ = received_ = lease_->stored;
+    return {};
+}
+
+// Everything that was sealed or is being built goes back into the queue, to be sealed again under
+// the next lease.
+void ItemIntake::lose_lease(const Error& why) {
+    note(why);
+    ++generation_;
+    lease_.reset();
+    building_ = uploading_ = false;
+    put_back(building_ranges_);
+    building_ranges_.clear();
+    for (auto sealed = sealed_.rbegin(); sealed != sealed_.rend(); ++sealed)
+        put_back((*sealed)->ranges);
+    sealed_.clear();
+    retry([this] { acquire(); });
+}
+
+// What was received can't be read back: nothing behind `stored` is trusted. The sender finds that
+// its log no longer reaches back, and opens a gap.
+void ItemIntake::start_over(const Error& why) {
+    note(why);
+    drop_peer(why);
+    ++generation_;
+    building_ = uploading_ = false;
+    building_ranges_.clear();
+    sealed_.clear();
+    queue_.clear();
+    unsynced_.clear();
+    unsynced_bytes_ = queue_memory_bytes_ = queue_payload_bytes_ = queue_records_ = 0;
+    lease_.reset();
+    received_ = accepted_ = Sequence{};
+    retry([this] { acquire(); });
+}
+
+void ItemIntake::attach(Peer peer, const HelloFrame& hello) {
+    const int64_t now_us = server_.clock_.steady_us();
+    if (peer_ && peer_->instance != hello.instance && now_us - peer_heard_us_ < kSessionSilenceUs) {
+        peer.end(Error(Code::kDuplicateIdentity,
+                       fmt::format("item {} is being replicated by another agent that calls itself '{}'",
+                                   item_.to_string(), peer_->agent),
+                       "stop one of the two, or enrol it under a name of its own"));
+        return;
+    }
+    if (peer_) drop_peer(Error(Code::kConnectionLost, "replaced by a newer session"));
+    peer_ = std::move(peer);
+    peer_->instance = hello.instance;
+    peer_heard_us_ = now_us;
+    if (lease_) welcome();
+}
+
+void ItemIntake::detach(uint64_t session) {
+    if (peer_ && peer_->session == session) peer_.reset();
+}
+
+void ItemIntake::drop_peer(const Error& why) {
+    if (!peer_) return;
+    Peer peer = std::move(*peer_);
+    peer_.reset();
+    peer.end(why);
+}
+
+void ItemIntake::welcome() {
+    if (!peer_ || !lease_) return;
+    peer_->send(encode(WelcomeFrame{accepted_.next(), stored_, window()}));
+    send_ack();
+}
+
+uint64_t ItemIntake::window() const {
+    const uint64_t used = spool_ ? spool_->bytes() : 0;
+    const uint64_t high = options_.spool_bytes / 100 * kSpoolHighPercent;
+    if (used <= high) return options_.window_bytes;
+    if (used >= options_.spool_bytes) return 0;
+    const double free_part = static_cast<double>(options_.spool_bytes - used) /
+                             static_cast<double>(options_.spool_bytes - high);
+    return static_cast<uint64_t>(static_cast<double>(options_.window_bytes) * free_part);
+}
+
+void ItemIntake::send_ack() {
+    if (peer_ && lease_) peer_->send(encode(AckFrame{received_, stored_, window()}));
+}
+
+// Checks records from the wire and cuts off what was received before.
+Result<ItemIntake::Batch> ItemIntake::take_new(ByteView records) {
+    RecordCursor cursor(records, true);
+    Sequence expected = accepted_.next();
+    size_t skip = 0;
+    bool fresh = false;
+    while (!cursor.done()) {
+        FS_ASSIGN(RecordView record, cursor.next());
+        const RecordHeader& header = record.header;
+        if (header.sequence < expected) {
+            if (fresh)
+                return fail(Code::kSequenceHole, fmt::format("record {} comes after record {}",
+                                                             header.sequence.v, expected.v - 1));
+            skip = records.size() - cursor.remaining();
+            continue;
+        }
+        if (header.sequence > expected && header.kind != RecordKind::kGap)
+            return fail(Code::kSequenceHole, fmt::format("record {} was sent where {} is due",
+                                                         header.sequence.v, expected.v));
+        fresh = true;
+        expected = header.sequence.next();
+    }
+    Batch batch;
+    if (!fresh) return batch;
+    batch.bytes = std::make_shared<const Bytes>(records.begin() + static_cast<ptrdiff_t>(skip),
+                                                records.end());
+    batch.range.last = {expected.v - 1};
+    return batch;
+}
+
+void ItemIntake::on_data(uint64_t session, ByteView records) {
+    if (!peer_ || peer_->session != session || !lease_) return;
+    peer_heard_us_ = server_.clock_.steady_us();
+    auto batch = take_new(records);
+    if (!batch) {
+        note(batch.error());
+        drop_peer(batch.error());
+        return;
+    }
+    if (!batch->bytes) {
+        send_ack();
+        return;
+    }
+    if (unsynced_bytes_ > 2 * options_.window_bytes + kMaxFrameBytes) {
+        drop_peer(Error(Code::kLimitReached, "the sender ignores its window"));
+        return;
+    }
+    accepted_ = batch->range.last;
+    received_bytes_ += batch->bytes->size();
+    unsynced_bytes_ += batch->bytes->size();
+    unsynced_.push_back(std::move(*batch));
+    if (options_.planted.ack_before_sync) {
+        received_ = accepted_;
+        send_ack();
+    }
+    schedule_sync();
+}
+
+void ItemIntake::schedule_sync() {
+    if (syncing_ || unsynced_.empty()) return;
+    syncing_ = true;
+    auto batches = std::make_shared<std::vector<Batch>>(std::move(unsynced_));
+    unsynced_.clear();
+    // Everything that arrives while this sync runs shares the next one.
+    run_on(
+        *server_.executors_.spool,
+        [spool = spool_, batches]() -> Status {
+            for (Batch& batch : *batches) FS_TRY(spool->append(*batch.bytes, batch.range));
+            return spool->sync();
+        },
+        [this, batches](Status status) { synced(std::move(status), std::move(*batches)); });
+}
+
+void ItemIntake::synced(Status status, std::vector<Batch> batches) {
+    syncing_ = false;
+    uint64_t bytes = 0;
+    for (const Batch& batch : batches) bytes += batch.bytes->size();
+    unsynced_bytes_ -= std::min(unsynced_bytes_, bytes);
+    if (!status) {
+        note(status.error());
+        unsynced_.clear();
+        unsynced_bytes_ = 0;
+        if (!options_.planted.ack_before_sync) accepted_ = received_;
+        drop_peer(status.error());
+        return;
+    }
+    for (Batch& batch : batches) {
+        received_ = std::max(received_, batch.range.last);
+        received_time_ = std::max(received_time_, batch.range.last_time);
+        enqueue(std::move(batch));
+    }
+    send_ack();
+    maybe_cut();
+    schedule_sync();
+}
+
+void ItemIntake::enqueue(Batch batch) {
+    if (batch.bytes && queue_memory_bytes_ + batch.bytes->size() > options_.build_queue_bytes)
+        batch.bytes.reset();
+    if (batch.bytes) queue_memory_bytes_ += batch.bytes->size();
+    queue_payload_bytes_ += batch.range.payload_bytes;
+    queue_records_ += batch.range.records;
+    queue_has_point_ = queue_has_point_ || batch.range.has_point;
+    if (!batch.range.only_idle && oldest_work_us_ == 0)
+        oldest_work_us_ = server_.clock_.steady_us();
+    queue_.push_back(std::move(batch));
+}
+
+void ItemIntake::maybe_cut() {
+    if (!lease_ || building_ || queue_.empty() || sealed_.size() >= kMaxBuiltSegments) return;
+    if (oldest_work_us_ == 0) {
+        if (queue_records_ >= kMaxIdleRecords)
+            cut();
+        else
+            maybe_mark_idle();
+        return;
+    }
+    const int64_t age_us = server_.clock_.steady_us() - oldest_work_us_;
+    const bool worth = queue_payload_bytes_ >= kSegmentWorthBytes || queue_has_point_;
+    const int64_t due_us = worth ? options_.segment_age_us : options_.segment_max_age_us;
+    if (queue_payload_bytes_ >= options_.segment_payload_bytes || age_us >= due_us)
+        cut();
+    else
+        arm_cut_timer(due_us - age_us);
+}
+
+void ItemIntake::arm_cut_timer(int64_t delay_us) {
+    if (cut_timer_) server_.executors_.home->cancel(*cut_timer_);
+    cut_timer_ = server_.executors_.home->post_after_us(delay_us, [weak = weak_from_this()] {
+        auto self = weak.lock();
+        if (!self || self->retired_) return;
+        self->cut_timer_.reset();
+        self->maybe_cut();
+    });
+}
+
+void ItemIntake::cut() {
+    building_ = true;
+    auto batches = std::make_shared<std::vector<Batch>>();
+    std::vector<SpoolRange> ranges;
+    uint64_t payload = 0;
+    const bool hurried = queue_payload_bytes_ >= options_.hurry_bytes;
+    while (!queue_.empty() && payload < options_.segment_payload_bytes) {
+        Batch& batch = queue_.front();
+        payload += batch.range.payload_bytes;
+        if (batch.bytes) queue_memory_bytes_ -= batch.bytes->size();
+        queue_payload_bytes_ -= batch.range.payload_bytes;
+        queue_records_ -= batch.range.records;
+        ranges.push_back(batch.range);
+        batches->push_back(std::move(batch));
+        queue_.pop_front();
+    }
+    // What is left came after what was taken, but when is not kept: at worst it is cut early.
+    queue_has_point_ = false;
+    oldest_work_us_ = 0;
+    for (const Batch& batch : queue_) {
+        queue_has_point_ = queue_has_point_ || batch.range.has_point;
+        if (!batch.range.only_idle && oldest_work_us_ == 0)
+            oldest_work_us_ = server_.clock_.steady_us();
+    }
+    if (options_.planted.swap_segments && batches->size() > 1)
+        std::swap((*batches)[0].bytes, (*batches)[1].bytes);
+
+    building_ranges_ = ranges;
+    struct Job {
+        Secret key;
+        Epoch epoch;
+        SegmentNumber number;
+        Digest previous;
+        Sequence stored;
+    };
+    Job job{lease_->item_key, lease_->epoch, next_number_, previous_header_, stored_};
+    const uint64_t generation = generation_;
+    run_on(
+        *server_.executors_.build,
+        [this, batches, ranges, job, hurried, spool = spool_]() -> Result<Sealed> {
+            SegmentWriter writer;
+            for (Batch& batch : *batches) {
+                if (!batch.bytes) {
+                    FS_ASSIGN(Bytes read, spool->read(batch.range));
+                    batch.bytes = std::make_shared<const Bytes>(std::move(read));
+                }
+                const ByteView fresh = behind(*batch.bytes, job.stored);
+                if (!fresh.empty()) FS_TRY(writer.add(fresh));
+                batch.bytes.reset();
+            }
+            SegmentWriter::BuildOptions build;
+            build.item = item_;
+            build.epoch = job.epoch;
+            build.number = job.number;
+            build.previous_header = job.previous;
+            build.item_key = &job.key;
+            build.random = &server_.random_;
+            build.hurried = hurried;
+            build.parallel_for = options_.parallel_for;
+            Sealed sealed;
+            FS_ASSIGN(sealed.segment, writer.build(build));
+            sealed.ranges = ranges;
+            sealed.written_bytes = changed_bytes(ranges);
+            return sealed;
+        },
+        [this, generation](Result<Sealed> sealed) {
+            if (generation == generation_) built(std::move(sealed));
+        });
+}
+
+// Ranges that were taken from the queue stand at its front again.
+void ItemIntake::put_back(const std::vector<SpoolRange>& ranges) {
+    for (auto range = ranges.rbegin(); range != ranges.rend(); ++range) {
+        queue_.push_front({*range, nullptr});
+        queue_payload_bytes_ += range->payload_bytes;
+        queue_records_ += range->records;
+        queue_has_point_ = queue_has_point_ || range->has_point;
+        if (!range->only_idle && oldest_work_us_ == 0)
+            oldest_work_us_ = server_.clock_.steady_us();
+    }
+}
+
+void ItemIntake::built(Result<Sealed> sealed) {
+    building_ = false;
+    const std::vector<SpoolRange> ranges = std::move(building_ranges_);
+    building_ranges_.clear();
+    if (!sealed) {
+        const Error& error = sealed.error();
+        if (error.retry() == Retry::kNever) {
+            start_over(error.with_context("what was received can't be read back from the spool"));
+            return;
+        }
+        note(error);
+        put_back(ranges);
+        retry([this] { maybe_cut(); });
+        return;
+    }
+    next_number_ = next_number_.next();
+    previous_header_ = sealed->segment.header.header_hash;
+    sealed_.push_back(std::make_shared<Sealed>(std::move(*sealed)));
+    schedule_upload();
+    maybe_cut();
+}
+
+void ItemIntake::schedule_upload() {
+    if (uploading_ || sealed_.empty() || !lease_) return;
+    uploading_ = true;
+    std::shared_ptr<Sealed> sealed = sealed_.front();
+    const uint64_t generation = generation_;
+    if (options_.planted.stored_before_registered) {
+        stored_ = std::max(stored_, sealed->segment.header.last);
+        send_ack();
+    }
+    run_on(
+        *server_.executors_.upload,
+        [this, sealed]() -> Status {
+            const SegmentHeader& header = sealed->segment.header;
+            const std::string name = segment_object_name(header);
+            FS_TRY(put_idempotent(server_.store_, name, sealed->segment.object));
+            SegmentRegistration registration;
+            registration.item = item_;
+            registration.epoch = header.epoch;
+            registration.number = header.number;
+            registration.object_name = name;
+            registration.object_bytes = sealed->segment.object.size();
+            registration.header_hash = header.header_hash;
+            registration.previous_header = header.previous_header;
+            registration.first = header.first;
+            registration.last = header.last;
+            registration.first_time = header.first_time;
+            registration.last_time = header.last_time;
+            registration.written_bytes = sealed->written_bytes;
+            return server_.vault_.register_segment(registration);
+        },
+        [this, generation](Status status) {
+            if (generation == generation_) uploaded(std::move(status));
+        });
+}
+
+void ItemIntake::uploaded(Status status) {
+    uploading_ = false;
+    if (!status) {
+        const Code code = status.error().code();
+        // A name that is taken by other bytes was taken by somebody with this epoch: as good as a
+        // fence. So is a hole, which only a vault that lost its memory reports.
+        if (code == Code::kFenced || code == Code::kAlreadyExists || code == Code::kSequenceHole) {
+            lose_lease(status.error());
+            return;
+        }
+        note(status.error());
+        retry([this] { schedule_upload(); });
+        return;
+    }
+    retry_us_ = kRetryFirstUs;
+    last_error_.clear();
+    const std::shared_ptr<Sealed> done = sealed_.front();
+    sealed_.pop_front();
+    stored_ = std::max(stored_, done->segment.header.last);
+    stored_time_ = std::max(stored_time_, done->segment.header.last_time);
+    uploaded_bytes_ += done->segment.object.size();
+    ++segments_;
+    run_on(
+        *server_.executors_.spool,
+        [spool = spool_, stored = stored_] { return spool->trim(stored); },
+        [this](Status trimmed) {
+            if (!trimmed) note(trimmed.error());
+            send_ack();
+        });
+    send_ack();
+    schedule_upload();
+    maybe_cut();
+}
+
+void ItemIntake::maybe_mark_idle() {
+    // Idle marks are all there is behind what is stored: the source is known to have been quiet.
+    if (marking_ || !sealed_.empty() || received_time_ <= marked_time_ || stored_.v == 0) return;
+    marking_ = true;
+    const TimePoint time = received_time_;
+    run_on(
+        *server_.executors_.control,
+        [this, epoch = lease_->epoch, stored = stored_, time] {
+            return server_.vault_.mark_idle(item_, epoch, stored, time);
+        },
+        [this, time](Status status) {
+            marking_ = false;
+            if (status) {
+                marked_time_ = time;
+                stored_time_ = std::max(stored_time_, time);
+            } else if (status.error().code() == Code::kFenced) {
+                lose_lease(status.error());
+            } else {
+                note(status.error());
+            }
+        });
+}
+
+void ItemIntake::retire() {
+    retired_ = true;
+    if (spool_) (void)spool_->clear();
+}
+
+IntakeStatus ItemIntake::status() const {
+    IntakeStatus status;
+    status.item = item_;
+    status.connected = peer_.has_value();
+    if (peer_) status.agent = peer_->agent;
+    status.received = received_;
+    status.stored = stored_;
+    status.received_time = received_time_;
+    status.stored_time = stored_time_;
+    status.spool_bytes = spool_ ? spool_->bytes() : 0;
+    status.queued_bytes = queue_payload_bytes_;
+    status.received_bytes = received_bytes_;
+    status.uploaded_bytes = uploaded_bytes_;
+    status.segments = segments_;
+    status.last_error = last_error_;
+    return status;
+}
+
+}  // namespace farshore

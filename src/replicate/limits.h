@@ -1,0 +1,44 @@
+// The bounds of the replication path and what each does when it is reached. All of them can be seen
+// in metrics; the ones in an options struct are defaults.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace farshore {
+
+// One DATA frame carries at most this much of records; a record never spans frames.
+inline constexpr size_t kDataFrameBytes = 1u << 20;
+// What the sender may have in flight beyond `received`. Full: the sender waits, the ring fills, then
+// the spill, then a gap is opened (docs/design/core.md).
+inline constexpr uint64_t kWindowBytes = 32ull << 20;
+// Records that are safe in the spool and wait in memory for the segment builder. Full: they are
+// dropped from memory and read from the spool again when their turn comes.
+inline constexpr uint64_t kBuildQueueBytes = 48ull << 20;
+// Sealed segments that wait for the store. Full: the builder waits.
+inline constexpr size_t kMaxBuiltSegments = 3;
+// A spool file is closed when it is this long; whole files are what trimming frees.
+inline constexpr uint64_t kSpoolFileBytes = 64ull << 20;
+// The spool of one item. From `kSpoolHighPercent` on the window shrinks; at the bound it is zero.
+inline constexpr uint64_t kSpoolBytes = 16ull << 30;
+inline constexpr unsigned kSpoolHighPercent = 80;
+
+// When a segment is cut: by size, by age once it is worth an object, by age in any case.
+inline constexpr uint64_t kSegmentPayloadBytes = 16ull << 20;
+inline constexpr int64_t kSegmentAgeUs = 250'000;
+inline constexpr uint64_t kSegmentWorthBytes = 1ull << 20;
+inline constexpr int64_t kSegmentMaxAgeUs = 1'000'000;
+// A run of nothing but idle marks becomes a segment only when it is this long (10 minutes).
+inline constexpr uint64_t kMaxIdleRecords = 600;
+
+// A queue this long means that the CPU is behind: lz4 instead of zstd.
+inline constexpr uint64_t kHurryBytes = 24ull << 20;
+
+inline constexpr int64_t kRetryFirstUs = 50'000;
+inline constexpr int64_t kRetryMaxUs = 5'000'000;
+// A session that said nothing for this long is dead: live agents send an idle mark each second.
+inline constexpr int64_t kSessionSilenceUs = 10'000'000;
+inline constexpr size_t kMaxControlBytes = 2u << 20;
+inline constexpr size_t kMaxItemsPerAppliance = 1024;
+
+}  // namespace farshore

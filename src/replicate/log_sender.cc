@@ -1,0 +1,202 @@
+#include "replicate/log_sender.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "record/record.h"
+
+namespace farshore {
+namespace {
+
+// How much may wait in a connection's own queue; more only delays acknowledgement handling.
+constexpr size_t kQueuedBytes = 4u << 20;
+
+Result<Sequence> last_sequence(ByteView records) {
+    RecordCursor cursor(records, false);
+    Sequence last;
+    while (!cursor.done()) {
+        FS_ASSIGN(RecordView record, cursor.next());
+        last = record.header.sequence;
+    }
+    return last;
+}
+
+}  // namespace
+
+LogSender::LogSender(Executor& executor, Clock& clock, Dialer& dialer, std::string address,
+                     ItemId item, PartyId instance, RecordSource& source)
+    : executor_(executor),
+      clock_(clock),
+      dialer_(dialer),
+      address_(std::move(address)),
+      item_(item),
+      instance_(instance),
+      source_(source) {}
+
+LogSender::~LogSender() { stop(); }
+
+void LogSender::start() {
+    if (running_) return;
+    running_ = true;
+    dial();
+}
+
+void LogSender::stop() {
+    running_ = false;
+    if (timer_) executor_.cancel(*timer_);
+    timer_.reset();
+    connection_.reset();
+    welcomed_ = false;
+    status_.connected = false;
+}
+
+void LogSender::dial() {
+    if (!running_ || dialling_ || connection_) return;
+    dialling_ = true;
+    dialer_.dial(executor_, address_,
+                 [this, alive = std::weak_ptr(alive_)](Result<std::unique_ptr<Connection>> made) {
+                     if (alive.expired()) return;
+                     dialling_ = false;
+                     dialled(std::move(made));
+                 });
+}
+
+void LogSender::dialled(Result<std::unique_ptr<Connection>> made) {
+    if (!running_) return;
+    if (!made) {
+        disconnected(made.error());
+        return;
+    }
+    connection_ = std::move(*made);
+    Connection::Handlers handlers;
+    handlers.on_frame = [this, alive = std::weak_ptr(alive_)](ByteView frame) {
+        if (!alive.expired()) on_frame(frame);
+    };
+    handlers.on_closed = [this, alive = std::weak_ptr(alive_)](const Error& error) {
+        if (!alive.expired()) disconnected(error);
+    };
+    handlers.on_drained = [this, alive = std::weak_ptr(alive_)] {
+        if (!alive.expired()) pump();
+    };
+    connection_->start(std::move(handlers));
+    HelloFrame hello;
+    hello.item = item_;
+    hello.instance = instance_;
+    hello.first_available = source_.first_available();
+    connection_->send(encode(hello));
+}
+
+void LogSender::disconnected(const Error& error) {
+    status_.last_error = error.to_string();
+    status_.connected = false;
+    welcomed_ = false;
+    in_flight_.clear();
+    in_flight_bytes_ = 0;
+    if (connection_) {
+        // It may be calling us: it ends after this task.
+        executor_.post([old = std::shared_ptr<Connection>(std::move(connection_))] { old->close(); });
+        connection_.reset();
+    }
+    if (!running_ || timer_) return;
+    const int64_t delay = retry_us_;
+    retry_us_ = std::min(retry_us_ * 2, kRetryMaxUs);
+    timer_ = executor_.post_after_us(delay, [this, alive = std::weak_ptr(alive_)] {
+        if (alive.expired()) return;
+        timer_.reset();
+        dial();
+    });
+}
+
+void LogSender::on_frame(ByteView frame) {
+    if (!connection_) return;
+    if (Status handled = handle(frame); !handled) disconnected(handled.error());
+}
+
+Status LogSender::handle(ByteView frame) {
+    FS_ASSIGN(FrameView view, decode_frame(frame));
+    switch (view.type) {
+        case FrameType::kWelcome: {
+            FS_ASSIGN(WelcomeFrame welcome, decode_welcome(view.body));
+            return on_welcome(welcome);
+        }
+        case FrameType::kAck: {
+            FS_ASSIGN(AckFrame ack, decode_ack(view.body));
+            window_bytes_ = ack.window_bytes;
+            acknowledge(ack.received, ack.stored);
+            pump();
+            return {};
+        }
+        case FrameType::kError:
+            return fail(decode_error(view.body));
+        default:
+            return fail(Code::kMalformed, fmt::format("frame of type {} from an appliance",
+                                                      static_cast<int>(view.type)));
+    }
+}
+
+Status LogSender::on_welcome(const WelcomeFrame& welcome) {
+    const bool fresh = !welcomed_;
+    welcomed_ = true;
+    status_.connected = true;
+    if (fresh) ++status_.reconnects;
+    status_.last_error.clear();
+    retry_us_ = kRetryFirstUs;
+    window_bytes_ = welcome.window_bytes;
+    in_flight_.clear();
+    in_flight_bytes_ = 0;
+    // `next` may be ahead of what is durable there: only an ACK lets go of records.
+    acknowledge({}, welcome.stored);
+    Sequence from = welcome.next;
+    if (source_.first_available() > from) {
+        FS_ASSIGN(from, source_.order_lost(welcome.next, welcome.stored));
+    }
+    FS_TRY(source_.seek(from));
+    pump();
+    return {};
+}
+
+void LogSender::acknowledge(Sequence received, Sequence stored) {
+    while (!in_flight_.empty() && in_flight_.front().last <= received) {
+        in_flight_bytes_ -= in_flight_.front().bytes;
+        in_flight_.pop_front();
+    }
+    if (received > status_.received) {
+        status_.received = received;
+        source_.release(received);
+    }
+    if (stored > status_.stored) {
+        status_.stored = stored;
+        source_.set_stored(stored);
+    }
+}
+
+void LogSender::wake() { pump(); }
+
+void LogSender::pump() {
+    if (!welcomed_ || !connection_ || pumping_) return;
+    pumping_ = true;
+    while (connection_ && in_flight_bytes_ < window_bytes_ &&
+           connection_->queued_bytes() < kQueuedBytes) {
+        auto records = source_.next(kDataFrameBytes);
+        if (!records) {
+            status_.last_error = records.error().to_string();
+            disconnected(records.error());
+            break;
+        }
+        if (records->empty()) break;
+        auto last = last_sequence(*records);
+        if (!last) {
+            disconnected(last.error());
+            break;
+        }
+        in_flight_.push_back({*last, records->size()});
+        in_flight_bytes_ += records->size();
+        status_.sent = *last;
+        status_.sent_bytes += records->size();
+        connection_->send(encode_data(*records));
+    }
+    pumping_ = false;
+}
+
+}  // namespace farshore

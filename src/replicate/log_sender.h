@@ -1,0 +1,98 @@
+// The agent's side of one item's log: sends what a RecordSource gives to an appliance, goes on at the
+// right record after any disconnect, and hands the acknowledgements back.
+//
+// A state machine over the seams; it lives on one executor. Dialer, executor, clock and source are
+// borrowed and outlive it.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/seams.h"
+#include "base/types.h"
+#include "replicate/frames.h"
+#include "replicate/limits.h"
+
+namespace farshore {
+
+// The log that capture keeps (capture/), as the sender needs it. Called on the sender's executor.
+class RecordSource {
+  public:
+    virtual ~RecordSource() = default;
+    // The lowest sequence that next() could be made to return by seek(); one past the newest record
+    // when the log is empty.
+    virtual Sequence first_available() = 0;
+    // next() continues at `sequence`, or at the first record behind it.
+    virtual Status seek(Sequence sequence) = 0;
+    // Whole encoded records of at most `max_bytes` (at least one record), and moves on. Empty when
+    // there is nothing now. The view is valid until the next call.
+    virtual Result<ByteView> next(size_t max_bytes) = 0;
+    // Everything up to `received` is durable at the appliance and may be dropped.
+    virtual void release(Sequence received) = 0;
+    // Everything up to `stored` is in the store: regions need not be remembered for it.
+    virtual void set_stored(Sequence stored) = 0;
+    // The appliance needs records from `next` on and they are gone. Opens a gap over everything not
+    // known to be stored; returns the sequence that the GAP record has or will have: sending goes on
+    // there.
+    virtual Result<Sequence> order_lost(Sequence next, Sequence stored) = 0;
+};
+
+struct LogSenderStatus {
+    bool connected = false;
+    Sequence sent, received, stored;
+    uint64_t sent_bytes = 0;
+    uint64_t reconnects = 0;
+    std::string last_error;
+};
+
+class LogSender {
+  public:
+    LogSender(Executor& executor, Clock& clock, Dialer& dialer, std::string address, ItemId item,
+              PartyId instance, RecordSource& source);
+    ~LogSender();
+    void start();
+    void stop();
+    // New records are there. Cheap; on the sender's executor.
+    void wake();
+    LogSenderStatus status() const { return status_; }
+
+  private:
+    void dial();
+    void dialled(Result<std::unique_ptr<Connection>> connection);
+    void on_frame(ByteView frame);
+    Status handle(ByteView frame);
+    Status on_welcome(const WelcomeFrame& welcome);
+    void acknowledge(Sequence received, Sequence stored);
+    void disconnected(const Error& error);
+    void pump();
+
+    Executor& executor_;
+    Clock& clock_;
+    Dialer& dialer_;
+    const std::string address_;
+    const ItemId item_;
+    const PartyId instance_;
+    RecordSource& source_;
+    LogSenderStatus status_;
+
+    bool running_ = false;
+    bool welcomed_ = false;
+    bool dialling_ = false;
+    bool pumping_ = false;
+    std::unique_ptr<Connection> connection_;
+    std::optional<Executor::TimerId> timer_;
+    int64_t retry_us_ = kRetryFirstUs;
+    uint64_t window_bytes_ = 0;
+    uint64_t in_flight_bytes_ = 0;
+    struct InFlight {
+        Sequence last;
+        uint64_t bytes;
+    };
+    std::deque<InFlight> in_flight_;
+    std::shared_ptr<int> alive_ = std::make_shared<int>(0);
+};
+
+}  // namespace farshore

@@ -1,0 +1,200 @@
+#include "replicate/process_server.h"
+
+#include <fmt/core.h>
+
+#include "replicate/frames.h"
+#include "replicate/item_intake.h"
+
+namespace farshore {
+
+struct ProcessServer::Session {
+    enum class Role : uint8_t { kUnknown, kItem, kControl, kEnding };
+    std::unique_ptr<Connection> connection;
+    Role role = Role::kUnknown;
+    std::string peer;
+    std::shared_ptr<ItemIntake> intake;
+    bool busy = false;  // a control request is under way
+};
+
+ProcessServer::ProcessServer(FileSystem& fs, ObjectStore& store, VaultLink& vault, Clock& clock,
+                             Random& random, ProcessServerExecutors executors,
+                             ProcessServerOptions options)
+    : fs_(fs),
+      store_(store),
+      vault_(vault),
+      clock_(clock),
+      random_(random),
+      executors_(executors),
+      options_(std::move(options)) {}
+
+ProcessServer::~ProcessServer() = default;
+
+Status ProcessServer::start() {
+    FS_TRY(fs_.make_directories(options_.spool_directory));
+    FS_ASSIGN(std::vector<std::string> names, fs_.list(options_.spool_directory));
+    for (std::string& name : names) {
+        if (name.ends_with('/')) name.pop_back();
+        if (auto id = ItemId::parse(name)) FS_TRY(intake(*id));
+    }
+    return {};
+}
+
+Result<ItemIntake*> ProcessServer::intake(const ItemId& item) {
+    auto found = intakes_.find(item);
+    if (found == intakes_.end()) {
+        if (intakes_.size() >= kMaxItemsPerAppliance)
+            return fail(Code::kLimitReached,
+                        fmt::format("this appliance replicates {} items already", intakes_.size()),
+                        "assign the item to another appliance");
+        found = intakes_.emplace(item, std::make_shared<ItemIntake>(*this, item)).first;
+        found->second->open();
+    }
+    return found->second.get();
+}
+
+void ProcessServer::accept(std::unique_ptr<Connection> connection) {
+    const uint64_t id = next_session_++;
+    auto session = std::make_shared<Session>();
+    session->connection = std::move(connection);
+    session->peer = session->connection->peer_name();
+    sessions_[id] = session;
+    Connection::Handlers handlers;
+    handlers.on_frame = [this, id, alive = std::weak_ptr(alive_)](ByteView frame) {
+        if (alive.expired()) return;
+        auto found = sessions_.find(id);
+        if (found == sessions_.end()) return;
+        Session& s = *found->second;
+        if (s.role == Session::Role::kEnding) return;
+        if (s.role == Session::Role::kItem && !frame.empty() &&
+            frame[0] == static_cast<uint8_t>(FrameType::kData)) {
+            s.intake->on_data(id, frame.subspan(1));
+            return;
+        }
+        on_first_frame(id, frame);
+    };
+    handlers.on_closed = [this, id, alive = std::weak_ptr(alive_)](const Error&) {
+        if (!alive.expired()) end_session(id, nullptr);
+    };
+    session->connection->start(std::move(handlers));
+}
+
+void ProcessServer::end_session(uint64_t session_id, const Error* error) {
+    auto found = sessions_.find(session_id);
+    if (found == sessions_.end()) return;
+    std::shared_ptr<Session> session = found->second;
+    if (session->intake) session->intake->detach(session_id);
+    session->intake.reset();
+    if (error != nullptr && session->role != Session::Role::kEnding) {
+        // The peer reads the reason, closes, and on_closed comes back here; if it does not, the
+        // timer ends it.
+        session->role = Session::Role::kEnding;
+        session->connection->send(encode_error(*error));
+        executors_.home->post_after_us(1'000'000, [this, session_id, alive = std::weak_ptr(alive_)] {
+            if (!alive.expired()) end_session(session_id, nullptr);
+        });
+        return;
+    }
+    sessions_.erase(found);
+    // Not inside its own callback.
+    executors_.home->post([session] { session->connection->close(); });
+}
+
+void ProcessServer::on_first_frame(uint64_t session_id, ByteView frame) {
+    Session& session = *sessions_.at(session_id);
+    const auto refuse = [&](const Error& error) { end_session(session_id, &error); };
+    auto view = decode_frame(frame);
+    if (!view) return refuse(view.error());
+    if (view->type == FrameType::kEnrol && session.role == Session::Role::kUnknown) {
+        auto enrol = decode_enrol(view->body);
+        if (!enrol) return refuse(enrol.error());
+        session.role = Session::Role::kControl;
+        executors_.control->post([this, session_id, alive = std::weak_ptr(alive_), e = *enrol] {
+            auto chain = std::make_shared<Result<std::string>>(vault_.enrol(e.token, e.request_pem));
+            executors_.home->post([this, session_id, alive, chain] {
+                if (alive.expired()) return;
+                auto found = sessions_.find(session_id);
+                if (found == sessions_.end()) return;
+                if (!*chain) {
+                    end_session(session_id, &chain->error());
+                    return;
+                }
+                found->second->connection->send(encode(EnrolledFrame{**chain}));
+            });
+        });
+        return;
+    }
+    if (session.peer.empty())
+        return refuse(Error(Code::kUnauthenticated, "this peer has shown no certificate",
+                            "enrol it first with a token from 'farshore token create'"));
+    if (view->type == FrameType::kHello && session.role == Session::Role::kUnknown) {
+        auto hello = decode_hello(view->body);
+        if (!hello) return refuse(hello.error());
+        auto found = intake(hello->item);
+        if (!found) return refuse(found.error());
+        session.role = Session::Role::kItem;
+        session.intake = (*found)->shared_from_this();
+        ItemIntake::Peer peer;
+        peer.session = session_id;
+        peer.agent = session.peer;
+        peer.send = [this, session_id](Bytes out) {
+            auto at = sessions_.find(session_id);
+            if (at != sessions_.end()) at->second->connection->send(std::move(out));
+        };
+        peer.end = [this, session_id](const Error& error) { end_session(session_id, &error); };
+        session.intake->attach(std::move(peer), *hello);
+        return;
+    }
+    if (view->type == FrameType::kSync && session.role != Session::Role::kItem) {
+        session.role = Session::Role::kControl;
+        on_sync(session_id, view->body);
+        return;
+    }
+    refuse(Error(Code::kMalformed, fmt::format("frame of type {} is not due here",
+                                               static_cast<int>(view->type))));
+}
+
+void ProcessServer::on_sync(uint64_t session_id, ByteView body) {
+    Session& session = *sessions_.at(session_id);
+    auto sync = decode_sync(body);
+    if (!sync) {
+        end_session(session_id, &sync.error());
+        return;
+    }
+    if (session.busy) {
+        const Error error(Code::kLimitReached, "one control request at a time");
+        end_session(session_id, &error);
+        return;
+    }
+    session.busy = true;
+    executors_.control->post([this, session_id, alive = std::weak_ptr(alive_), peer = session.peer,
+                              request = std::make_shared<SyncFrame>(std::move(*sync))] {
+        auto reply = std::make_shared<Result<std::string>>(vault_.sync_agent(peer, request->document));
+        executors_.home->post([this, session_id, alive, request, reply] {
+            if (alive.expired()) return;
+            auto found = sessions_.find(session_id);
+            if (found == sessions_.end()) return;
+            found->second->busy = false;
+            if (!*reply) {
+                end_session(session_id, &reply->error());
+                return;
+            }
+            found->second->connection->send(
+                encode_sync_reply({request->request, std::move(**reply)}));
+        });
+    });
+}
+
+std::vector<IntakeStatus> ProcessServer::status() const {
+    std::vector<IntakeStatus> all;
+    for (const auto& [id, intake] : intakes_) all.push_back(intake->status());
+    return all;
+}
+
+void ProcessServer::remove(const ItemId& item) {
+    auto found = intakes_.find(item);
+    if (found == intakes_.end()) return;
+    found->second->retire();
+    intakes_.erase(found);
+}
+
+}  // namespace farshore

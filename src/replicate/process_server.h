@@ -1,0 +1,105 @@
+// The process server: receives the logs of items from agents, keeps them in its spool, builds
+// segments of them, puts these into the object store and registers them with the vault.
+//
+// A state machine over the seams: no socket, thread or clock of its own. It lives on
+// `executors.home`; what blocks runs on the other executors (all may be the same one, as in the
+// simulator). An acknowledgement `received` leaves only after the spool's sync, `stored` only after
+// the registration. Everything borrowed outlives it, and the executors are stopped before it ends.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/seams.h"
+#include "replicate/limits.h"
+#include "replicate/vault_link.h"
+
+namespace farshore {
+
+class ItemIntake;
+class ObjectStore;
+
+struct ProcessServerOptions {
+    std::string name;  // the appliance's, for the vault
+    std::string spool_directory;
+    uint64_t spool_bytes = kSpoolBytes;
+    uint64_t spool_file_bytes = kSpoolFileBytes;
+    uint64_t window_bytes = kWindowBytes;
+    uint64_t build_queue_bytes = kBuildQueueBytes;
+    uint64_t segment_payload_bytes = kSegmentPayloadBytes;
+    int64_t segment_age_us = kSegmentAgeUs;
+    int64_t segment_max_age_us = kSegmentMaxAgeUs;
+    uint64_t hurry_bytes = kHurryBytes;
+    // Runs the chunk jobs of a segment, possibly in parallel; null: inline.
+    std::function<void(size_t, const std::function<void(size_t)>&)> parallel_for;
+    // Test-only bugs that the simulation must catch.
+    struct PlantedBugs {
+        bool ack_before_sync = false;
+        bool stored_before_registered = false;
+        bool swap_segments = false;  // two batches of a segment change places
+    } planted;
+};
+
+struct ProcessServerExecutors {
+    Executor* home = nullptr;
+    Executor* spool = nullptr;
+    Executor* build = nullptr;
+    Executor* upload = nullptr;
+    Executor* control = nullptr;
+};
+
+// What is shown of one item's way through the appliance.
+struct IntakeStatus {
+    ItemId item;
+    bool connected = false;
+    std::string agent;
+    Sequence received, stored;
+    TimePoint received_time, stored_time;
+    uint64_t spool_bytes = 0;
+    uint64_t queued_bytes = 0;      // received, not yet in a segment
+    uint64_t received_bytes = 0;    // since start
+    uint64_t uploaded_bytes = 0;    // object bytes since start
+    uint64_t segments = 0;
+    std::string last_error;         // empty when all is well
+};
+
+class ProcessServer {
+  public:
+    ProcessServer(FileSystem& fs, ObjectStore& store, VaultLink& vault, Clock& clock, Random& random,
+                  ProcessServerExecutors executors, ProcessServerOptions options);
+    ~ProcessServer();
+
+    // Opens the spools that are there and goes on storing what they hold. On `home`.
+    Status start();
+    // A peer whose certificate was verified (empty peer_name: it has none and may only enrol). On
+    // `home`.
+    void accept(std::unique_ptr<Connection> connection);
+    std::vector<IntakeStatus> status() const;
+    // Forgets an item that is no longer protected, spool included.
+    void remove(const ItemId& item);
+
+  private:
+    friend class ItemIntake;
+    struct Session;
+    void on_first_frame(uint64_t session_id, ByteView frame);
+    void on_sync(uint64_t session_id, ByteView body);
+    void end_session(uint64_t session_id, const Error* error);
+    Result<ItemIntake*> intake(const ItemId& item);
+
+    FileSystem& fs_;
+    ObjectStore& store_;
+    VaultLink& vault_;
+    Clock& clock_;
+    Random& random_;
+    const ProcessServerExecutors executors_;
+    const ProcessServerOptions options_;
+    std::map<ItemId, std::shared_ptr<ItemIntake>> intakes_;
+    std::map<uint64_t, std::shared_ptr<Session>> sessions_;
+    uint64_t next_session_ = 1;
+    std::shared_ptr<int> alive_ = std::make_shared<int>(0);  // tasks hold it weakly
+};
+
+}  // namespace farshore
