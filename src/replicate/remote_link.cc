@@ -1,0 +1,200 @@
+#include "replicate/remote_link.h"
+
+#include <fmt/core.h>
+
+#include <nlohmann/json.hpp>
+
+#include "replicate/limits.h"
+
+namespace farshore {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kMaxDocumentBytes = 2 * kMaxControlBytes;
+
+Result<json> parse(std::string_view text) {
+    if (text.size() > kMaxDocumentBytes) return fail(Code::kTooLarge, "a link document is too large");
+    json document = json::parse(text, nullptr, false);
+    if (document.is_discarded() || !document.is_object())
+        return fail(Code::kMalformed, "a link document is not a JSON object");
+    return document;
+}
+
+// Runs `read`, which uses nlohmann's throwing accessors, and names what it refused.
+template <typename Read>
+auto reading(Read read) -> Result<decltype(read())> {
+    try {
+        return read();
+    } catch (const json::exception& error) {
+        return fail(Code::kMalformed, fmt::format("link document: {}", error.what()));
+    }
+}
+
+template <size_t N>
+Result<std::array<uint8_t, N>> hex_field(const json& document, const char* name) {
+    auto text = reading([&] { return document.at(name).get<std::string>(); });
+    if (!text) return tl::unexpected(text.error());
+    FS_ASSIGN(Bytes raw, from_hex(*text));
+    if (raw.size() != N) return fail(Code::kMalformed, fmt::format("field '{}' has {} bytes", name, raw.size()));
+    std::array<uint8_t, N> out;
+    std::copy(raw.begin(), raw.end(), out.begin());
+    return out;
+}
+
+Result<ItemId> item_field(const json& document) {
+    ItemId item;
+    FS_ASSIGN(item.raw, hex_field<16>(document, "item"));
+    return item;
+}
+
+json encode_registration(const SegmentRegistration& r) {
+    return {{"item", r.item.to_string()},
+            {"epoch", r.epoch.v},
+            {"number", r.number.v},
+            {"object_name", r.object_name},
+            {"object_bytes", r.object_bytes},
+            {"header_hash", to_hex(r.header_hash)},
+            {"previous_header", to_hex(r.previous_header)},
+            {"first", r.first.v},
+            {"last", r.last.v},
+            {"first_time_us", r.first_time.us},
+            {"last_time_us", r.last_time.us},
+            {"written_bytes", r.written_bytes}};
+}
+
+Result<SegmentRegistration> decode_registration(const json& document) {
+    SegmentRegistration r;
+    FS_ASSIGN(r.item, item_field(document));
+    FS_ASSIGN(r.header_hash, hex_field<32>(document, "header_hash"));
+    FS_ASSIGN(r.previous_header, hex_field<32>(document, "previous_header"));
+    return reading([&] {
+        r.epoch.v = document.at("epoch").get<uint64_t>();
+        r.number.v = document.at("number").get<uint64_t>();
+        r.object_name = document.at("object_name").get<std::string>();
+        r.object_bytes = document.at("object_bytes").get<uint64_t>();
+        r.first.v = document.at("first").get<uint64_t>();
+        r.last.v = document.at("last").get<uint64_t>();
+        r.first_time.us = document.at("first_time_us").get<int64_t>();
+        r.last_time.us = document.at("last_time_us").get<int64_t>();
+        r.written_bytes = document.at("written_bytes").get<uint64_t>();
+        return r;
+    });
+}
+
+json encode_lease(const LogLease& lease) {
+    return {{"epoch", lease.epoch.v},
+            {"next_segment", lease.next_segment.v},
+            {"previous_header", to_hex(lease.previous_header)},
+            {"stored", lease.stored.v},
+            {"item_key", to_hex(lease.item_key.reveal())}};
+}
+
+Result<LogLease> decode_lease(const json& document) {
+    LogLease lease;
+    FS_ASSIGN(lease.previous_header, hex_field<32>(document, "previous_header"));
+    FS_ASSIGN(auto key, hex_field<32>(document, "item_key"));
+    lease.item_key = Secret(ByteView(key));
+    return reading([&] {
+        lease.epoch.v = document.at("epoch").get<uint64_t>();
+        lease.next_segment.v = document.at("next_segment").get<uint64_t>();
+        lease.stored.v = document.at("stored").get<uint64_t>();
+        return lease;
+    });
+}
+
+struct TextPair {
+    std::string first, second;
+};
+Result<TextPair> text_pair(const json& document, const char* first, const char* second) {
+    return reading([&] {
+        return TextPair{document.at(first).get<std::string>(),
+                        document.at(second).get<std::string>()};
+    });
+}
+
+Result<std::string> text_field(std::string_view body, const char* name) {
+    FS_ASSIGN(json document, parse(body));
+    return reading([&] { return document.at(name).get<std::string>(); });
+}
+
+}  // namespace
+
+Result<std::string> serve_link(VaultLink& link, std::string_view method, std::string_view body) {
+    FS_ASSIGN(json in, parse(body));
+    if (method == "acquire-log") {
+        FS_ASSIGN(ItemId item, item_field(in));
+        FS_ASSIGN(std::string appliance,
+                  reading([&] { return in.at("appliance").get<std::string>(); }));
+        FS_ASSIGN(LogLease lease, link.acquire_log(item, appliance));
+        return encode_lease(lease).dump();
+    }
+    if (method == "register-segment") {
+        FS_ASSIGN(SegmentRegistration registration, decode_registration(in));
+        FS_TRY(link.register_segment(registration));
+        return "{}";
+    }
+    if (method == "mark-idle") {
+        struct Mark {
+            uint64_t epoch, sequence;
+            int64_t time_us;
+        };
+        FS_ASSIGN(ItemId item, item_field(in));
+        FS_ASSIGN(Mark mark, reading([&] {
+                      return Mark{in.at("epoch").get<uint64_t>(), in.at("sequence").get<uint64_t>(),
+                                  in.at("time_us").get<int64_t>()};
+                  }));
+        FS_TRY(link.mark_idle(item, {mark.epoch}, {mark.sequence}, {mark.time_us}));
+        return "{}";
+    }
+    if (method == "sync-agent") {
+        FS_ASSIGN(TextPair call, text_pair(in, "agent", "status"));
+        FS_ASSIGN(std::string reply, link.sync_agent(call.first, call.second));
+        return json{{"reply", reply}}.dump();
+    }
+    if (method == "enrol") {
+        FS_ASSIGN(TextPair call, text_pair(in, "token", "request_pem"));
+        FS_ASSIGN(std::string chain, link.enrol(call.first, call.second));
+        return json{{"chain_pem", chain}}.dump();
+    }
+    return fail(Code::kNotFound, fmt::format("no link method '{}'", method.substr(0, 64)),
+                "bring appliance and vault to the same version");
+}
+
+Result<LogLease> RemoteVaultLink::acquire_log(const ItemId& item, const std::string& appliance) {
+    FS_ASSIGN(std::string answer,
+              transport_("acquire-log",
+                         json{{"item", item.to_string()}, {"appliance", appliance}}.dump()));
+    FS_ASSIGN(json document, parse(answer));
+    return decode_lease(document);
+}
+
+Status RemoteVaultLink::register_segment(const SegmentRegistration& registration) {
+    FS_TRY(transport_("register-segment", encode_registration(registration).dump()));
+    return {};
+}
+
+Status RemoteVaultLink::mark_idle(const ItemId& item, Epoch epoch, Sequence sequence,
+                                  TimePoint time) {
+    FS_TRY(transport_("mark-idle", json{{"item", item.to_string()},
+                                        {"epoch", epoch.v},
+                                        {"sequence", sequence.v},
+                                        {"time_us", time.us}}
+                                       .dump()));
+    return {};
+}
+
+Result<std::string> RemoteVaultLink::sync_agent(const std::string& agent, const std::string& status) {
+    FS_ASSIGN(std::string answer,
+              transport_("sync-agent", json{{"agent", agent}, {"status", status}}.dump()));
+    return text_field(answer, "reply");
+}
+
+Result<std::string> RemoteVaultLink::enrol(const std::string& token,
+                                           const std::string& request_pem) {
+    FS_ASSIGN(std::string answer,
+              transport_("enrol", json{{"token", token}, {"request_pem", request_pem}}.dump()));
+    return text_field(answer, "chain_pem");
+}
+
+}  // namespace farshore
