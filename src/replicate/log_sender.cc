@@ -147,11 +147,7 @@ Status LogSender::on_welcome(const WelcomeFrame& welcome) {
     in_flight_bytes_ = 0;
     // `next` may be ahead of what is durable there: only an ACK lets go of records.
     acknowledge({}, welcome.stored);
-    Sequence from = welcome.next;
-    if (source_.first_available() > from) {
-        FS_ASSIGN(from, source_.order_lost(welcome.next, welcome.stored));
-    }
-    FS_TRY(source_.seek(from));
+    FS_TRY(source_.resume(welcome.next, welcome.stored));
     pump();
     return {};
 }

@@ -22,11 +22,12 @@ namespace farshore {
 class RecordSource {
   public:
     virtual ~RecordSource() = default;
-    // The lowest sequence that next() could be made to return by seek(); one past the newest record
-    // when the log is empty.
+    // The lowest sequence that can still be sent; one past the newest record when there is none.
     virtual Sequence first_available() = 0;
-    // next() continues at `sequence`, or at the first record behind it.
-    virtual Status seek(Sequence sequence) = 0;
+    // The appliance wants the records from `next` on, and has stored up to `stored`. next() goes on
+    // there. When they are gone, the source opens a gap over everything that is not known to be
+    // stored and gives nothing more before that gap's GAP record.
+    virtual Status resume(Sequence next, Sequence stored) = 0;
     // Whole encoded records of at most `max_bytes` (at least one record), and moves on. Empty when
     // there is nothing now. The view is valid until the next call.
     virtual Result<ByteView> next(size_t max_bytes) = 0;
@@ -34,10 +35,6 @@ class RecordSource {
     virtual void release(Sequence received) = 0;
     // Everything up to `stored` is in the store: regions need not be remembered for it.
     virtual void set_stored(Sequence stored) = 0;
-    // The appliance needs records from `next` on and they are gone. Opens a gap over everything not
-    // known to be stored; returns the sequence that the GAP record has or will have: sending goes on
-    // there.
-    virtual Result<Sequence> order_lost(Sequence next, Sequence stored) = 0;
 };
 
 struct LogSenderStatus {
