@@ -1,0 +1,226 @@
+#include "meta/migrations.h"
+
+#include <array>
+
+namespace farshore {
+namespace {
+
+// Times are microseconds since 1970, digests and keys hexadecimal text, ids 32 hexadecimal digits.
+// No column is NULL: "none" is '' or 0.
+constexpr std::string_view kFirst = R"sql(
+CREATE TABLE settings (
+    key TEXT PRIMARY KEY NOT NULL,
+    value TEXT NOT NULL
+);
+CREATE TABLE items (
+    id TEXT PRIMARY KEY NOT NULL,
+    name TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    state_since_us BIGINT NOT NULL,
+    mode TEXT NOT NULL,
+    agent TEXT NOT NULL,
+    qmp_socket TEXT NOT NULL,
+    nbd_socket TEXT NOT NULL,
+    machine TEXT NOT NULL,
+    wrapped_key TEXT NOT NULL,
+    crash_point_interval_s BIGINT NOT NULL,
+    window_s BIGINT NOT NULL,
+    grace_s BIGINT NOT NULL,
+    copy_throttle_bytes_per_s BIGINT NOT NULL,
+    resync_request TEXT NOT NULL,
+    error_code TEXT NOT NULL,
+    error_what TEXT NOT NULL,
+    error_remedy TEXT NOT NULL,
+    created_us BIGINT NOT NULL,
+    updated_us BIGINT NOT NULL
+);
+CREATE INDEX items_by_agent ON items(agent);
+CREATE TABLE item_disks (
+    item_id TEXT NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    disk INTEGER NOT NULL,
+    path TEXT NOT NULL,
+    size_bytes BIGINT NOT NULL,
+    PRIMARY KEY (item_id, disk)
+);
+CREATE TABLE bookmarks (
+    id TEXT PRIMARY KEY NOT NULL,
+    item_id TEXT NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    label TEXT NOT NULL,
+    kind INTEGER NOT NULL,
+    requested_us BIGINT NOT NULL,
+    sequence BIGINT NOT NULL,
+    time_us BIGINT NOT NULL
+);
+CREATE INDEX bookmarks_by_item ON bookmarks(item_id, sequence);
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    item_id TEXT NOT NULL,
+    item_name TEXT NOT NULL,
+    state TEXT NOT NULL,
+    cancellable INTEGER NOT NULL,
+    cancel_requested INTEGER NOT NULL,
+    progress_permille BIGINT NOT NULL,
+    eta_s BIGINT NOT NULL,
+    message TEXT NOT NULL,
+    input TEXT NOT NULL,
+    result TEXT NOT NULL,
+    error_code TEXT NOT NULL,
+    error_what TEXT NOT NULL,
+    error_remedy TEXT NOT NULL,
+    created_us BIGINT NOT NULL,
+    started_us BIGINT NOT NULL,
+    ended_us BIGINT NOT NULL
+);
+CREATE INDEX jobs_by_state ON jobs(state, id);
+CREATE INDEX jobs_by_item ON jobs(item_id, id);
+CREATE TABLE job_messages (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id INTEGER NOT NULL REFERENCES jobs(id) ON DELETE CASCADE,
+    time_us BIGINT NOT NULL,
+    text TEXT NOT NULL
+);
+CREATE INDEX job_messages_by_job ON job_messages(job_id, id);
+CREATE TABLE parties (
+    name TEXT PRIMARY KEY NOT NULL,
+    kind TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    instance TEXT NOT NULL,
+    version TEXT NOT NULL,
+    enrolled_us BIGINT NOT NULL,
+    last_seen_us BIGINT NOT NULL,
+    status TEXT NOT NULL
+);
+CREATE TABLE enrolment_tokens (
+    hash TEXT PRIMARY KEY NOT NULL,
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    created_us BIGINT NOT NULL,
+    expires_us BIGINT NOT NULL,
+    used_us BIGINT NOT NULL
+);
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    time_us BIGINT NOT NULL,
+    severity TEXT NOT NULL,
+    code TEXT NOT NULL,
+    item_id TEXT NOT NULL,
+    item_name TEXT NOT NULL,
+    cause TEXT NOT NULL,
+    remedy TEXT NOT NULL
+);
+CREATE INDEX events_by_item ON events(item_id, id);
+CREATE TABLE failovers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    item_id TEXT NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    sequence BIGINT NOT NULL,
+    point_time_us BIGINT NOT NULL,
+    lease_id BIGINT NOT NULL,
+    job_id BIGINT NOT NULL,
+    details TEXT NOT NULL,
+    created_us BIGINT NOT NULL,
+    updated_us BIGINT NOT NULL
+);
+CREATE INDEX failovers_by_item ON failovers(item_id, id);
+
+CREATE TABLE ledgers (
+    item_id TEXT PRIMARY KEY NOT NULL,
+    epoch BIGINT NOT NULL DEFAULT 0,
+    appliance TEXT NOT NULL DEFAULT '',
+    last_segment BIGINT NOT NULL DEFAULT 0,
+    last_header TEXT NOT NULL DEFAULT '',
+    last_segment_epoch BIGINT NOT NULL DEFAULT 0,
+    stored BIGINT NOT NULL DEFAULT 0,
+    stored_time_us BIGINT NOT NULL DEFAULT 0,
+    idle BIGINT NOT NULL DEFAULT 0,
+    idle_time_us BIGINT NOT NULL DEFAULT 0,
+    floor BIGINT NOT NULL DEFAULT 0,
+    floor_segment BIGINT NOT NULL DEFAULT 0,
+    floor_time_us BIGINT NOT NULL DEFAULT 0,
+    generation BIGINT NOT NULL DEFAULT 0,
+    written_bytes BIGINT NOT NULL DEFAULT 0,
+    stored_bytes BIGINT NOT NULL DEFAULT 0,
+    rebuilding INTEGER NOT NULL DEFAULT 0,
+    tick BIGINT NOT NULL DEFAULT 0
+);
+CREATE TABLE ledger_segments (
+    item_id TEXT NOT NULL REFERENCES ledgers(item_id) ON DELETE CASCADE,
+    number BIGINT NOT NULL,
+    epoch BIGINT NOT NULL,
+    object_name TEXT NOT NULL,
+    object_bytes BIGINT NOT NULL,
+    header_hash TEXT NOT NULL,
+    first BIGINT NOT NULL,
+    last BIGINT NOT NULL,
+    first_time_us BIGINT NOT NULL,
+    last_time_us BIGINT NOT NULL,
+    written_bytes BIGINT NOT NULL,
+    entries BIGINT NOT NULL,
+    PRIMARY KEY (item_id, number)
+) WITHOUT ROWID;
+CREATE INDEX ledger_segments_by_last ON ledger_segments(item_id, last);
+CREATE INDEX ledger_segments_by_time ON ledger_segments(item_id, last_time_us);
+CREATE TABLE ledger_points (
+    item_id TEXT NOT NULL REFERENCES ledgers(item_id) ON DELETE CASCADE,
+    sequence BIGINT NOT NULL,
+    kind INTEGER NOT NULL,
+    time_us BIGINT NOT NULL,
+    label TEXT NOT NULL,
+    PRIMARY KEY (item_id, sequence)
+) WITHOUT ROWID;
+CREATE INDEX ledger_points_by_label ON ledger_points(item_id, label, sequence);
+CREATE TABLE ledger_gaps (
+    item_id TEXT NOT NULL REFERENCES ledgers(item_id) ON DELETE CASCADE,
+    last_good BIGINT NOT NULL,
+    gap BIGINT NOT NULL,
+    resynced BIGINT NOT NULL,
+    last_good_time_us BIGINT NOT NULL,
+    resynced_time_us BIGINT NOT NULL,
+    PRIMARY KEY (item_id, last_good)
+) WITHOUT ROWID;
+CREATE TABLE ledger_geometry (
+    item_id TEXT NOT NULL REFERENCES ledgers(item_id) ON DELETE CASCADE,
+    disk INTEGER NOT NULL,
+    since BIGINT NOT NULL,
+    size_bytes BIGINT NOT NULL,
+    PRIMARY KEY (item_id, disk, since)
+) WITHOUT ROWID;
+CREATE TABLE ledger_manifests (
+    item_id TEXT NOT NULL REFERENCES ledgers(item_id) ON DELETE CASCADE,
+    object_name TEXT NOT NULL,
+    sequence BIGINT NOT NULL,
+    segment BIGINT NOT NULL,
+    generation BIGINT NOT NULL,
+    time_us BIGINT NOT NULL,
+    PRIMARY KEY (item_id, object_name)
+) WITHOUT ROWID;
+CREATE TABLE ledger_dead (
+    item_id TEXT NOT NULL REFERENCES ledgers(item_id) ON DELETE CASCADE,
+    object_name TEXT NOT NULL,
+    object_bytes BIGINT NOT NULL,
+    since_us BIGINT NOT NULL,
+    tick BIGINT NOT NULL,
+    PRIMARY KEY (item_id, object_name)
+) WITHOUT ROWID;
+CREATE TABLE ledger_leases (
+    item_id TEXT NOT NULL REFERENCES ledgers(item_id) ON DELETE CASCADE,
+    id BIGINT NOT NULL,
+    tick BIGINT NOT NULL,
+    sequence BIGINT NOT NULL,
+    holder TEXT NOT NULL,
+    expires_us BIGINT NOT NULL,
+    PRIMARY KEY (item_id, id)
+) WITHOUT ROWID;
+)sql";
+
+constexpr std::array kMigrations{
+    Migration{1, "first schema", kFirst},
+};
+
+}  // namespace
+
+std::span<const Migration> migrations() { return kMigrations; }
+
+}  // namespace farshore

@@ -1,0 +1,511 @@
+#include "meta/sqlite_ledger.h"
+
+#include "meta/sql.h"
+
+namespace farshore {
+namespace {
+
+constexpr std::string_view kSegmentColumns =
+    "SELECT number, epoch, object_name, object_bytes, header_hash, first, last, first_time_us, "
+    "last_time_us, written_bytes, entries FROM ledger_segments ";
+
+// Segments by a condition, in the order that it names.
+template <typename... Args>
+Result<std::vector<SegmentRow>> select_segments(soci::session& sql, std::string_view condition,
+                                                const Args&... args) {
+    std::vector<SegmentRow> rows;
+    Status damaged;
+    select<long long, long long, std::string, long long, std::string, long long, long long,
+           long long, long long, long long, long long>(
+        sql, std::string(kSegmentColumns) + std::string(condition),
+        [&](long long number, long long epoch, const std::string& name, long long bytes,
+            const std::string& hash, long long first, long long last, long long first_time,
+            long long last_time, long long written, long long entries) {
+            auto digest = digest_column(hash);
+            if (!digest) {
+                damaged = tl::unexpected(digest.error());
+                return;
+            }
+            SegmentRow row;
+            row.number.v = from_column(number);
+            row.epoch.v = from_column(epoch);
+            row.object_name = name;
+            row.object_bytes = from_column(bytes);
+            row.header_hash = *digest;
+            row.first.v = from_column(first);
+            row.last.v = from_column(last);
+            row.first_time.us = first_time;
+            row.last_time.us = last_time;
+            row.written_bytes = from_column(written);
+            row.entries = static_cast<uint32_t>(entries);
+            rows.push_back(std::move(row));
+        },
+        args...);
+    FS_TRY(damaged);
+    return rows;
+}
+
+Result<SegmentRow> first_segment(Result<std::vector<SegmentRow>> rows, const char* otherwise) {
+    if (!rows) return tl::unexpected(std::move(rows).error());
+    if (rows->empty()) return fail(Code::kNotFound, otherwise);
+    return std::move(rows->front());
+}
+
+// The item's state; all zeroes when it has none yet.
+Result<LedgerState> read_state(soci::session& sql, const std::string& item) {
+    LedgerState state;
+    std::string header;
+    // Two selects: tuples of a dozen columns each read better than one of eighteen.
+    select<long long, std::string, long long, std::string, long long, long long, long long>(
+        sql,
+        "SELECT epoch, appliance, last_segment, last_header, last_segment_epoch, stored, "
+        "stored_time_us FROM ledgers WHERE item_id = :item",
+        [&](long long epoch, const std::string& appliance, long long last, const std::string& hash,
+            long long last_epoch, long long stored, long long stored_time) {
+            state.epoch.v = from_column(epoch);
+            state.appliance = appliance;
+            state.last_segment.v = from_column(last);
+            header = hash;
+            state.last_segment_epoch.v = from_column(last_epoch);
+            state.stored.v = from_column(stored);
+            state.stored_time.us = stored_time;
+        },
+        item);
+    select<long long, long long, long long, long long, long long, long long, long long, long long,
+           long long>(
+        sql,
+        "SELECT idle, idle_time_us, floor, floor_segment, floor_time_us, generation, "
+        "written_bytes, stored_bytes, rebuilding FROM ledgers WHERE item_id = :item",
+        [&](long long idle, long long idle_time, long long floor, long long floor_segment,
+            long long floor_time, long long generation, long long written, long long stored_bytes,
+            long long rebuilding) {
+            state.idle.v = from_column(idle);
+            state.idle_time.us = idle_time;
+            state.floor.v = from_column(floor);
+            state.floor_segment.v = from_column(floor_segment);
+            state.floor_time.us = floor_time;
+            state.generation = from_column(generation);
+            state.written_bytes = from_column(written);
+            state.stored_bytes = from_column(stored_bytes);
+            state.rebuilding = rebuilding != 0;
+        },
+        item);
+    if (!header.empty()) {
+        FS_ASSIGN(state.last_header, digest_column(header));
+    }
+    return state;
+}
+
+void ensure_row(soci::session& sql, const std::string& item) {
+    execute(sql, "INSERT OR IGNORE INTO ledgers (item_id) VALUES (:item)", item);
+}
+
+// A number that no row of the item has carried before: leases and deaths are ordered by it.
+uint64_t next_tick(soci::session& sql, const std::string& item) {
+    ensure_row(sql, item);
+    execute(sql, "UPDATE ledgers SET tick = tick + 1 WHERE item_id = :item", item);
+    uint64_t tick = 0;
+    select<long long>(
+        sql, "SELECT tick FROM ledgers WHERE item_id = :item",
+        [&](long long value) { tick = from_column(value); }, item);
+    return tick;
+}
+
+void raise_floor(soci::session& sql, const std::string& item, const ManifestCommit& commit) {
+    const Sequence floor = *commit.floor;
+    execute(sql,
+            "UPDATE ledgers SET floor = :floor, floor_segment = :segment, floor_time_us = :time "
+            "WHERE item_id = :item",
+            floor, commit.floor_segment, commit.floor_time, item);
+    execute(sql, "DELETE FROM ledger_segments WHERE item_id = :item AND number <= :number", item,
+            commit.floor_segment);
+    execute(sql, "DELETE FROM ledger_points WHERE item_id = :item AND sequence < :floor", item,
+            floor);
+    execute(sql,
+            "DELETE FROM ledger_gaps WHERE item_id = :item AND resynced != 0 AND resynced <= :floor",
+            item, floor);
+    execute(sql,
+            "DELETE FROM ledger_geometry WHERE item_id = :item AND EXISTS (SELECT 1 FROM "
+            "ledger_geometry AS newer WHERE newer.item_id = ledger_geometry.item_id AND "
+            "newer.disk = ledger_geometry.disk AND newer.since > ledger_geometry.since AND "
+            "newer.since <= :floor)",
+            item, floor);
+}
+
+}  // namespace
+
+SqliteLedger::SqliteLedger(Database& database, const ItemId& item)
+    : database_(database), item_(item.to_string()) {}
+
+Result<LedgerState> SqliteLedger::state() {
+    return in_snapshot(database_, "reading a ledger",
+                       [&](soci::session& sql) { return read_state(sql, item_); });
+}
+
+Status SqliteLedger::commit_epoch(Epoch epoch, const std::string& appliance) {
+    return in_transaction(database_, "a log lease", [&](soci::session& sql) -> Status {
+        FS_ASSIGN(LedgerState state, read_state(sql, item_));
+        if (epoch <= state.epoch)
+            return fail(Code::kFenced, "a newer log lease was handed out meanwhile");
+        ensure_row(sql, item_);
+        execute(sql, "UPDATE ledgers SET epoch = :epoch, appliance = :name WHERE item_id = :item",
+                epoch, appliance, item_);
+        return {};
+    });
+}
+
+Status SqliteLedger::commit_registration(const RegistrationCommit& commit) {
+    return in_transaction(database_, "registering a segment", [&](soci::session& sql) -> Status {
+        const SegmentRow& row = commit.segment;
+        FS_ASSIGN(LedgerState state, read_state(sql, item_));
+        if (!state.rebuilding && row.epoch != state.epoch)
+            return fail(Code::kFenced, "the segment's log lease is no longer the item's");
+        if (row.number.v != state.last_segment.v + 1)
+            return fail(Code::kSequenceHole, "the segment does not follow the last one");
+        ensure_row(sql, item_);
+        execute(sql,
+                "INSERT OR REPLACE INTO ledger_segments (item_id, number, epoch, object_name, "
+                "object_bytes, header_hash, first, last, first_time_us, last_time_us, "
+                "written_bytes, entries) VALUES (:i, :n, :e, :o, :b, :h, :f, :l, :ft, :lt, :w, :c)",
+                item_, row.number, row.epoch, row.object_name, row.object_bytes, row.header_hash,
+                row.first, row.last, row.first_time, row.last_time, row.written_bytes, row.entries);
+        for (const PointRow& point : commit.points)
+            execute(sql,
+                    "INSERT OR REPLACE INTO ledger_points (item_id, sequence, kind, time_us, label) "
+                    "VALUES (:i, :s, :k, :t, :l)",
+                    item_, point.sequence, point.kind, point.time, point.label);
+        for (const GapRow& gap : commit.gaps)
+            execute(sql,
+                    "INSERT OR REPLACE INTO ledger_gaps (item_id, last_good, gap, resynced, "
+                    "last_good_time_us, resynced_time_us) VALUES (:i, :l, :g, :r, :lt, :rt)",
+                    item_, gap.last_good, gap.gap, gap.resynced, gap.last_good_time,
+                    gap.resynced_time);
+        for (const GeometryRow& geometry : commit.geometry)
+            execute(sql,
+                    "INSERT OR REPLACE INTO ledger_geometry (item_id, disk, since, size_bytes) "
+                    "VALUES (:i, :d, :s, :b)",
+                    item_, geometry.disk, geometry.since, geometry.size_bytes);
+        execute(sql,
+                "UPDATE ledgers SET last_segment = :n, last_header = :h, last_segment_epoch = :e, "
+                "stored = :s, stored_time_us = :t, written_bytes = written_bytes + :w, "
+                "stored_bytes = stored_bytes + :b WHERE item_id = :i",
+                row.number, row.header_hash, row.epoch, row.last, row.last_time, row.written_bytes,
+                row.object_bytes, item_);
+        return {};
+    });
+}
+
+Status SqliteLedger::commit_idle(Epoch epoch, Sequence sequence, TimePoint time) {
+    return in_transaction(database_, "an idle mark", [&](soci::session& sql) -> Status {
+        FS_ASSIGN(LedgerState state, read_state(sql, item_));
+        if (epoch != state.epoch)
+            return fail(Code::kFenced, "the log lease is no longer the item's");
+        if (time < state.idle_time) return {};
+        ensure_row(sql, item_);
+        execute(sql, "UPDATE ledgers SET idle = :s, idle_time_us = :t WHERE item_id = :i", sequence,
+                time, item_);
+        return {};
+    });
+}
+
+Result<uint64_t> SqliteLedger::reserve_generation() {
+    return in_transaction(
+        database_, "reserving a generation", [&](soci::session& sql) -> Result<uint64_t> {
+            ensure_row(sql, item_);
+            execute(sql, "UPDATE ledgers SET generation = generation + 1 WHERE item_id = :i", item_);
+            FS_ASSIGN(LedgerState state, read_state(sql, item_));
+            return state.generation;
+        });
+}
+
+Status SqliteLedger::commit_manifest(const ManifestCommit& commit, TimePoint now) {
+    return in_transaction(database_, "a manifest", [&](soci::session& sql) -> Status {
+        if (commit.floor) {
+            long long held = 0;
+            select<long long>(
+                sql,
+                "SELECT count(*) FROM ledger_leases WHERE item_id = :i AND expires_us > :now AND "
+                "sequence < :floor",
+                [&](long long count) { held = count; }, item_, now, *commit.floor);
+            if (held != 0)
+                return fail(Code::kWrongState, "a leased point is older than the new floor");
+        }
+        ensure_row(sql, item_);
+        for (const ManifestRow& row : commit.added)
+            execute(sql,
+                    "INSERT OR REPLACE INTO ledger_manifests (item_id, object_name, sequence, "
+                    "segment, generation, time_us) VALUES (:i, :o, :s, :n, :g, :t)",
+                    item_, row.object_name, row.sequence, row.segment, row.generation, row.time);
+        for (const std::string& name : commit.dropped)
+            execute(sql, "DELETE FROM ledger_manifests WHERE item_id = :i AND object_name = :o",
+                    item_, name);
+        execute(sql, "UPDATE ledgers SET stored_bytes = stored_bytes + :b WHERE item_id = :i",
+                commit.added_bytes, item_);
+        if (!commit.floor) return {};
+        FS_ASSIGN(LedgerState state, read_state(sql, item_));
+        if (*commit.floor > state.floor) raise_floor(sql, item_, commit);
+        return {};
+    });
+}
+
+Status SqliteLedger::commit_dead(const std::vector<DeadRow>& dead) {
+    return in_transaction(database_, "listing dead objects", [&](soci::session& sql) -> Status {
+        const uint64_t tick = next_tick(sql, item_);
+        for (const DeadRow& row : dead)
+            execute(sql,
+                    "INSERT OR IGNORE INTO ledger_dead (item_id, object_name, object_bytes, "
+                    "since_us, tick) VALUES (:i, :o, :b, :s, :t)",
+                    item_, row.object_name, row.object_bytes, row.since, tick);
+        return {};
+    });
+}
+
+Status SqliteLedger::commit_removed(const std::vector<std::string>& names, bool revived) {
+    return in_transaction(database_, "removed objects", [&](soci::session& sql) -> Status {
+        for (const std::string& name : names) {
+            if (!revived)
+                execute(sql,
+                        "UPDATE ledgers SET stored_bytes = max(0, stored_bytes - coalesce((SELECT "
+                        "object_bytes FROM ledger_dead WHERE item_id = :i AND object_name = :o), "
+                        "0)) WHERE item_id = :j",
+                        item_, name, item_);
+            execute(sql, "DELETE FROM ledger_dead WHERE item_id = :i AND object_name = :o", item_,
+                    name);
+        }
+        return {};
+    });
+}
+
+Result<LeaseRow> SqliteLedger::commit_lease(const LeaseRow& lease) {
+    return in_transaction(database_, "a lease", [&](soci::session& sql) -> Result<LeaseRow> {
+        FS_ASSIGN(LedgerState state, read_state(sql, item_));
+        if (lease.sequence < state.floor)
+            return fail(Code::kPointOutsideWindow, "the point left the window");
+        LeaseRow row = lease;
+        row.tick = row.id = next_tick(sql, item_);
+        execute(sql,
+                "INSERT INTO ledger_leases (item_id, id, tick, sequence, holder, expires_us) "
+                "VALUES (:i, :n, :t, :s, :h, :e)",
+                item_, row.id, row.tick, row.sequence, row.holder, row.expires);
+        return row;
+    });
+}
+
+Status SqliteLedger::renew_lease(uint64_t id, TimePoint expires) {
+    return in_transaction(database_, "renewing a lease", [&](soci::session& sql) -> Status {
+        if (execute(sql,
+                    "UPDATE ledger_leases SET expires_us = :e WHERE item_id = :i AND id = :n",
+                    expires, item_, id) == 0)
+            return fail(Code::kNotFound, "the lease is gone");
+        return {};
+    });
+}
+
+Status SqliteLedger::release_lease(uint64_t id) {
+    return in_transaction(database_, "releasing a lease", [&](soci::session& sql) -> Status {
+        execute(sql, "DELETE FROM ledger_leases WHERE item_id = :i AND id = :n", item_, id);
+        return {};
+    });
+}
+
+Result<std::vector<SegmentRow>> SqliteLedger::list_segments(SegmentNumber after, size_t limit) {
+    return in_snapshot(database_, "listing segments", [&](soci::session& sql) {
+        return select_segments(
+            sql, "WHERE item_id = :i AND number > :n ORDER BY number LIMIT :l", item_, after, limit);
+    });
+}
+
+Result<SegmentRow> SqliteLedger::segment_with(Sequence sequence) {
+    return in_snapshot(database_, "finding a segment", [&](soci::session& sql) {
+        return first_segment(
+            select_segments(sql, "WHERE item_id = :i AND last >= :s ORDER BY last, number LIMIT 1",
+                            item_, sequence),
+            "no registered segment holds that sequence");
+    });
+}
+
+Result<SegmentRow> SqliteLedger::segment_before(TimePoint time) {
+    return in_snapshot(database_, "finding a segment", [&](soci::session& sql) {
+        return first_segment(
+            select_segments(sql,
+                            "WHERE item_id = :i AND min(first_time_us, last_time_us) <= :t ORDER BY "
+                            "number DESC LIMIT 1",
+                            item_, time),
+            "no registered segment is that old");
+    });
+}
+
+Result<SegmentRow> SqliteLedger::segment_ended(Sequence sequence, TimePoint time) {
+    return in_snapshot(database_, "finding a segment", [&](soci::session& sql) {
+        return first_segment(
+            select_segments(sql,
+                            "WHERE item_id = :i AND last <= :s AND last_time_us <= :t ORDER BY "
+                            "number DESC LIMIT 1",
+                            item_, sequence, time),
+            "no registered segment ended before that");
+    });
+}
+
+Result<std::vector<PointRow>> SqliteLedger::list_points(const PointQuery& query) {
+    return in_snapshot(
+        database_, "listing points", [&](soci::session& sql) -> Result<std::vector<PointRow>> {
+            std::vector<PointRow> rows;
+            // 0 and '' stand for "any": one statement for every mix of conditions.
+            const int kind = query.kind ? static_cast<int>(*query.kind) : 0;
+            const std::string text =
+                "SELECT sequence, kind, time_us, label FROM ledger_points WHERE item_id = :i AND "
+                "sequence >= :f AND sequence <= :t AND (:k = 0 OR kind = :k2) AND (:l = '' OR "
+                "label = :l2) ORDER BY sequence " +
+                std::string(query.newest_first ? "DESC" : "ASC") + " LIMIT :n";
+            select<long long, long long, long long, std::string>(
+                sql, text,
+                [&](long long sequence, long long point_kind, long long time,
+                    const std::string& label) {
+                    rows.push_back({{from_column(sequence)},
+                                    static_cast<PointKind>(point_kind),
+                                    {time},
+                                    label});
+                },
+                item_, query.from, query.to, kind, kind, query.label, query.label, query.limit);
+            return rows;
+        });
+}
+
+Result<std::vector<GapRow>> SqliteLedger::list_gaps() {
+    return in_snapshot(
+        database_, "listing gaps", [&](soci::session& sql) -> Result<std::vector<GapRow>> {
+            std::vector<GapRow> rows;
+            select<long long, long long, long long, long long, long long>(
+                sql,
+                "SELECT last_good, gap, resynced, last_good_time_us, resynced_time_us FROM "
+                "ledger_gaps WHERE item_id = :i ORDER BY last_good",
+                [&](long long last_good, long long gap, long long resynced, long long good_time,
+                    long long resynced_time) {
+                    rows.push_back({{from_column(last_good)},
+                                    {from_column(gap)},
+                                    {from_column(resynced)},
+                                    {good_time},
+                                    {resynced_time}});
+                },
+                item_);
+            return rows;
+        });
+}
+
+Result<std::vector<GeometryRow>> SqliteLedger::list_geometry() {
+    return in_snapshot(
+        database_, "listing geometry", [&](soci::session& sql) -> Result<std::vector<GeometryRow>> {
+            std::vector<GeometryRow> rows;
+            select<long long, long long, long long>(
+                sql,
+                "SELECT disk, since, size_bytes FROM ledger_geometry WHERE item_id = :i ORDER BY "
+                "disk, since",
+                [&](long long disk, long long since, long long size) {
+                    rows.push_back({static_cast<DiskIndex>(disk),
+                                    {from_column(since)},
+                                    from_column(size)});
+                },
+                item_);
+            return rows;
+        });
+}
+
+Result<std::vector<ManifestRow>> SqliteLedger::list_manifests() {
+    return in_snapshot(
+        database_, "listing manifests", [&](soci::session& sql) -> Result<std::vector<ManifestRow>> {
+            std::vector<ManifestRow> rows;
+            select<std::string, long long, long long, long long, long long>(
+                sql,
+                "SELECT object_name, sequence, segment, generation, time_us FROM ledger_manifests "
+                "WHERE item_id = :i ORDER BY sequence, generation",
+                [&](const std::string& name, long long sequence, long long segment,
+                    long long generation, long long time) {
+                    rows.push_back({name,
+                                    {from_column(sequence)},
+                                    {from_column(segment)},
+                                    from_column(generation),
+                                    {time}});
+                },
+                item_);
+            return rows;
+        });
+}
+
+Result<std::vector<DeadRow>> SqliteLedger::list_dead(const std::string& after, size_t limit) {
+    return in_snapshot(
+        database_, "listing dead objects", [&](soci::session& sql) -> Result<std::vector<DeadRow>> {
+            std::vector<DeadRow> rows;
+            select<std::string, long long, long long, long long>(
+                sql,
+                "SELECT object_name, object_bytes, since_us, tick FROM ledger_dead WHERE item_id = "
+                ":i AND object_name > :a ORDER BY object_name LIMIT :l",
+                [&](const std::string& name, long long bytes, long long since, long long tick) {
+                    rows.push_back({name, from_column(bytes), {since}, from_column(tick)});
+                },
+                item_, after, limit);
+            return rows;
+        });
+}
+
+Result<std::vector<LeaseRow>> SqliteLedger::list_leases() {
+    return in_snapshot(
+        database_, "listing leases", [&](soci::session& sql) -> Result<std::vector<LeaseRow>> {
+            std::vector<LeaseRow> rows;
+            select<long long, long long, long long, std::string, long long>(
+                sql,
+                "SELECT id, tick, sequence, holder, expires_us FROM ledger_leases WHERE item_id = "
+                ":i ORDER BY id",
+                [&](long long id, long long tick, long long sequence, const std::string& holder,
+                    long long expires) {
+                    rows.push_back({from_column(id),
+                                    from_column(tick),
+                                    {from_column(sequence)},
+                                    holder,
+                                    {expires}});
+                },
+                item_);
+            return rows;
+        });
+}
+
+Status SqliteLedger::begin_rebuild() {
+    return in_transaction(database_, "beginning a rebuild", [&](soci::session& sql) -> Status {
+        uint64_t tick = 0;  // stays: no lease id is ever used twice
+        select<long long>(
+            sql, "SELECT tick FROM ledgers WHERE item_id = :item",
+            [&](long long value) { tick = from_column(value); }, item_);
+        execute(sql, "DELETE FROM ledgers WHERE item_id = :i", item_);
+        execute(sql, "INSERT INTO ledgers (item_id, tick, rebuilding) VALUES (:i, :t, 1)", item_,
+                tick);
+        return {};
+    });
+}
+
+Status SqliteLedger::finish_rebuild(const LedgerState& state) {
+    return in_transaction(database_, "finishing a rebuild", [&](soci::session& sql) -> Status {
+        ensure_row(sql, item_);
+        execute(sql,
+                "UPDATE ledgers SET epoch = :e, appliance = :a, last_segment = :ls, last_header = "
+                ":lh, last_segment_epoch = :le, stored = :s, stored_time_us = :st, idle = :i, "
+                "idle_time_us = :it WHERE item_id = :item",
+                state.epoch, state.appliance, state.last_segment, state.last_header,
+                state.last_segment_epoch, state.stored, state.stored_time, state.idle,
+                state.idle_time, item_);
+        execute(sql,
+                "UPDATE ledgers SET floor = :f, floor_segment = :fs, floor_time_us = :ft, "
+                "generation = :g, written_bytes = :w, stored_bytes = :b, rebuilding = 0 WHERE "
+                "item_id = :item",
+                state.floor, state.floor_segment, state.floor_time, state.generation,
+                state.written_bytes, state.stored_bytes, item_);
+        return {};
+    });
+}
+
+Status remove_ledger(Database& database, const ItemId& item) {
+    return in_transaction(database, "removing a ledger", [&](soci::session& sql) -> Status {
+        execute(sql, "DELETE FROM ledgers WHERE item_id = :i", item);
+        return {};
+    });
+}
+
+}  // namespace farshore

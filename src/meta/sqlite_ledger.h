@@ -1,0 +1,50 @@
+// One item's ledger (replica/ledger.h) in the vault's database, which holds those of all items.
+//
+// Borrows the database. Any thread may call; every commit is one durable transaction. The row of an
+// item is made by its first commit and goes with remove_ledger().
+#pragma once
+
+#include "base/types.h"
+#include "replica/ledger.h"
+
+namespace farshore {
+
+class Database;
+
+class SqliteLedger final : public ReplicaLedger {
+  public:
+    SqliteLedger(Database& database, const ItemId& item);
+
+    Result<LedgerState> state() override;
+    Status commit_epoch(Epoch epoch, const std::string& appliance) override;
+    Status commit_registration(const RegistrationCommit& commit) override;
+    Status commit_idle(Epoch epoch, Sequence sequence, TimePoint time) override;
+    Result<uint64_t> reserve_generation() override;
+    Status commit_manifest(const ManifestCommit& commit, TimePoint now) override;
+    Status commit_dead(const std::vector<DeadRow>& dead) override;
+    Status commit_removed(const std::vector<std::string>& names, bool revived) override;
+    Result<LeaseRow> commit_lease(const LeaseRow& lease) override;
+    Status renew_lease(uint64_t id, TimePoint expires) override;
+    Status release_lease(uint64_t id) override;
+    Result<std::vector<SegmentRow>> list_segments(SegmentNumber after, size_t limit) override;
+    Result<SegmentRow> segment_with(Sequence sequence) override;
+    Result<SegmentRow> segment_before(TimePoint time) override;
+    Result<SegmentRow> segment_ended(Sequence sequence, TimePoint time) override;
+    Result<std::vector<PointRow>> list_points(const PointQuery& query) override;
+    Result<std::vector<GapRow>> list_gaps() override;
+    Result<std::vector<GeometryRow>> list_geometry() override;
+    Result<std::vector<ManifestRow>> list_manifests() override;
+    Result<std::vector<DeadRow>> list_dead(const std::string& after, size_t limit) override;
+    Result<std::vector<LeaseRow>> list_leases() override;
+    Status begin_rebuild() override;
+    Status finish_rebuild(const LedgerState& state) override;
+
+  private:
+    Database& database_;
+    const std::string item_;
+};
+
+// Everything that the database knows of the item's replica; ok also when there is nothing.
+Status remove_ledger(Database& database, const ItemId& item);
+
+}  // namespace farshore
