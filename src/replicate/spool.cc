@@ -292,8 +292,9 @@ Result<Bytes> Spool::read(const SpoolRange& range) {
 Status Spool::trim(Sequence stored) {
     while (!files_.empty()) {
         SpoolFile& head = files_.front();
-        // The newest file stays while it may grow: its end is where numbering goes on after a crash.
-        if (files_.size() == 1 || head.last > stored) return {};
+        // The newest file stays while it may grow, so that a trickle of writes does not make a file
+        // for each of them. Where numbering goes on is known to the vault.
+        if (head.last > stored || (files_.size() == 1 && head.size_bytes < file_bytes_)) return {};
         FS_TRY(fs_.remove(path(head.name)));
         std::lock_guard lock(mutex_);
         files_.pop_front();

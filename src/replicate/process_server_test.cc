@@ -1,0 +1,387 @@
+#include "replicate/process_server.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <set>
+
+#include "os/real.h"
+#include "os/test_directory.h"
+#include "record/record.h"
+#include "replica/segment.h"
+#include "replicate/frames.h"
+#include "store/memory_store.h"
+
+namespace farshore {
+namespace {
+
+// Time stands still until run_until_idle() has nothing else to do.
+class ManualTime final : public Executor, public Clock {
+  public:
+    TimePoint now() const override { return {1'700'000'000'000'000 + now_us_}; }
+    int64_t steady_us() const override { return now_us_; }
+    void post(Task task) override { tasks_.push_back(std::move(task)); }
+    TimerId post_after_us(int64_t delay_us, Task task) override {
+        timers_.emplace(std::pair(now_us_ + std::max<int64_t>(delay_us, 0), ++last_), std::move(task));
+        return last_;
+    }
+    void cancel(TimerId timer) override {
+        std::erase_if(timers_, [&](const auto& entry) { return entry.first.second == timer; });
+    }
+    void run() {
+        while (!tasks_.empty()) {
+            Task task = std::move(tasks_.front());
+            tasks_.pop_front();
+            task();
+        }
+    }
+    void advance(int64_t by_us) {
+        const int64_t end_us = now_us_ + by_us;
+        run();
+        while (!timers_.empty() && timers_.begin()->first.first <= end_us) {
+            auto timer = timers_.extract(timers_.begin());
+            now_us_ = std::max(now_us_, timer.key().first);
+            timer.mapped()();
+            run();
+        }
+        now_us_ = end_us;
+    }
+
+  private:
+    int64_t now_us_ = 1;
+    uint64_t last_ = 0;
+    std::deque<Task> tasks_;
+    std::map<std::pair<int64_t, uint64_t>, Task> timers_;
+};
+
+struct Wire {
+    Connection::Handlers handlers;
+    std::vector<Bytes> to_agent;
+    bool closed = false;
+};
+
+class WireConnection final : public Connection {
+  public:
+    WireConnection(std::shared_ptr<Wire> wire, std::string peer)
+        : wire_(std::move(wire)), peer_(std::move(peer)) {}
+    void start(Handlers handlers) override { wire_->handlers = std::move(handlers); }
+    void send(Bytes frame) override { wire_->to_agent.push_back(std::move(frame)); }
+    size_t queued_bytes() const override { return 0; }
+    void close() override { wire_->closed = true; }
+    const std::string& peer_name() const override { return peer_; }
+
+  private:
+    std::shared_ptr<Wire> wire_;
+    std::string peer_;
+};
+
+class FakeVault final : public VaultLink {
+  public:
+    Result<LogLease> acquire_log(const ItemId&, const std::string&) override {
+        LogLease lease;
+        lease.epoch = {++epoch};
+        lease.next_segment = {segments.size() + 1};
+        if (!segments.empty()) {
+            lease.previous_header = segments.back().header_hash;
+            lease.stored = segments.back().last;
+        }
+        lease.item_key = Secret(Bytes(32, 7));
+        return lease;
+    }
+    Status register_segment(const SegmentRegistration& registration) override {
+        if (failing > 0) {
+            --failing;
+            return fail(Code::kUnavailable, "planned");
+        }
+        if (registration.epoch.v != epoch) return fail(Code::kFenced, "older epoch");
+        if (registration.number.v <= segments.size()) return {};
+        EXPECT_EQ(registration.number.v, segments.size() + 1);
+        segments.push_back(registration);
+        return {};
+    }
+    Status mark_idle(const ItemId&, Epoch, Sequence sequence, TimePoint) override {
+        ++marks;
+        marked = sequence;
+        return {};
+    }
+    Result<std::string> sync_agent(const std::string& agent, const std::string& status) override {
+        return agent + ":" + status;
+    }
+    Result<std::string> enrol(const std::string& token, const std::string&) override {
+        if (token != "good") return fail(Code::kUnauthenticated, "unknown token");
+        return "chain";
+    }
+    uint64_t epoch = 0;
+    int failing = 0;
+    int marks = 0;
+    Sequence marked;
+    std::vector<SegmentRegistration> segments;
+};
+
+class ProcessServerTest : public ::testing::Test {
+  protected:
+    void SetUp() override { boot(); }
+    void TearDown() override { server_.reset(); }
+
+    void boot() {
+        server_.reset();
+        ProcessServerOptions options;
+        options.name = "appliance-1";
+        options.spool_directory = directory_.path() + "/spool";
+        options.spool_file_bytes = 64 << 10;
+        options.segment_payload_bytes = 256 << 10;
+        tune_(options);
+        ProcessServerExecutors executors{&time_, &time_, &time_, &time_, &time_};
+        server_ = std::make_unique<ProcessServer>(files_, store_, vault_, time_, random_, executors,
+                                                  options);
+        ASSERT_TRUE(server_->start());
+        time_.run();
+    }
+
+    std::shared_ptr<Wire> connect(const std::string& peer, uint8_t instance = 1) {
+        auto wire = std::make_shared<Wire>();
+        server_->accept(std::make_unique<WireConnection>(wire, peer));
+        HelloFrame hello;
+        hello.item = item_;
+        hello.instance.raw[0] = instance;
+        wire->handlers.on_frame(encode(hello));
+        time_.run();
+        return wire;
+    }
+
+    // Records [first, first+count) of 4 KiB each.
+    static Bytes records(uint64_t first, uint64_t count, RecordKind kind = RecordKind::kWrite) {
+        Bytes out;
+        for (uint64_t s = first; s < first + count; ++s) {
+            RecordHeader header;
+            header.kind = kind;
+            header.sequence = {s};
+            header.time = {static_cast<int64_t>(1'000'000 * s)};
+            header.offset_bytes = kind == RecordKind::kWrite ? s * 4096 : 0;
+            append_record(out, header, kind == RecordKind::kWrite ? Bytes(4096, uint8_t(s)) : Bytes{});
+        }
+        return out;
+    }
+
+    template <typename Frame>
+    static std::optional<Frame> last_frame(const Wire& wire, FrameType type,
+                                           Result<Frame> (*decode)(ByteView)) {
+        for (auto f = wire.to_agent.rbegin(); f != wire.to_agent.rend(); ++f)
+            if ((*f)[0] == static_cast<uint8_t>(type)) return *decode(ByteView(*f).subspan(1));
+        return std::nullopt;
+    }
+    static AckFrame last_ack(const Wire& wire) {
+        return last_frame<AckFrame>(wire, FrameType::kAck, decode_ack).value_or(AckFrame{});
+    }
+    static WelcomeFrame welcome(const Wire& wire) {
+        return last_frame<WelcomeFrame>(wire, FrameType::kWelcome, decode_welcome)
+            .value_or(WelcomeFrame{});
+    }
+    static std::optional<Error> error(const Wire& wire) {
+        for (const Bytes& frame : wire.to_agent)
+            if (frame[0] == static_cast<uint8_t>(FrameType::kError))
+                return decode_error(ByteView(frame).subspan(1));
+        return std::nullopt;
+    }
+    // Every sequence of the registered segments, in order.
+    std::vector<uint64_t> stored_sequences() {
+        std::vector<uint64_t> all;
+        for (const auto& segment : vault_.segments) {
+            auto reader = SegmentReader::open(store_, segment.object_name, item_, Secret(Bytes(32, 7)));
+            EXPECT_TRUE(reader) << reader.error().to_string();
+            if (!reader) return all;
+            for (const IndexEntry& entry : (*reader)->index()) all.push_back(entry.sequence.v);
+        }
+        return all;
+    }
+
+    std::function<void(ProcessServerOptions&)> tune_ = [](ProcessServerOptions&) {};
+    TestDirectory directory_;
+    PosixFileSystem files_;
+    RealRandom random_;
+    MemoryStore store_;
+    FakeVault vault_;
+    ManualTime time_;
+    ItemId item_{{1, 2, 3}};
+    std::unique_ptr<ProcessServer> server_;
+};
+
+// Broken if what was acknowledged as stored were not in registered segments, in order.
+TEST_F(ProcessServerTest, StoresWhatItReceivesInOrder) {
+    auto wire = connect("agent-1");
+    EXPECT_EQ(welcome(*wire).next.v, 1u);
+    wire->handlers.on_frame(encode_data(records(1, 100)));
+    wire->handlers.on_frame(encode_data(records(101, 50)));
+    time_.run();
+    EXPECT_EQ(last_ack(*wire).received.v, 150u);
+    time_.advance(2'000'000);
+    EXPECT_EQ(last_ack(*wire).stored.v, 150u);
+    auto all = stored_sequences();
+    ASSERT_EQ(all.size(), 150u);
+    for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i], i + 1);
+}
+
+// Broken if a record that was sent twice were stored twice, or a hole were taken.
+TEST_F(ProcessServerTest, DropsDuplicatesAndRefusesHoles) {
+    auto wire = connect("agent-1");
+    wire->handlers.on_frame(encode_data(records(1, 10)));
+    wire->handlers.on_frame(encode_data(records(5, 10)));
+    wire->handlers.on_frame(encode_data(records(1, 3)));
+    time_.advance(2'000'000);
+    EXPECT_EQ(stored_sequences().size(), 14u);
+    EXPECT_FALSE(error(*wire));
+    wire->handlers.on_frame(encode_data(records(16, 1)));
+    time_.run();
+    ASSERT_TRUE(error(*wire));
+    EXPECT_EQ(error(*wire)->code(), Code::kSequenceHole);
+    // A jump in front of a GAP is how a lost order is said.
+    wire = connect("agent-1");
+    EXPECT_EQ(welcome(*wire).next.v, 15u);
+    Bytes gap = records(40, 1, RecordKind::kGap);
+    wire->handlers.on_frame(encode_data(gap));
+    time_.advance(2'000'000);
+    EXPECT_EQ(last_ack(*wire).stored.v, 40u);
+}
+
+// Broken if a damaged payload were passed on: what is read is verified.
+TEST_F(ProcessServerTest, RefusesDamagedRecords) {
+    auto wire = connect("agent-1");
+    Bytes damaged = records(1, 2);
+    damaged[kRecordHeaderBytes + 5] ^= 1;
+    wire->handlers.on_frame(encode_data(damaged));
+    time_.advance(2'000'000);
+    ASSERT_TRUE(error(*wire));
+    EXPECT_EQ(error(*wire)->code(), Code::kCorrupt);
+    EXPECT_TRUE(vault_.segments.empty());
+}
+
+// Broken if a restarted appliance forgot what it had acknowledged as received.
+TEST_F(ProcessServerTest, GoesOnFromItsSpoolAfterAKill) {
+    vault_.failing = 1'000'000;
+    auto wire = connect("agent-1");
+    wire->handlers.on_frame(encode_data(records(1, 200)));
+    wire->handlers.on_frame(encode_data(records(201, 30)));
+    time_.advance(100'000);
+    EXPECT_EQ(last_ack(*wire).received.v, 230u);
+    EXPECT_EQ(last_ack(*wire).stored.v, 0u);
+    time_.run();
+    vault_.failing = 0;
+    boot();
+    time_.advance(10'000'000);
+    auto all = stored_sequences();
+    ASSERT_EQ(all.size(), 230u);
+    for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i], i + 1);
+    EXPECT_EQ(welcome(*connect("agent-1")).next.v, 231u);
+}
+
+// Broken if a fenced appliance lost what it holds, or stored it out of order under its next lease.
+TEST_F(ProcessServerTest, SealsAgainUnderANewLeaseWhenFenced) {
+    auto wire = connect("agent-1");
+    wire->handlers.on_frame(encode_data(records(1, 100)));
+    time_.run();
+    vault_.epoch += 5;  // somebody else got a lease
+    time_.advance(1'000'000);
+    wire->handlers.on_frame(encode_data(records(101, 100)));
+    time_.advance(20'000'000);
+    auto all = stored_sequences();
+    ASSERT_EQ(all.size(), 200u);
+    for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i], i + 1);
+}
+
+// Broken if the store or vault being away lost data, or stopped the source's acknowledgements.
+TEST_F(ProcessServerTest, WaitsForAVaultThatIsAway) {
+    vault_.failing = 5;
+    auto wire = connect("agent-1");
+    wire->handlers.on_frame(encode_data(records(1, 100)));
+    time_.run();
+    EXPECT_EQ(last_ack(*wire).received.v, 100u);
+    time_.advance(60'000'000);
+    EXPECT_EQ(last_ack(*wire).stored.v, 100u);
+    EXPECT_EQ(stored_sequences().size(), 100u);
+}
+
+// Broken if two agents with one identity could mix their records into one log.
+TEST_F(ProcessServerTest, RefusesASecondAgentWithOneIdentity) {
+    auto first = connect("agent-1", 1);
+    first->handlers.on_frame(encode_data(records(1, 1)));
+    time_.run();
+    auto second = connect("agent-1", 2);
+    ASSERT_TRUE(error(*second));
+    EXPECT_EQ(error(*second)->code(), Code::kDuplicateIdentity);
+    EXPECT_FALSE(error(*first));
+    // The same agent reconnecting takes over at once; another one when the first is silent.
+    auto again = connect("agent-1", 1);
+    EXPECT_FALSE(error(*again));
+    time_.advance(kSessionSilenceUs + 1);
+    auto other = connect("agent-1", 2);
+    EXPECT_EQ(welcome(*other).next.v, 2u);
+}
+
+// Broken if an idle source made objects for ever, or its RPO grew.
+TEST_F(ProcessServerTest, IdleMarksReachTheVaultWithoutSegments) {
+    auto wire = connect("agent-1");
+    wire->handlers.on_frame(encode_data(records(1, 1)));
+    time_.advance(2'000'000);
+    const size_t segments = vault_.segments.size();
+    for (uint64_t s = 2; s < 50; ++s) {
+        wire->handlers.on_frame(encode_data(records(s, 1, RecordKind::kTime)));
+        time_.advance(1'000'000);
+    }
+    EXPECT_EQ(vault_.segments.size(), segments);
+    EXPECT_GE(vault_.marks, 40);
+    EXPECT_EQ(vault_.marked.v, 1u);
+    wire->handlers.on_frame(encode_data(records(50, 1)));
+    time_.advance(2'000'000);
+    EXPECT_EQ(stored_sequences().size(), 50u);
+}
+
+// Broken if a full spool were anything but a closed window.
+TEST_F(ProcessServerTest, AFullSpoolClosesTheWindow) {
+    tune_ = [](ProcessServerOptions& options) { options.spool_bytes = 400 << 10; };
+    boot();
+    vault_.failing = 20;
+    auto wire = connect("agent-1");
+    wire->handlers.on_frame(encode_data(records(1, 100)));
+    time_.run();
+    EXPECT_EQ(last_ack(*wire).received.v, 100u);
+    EXPECT_EQ(last_ack(*wire).window_bytes, 0u);
+    time_.advance(200'000'000);
+    EXPECT_GT(last_ack(*wire).window_bytes, 0u);
+    EXPECT_EQ(last_ack(*wire).stored.v, 100u);
+}
+
+// Broken if a client that is no agent could do more than be refused.
+TEST_F(ProcessServerTest, StrangersMayOnlyEnrol) {
+    auto stranger = connect("");
+    ASSERT_TRUE(error(*stranger));
+    EXPECT_EQ(error(*stranger)->code(), Code::kUnauthenticated);
+    auto wire = std::make_shared<Wire>();
+    server_->accept(std::make_unique<WireConnection>(wire, ""));
+    wire->handlers.on_frame(encode(EnrolFrame{"good", "request"}));
+    time_.run();
+    ASSERT_FALSE(wire->to_agent.empty());
+    EXPECT_EQ(wire->to_agent[0][0], static_cast<uint8_t>(FrameType::kEnrolled));
+    auto garbage = std::make_shared<Wire>();
+    server_->accept(std::make_unique<WireConnection>(garbage, "agent-1"));
+    garbage->handlers.on_frame(as_bytes("GET / HTTP/1.1"));
+    time_.run();
+    ASSERT_TRUE(error(*garbage));
+    EXPECT_EQ(error(*garbage)->code(), Code::kNewerVersion);
+}
+
+TEST_F(ProcessServerTest, ControlConversationIsPassedOn) {
+    auto wire = std::make_shared<Wire>();
+    server_->accept(std::make_unique<WireConnection>(wire, "agent-1"));
+    wire->handlers.on_frame(encode_sync({9, "status"}));
+    time_.run();
+    ASSERT_EQ(wire->to_agent.size(), 1u);
+    auto reply = decode_sync(ByteView(wire->to_agent[0]).subspan(1));
+    ASSERT_TRUE(reply);
+    EXPECT_EQ(reply->request, 9u);
+    EXPECT_EQ(reply->document, "agent-1:status");
+}
+
+}  // namespace
+}  // namespace farshore
