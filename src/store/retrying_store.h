@@ -1,0 +1,54 @@
+// Tries again what can succeed later: a decorator for stores that a network or a quota lies before.
+//
+// Repeated: calls that failed with Retry::kSoon or kThrottled, after a back-off that doubles, with
+// jitter over its whole length, so that clients that failed together do not come back together. Not
+// repeated: everything else, a full disk included - its cure is not time. Any thread may call; a call
+// lasts up to the budget. The last error is returned, with the number of attempts.
+//
+// A put that failed may have happened: when a later attempt finds the name taken by equal bytes, that
+// is success; kAlreadyExists at the first attempt is passed on.
+#pragma once
+
+#include <functional>
+
+#include "base/seams.h"
+#include "store/object_store.h"
+
+namespace farshore {
+
+struct RetryPolicy {
+    int max_attempts = 8;
+    int64_t first_delay_us = 50'000;
+    int64_t max_delay_us = 5'000'000;
+    // No new attempt is begun when this much time has passed since the call.
+    int64_t budget_us = 60'000'000;
+};
+
+class RetryingStore final : public ObjectStore {
+  public:
+    // Waits; false when the program is ending: the call then fails with its last error.
+    using Sleep = std::function<bool(int64_t delay_us)>;
+    // `inner`, `clock` and `random` outlive the store.
+    RetryingStore(ObjectStore& inner, Clock& clock, Random& random, Sleep sleep,
+                  RetryPolicy policy = {});
+
+    Status put(const std::string& name, ByteView data) override;
+    Result<Bytes> get(const std::string& name) override;
+    Result<Bytes> get_range(const std::string& name, uint64_t offset_bytes,
+                            uint64_t length_bytes) override;
+    Result<ObjectInfo> head(const std::string& name) override;
+    Result<std::vector<ObjectInfo>> list(const std::string& prefix, const std::string& after,
+                                         size_t limit) override;
+    Status remove(const std::string& name) override;
+
+  private:
+    template <typename Call>
+    auto repeat(Call call) -> decltype(call());
+    ObjectStore& inner_;
+    Clock& clock_;
+    Random& random_;
+    const Sleep sleep_;
+    const RetryPolicy policy_;
+};
+
+}  // namespace farshore
