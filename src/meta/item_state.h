@@ -1,0 +1,58 @@
+// States of a replicated item, as one table: which state may follow which, and what may be asked for
+// in which. Health stands beside the state (meta/items.h), not in it.
+//
+// Pure; any thread.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace farshore {
+
+enum class ItemState : uint8_t {
+    kEnabling,            // created; the agent sets capture up
+    kInitialReplication,  // capture is on, the first copy runs; no point yet
+    kProtected,           // points are made, the newest is young
+    kCatchingUp,          // points are made, but the newest is old: the log is behind
+    kResynchronising,     // order was lost: no new points until the difference was sent again
+    kFailingOver,
+    kFailedOver,  // runs at the recovery site; the point may still be changed
+    kCommitted,   // the point is final
+    kReprotecting,
+    kReverseProtected,
+    kFailingBack,
+    kFailedBack,
+    kCommittedHome,
+    kDisabling,  // being removed
+};
+inline constexpr int kItemStates = 14;
+
+// "enabling", "initial-replication", ...: stable names, in the API and the database.
+std::string_view item_state_name(ItemState state);
+Result<ItemState> item_state_from_name(std::string_view name);
+
+// kWrongState when `to` may not follow `from`. A state may always follow itself.
+Status check_transition(ItemState from, ItemState to);
+
+enum class ItemAction : uint8_t {
+    kReplicate,     // hand out the log, register segments, take status
+    kBookmark,
+    kRead,          // export, list points, test failover
+    kTestFailover,
+    kFailover,
+    kChangePoint,
+    kCommit,
+    kResynchronise,
+    kUnprotect,
+};
+
+std::string_view item_action_name(ItemAction action);
+// kWrongState, with the state's name and what would be possible, when `action` is not for `state`.
+Status check_action(ItemState state, ItemAction action);
+
+// Whether the source is supposed to be captured: RPO is measured only then.
+bool is_replicating(ItemState state);
+
+}  // namespace farshore

@@ -1,0 +1,406 @@
+#include "meta/items.h"
+
+#include <fmt/core.h>
+
+#include "meta/sql.h"
+
+namespace farshore {
+namespace {
+
+constexpr std::string_view kColumns =
+    "SELECT id, name, state, state_since_us, mode, agent, qmp_socket, nbd_socket, machine, "
+    "wrapped_key, crash_point_interval_s, window_s, grace_s, copy_throttle_bytes_per_s, "
+    "resync_request, error_code, error_what, error_remedy, created_us, updated_us FROM items ";
+
+tl::unexpected<Error> no_item(std::string_view name) {
+    return fail(Code::kItemNotFound, fmt::format("there is no item '{}'", name.substr(0, 128)),
+                "`farshore items` lists them");
+}
+
+void read_disks(soci::session& sql, ItemRecord& item) {
+    select<long long, std::string, long long>(
+        sql, "SELECT disk, path, size_bytes FROM item_disks WHERE item_id = :i ORDER BY disk",
+        [&](long long disk, const std::string& path, long long size) {
+            item.disks.push_back({static_cast<DiskIndex>(disk), path, from_column(size)});
+        },
+        item.id);
+}
+
+template <typename... Args>
+Result<std::vector<ItemRecord>> select_items(soci::session& sql, std::string_view condition,
+                                             const Args&... args) {
+    std::vector<ItemRecord> items;
+    Status damaged;
+    const auto keep = [&](auto& target, auto result) {
+        if (result)
+            target = std::move(*result);
+        else if (damaged)
+            damaged = tl::unexpected(result.error());
+    };
+    using L = long long;
+    using T = std::string;
+    select<T, T, T, L, T, T, T, T, T, T, L, L, L, L, T, T, T, T, L, L>(
+        sql, std::string(kColumns) + std::string(condition),
+        [&](const T& id, const T& name, const T& state, L since, const T& mode, const T& agent,
+            const T& qmp, const T& nbd, const T& machine, const T& key, L interval, L window,
+            L grace, L throttle, const T& resync, const T& error_code, const T& error_what,
+            const T& error_remedy, L created, L updated) {
+            ItemRecord item;
+            keep(item.id, item_id_column(id));
+            item.name = name;
+            keep(item.state, item_state_from_name(state));
+            item.state_since.us = since;
+            keep(item.mode, capture_mode_from_name(mode));
+            item.agent = agent;
+            item.qmp_socket = qmp;
+            item.nbd_socket = nbd;
+            item.machine = machine;
+            keep(item.wrapped_key, from_hex(key));
+            item.policy.crash_point_interval_s = static_cast<uint32_t>(interval);
+            item.policy.window_s = static_cast<uint32_t>(window);
+            item.policy.grace_s = static_cast<uint32_t>(grace);
+            item.policy.copy_throttle_bytes_per_s = from_column(throttle);
+            item.resync_request = resync;
+            if (!error_code.empty())
+                item.error = ItemError{code_from_name(error_code), error_what, error_remedy};
+            item.created.us = created;
+            item.updated.us = updated;
+            items.push_back(std::move(item));
+        },
+        args...);
+    FS_TRY(damaged);
+    for (ItemRecord& item : items) read_disks(sql, item);
+    return items;
+}
+
+Result<ItemRecord> read_item(soci::session& sql, const ItemId& id) {
+    FS_ASSIGN(auto items, select_items(sql, "WHERE id = :id", id));
+    if (items.empty()) return no_item(id.to_string());
+    return std::move(items.front());
+}
+
+Status write_disks(soci::session& sql, const ItemRecord& item) {
+    execute(sql, "DELETE FROM item_disks WHERE item_id = :i", item.id);
+    for (const DesiredDisk& disk : item.disks) {
+        std::string other;
+        if (!disk.path.empty())
+            select<std::string>(
+                sql,
+                "SELECT items.name FROM item_disks JOIN items ON items.id = item_disks.item_id "
+                "WHERE item_disks.path = :p AND items.mode = :m LIMIT 1",
+                [&](const std::string& name) { other = name; }, disk.path,
+                capture_mode_name(CaptureMode::kInPath));
+        if (!other.empty() && item.mode == CaptureMode::kInPath)
+            return fail(Code::kAlreadyExists,
+                        fmt::format("disk {} is captured for item '{}' already", disk.path, other));
+        execute(sql,
+                "INSERT INTO item_disks (item_id, disk, path, size_bytes) VALUES (:i, :d, :p, :s)",
+                item.id, disk.index, disk.path, disk.size_bytes);
+    }
+    return {};
+}
+
+constexpr std::string_view kBookmarkColumns =
+    "SELECT id, item_id, label, kind, requested_us, sequence, time_us FROM bookmarks ";
+
+template <typename... Args>
+Result<std::vector<BookmarkRecord>> select_bookmarks(soci::session& sql, std::string_view condition,
+                                                     const Args&... args) {
+    std::vector<BookmarkRecord> rows;
+    Status damaged;
+    select<std::string, std::string, std::string, long long, long long, long long, long long>(
+        sql, std::string(kBookmarkColumns) + std::string(condition),
+        [&](const std::string& id, const std::string& item, const std::string& label,
+            long long kind, long long requested, long long sequence, long long time) {
+            auto item_id = item_id_column(item);
+            if (!item_id) {
+                damaged = tl::unexpected(item_id.error());
+                return;
+            }
+            rows.push_back({id,
+                            *item_id,
+                            label,
+                            static_cast<PointKind>(kind),
+                            {requested},
+                            {from_column(sequence)},
+                            {time}});
+        },
+        args...);
+    FS_TRY(damaged);
+    return rows;
+}
+
+template <typename... Args>
+Result<std::vector<FailoverRecord>> select_failovers(soci::session& sql, std::string_view condition,
+                                                     const Args&... args) {
+    std::vector<FailoverRecord> rows;
+    Status damaged;
+    select<long long, std::string, std::string, std::string, long long, long long, long long,
+           long long, std::string, long long, long long>(
+        sql,
+        "SELECT id, item_id, kind, state, sequence, point_time_us, lease_id, job_id, details, "
+        "created_us, updated_us FROM failovers " +
+            std::string(condition),
+        [&](long long id, const std::string& item, const std::string& kind, const std::string& state,
+            long long sequence, long long time, long long lease, long long job,
+            const std::string& details, long long created, long long updated) {
+            auto item_id = item_id_column(item);
+            if (!item_id) {
+                damaged = tl::unexpected(item_id.error());
+                return;
+            }
+            rows.push_back({from_column(id),
+                            *item_id,
+                            kind,
+                            state,
+                            {from_column(sequence)},
+                            {time},
+                            from_column(lease),
+                            from_column(job),
+                            details,
+                            {created},
+                            {updated}});
+        },
+        args...);
+    FS_TRY(damaged);
+    return rows;
+}
+
+}  // namespace
+
+Status check_item_name(const std::string& name) {
+    const auto good = [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+               c == '.' || c == '_' || c == '-';
+    };
+    bool ok = !name.empty() && name.size() <= kMaxItemNameBytes && name[0] != '.' && name[0] != '-';
+    for (char c : name) ok = ok && good(c);
+    if (!ok)
+        return fail(Code::kInvalidArgument,
+                    fmt::format("'{}' is not a name for an item", name.substr(0, 128)),
+                    "use 1 to 128 letters, digits, '.', '_' and '-', beginning with a letter, a digit "
+                    "or '_'");
+    if (ItemId::parse(name))
+        return fail(Code::kInvalidArgument, "a name of 32 hexadecimal digits would look like an id");
+    return {};
+}
+
+Result<ItemRecord> create_item(Database& database, ItemRecord item) {
+    FS_TRY(check_item_name(item.name));
+    const TimePoint now = database.impl().clock->now();
+    item.state = ItemState::kEnabling;
+    item.created = item.updated = item.state_since = now;
+    FS_TRY(in_transaction(database, "creating an item", [&](soci::session& sql) -> Status {
+        long long count = 0, taken = 0;
+        select<long long, long long>(
+            sql, "SELECT count(*), coalesce(sum(name = :n), 0) FROM items",
+            [&](long long all, long long same) {
+                count = all;
+                taken = same;
+            },
+            item.name);
+        if (taken != 0)
+            return fail(Code::kAlreadyExists, fmt::format("there is an item '{}' already", item.name),
+                        "choose another name, or unprotect that one");
+        if (static_cast<size_t>(count) >= kMaxItems)
+            return fail(Code::kLimitReached,
+                        fmt::format("this vault holds {} items, which is its limit", count));
+        execute(sql,
+                "INSERT INTO items (id, name, state, state_since_us, mode, agent, qmp_socket, "
+                "nbd_socket, machine, wrapped_key, crash_point_interval_s, window_s, grace_s, "
+                "copy_throttle_bytes_per_s, resync_request, error_code, error_what, error_remedy, "
+                "created_us, updated_us) VALUES (:i, :n, :s, :ss, :m, :a, :q, '', :ma, :k, :ci, :w, "
+                ":g, :t, '', '', '', '', :c, :u)",
+                item.id, item.name, item_state_name(item.state), item.state_since,
+                capture_mode_name(item.mode), item.agent, item.qmp_socket, item.machine,
+                to_hex(item.wrapped_key), item.policy.crash_point_interval_s, item.policy.window_s,
+                item.policy.grace_s, item.policy.copy_throttle_bytes_per_s, item.created,
+                item.updated);
+        return write_disks(sql, item);
+    }));
+    return item;
+}
+
+Result<ItemRecord> get_item(Database& database, const ItemId& id) {
+    return in_snapshot(database, "reading an item",
+                       [&](soci::session& sql) { return read_item(sql, id); });
+}
+
+Result<ItemRecord> find_item(Database& database, const std::string& name_or_id) {
+    return in_snapshot(
+        database, "finding an item", [&](soci::session& sql) -> Result<ItemRecord> {
+            FS_ASSIGN(auto items, select_items(sql, "WHERE name = :n OR id = :i LIMIT 1",
+                                               name_or_id, name_or_id));
+            if (items.empty()) return no_item(name_or_id);
+            return std::move(items.front());
+        });
+}
+
+Result<std::vector<ItemRecord>> list_items(Database& database, const std::string& after,
+                                           size_t limit) {
+    return in_snapshot(database, "listing items", [&](soci::session& sql) {
+        return select_items(sql, "WHERE name > :a ORDER BY name LIMIT :l", after, limit);
+    });
+}
+
+Result<std::vector<ItemRecord>> list_items_of_agent(Database& database, const std::string& agent) {
+    return in_snapshot(database, "listing an agent's items", [&](soci::session& sql) {
+        return select_items(sql, "WHERE agent = :a OR agent = '' ORDER BY name", agent);
+    });
+}
+
+Result<ItemRecord> change_item(Database& database, const ItemId& id,
+                               const std::function<Status(ItemRecord&)>& change) {
+    return in_transaction(
+        database, "changing an item", [&](soci::session& sql) -> Result<ItemRecord> {
+            FS_ASSIGN(ItemRecord before, read_item(sql, id));
+            ItemRecord item = before;
+            FS_TRY(change(item));
+            FS_TRY(check_transition(before.state, item.state));
+            const TimePoint now = database.impl().clock->now();
+            item.updated = now;
+            if (item.state != before.state) item.state_since = now;
+            const ItemError error = item.error.value_or(ItemError{});
+            execute(sql,
+                    "UPDATE items SET state = :s, state_since_us = :ss, mode = :m, agent = :a, "
+                    "qmp_socket = :q, nbd_socket = :n, machine = :ma, wrapped_key = :k, "
+                    "resync_request = :r, updated_us = :u WHERE id = :i",
+                    item_state_name(item.state), item.state_since, capture_mode_name(item.mode),
+                    item.agent, item.qmp_socket, item.nbd_socket, item.machine,
+                    to_hex(item.wrapped_key), item.resync_request, item.updated, id);
+            execute(sql,
+                    "UPDATE items SET crash_point_interval_s = :c, window_s = :w, grace_s = :g, "
+                    "copy_throttle_bytes_per_s = :t, error_code = :ec, error_what = :ew, "
+                    "error_remedy = :er WHERE id = :i",
+                    item.policy.crash_point_interval_s, item.policy.window_s, item.policy.grace_s,
+                    item.policy.copy_throttle_bytes_per_s,
+                    item.error ? code_name(error.code) : std::string_view{}, error.what,
+                    error.remedy, id);
+            const auto same = [](const DesiredDisk& a, const DesiredDisk& b) {
+                return a.index == b.index && a.path == b.path && a.size_bytes == b.size_bytes;
+            };
+            if (!std::equal(item.disks.begin(), item.disks.end(), before.disks.begin(),
+                            before.disks.end(), same))
+                FS_TRY(write_disks(sql, item));
+            return item;
+        });
+}
+
+Status delete_item(Database& database, const ItemId& id) {
+    return in_transaction(database, "deleting an item", [&](soci::session& sql) -> Status {
+        execute(sql, "DELETE FROM items WHERE id = :i", id);
+        return {};
+    });
+}
+
+Status add_bookmark(Database& database, const BookmarkRecord& bookmark) {
+    return in_transaction(database, "a bookmark", [&](soci::session& sql) -> Status {
+        FS_TRY(read_item(sql, bookmark.item));
+        size_t pending = 0;
+        select<long long>(
+            sql, "SELECT count(*) FROM bookmarks WHERE item_id = :i AND sequence = 0",
+            [&](long long count) { pending = static_cast<size_t>(count); }, bookmark.item);
+        if (pending >= kMaxPendingBookmarks)
+            return fail(Code::kLimitReached,
+                        fmt::format("{} bookmarks of this item wait for its agent", pending),
+                        "wait until the agent is connected");
+        execute(sql,
+                "INSERT INTO bookmarks (id, item_id, label, kind, requested_us, sequence, time_us) "
+                "VALUES (:b, :i, :l, :k, :r, 0, 0)",
+                bookmark.id, bookmark.item, bookmark.label, bookmark.kind,
+                database.impl().clock->now());
+        // Answered ones are kept for a while only so that a caller that lost its answer finds it.
+        execute(sql,
+                "DELETE FROM bookmarks WHERE item_id = :i AND sequence != 0 AND id NOT IN (SELECT id "
+                "FROM bookmarks WHERE item_id = :j AND sequence != 0 ORDER BY sequence DESC LIMIT "
+                "100)",
+                bookmark.item, bookmark.item);
+        return {};
+    });
+}
+
+Result<BookmarkRecord> get_bookmark(Database& database, const std::string& id) {
+    return in_snapshot(
+        database, "reading a bookmark", [&](soci::session& sql) -> Result<BookmarkRecord> {
+            FS_ASSIGN(auto rows, select_bookmarks(sql, "WHERE id = :b", id));
+            if (rows.empty()) return fail(Code::kNotFound, "there is no such bookmark request");
+            return std::move(rows.front());
+        });
+}
+
+Status finish_bookmark(Database& database, const std::string& id, Sequence sequence,
+                       TimePoint time) {
+    return in_transaction(database, "a bookmark", [&](soci::session& sql) -> Status {
+        execute(sql,
+                "UPDATE bookmarks SET sequence = :s, time_us = :t WHERE id = :b AND sequence = 0",
+                sequence, time, id);
+        return {};
+    });
+}
+
+Status drop_bookmark(Database& database, const std::string& id) {
+    return in_transaction(database, "a bookmark", [&](soci::session& sql) -> Status {
+        execute(sql, "DELETE FROM bookmarks WHERE id = :b AND sequence = 0", id);
+        return {};
+    });
+}
+
+Result<std::vector<BookmarkRecord>> pending_bookmarks(Database& database, const ItemId& item) {
+    return in_snapshot(database, "listing bookmarks", [&](soci::session& sql) {
+        return select_bookmarks(
+            sql, "WHERE item_id = :i AND sequence = 0 ORDER BY requested_us, id LIMIT :l", item,
+            kMaxPendingBookmarks);
+    });
+}
+
+Result<FailoverRecord> add_failover(Database& database, FailoverRecord failover) {
+    return in_transaction(
+        database, "a failover", [&](soci::session& sql) -> Result<FailoverRecord> {
+            FS_TRY(read_item(sql, failover.item));
+            failover.created = failover.updated = database.impl().clock->now();
+            execute(sql,
+                    "INSERT INTO failovers (item_id, kind, state, sequence, point_time_us, lease_id, "
+                    "job_id, details, created_us, updated_us) VALUES (:i, :k, :s, :q, :t, :l, :j, "
+                    ":d, :c, :u)",
+                    failover.item, failover.kind, failover.state, failover.sequence,
+                    failover.point_time, failover.lease_id, failover.job_id, failover.details,
+                    failover.created, failover.updated);
+            select<long long>(sql, "SELECT last_insert_rowid()",
+                              [&](long long id) { failover.id = from_column(id); });
+            return failover;
+        });
+}
+
+Result<FailoverRecord> get_failover(Database& database, uint64_t id) {
+    return in_snapshot(
+        database, "reading a failover", [&](soci::session& sql) -> Result<FailoverRecord> {
+            FS_ASSIGN(auto rows, select_failovers(sql, "WHERE id = :n", id));
+            if (rows.empty()) return fail(Code::kNotFound, fmt::format("there is no failover {}", id));
+            return std::move(rows.front());
+        });
+}
+
+Status update_failover(Database& database, const FailoverRecord& failover) {
+    return in_transaction(database, "a failover", [&](soci::session& sql) -> Status {
+        if (execute(sql,
+                    "UPDATE failovers SET state = :s, sequence = :q, point_time_us = :t, lease_id = "
+                    ":l, job_id = :j, details = :d, updated_us = :u WHERE id = :n",
+                    failover.state, failover.sequence, failover.point_time, failover.lease_id,
+                    failover.job_id, failover.details, database.impl().clock->now(),
+                    failover.id) == 0)
+            return fail(Code::kNotFound, fmt::format("there is no failover {}", failover.id));
+        return {};
+    });
+}
+
+Result<std::vector<FailoverRecord>> list_failovers(Database& database,
+                                                   const std::optional<ItemId>& item,
+                                                   size_t limit) {
+    return in_snapshot(database, "listing failovers", [&](soci::session& sql) {
+        return item ? select_failovers(sql, "WHERE item_id = :i ORDER BY id DESC LIMIT :l", *item,
+                                       limit)
+                    : select_failovers(sql, "ORDER BY id DESC LIMIT :l", limit);
+    });
+}
+
+}  // namespace farshore

@@ -1,0 +1,127 @@
+// The rows of the vault's database as plain values; the use cases over them are in items.h, jobs.h,
+// parties.h and events.h. Times are microseconds since 1970 (0: not yet); ids of jobs, events and
+// failovers are never used twice.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/types.h"
+#include "meta/agent_documents.h"
+#include "meta/item_state.h"
+
+namespace farshore {
+
+struct ItemPolicy {
+    uint32_t crash_point_interval_s = 300;
+    uint32_t window_s = 86'400;
+    uint32_t grace_s = 600;  // between "nothing needs it" and its removal
+    uint64_t copy_throttle_bytes_per_s = 0;
+};
+
+struct ItemError {
+    Code code = Code::kInternal;
+    std::string what;
+    std::string remedy;
+};
+
+struct ItemRecord {
+    ItemId id;
+    std::string name;  // unique
+    ItemState state = ItemState::kEnabling;
+    TimePoint state_since;
+    CaptureMode mode = CaptureMode::kInPath;
+    std::string agent;       // the party that captures it; empty: the first that asks
+    std::string qmp_socket;  // mirror
+    std::string nbd_socket;  // in path, once the agent has made it
+    std::vector<DesiredDisk> disks;
+    std::string machine;  // MachineDescription as JSON; empty: not known yet
+    Bytes wrapped_key;
+    ItemPolicy policy;
+    std::string resync_request;      // empty: none pending
+    std::optional<ItemError> error;  // of the source, as the agent reported it
+    TimePoint created, updated;
+};
+
+struct BookmarkRecord {
+    std::string id;
+    ItemId item;
+    std::string label;
+    PointKind kind = PointKind::kBookmark;
+    TimePoint requested;
+    Sequence sequence;  // 0: the agent has not made it yet
+    TimePoint time;
+};
+
+enum class JobState : uint8_t { kQueued, kRunning, kSucceeded, kFailed, kCancelled };
+std::string_view job_state_name(JobState state);  // "queued", "running", ...
+
+struct JobMessage {
+    TimePoint time;
+    std::string text;
+};
+
+struct JobRecord {
+    uint64_t id = 0;
+    std::string kind;  // "protect", "test-failover", ...
+    std::optional<ItemId> item;
+    std::string item_name;  // kept when the item is gone
+    JobState state = JobState::kQueued;
+    bool cancellable = false;
+    bool cancel_requested = false;
+    uint32_t progress_permille = 0;
+    int64_t eta_s = -1;      // -1: not known
+    std::string message;     // what it does now
+    std::string input;       // JSON, for a resumption
+    std::string result;      // JSON
+    std::optional<ItemError> error;
+    TimePoint created, started, ended;
+
+    bool over() const { return state != JobState::kQueued && state != JobState::kRunning; }
+};
+
+enum class PartyKind : uint8_t { kAgent, kAppliance };
+std::string_view party_kind_name(PartyKind kind);  // "agent", "appliance"
+Result<PartyKind> party_kind_from_name(std::string_view name);
+
+struct PartyRecord {
+    std::string name;  // common name of its certificate
+    PartyKind kind = PartyKind::kAgent;
+    std::string fingerprint;  // SHA-256 of its certificate, hexadecimal
+    std::string instance;
+    std::string version;
+    TimePoint enrolled, last_seen;
+    std::string status;  // JSON, the last one
+};
+
+enum class Severity : uint8_t { kInformation, kWarning, kCritical };
+std::string_view severity_name(Severity severity);  // "information", "warning", "critical"
+
+struct EventRecord {
+    uint64_t id = 0;
+    TimePoint time;
+    Severity severity = Severity::kInformation;
+    std::string code;  // stable, e.g. "item-state-changed", or the name of an error code
+    std::optional<ItemId> item;
+    std::string item_name;
+    std::string cause;
+    std::string remedy;
+};
+
+struct FailoverRecord {
+    uint64_t id = 0;
+    ItemId item;
+    std::string kind;   // "test" or "failover"
+    std::string state;  // src/recovery's: "starting", "running", "failed", "committed", "cleaned", ...
+    Sequence sequence;
+    TimePoint point_time;
+    uint64_t lease_id = 0;
+    uint64_t job_id = 0;
+    std::string details;  // JSON, src/recovery's: process ids, sockets, overlay
+    TimePoint created, updated;
+};
+
+}  // namespace farshore
