@@ -1,0 +1,59 @@
+// Use cases over parties (agents and appliances), enrolment tokens, events and settings. Any thread may
+// call; errors of the database as in database.h.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "meta/records.h"
+
+namespace farshore {
+
+class Database;
+
+inline constexpr size_t kMaxParties = 20'000;
+inline constexpr size_t kMaxOpenTokens = 10'000;
+inline constexpr size_t kMaxKeptEvents = 100'000;  // older ones are forgotten
+
+// ---- enrolment -------------------------------------------------------------------------------
+
+// A token is random and never stored; only its SHA-256 is. It admits one party, once, until it
+// expires. `name` empty: the party may choose.
+struct EnrolmentToken {
+    Digest hash{};
+    PartyKind kind = PartyKind::kAgent;
+    std::string name;
+    TimePoint expires;
+};
+Status add_token(Database& database, const EnrolmentToken& token);
+// Uses it up. kUnauthenticated when it is unknown, used or expired (which of these is not told).
+Result<EnrolmentToken> use_token(Database& database, const Digest& hash);
+
+// Adds a party or replaces the certificate of one that enrols anew. kAlreadyExists when another kind of
+// party has the name.
+Status enrol_party(Database& database, const PartyRecord& party);
+// kNotFound.
+Result<PartyRecord> get_party(Database& database, const std::string& name);
+Result<std::vector<PartyRecord>> list_parties(Database& database, const std::string& after,
+                                              size_t limit);
+// What it said last; `last_seen` becomes now. kNotFound.
+Status party_seen(Database& database, const std::string& name, const std::string& instance,
+                  const std::string& version, const std::string& status);
+Status remove_party(Database& database, const std::string& name);
+
+// ---- events ----------------------------------------------------------------------------------
+
+// `id` and `time` are set.
+Status add_event(Database& database, const EventRecord& event);
+// Newest first, with an id below `before` (0: from the newest).
+Result<std::vector<EventRecord>> list_events(Database& database, uint64_t before, size_t limit,
+                                             const std::optional<ItemId>& item = {});
+
+// ---- settings --------------------------------------------------------------------------------
+
+// Empty when it is not set.
+Result<std::string> get_setting(Database& database, const std::string& key);
+Status set_setting(Database& database, const std::string& key, const std::string& value);
+
+}  // namespace farshore
