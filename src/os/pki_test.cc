@@ -1,0 +1,100 @@
+#include "os/pki.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "os/real.h"
+#include "os/test_directory.h"
+
+namespace farshore {
+namespace {
+
+using ::testing::UnorderedElementsAre;
+
+constexpr TimePoint kNow{int64_t{1'750'000'000} * 1'000'000};
+constexpr int64_t kDayUs = int64_t{86'400} * 1'000'000;
+
+Code code_of(const auto& result) {
+    EXPECT_FALSE(result);
+    return result ? Code::kInternal : result.error().code();
+}
+
+TEST(PkiTest, TheAuthorityDecidesOnTheNameAndThePlaces) {
+    auto authority = CertificateAuthority::create("vault-ca", kNow).value();
+    auto made = make_key_and_request("i-am-the-vault").value();
+    IssueOptions options;
+    options.common_name = "agent-1";
+    options.alternative_names = {"10.0.0.1", "::1", "host.example"};
+    options.now = kNow;
+    options.valid_days = 30;
+    auto pem = authority.issue(made.request_pem, options);
+    ASSERT_TRUE(pem) << pem.error().to_string();
+    auto info = inspect_certificate(*pem).value();
+    EXPECT_EQ(info.common_name, "agent-1");
+    EXPECT_THAT(info.alternative_names,
+                UnorderedElementsAre("10.0.0.1", "::1", "host.example", "agent-1"));
+    EXPECT_EQ(info.not_after.us, kNow.us + 30 * kDayUs);
+    EXPECT_LT(info.not_before.us, kNow.us) << "a party whose clock lags must accept it";
+    EXPECT_FALSE(info.is_authority);
+    EXPECT_EQ(info.fingerprint_hex().size(), 64u);
+    EXPECT_TRUE(check_credentials({*pem, made.key_pem}));
+    EXPECT_TRUE(inspect_certificate(authority.certificate_pem())->is_authority);
+    EXPECT_FALSE(certificate_wants_renewal(info, kNow));
+    EXPECT_TRUE(certificate_wants_renewal(info, {kNow.us + 21 * kDayUs}));
+}
+
+TEST(PkiTest, BadRequestsAndNamesAreRefusedByName) {
+    auto authority = CertificateAuthority::create("vault-ca", kNow).value();
+    const std::string request = make_key_and_request("a").value().request_pem;
+    IssueOptions options;
+    options.common_name = "a";
+    options.now = kNow;
+    EXPECT_EQ(code_of(authority.issue("garbage", options)), Code::kMalformed);
+    EXPECT_EQ(code_of(authority.issue("", options)), Code::kMalformed);
+    EXPECT_EQ(code_of(authority.issue(std::string(1 << 20, 'x'), options)), Code::kTooLarge);
+    for (const std::string& name :
+         {std::string(), std::string("a b"), std::string("a\0b", 3), std::string(65, 'a')}) {
+        options.common_name = name;
+        EXPECT_EQ(code_of(authority.issue(request, options)), Code::kInvalidArgument);
+    }
+    options.common_name = "a";
+    options.alternative_names = {"evil,IP:1.2.3.4"};
+    EXPECT_EQ(code_of(authority.issue(request, options)), Code::kInvalidArgument);
+    // A bit flipped anywhere in the request: never a certificate for a key that nobody proved.
+    options.alternative_names = {};
+    const size_t body = request.find('\n') + 1;
+    for (size_t at = body; at < request.size() - 30; at += 7) {
+        std::string damaged = request;
+        damaged[at] = damaged[at] == 'A' ? 'B' : 'A';
+        if (damaged == request) continue;
+        EXPECT_FALSE(authority.issue(damaged, options)) << "at " << at;
+    }
+}
+
+TEST(PkiTest, CredentialsSurviveTheDiskAndTheKeyIsPrivate) {
+    TestDirectory directory;
+    PosixFileSystem files;
+    auto authority = CertificateAuthority::create("ca", kNow).value();
+    ASSERT_TRUE(save_credentials(files, directory / "ca", authority.credentials()));
+    auto again = CertificateAuthority::load(load_credentials(files, directory / "ca").value());
+    ASSERT_TRUE(again) << again.error().to_string();
+    IssueOptions options;
+    options.common_name = "x";
+    options.now = kNow;
+    auto party = again->issue_with_key(options).value();
+    ASSERT_TRUE(save_credentials(files, directory / "x", party));
+    using std::filesystem::perms;
+    EXPECT_EQ(std::filesystem::status(directory / "x.key").permissions(),
+              perms::owner_read | perms::owner_write);
+    EXPECT_EQ(code_of(CertificateAuthority::load(party)), Code::kInvalidArgument);
+    // Somebody mixed up two files.
+    auto other = again->issue_with_key(options).value();
+    ASSERT_TRUE(write_file_durably(files, directory / "x.key", other.key_pem.reveal()));
+    EXPECT_EQ(code_of(load_credentials(files, directory / "x")), Code::kWrongKey);
+    ASSERT_TRUE(write_file_durably(files, directory / "x.key", as_bytes("junk")));
+    EXPECT_EQ(code_of(load_credentials(files, directory / "x")), Code::kMalformed);
+    EXPECT_EQ(code_of(load_credentials(files, directory / "y")), Code::kNotFound);
+}
+
+}  // namespace
+}  // namespace farshore
