@@ -1,0 +1,278 @@
+"""The demo's guest: starting it under QEMU, its serial line, and what it reports there."""
+import json
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+
+TRANSACTION = re.compile(r"^TX (\d+) (\d+)$")
+
+
+class GuestError(Exception):
+    pass
+
+
+def copy_disk(source, target):
+    subprocess.run(["cp", "--sparse=always", "--reflink=auto", str(source), str(target)], check=True)
+
+
+def pick_accelerator(image_directory, cache_directory):
+    """`kvm` where a Debian kernel really starts under it, else `tcg`. Tried once per host boot: on
+    some hosts /dev/kvm is there but kernels die early."""
+    if not pathlib.Path("/dev/kvm").exists():
+        return "tcg"
+    boot_id = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    answer_file = pathlib.Path(cache_directory) / "accelerator.json"
+    try:
+        answer = json.loads(answer_file.read_text())
+        if answer["boot_id"] == boot_id:
+            return answer["accelerator"]
+    except (OSError, ValueError, KeyError):
+        pass
+    # Without a root disk the kernel comes as far as looking for one, then stops: far enough.
+    try:
+        tried = subprocess.run(
+            ["qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-m", "512", "-nodefaults",
+             "-display", "none", "-no-reboot", "-serial", "stdio",
+             "-kernel", str(image_directory / "vmlinuz"), "-append", "console=ttyS0 panic=-1"],
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False).stdout
+    except subprocess.TimeoutExpired as hung:
+        tried = hung.stdout or b""
+    found = "kvm" if b"Unable to mount root" in tried else "tcg"
+    answer_file.write_text(json.dumps({"boot_id": boot_id, "accelerator": found}) + "\n")
+    return found
+
+
+def accelerator_options(accelerator):
+    if accelerator == "kvm":
+        return ["-accel", "kvm", "-cpu", "host"]
+    return ["-accel", "tcg,thread=multi", "-cpu", "max"]
+
+
+class SerialLine:
+    """A guest's serial line on a unix socket: a log with arrival times, and waiting for lines.
+
+    Lines are kept with the host's wall clock in ms. Thread-safe: one reader thread, any waiters."""
+
+    def __init__(self, path, log_path, started_by=None, timeout_s=20):
+        self.lines = []            # (arrival_ms, text)
+        self.transactions = []     # (n, guest_ms, arrival_ms)
+        self.closed = False
+        self._changed = threading.Condition()
+        self._log = open(log_path, "ab")
+        self._socket = self._connect(path, started_by, timeout_s)
+        self._thread = threading.Thread(target=self._read, name=f"serial {path}", daemon=True)
+        self._thread.start()
+
+    @staticmethod
+    def _connect(path, process, timeout_s):
+        deadline = time.monotonic() + timeout_s
+        while True:
+            line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                line.connect(str(path))
+                return line
+            except OSError as error:
+                line.close()
+                if process is not None and process.poll() is not None:
+                    raise GuestError("QEMU ended before its serial line was there") from error
+                if time.monotonic() > deadline:
+                    raise GuestError(f"no serial line at {path}: {error}") from error
+                time.sleep(0.05)
+
+    def _read(self):
+        rest = b""
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except OSError:
+                data = b""
+            now_ms = time.time_ns() // 1_000_000
+            with self._changed:
+                if not data:
+                    self.closed = True
+                    self._log.close()
+                    self._changed.notify_all()
+                    return
+                self._log.write(data)
+                self._log.flush()
+                *whole, rest = (rest + data).split(b"\n")
+                for raw in whole:
+                    text = raw.decode("utf-8", "replace").strip("\r\0 ")
+                    self.lines.append((now_ms, text))
+                    found = TRANSACTION.match(text)
+                    if found:
+                        self.transactions.append((int(found[1]), int(found[2]), now_ms))
+                self._changed.notify_all()
+
+    def send(self, text):
+        self._socket.sendall(text.encode() + b"\n")
+
+    def wait_for(self, pattern, timeout_s, after=0):
+        """The first line from index `after` on that matches: (arrival_ms, match)."""
+        compiled = re.compile(pattern)
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            index = after
+            while True:
+                while index < len(self.lines):
+                    arrival_ms, text = self.lines[index]
+                    index += 1
+                    found = compiled.search(text)
+                    if found:
+                        return arrival_ms, found
+                left = deadline - time.monotonic()
+                if self.closed or left <= 0:
+                    why = "the guest's QEMU is gone" if self.closed else f"waited {timeout_s} s"
+                    tail = "\n  ".join(text for _, text in self.lines[-15:])
+                    raise GuestError(f"no '{pattern}' on the serial line: {why}. It ends:\n  {tail}")
+                self._changed.wait(min(left, 1.0))
+
+    def wait_for_transactions(self, count, timeout_s):
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while len(self.transactions) < count:
+                left = deadline - time.monotonic()
+                if self.closed or left <= 0:
+                    raise GuestError(f"only {len(self.transactions)} of {count} transactions came")
+                self._changed.wait(min(left, 1.0))
+
+    def reported(self, at_ms=None):
+        """Number of the last transaction that had been reported at that moment of the host."""
+        with self._changed:
+            return max((n for n, _, arrival_ms in self.transactions
+                        if at_ms is None or arrival_ms <= at_ms), default=0)
+
+    def close(self):
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._thread.join(5)
+        self._socket.close()
+
+
+class SourceGuest:
+    """The machine that gets protected: QEMU with two disks, a QMP socket and a serial line."""
+
+    def __init__(self, image_directory, directory, accelerator, memory_mib=768):
+        self.directory = pathlib.Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.qmp_path = self.directory / "qmp.sock"
+        self.control_path = self.directory / "qmp2.sock"
+        self.disks = [self.directory / "root.img", self.directory / "db.img"]
+        for disk in self.disks:
+            if not disk.exists():
+                copy_disk(image_directory / disk.name, disk)
+        self._accelerator = accelerator
+        self._memory_mib = memory_mib
+        self.process = None
+        self.serial = None
+        self.started_ms = 0
+
+    def command(self):
+        options = [
+            "qemu-system-x86_64", "-name", "harbour", *accelerator_options(self._accelerator),
+            "-m", str(self._memory_mib), "-smp", "2", "-nodefaults", "-display", "none", "-no-reboot",
+            "-rtc", "base=utc", "-device", "virtio-rng-pci",
+            "-netdev", "user,id=net0,restrict=on",
+            "-device", "virtio-net-pci,netdev=net0,mac=52:54:00:fa:55:01,romfile=",
+            "-chardev", f"socket,id=serial0,path={self.directory}/serial.sock,server=on,wait=off",
+            "-serial", "chardev:serial0",
+            "-qmp", f"unix:{self.qmp_path},server=on,wait=off",
+            "-qmp", f"unix:{self.control_path},server=on,wait=off",
+        ]
+        for index, disk in enumerate(self.disks):
+            name = disk.stem
+            options += [
+                "-blockdev", json.dumps({
+                    "driver": "raw", "node-name": name, "discard": "unmap",
+                    "file": {"driver": "file", "filename": str(disk), "aio": "threads"}}),
+                "-device", f"virtio-blk-pci,drive={name},id=disk-{name},serial={name}"
+                           + (",bootindex=0" if index == 0 else ""),
+            ]
+        return options
+
+    def start(self):
+        self.started_ms = time.time_ns() // 1_000_000
+        with open(self.directory / "qemu.log", "ab") as log:
+            self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=log, start_new_session=True)
+        self.serial = SerialLine(self.directory / "serial.sock", self.directory / "serial.log",
+                                 self.process)
+
+    def wait_ready(self, timeout_s=180):
+        """Logged in; returns ms since the start of QEMU."""
+        arrival_ms, _ = self.serial.wait_for(r"^READY ", timeout_s)
+        return arrival_ms - self.started_ms
+
+    def start_load(self, per_second=40):
+        self.serial.send(f"demo-load {per_second}")
+        self.serial.wait_for("^LOAD-STARTED", 60)
+
+    def kill(self):
+        """SIGKILL: the power is gone. Returns the moment in ms of the host's wall clock."""
+        self.process.kill()
+        moment_ms = time.time_ns() // 1_000_000
+        self.process.wait()
+        if self.serial is not None:
+            self.serial.close()
+        return moment_ms
+
+
+def verify(serial, timeout_s=240):
+    """Runs verify-db in the guest behind that line."""
+    after = len(serial.lines)
+    serial.send("verify-db")
+    _, found = serial.wait_for(r"^VERIFY (\{.*\})$", timeout_s, after)
+    return json.loads(found[1])
+
+
+def integrity_errors(report, guest):
+    """What is wrong with a recovered guest, in words; empty when all is well."""
+    wrong = []
+    if not report.get("database_up"):
+        return ["the database did not start"]
+    if "error" in report:
+        return [f"the database could not be read: {report['error']}"]
+    if report["count"] != report["max"] or (report["count"] and report["min"] != 1):
+        wrong.append(f"holes: {report['count']} transactions, numbers {report['min']} to {report['max']}")
+    if report["bad_rows"]:
+        wrong.append(f"{report['bad_rows']} rows with a wrong checksum")
+    if report["balance"] != guest["balance"] or report["accounts"] != guest["accounts"]:
+        wrong.append("the accounts do not add up: half a transaction is there")
+    if not report["amcheck"]:
+        wrong.append("pg_amcheck found damage")
+    if report["checksum_failures"]:
+        wrong.append("PostgreSQL counted page checksum failures")
+    if report["ext4_errors"] or report["ext4_mounts"] < 2:
+        wrong.append("ext4 counted errors")
+    # The note of a transaction is on the root disk before its commit on the database disk.
+    if not report["notes_in_order"] or report["note_last"] not in (report["max"], report["max"] + 1):
+        wrong.append(f"the disks are of different moments: root {report['note_last']}, "
+                     f"database {report['max']}")
+    return wrong
+
+
+def check_file_systems(disks, work_directory, offsets):
+    """Replays the journals of copies and has e2fsck check them. Returns what is wrong, in words."""
+    wrong = []
+    for disk, offset_bytes in zip(disks, offsets):
+        copy = pathlib.Path(work_directory) / f"fsck-{pathlib.Path(disk).name}"
+        if offset_bytes:
+            with open(disk, "rb") as source, open(copy, "wb") as target:
+                source.seek(offset_bytes)
+                shutil.copyfileobj(source, target, 1 << 20)
+        else:
+            copy_disk(disk, copy)
+        # The first run replays the journal, as a mount would; the second must find nothing.
+        subprocess.run(["e2fsck", "-p", str(copy)], capture_output=True, check=False)
+        done = subprocess.run(["e2fsck", "-fn", str(copy)], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            lines = [line for line in done.stdout.splitlines() if line and not line.startswith("Pass")]
+            wrong.append(f"{pathlib.Path(disk).name}: {'; '.join(lines[:3])}")
+        copy.unlink()
+    return wrong
