@@ -139,6 +139,13 @@ struct PointQuery {
     size_t limit = 1000;
 };
 
+// What a rebuilt ledger starts from: the window's floor, as the manifest there says.
+struct RebuildStart {
+    LedgerState state;  // its `rebuilding` is not read
+    std::vector<PointRow> points;
+    std::vector<GeometryRow> geometry;
+};
+
 class ReplicaLedger {
   public:
     virtual ~ReplicaLedger() = default;
@@ -189,8 +196,9 @@ class ReplicaLedger {
     virtual Result<std::vector<DeadRow>> list_dead(const std::string& after, size_t limit) = 0;
     virtual Result<std::vector<LeaseRow>> list_leases() = 0;
 
-    // Empties the ledger (leases too) and marks it as rebuilding; then commit_* fill it.
-    virtual Status begin_rebuild() = 0;
+    // Empties the ledger (leases too), puts `start` into it and marks it as rebuilding; then
+    // commit_registration and commit_manifest fill it.
+    virtual Status begin_rebuild(const RebuildStart& start) = 0;
     // Replaces the state by `state` (with what the commits could not know) and clears the mark.
     virtual Status finish_rebuild(const LedgerState& state) = 0;
 };

@@ -252,12 +252,15 @@ Result<std::vector<LeaseRow>> MemoryLedger::list_leases() {
     return values(tables_.leases);
 }
 
-Status MemoryLedger::begin_rebuild() {
+Status MemoryLedger::begin_rebuild(const RebuildStart& start) {
     return transaction("begin_rebuild", [&](Tables& t) -> Status {
         const uint64_t tick = t.tick;
         t = Tables{};
         t.tick = tick;
+        t.state = start.state;
         t.state.rebuilding = true;
+        for (const PointRow& point : start.points) t.points[point.sequence] = point;
+        for (const GeometryRow& row : start.geometry) t.geometry[{row.disk, row.since}] = row;
         return {};
     });
 }

@@ -1,0 +1,66 @@
+#include "replica/vault_fence.h"
+
+#include <fmt/core.h>
+
+#include "replica/log_walk.h"
+
+namespace farshore {
+
+namespace {
+
+constexpr char kPrefix[] = "vault/";
+// Claims against other vaults that start at the same moment.
+constexpr int kAttempts = 16;
+
+std::string name_of(Epoch epoch) { return fmt::format("{}{:016x}", kPrefix, epoch.v); }
+
+uint64_t epoch_of(const std::string& name) {
+    uint64_t v = 0;
+    for (const char c : std::string_view(name).substr(sizeof kPrefix - 1)) {
+        const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+        if (digit < 0) return 0;  // not ours
+        v = v << 4 | static_cast<uint64_t>(digit);
+    }
+    return v;
+}
+
+}  // namespace
+
+Result<VaultFence> VaultFence::claim(ObjectStore& store, Clock& clock, Random& random,
+                                     const std::string& who) {
+    // The id tells our own claim, whose answer was lost, from that of another vault.
+    std::array<uint8_t, 16> id;
+    random.fill(id);
+    const std::string text = fmt::format("farshore-vault 1\nid {}\nwho {}\nat {}\n", to_hex(id), who,
+                                         to_rfc3339(clock.now()));
+    FS_ASSIGN(const auto infos, list_all(store, kPrefix));
+    uint64_t newest = 0;
+    for (const ObjectInfo& info : infos) newest = std::max(newest, epoch_of(info.name));
+    for (int attempt = 0; attempt < kAttempts; ++attempt) {
+        const Epoch epoch{++newest};
+        const Status put = put_idempotent(store, name_of(epoch), as_bytes(text));
+        if (put) {
+            // Older claims only say who was here; a few are kept for people.
+            constexpr uint64_t kKept = 16;
+            for (const ObjectInfo& info : infos) {
+                const uint64_t old = epoch_of(info.name);
+                if (old != 0 && old + kKept < epoch.v) (void)store.remove(info.name);
+            }
+            return VaultFence(store, epoch);
+        }
+        if (put.error().code() != Code::kAlreadyExists) return fail(put.error());
+    }
+    return fail(Code::kUnavailable, "other vaults keep claiming the store",
+                "run one vault on one store");
+}
+
+Status VaultFence::still_mine() const {
+    FS_ASSIGN(const auto newer, store_->list(kPrefix, name_of(epoch_), 1));
+    if (newer.empty()) return {};
+    return fail(Code::kFenced,
+                fmt::format("vault epoch {} was fenced: {} has been claimed since", epoch_.v,
+                            newer.front().name),
+                "another vault runs on this store; stop this one");
+}
+
+}  // namespace farshore
