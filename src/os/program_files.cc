@@ -1,0 +1,39 @@
+#include "os/program_files.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+
+#include "os/fd.h"
+
+namespace farshore {
+
+std::string own_program_directory() {
+    std::array<char, 4096> buffer;
+    const ssize_t n = ::readlink("/proc/self/exe", buffer.data(), buffer.size());
+    if (n <= 0) return ".";
+    const std::string path(buffer.data(), static_cast<size_t>(n));
+    const size_t slash = path.rfind('/');
+    return slash == std::string::npos || slash == 0 ? "/" : path.substr(0, slash);
+}
+
+std::string tail_of_file(const std::string& path, size_t limit_bytes) {
+    const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!fd) return {};
+    const off_t size = ::lseek(fd.get(), 0, SEEK_END);
+    const auto limit = static_cast<off_t>(limit_bytes);
+    std::string text(limit_bytes, '\0');
+    const ssize_t n = ::pread(fd.get(), text.data(), text.size(), size > limit ? size - limit : 0);
+    text.resize(n > 0 ? static_cast<size_t>(n) : 0);
+    while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
+    return text;
+}
+
+uint64_t file_size_or_zero(const std::string& path) {
+    struct stat info {};
+    return ::stat(path.c_str(), &info) == 0 ? static_cast<uint64_t>(info.st_size) : 0;
+}
+
+}  // namespace farshore

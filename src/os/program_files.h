@@ -1,0 +1,18 @@
+// Small questions about files around running programs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace farshore {
+
+// The directory of the running program's binary.
+std::string own_program_directory();
+// The last `limit_bytes` of a file without trailing line ends, for error messages. Empty when it
+// cannot be read.
+std::string tail_of_file(const std::string& path, size_t limit_bytes = 1000);
+// The size of a file, 0 when it is not there.
+uint64_t file_size_or_zero(const std::string& path);
+
+}  // namespace farshore
