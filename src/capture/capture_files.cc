@@ -1,0 +1,153 @@
+#include "capture/capture_files.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "os/real.h"
+
+namespace farshore {
+
+namespace {
+
+// Above every number that blocks of kSequenceBlock can have reached since protection began: for an
+// item whose reservation was damaged. 2^24 numbers for each second since 1970.
+Sequence number_from_clock() {
+    return {static_cast<uint64_t>(RealClock().now().us / 1'000'000) << 24};
+}
+
+Status map(CaptureFiles& files, const LogGeometry& geometry) {
+    const uint64_t control = control_bytes(geometry);
+    FS_TRY(files.memory.map_ring({control, geometry.ring_bytes}));
+    return {};
+}
+
+LogMemory view(const SharedMemory& memory, const LogGeometry& geometry) {
+    return {{memory.data(), control_bytes(geometry)}, {memory.ring(), geometry.ring_bytes}, true};
+}
+
+// A log of this start of the host, or the reason why there is none to go on with.
+Result<CaptureFiles> open_existing(const CaptureConfig& config, const BootId& boot) {
+    CaptureFiles files;
+    FS_ASSIGN(files.memory, SharedMemory::open(config.shared_memory_path));
+    FS_ASSIGN(const LogGeometry geometry,
+              read_geometry({files.memory.data(), files.memory.size_bytes()}));
+    if (geometry.boot_id != boot)
+        return fail(Code::kNotFound, "the capture log is from before the host's last start");
+    if (geometry.item != config.item)
+        return fail(Code::kForeignStore,
+                    fmt::format("'{}' is another item's", config.shared_memory_path));
+    if (geometry.disk_bytes != config.disk_bytes)
+        return fail(Code::kDiskChanged,
+                    fmt::format("'{}' was made for other disks or other sizes",
+                                config.shared_memory_path),
+                    "disable and enable the protection of this machine");
+    FS_TRY(map(files, geometry));
+    FS_ASSIGN(files.header, LogHeader::open(view(files.memory, geometry)));
+    return files;
+}
+
+Result<CaptureFiles> create(const CaptureConfig& config, FileSystem& fs, const BootId& boot) {
+    Sequence first = config.first_at_least;
+    auto dirty = DirtyMap::open(fs, config.dirty_map_path, config.item, config.disk_bytes);
+    if (!dirty) {
+        const Code code = dirty.error().code();
+        if (code == Code::kCorrupt || code == Code::kMalformed || code == Code::kTruncated)
+            first = std::max(first, number_from_clock());
+        else if (code != Code::kNotFound)
+            return fail(dirty.error());
+        dirty = DirtyMap::create(fs, config.dirty_map_path, config.item, config.disk_bytes);
+        if (!dirty) return fail(dirty.error());
+    }
+    first = std::max(first, Sequence{(*dirty)->reserved_until()});
+    FS_TRY((*dirty)->reserve(first.v + kSequenceBlock));
+
+    LogGeometry geometry;
+    geometry.item = config.item;
+    geometry.boot_id = boot;
+    geometry.ring_bytes = config.ring_bytes;
+    geometry.spill_bytes = config.spill_bytes;
+    geometry.disk_bytes = config.disk_bytes;
+    FS_TRY(check_geometry(geometry));
+
+    const std::string fresh = config.shared_memory_path + ".new";
+    if (auto removed = fs.remove(fresh); !removed && removed.error().code() != Code::kNotFound)
+        return fail(removed.error());
+    CaptureFiles files;
+    FS_ASSIGN(files.memory,
+              SharedMemory::create(fresh, control_bytes(geometry) + geometry.ring_bytes));
+    FS_TRY(map(files, geometry));
+    FS_ASSIGN(files.header, LogHeader::format(view(files.memory, geometry), geometry, first));
+    const bool all = (*dirty)->all_dirty() || config.mode == TapMode::kMirror;
+    std::vector<TodoMap> todo;
+    for (size_t disk = 0; disk < config.disk_bytes.size(); ++disk) {
+        todo.emplace_back(files.header.todo_words(static_cast<DiskIndex>(disk)),
+                          config.disk_bytes[disk]);
+        if (all) todo.back().set_all();
+    }
+    if (!all)
+        (*dirty)->for_each_dirty([&](DiskIndex disk, ByteRange range) {
+            todo[disk].set(range.offset_bytes, range.length_bytes);
+        });
+    uint64_t granules = 0;
+    for (const TodoMap& one : todo) granules += one.count();
+    files.header.word(LogWord::kTodoGranules).store(granules);
+    files.header.word(LogWord::kCopyTotalGranules).store(granules);
+    FS_TRY(fs.rename(fresh, config.shared_memory_path));
+    return files;
+}
+
+}  // namespace
+
+WakeFunction real_wake() {
+    return [](std::atomic<uint32_t>& word) { futex_wake(word); };
+}
+
+Result<CaptureFiles> CaptureFiles::open(const CaptureConfig& config, FileSystem& fs) {
+    FS_ASSIGN(const BootId boot, host_boot_id());
+    auto files = open_existing(config, boot);
+    if (!files) {
+        switch (files.error().code()) {
+            case Code::kNotFound:
+            case Code::kCorrupt:
+            case Code::kMalformed:
+            case Code::kTruncated:
+                break;
+            default:
+                return fail(files.error());
+        }
+        files = create(config, fs, boot);
+        if (!files) return fail(files.error());
+    }
+    if (files->header.geometry().spill_bytes > 0) {
+        FS_ASSIGN(files->spill, fs.open(config.spill_path, OpenMode::kCreate));
+    }
+    return files;
+}
+
+Result<std::unique_ptr<DirtyMap>> CaptureFiles::open_dirty_map(const CaptureConfig& config,
+                                                               FileSystem& fs,
+                                                               const LogHeader& header) {
+    auto dirty = DirtyMap::open(fs, config.dirty_map_path, config.item, config.disk_bytes);
+    if (dirty) return dirty;
+    const Code code = dirty.error().code();
+    if (code != Code::kNotFound && code != Code::kCorrupt && code != Code::kMalformed &&
+        code != Code::kTruncated)
+        return dirty;
+    dirty = DirtyMap::create(fs, config.dirty_map_path, config.item, config.disk_bytes);
+    if (dirty) FS_TRY((*dirty)->reserve(header.producer().next_sequence + kSequenceBlock));
+    return dirty;
+}
+
+Status CaptureFiles::remove(const CaptureConfig& config, FileSystem& fs) {
+    for (const std::string& path :
+         {config.shared_memory_path, config.shared_memory_path + ".new", config.spill_path,
+          config.dirty_map_path}) {
+        if (path.empty()) continue;
+        if (auto removed = fs.remove(path); !removed && removed.error().code() != Code::kNotFound)
+            return removed;
+    }
+    return {};
+}
+
+}  // namespace farshore

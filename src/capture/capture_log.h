@@ -1,0 +1,228 @@
+// The log of one machine's writes between tap and agent: ring in shared memory, spill file behind it,
+// and past both the gap. docs/design/capture.md says how; docs/format/shared-memory.md and spill.md
+// fix the bytes.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "base/seams.h"
+#include "capture/log_memory.h"
+#include "capture/planted_bugs.h"
+#include "capture/todo_map.h"
+#include "record/record.h"
+
+namespace farshore {
+
+// Wakes whoever sleeps on the futex word; a system call in production, nothing or a posted task in
+// the simulator.
+using WakeFunction = std::function<void(std::atomic<uint32_t>& word)>;
+
+struct AppendRequest {
+    RecordKind kind = RecordKind::kWrite;
+    uint8_t flags = 0;
+    DiskIndex disk = 0;
+    uint64_t offset_bytes = 0;
+    uint32_t length_bytes = 0;
+    ByteView payload;
+    uint32_t payload_crc = 0;  // of the payload; the caller computes it without our lock
+    bool guest = false;        // for the counters
+};
+
+struct Appended {
+    Sequence sequence;  // 0: dropped and no number was used
+    TimePoint time;
+    // The log was full: only *where* is remembered (todo bits); GAP follows when there is room.
+    bool dropped = false;
+};
+
+// The word of an in-flight slot that holds its start, steady microseconds.
+inline constexpr size_t kInFlightStartWord = 4;
+
+// A write of the guest that has begun and not ended.
+struct InFlight {
+    size_t slot = 0;
+    DiskIndex disk = 0;
+    ByteRange range;
+};
+
+// The tap's side; one for a log at a time. Any thread of the tap may call any function: one mutex of
+// this process (nothing in the shared memory is ever locked). No function waits for the agent, the
+// network or an fsync; a write into the spill goes to the page cache.
+class CaptureProducer {
+  public:
+    struct Options {
+        Clock* clock = nullptr;  // borrowed
+        File* spill = nullptr;   // borrowed; null: the log has no spill
+        WakeFunction wake;
+        PlantedBugs bugs;
+        // Tests: called in the order of the sequence, under the lock, also for dropped requests.
+        std::function<void(const AppendRequest&, const Appended&)> on_append;
+    };
+
+    // Takes up where the last tap stopped: its copy slots go back to the todo map at once; what it had
+    // in flight stays in its slots until the caller has dealt with it (leftovers()).
+    CaptureProducer(LogHeader header, Options options);
+
+    const LogHeader& header() const { return header_; }
+    TodoMap& todo(DiskIndex disk) { return todo_[disk]; }
+    size_t disks() const { return todo_.size(); }
+    // In-flight slots of a tap that died. end() each of them when its range is in the log or on todo.
+    const std::vector<InFlight>& leftovers() const { return leftovers_; }
+
+    // Claims an in-flight slot, waiting for one when all are taken.
+    size_t begin(DiskIndex disk, uint64_t offset_bytes, uint64_t length_bytes);
+    void end(size_t slot);
+
+    Appended append(const AppendRequest& request);
+    // What is in flight or may differ is to be copied; outside a gap too.
+    void set_todo(DiskIndex disk, uint64_t offset_bytes, uint64_t length_bytes);
+
+    // From here on the log is in a gap: `mark` (called under the lock) sets todo bits, GAP is appended
+    // as soon as the log is less than half full.
+    void open_gap(const std::function<void()>& mark);
+    // Appends an owed GAP when there is room. True when none is owed afterwards.
+    bool settle_gap();
+    // Closes an open gap when nothing is left to copy. True when RESYNCED was appended.
+    bool try_resynced();
+
+    // ---- for the copier (copier.h) ----
+    struct CopyClaim {
+        size_t slot = 0;
+        DiskIndex disk = 0;
+        ByteRange range;
+    };
+    // nullopt: no slot is free, or payload is being dropped.
+    std::optional<CopyClaim> claim_copy(DiskIndex disk, ByteRange range);
+    // Appends `records` (their extents lie in the claim's range), unless a record for an overlapping
+    // range was appended since the claim: then the range is on todo again. False: on todo again.
+    bool finish_copy(const CopyClaim& claim, const std::vector<AppendRequest>& records);
+    // The range goes back to todo.
+    void abandon_copy(const CopyClaim& claim);
+    // Whether live writes leave room for copying: ring at most half full and no spill in use.
+    bool room_for_copy() const;
+
+    ProducerState state() const;
+    LogUsage usage() const;
+    uint64_t todo_granules() const;
+    // No gap is open and nothing is left to copy.
+    bool settled() const;
+    // Since the last call of append that was not dropped, by the steady clock.
+    int64_t last_append_steady_us() const { return last_append_us_.load(); }
+    // Frees the spill file's space when nothing is in it. Housekeeping.
+    void trim_spill();
+
+  private:
+    Appended append_locked(const AppendRequest& request);
+    std::optional<bool> place_locked(size_t bytes);  // in spill?; nullopt: no room
+    bool open_run_locked(bool in_spill);
+    Status store_locked(bool in_spill, const RecordHeader& header, ByteView payload);
+    bool write_record_locked(const AppendRequest& request, Sequence sequence);
+    bool settle_gap_locked();
+    void drop_locked(const AppendRequest& request);
+    void publish_locked();
+    void free_copy_slot_locked(size_t slot);
+    void progress_locked();
+    bool below_half_locked() const;
+    TimePoint stamp_locked();
+
+    LogHeader header_;
+    Options options_;
+    std::vector<TodoMap> todo_;
+    std::vector<InFlight> leftovers_;
+
+    mutable std::mutex mutex_;
+    ProducerState state_;       // what is committed, and the next commit while appending
+    ConsumerState consumer_;    // last seen; may be behind
+    bool in_spill_ = false;     // medium of the last run
+    Bytes scratch_;             // a record on its way to the spill
+    std::array<bool, kCopySlots> copy_overlapped_{};
+    std::array<CopyClaim, kCopySlots> copy_claims_{};
+    std::array<bool, kCopySlots> copy_taken_{};
+    std::optional<std::pair<AppendRequest, Bytes>> held_back_;  // PlantedBugs::wrong_order
+    bool spill_dirty_ = false;
+
+    std::atomic<int64_t> last_append_us_{0};
+    std::mutex slots_mutex_;
+    std::condition_variable slot_freed_;
+    std::vector<size_t> free_slots_;
+};
+
+struct LogBatch {
+    ByteView records;  // encoded, whole
+    Sequence first;
+    Sequence last;
+    TimePoint last_time;
+    uint32_t count = 0;
+    bool empty() const { return count == 0; }
+};
+
+// The agent's side; one for a log at a time, on one thread. What it reads comes from another process
+// and is checked: kCorrupt, kSequenceHole; then only a gap helps (discard_all, and the command).
+class CaptureConsumer {
+  public:
+    // Starts at the oldest record that is not released. `spill` is borrowed, null when there is none.
+    CaptureConsumer(LogHeader header, File* spill, WakeFunction wake);
+
+    // The next whole records, about `max_bytes` at most but at least one; empty when there are none.
+    // The view is good until the records are released (ring) or until the next peek (spill), to be
+    // safe: until the next call of either.
+    Result<LogBatch> peek(size_t max_bytes);
+    // Moves the cursor behind what the last peek returned.
+    void advance();
+    // The cursor goes to the first record at or above `sequence`. kSequenceHole when the log no longer
+    // has what it asks for; kInvalidArgument when it lies ahead of the log.
+    Status seek(Sequence sequence);
+    // Everything up to `sequence` is received (fsynced in the appliance's spool) and its space may
+    // be used again. Freed in pieces of at least kReleaseGrainBytes or whole batches.
+    void release(Sequence sequence);
+    // Drops all that is in the log now, unread as well. For a log whose reader needs a gap.
+    void discard_all();
+    // Everything up to `sequence` is durable in the object store. Never goes back.
+    void set_stored(Sequence sequence);
+
+    Sequence released() const { return {state_.released}; }
+    // The cursor's: the next record has this number, or is a GAP above it.
+    Sequence next_expected() const { return expected_; }
+    bool at_end() const;
+    const LogHeader& header() const { return header_; }
+
+    static constexpr size_t kReleaseGrainBytes = 64u << 10;
+
+  private:
+    struct Position {
+        uint64_t run = 1;
+        uint64_t at = 0;
+    };
+    struct Boundary {
+        Sequence last;
+        Position behind;
+    };
+    // Bounds of the run at the position, by the producer's state; moves to the next run at the end of
+    // a closed one. nullopt: nothing there.
+    Result<std::optional<Run>> settle(Position& position, const ProducerState& producer) const;
+    // Whole records from the position; moves nothing.
+    Result<LogBatch> batch_at(const Position& position, const Run& run, size_t max_bytes,
+                              Sequence expected, std::vector<Boundary>* boundaries,
+                              Sequence stop_before);
+
+    LogHeader header_;
+    File* spill_;
+    WakeFunction wake_;
+    ConsumerState state_;
+    Position cursor_;
+    Sequence expected_;
+    // Of the last peek.
+    Position peeked_;
+    Sequence peeked_expected_;
+    std::vector<Boundary> peeked_boundaries_;
+    std::deque<Boundary> boundaries_;  // where release may stop; bounded by the log / its grain
+    Bytes buffer_;
+};
+
+}  // namespace farshore

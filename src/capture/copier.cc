@@ -1,0 +1,163 @@
+#include "capture/copier.h"
+
+#include <algorithm>
+
+#include "codec/crc32c.h"
+
+namespace farshore {
+
+std::vector<AppendRequest> records_for(DiskIndex disk, uint64_t offset_bytes, ByteView data) {
+    std::vector<AppendRequest> records;
+    const auto add = [&](bool zero, size_t from, size_t to) {
+        AppendRequest record;
+        record.kind = zero ? RecordKind::kZero : RecordKind::kWrite;
+        record.disk = disk;
+        record.offset_bytes = offset_bytes + from;
+        record.length_bytes = static_cast<uint32_t>(to - from);
+        if (!zero) {
+            record.payload = data.subspan(from, to - from);
+            record.payload_crc = crc32c(record.payload);
+        }
+        records.push_back(record);
+    };
+    size_t from = 0;
+    bool from_zero = false;
+    for (size_t at = 0; at < data.size();) {
+        const size_t n =
+            std::min<size_t>(kTodoGranuleBytes - (offset_bytes + at) % kTodoGranuleBytes,
+                             data.size() - at);
+        const bool zero = all_zero(data.subspan(at, n));
+        if (at > from && (zero != from_zero || (!zero && at + n - from > kMaxWriteBytes))) {
+            add(from_zero, from, at);
+            from = at;
+        }
+        from_zero = zero;
+        at += n;
+    }
+    if (from < data.size()) add(from_zero, from, data.size());
+    return records;
+}
+
+Copier::Copier(CaptureProducer& producer, std::vector<Source> sources, const Clock& clock)
+    : producer_(producer),
+      sources_(std::move(sources)),
+      clock_(clock),
+      // A small ring still takes a few pieces.
+      chunk_bytes_(std::clamp<uint64_t>(producer.header().geometry().ring_bytes / 8 /
+                                            kTodoGranuleBytes * kTodoGranuleBytes,
+                                        kTodoGranuleBytes, kMaxWriteBytes)) {
+    FS_CHECK(sources_.size() == producer_.disks());
+}
+
+std::optional<Copier::Target> Copier::find() const {
+    const auto disks = static_cast<DiskIndex>(producer_.disks());
+    // In disk order from where we are, then from the beginning.
+    for (DiskIndex i = 0; i <= disks; ++i) {
+        const auto disk = static_cast<DiskIndex>((disk_ + i) % disks);
+        const uint64_t from = i == 0 ? offset_ : 0;
+        if (auto range = producer_.todo(disk).next(from, kMaxZeroBytes)) return Target{disk, *range};
+    }
+    return std::nullopt;
+}
+
+bool Copier::throttled() {
+    const uint64_t rate = producer_.header().word(LogWord::kCopyBytesPerS).load();
+    if (rate == 0) return false;
+    const int64_t now = clock_.steady_us();
+    wait_us_ = next_allowed_us_ - now;
+    return wait_us_ > 0;
+}
+
+uint64_t Copier::known_zeroes(const Target& target) {
+    if (target.disk == data_disk_ && target.range.offset_bytes >= data_.offset_bytes &&
+        target.range.offset_bytes < data_.end())
+        return 0;
+    auto extents = sources_[target.disk].device->extents(target.range.offset_bytes,
+                                                         target.range.length_bytes);
+    if (!extents) return 0;  // reading will tell
+    uint64_t zeroes = 0;
+    for (const BlockExtent& extent : *extents) {
+        if (!extent.zero) {
+            data_disk_ = target.disk;
+            data_ = {extent.offset_bytes, extent.length_bytes};
+            break;
+        }
+        zeroes += extent.length_bytes;
+    }
+    zeroes = std::min(zeroes, target.range.length_bytes);
+    // Whole granules, or up to the disk's end, which the range ends with.
+    if (zeroes < target.range.length_bytes) zeroes = zeroes / kTodoGranuleBytes * kTodoGranuleBytes;
+    return zeroes;
+}
+
+Copier::Outcome Copier::copy_zeroes(const Target& target) {
+    const Source& source = sources_[target.disk];
+    std::optional<RangeLock::Held> held;
+    if (source.lock != nullptr)
+        held.emplace(source.lock->acquire(target.range.offset_bytes, target.range.length_bytes));
+    const auto claim = producer_.claim_copy(target.disk, target.range);
+    if (!claim) return Outcome::kNoSpace;
+    // Asked before the claim: only a hint. What counts is what the source says now.
+    data_ = {};
+    if (known_zeroes(target) != target.range.length_bytes) {
+        producer_.abandon_copy(*claim);
+        return Outcome::kWorked;
+    }
+    AppendRequest record;
+    record.kind = RecordKind::kZero;
+    record.disk = target.disk;
+    record.offset_bytes = target.range.offset_bytes;
+    record.length_bytes = static_cast<uint32_t>(target.range.length_bytes);
+    producer_.finish_copy(*claim, {record});
+    return Outcome::kWorked;
+}
+
+Copier::Outcome Copier::copy_data(const Target& target) {
+    const Source& source = sources_[target.disk];
+    buffer_.resize(target.range.length_bytes);
+    std::optional<RangeLock::Held> held;
+    if (source.lock != nullptr)
+        held.emplace(source.lock->acquire(target.range.offset_bytes, target.range.length_bytes));
+    const auto claim = producer_.claim_copy(target.disk, target.range);
+    if (!claim) return Outcome::kNoSpace;
+    if (auto read = source.device->read(target.range.offset_bytes, buffer_); !read) {
+        producer_.abandon_copy(*claim);
+        producer_.header().word(LogWord::kCopyErrors).fetch_add(1);
+        return Outcome::kFailed;
+    }
+    producer_.finish_copy(*claim, records_for(target.disk, target.range.offset_bytes, buffer_));
+    producer_.header().word(LogWord::kCopiedBytes).fetch_add(buffer_.size());
+    if (const uint64_t rate = producer_.header().word(LogWord::kCopyBytesPerS).load(); rate != 0) {
+        const int64_t now = clock_.steady_us();
+        next_allowed_us_ = std::max(next_allowed_us_, now) +
+                           static_cast<int64_t>(buffer_.size() * 1'000'000 / rate);
+    }
+    return Outcome::kWorked;
+}
+
+Copier::Outcome Copier::step() {
+    if (producer_.header().word(LogWord::kCopyPaused).load() != 0) return Outcome::kPaused;
+    auto target = find();
+    if (!target) {
+        producer_.try_resynced();
+        return Outcome::kNothing;
+    }
+    if (!producer_.room_for_copy() || producer_.state().gap == GapState::kDropping)
+        return Outcome::kNoSpace;
+    if (throttled()) return Outcome::kThrottled;
+    Outcome outcome;
+    if (const uint64_t zeroes = known_zeroes(*target); zeroes > 0) {
+        target->range.length_bytes = zeroes;
+        outcome = copy_zeroes(*target);
+    } else {
+        target->range.length_bytes = std::min<uint64_t>(target->range.length_bytes, chunk_bytes_);
+        outcome = copy_data(*target);
+    }
+    if (outcome != Outcome::kNoSpace) {
+        disk_ = target->disk;
+        offset_ = target->range.end();
+    }
+    return outcome;
+}
+
+}  // namespace farshore

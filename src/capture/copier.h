@@ -1,0 +1,68 @@
+// Copies what is on the todo maps into the log: the initial replication, what a gap left, what a crash
+// of the host left. docs/design/capture.md, "Copying".
+//
+// step() does one piece of work and never waits; one thread calls it. In path it holds the range lock
+// while it reads and appends, so that no write is in flight there; in mirror mode a read that an
+// appended record overlaps is thrown away.
+#pragma once
+
+#include <vector>
+
+#include "base/seams.h"
+#include "block/block_device.h"
+#include "block/range_lock.h"
+#include "capture/capture_log.h"
+
+namespace farshore {
+
+class Copier {
+  public:
+    struct Source {
+        BlockDevice* device = nullptr;  // borrowed
+        RangeLock* lock = nullptr;      // borrowed; null in mirror mode
+    };
+    enum class Outcome {
+        kWorked,
+        kNothing,   // nothing on todo
+        kNoSpace,   // the log is too full: live writes come first
+        kThrottled, // wait wait_us()
+        kPaused,
+        kFailed,    // the source could not be read; it stays on todo
+    };
+
+    Copier(CaptureProducer& producer, std::vector<Source> sources, const Clock& clock);
+
+    Outcome step();
+    int64_t wait_us() const { return wait_us_; }
+
+  private:
+    struct Target {
+        DiskIndex disk;
+        ByteRange range;
+    };
+    std::optional<Target> find() const;
+    // Length of the zeroes at the start of the range, as far as the source knows; 0: it has data.
+    uint64_t known_zeroes(const Target& target);
+    Outcome copy_zeroes(const Target& target);
+    Outcome copy_data(const Target& target);
+    bool throttled();
+
+    CaptureProducer& producer_;
+    std::vector<Source> sources_;
+    const Clock& clock_;
+    const size_t chunk_bytes_;
+    DiskIndex disk_ = 0;
+    uint64_t offset_ = 0;
+    // The source said that there is data up to here.
+    DiskIndex data_disk_ = 0;
+    ByteRange data_;
+    int64_t wait_us_ = 0;
+    int64_t next_allowed_us_ = 0;
+    Bytes buffer_;
+};
+
+// Records that make [offset, offset + data.size()) what `data` is: ZERO for granules of zeroes, WRITE
+// for the rest. Borrows `data`.
+std::vector<AppendRequest> records_for(DiskIndex disk, uint64_t offset_bytes, ByteView data);
+
+}  // namespace farshore

@@ -1,0 +1,137 @@
+// The dirty map: which regions of a machine's disks may differ from what is stored at the recovery
+// site, on stable storage, so that a crash of the host (which takes the shared memory) leaves a known
+// set. One file an item, for all of its disks. Bytes: docs/format/dirty-map.md; reasons:
+// docs/design/capture.md.
+//
+// It also reserves sequence numbers in blocks, so that numbers after a host crash are above every
+// one ever used; and says whether the whole disk counts as different (initial copy not finished,
+// or a source whose writes we cannot mark before they happen).
+//
+// Any thread of the tap may call; mark() waits for an fdatasync the first time that a region is
+// written (waiting threads share one), every other call but rotate() and the header's is in memory.
+// A map that cannot be written stops being waited for (broken()): the file is removed, so that after
+// a host crash everything counts as different.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/seams.h"
+#include "capture/todo_map.h"
+
+namespace farshore {
+
+inline constexpr uint64_t kMinRegionBytes = 1u << 20;
+inline constexpr uint64_t kMaxRegionsPerDisk = 1u << 20;
+inline constexpr uint64_t kSequenceBlock = 1ull << 32;
+
+// The smallest power of two of at least kMinRegionBytes that gives at most kMaxRegionsPerDisk.
+uint64_t dirty_region_bytes(uint64_t disk_bytes);
+
+class DirtyMap {
+  public:
+    // Keeps a region from being dropped by a rotation until the write's record is in the log.
+    // Movable; lives at most as long as the map.
+    class Mark {
+      public:
+        Mark() = default;
+        Mark(DirtyMap* map, int parity) : map_(map), parity_(parity) {}
+        Mark(Mark&& other) noexcept : map_(std::exchange(other.map_, nullptr)), parity_(other.parity_) {}
+        Mark& operator=(Mark&& other) noexcept {
+            reset();
+            map_ = std::exchange(other.map_, nullptr);
+            parity_ = other.parity_;
+            return *this;
+        }
+        ~Mark() { reset(); }
+
+      private:
+        void reset();
+        DirtyMap* map_ = nullptr;
+        int parity_ = 0;
+    };
+
+    // A new map in which everything counts as different and no number is reserved. Replaces a file
+    // that is there.
+    static Result<std::unique_ptr<DirtyMap>> create(FileSystem& files, const std::string& path,
+                                                    const ItemId& item,
+                                                    const std::vector<uint64_t>& disk_bytes);
+    // kNotFound; kCorrupt, kMalformed, kNewerVersion (header); kDiskChanged (other disks or sizes). A
+    // page that is damaged counts as all different, which is no error.
+    static Result<std::unique_ptr<DirtyMap>> open(FileSystem& files, const std::string& path,
+                                                  const ItemId& item,
+                                                  const std::vector<uint64_t>& disk_bytes);
+
+    // The regions are durably marked when it returns.
+    Mark mark(DiskIndex disk, uint64_t offset_bytes, uint64_t length_bytes);
+
+    // One step of the rotation, called now and then by one thread. `begin` starts a new one
+    // when none runs. `settled`: no gap is open and nothing is on todo; `last` is the newest sequence
+    // used (read it before `settled` is evaluated), `stored` the newest stored one.
+    void rotate(bool begin, bool settled, Sequence last, Sequence stored);
+
+    bool all_dirty() const;
+    // Durable when it returns.
+    Status set_all_dirty();
+    uint64_t reserved_until() const;
+    // Numbers below `until` may be used when it returns.
+    Status reserve(uint64_t until);
+
+    // Ranges that may differ, in order of disk and offset.
+    void for_each_dirty(const std::function<void(DiskIndex, ByteRange)>& visit) const;
+    uint64_t dirty_regions() const;
+    bool broken() const;
+
+  private:
+    struct Disk {
+        uint64_t size_bytes = 0;
+        uint64_t region_bytes = 0;
+        uint64_t first_page = 0;
+        uint64_t pages = 0;
+        std::vector<uint64_t> current;  // since the last rotation
+        std::vector<uint64_t> old;      // of the rotation under way
+        std::vector<uint64_t> durable;  // what the file says
+    };
+    enum class Rotation { kIdle, kDraining, kDrained, kAwaitStored };
+
+    DirtyMap(FileSystem& files, std::string path, const ItemId& item,
+             const std::vector<uint64_t>& disk_bytes);
+    Bytes encode_header_locked() const;
+    Status decode_header(ByteView page);
+    Status load();
+    Status write_all_new();
+    Bytes encode_page(const Disk& disk, uint64_t page, const std::vector<uint64_t>& bits) const;
+    void lead_commit(std::unique_lock<std::mutex>& lock);
+    void drop_old(std::unique_lock<std::mutex>& lock);
+    Status write_header(std::unique_lock<std::mutex>& lock);
+    void break_locked();
+
+    FileSystem& files_;
+    std::string path_;
+    ItemId item_;
+    std::unique_ptr<File> file_;
+
+    mutable std::mutex mutex_;
+    std::condition_variable changed_;
+    std::vector<Disk> disks_;
+    uint64_t header_generation_ = 0;
+    uint64_t reserved_until_ = 1;
+    bool all_dirty_ = true;
+    bool broken_ = false;
+    bool io_busy_ = false;  // somebody writes the file, without the mutex
+    std::set<std::pair<DiskIndex, uint64_t>> pending_pages_;
+    uint64_t requested_ = 0;
+    uint64_t committed_ = 0;
+    Rotation rotation_ = Rotation::kIdle;
+    int parity_ = 0;
+    uint64_t in_use_[2] = {0, 0};
+    Sequence rotation_sequence_;
+};
+
+}  // namespace farshore

@@ -1,0 +1,13 @@
+// Bugs that tests switch on to prove that they would be noticed. All off in production: nothing but a
+// test ever makes one of these with a field set.
+#pragma once
+
+namespace farshore {
+
+struct PlantedBugs {
+    bool mark_too_late = false;  // the dirty map is marked after the backing write
+    bool lost_gap = false;       // payload was dropped, and no GAP says so
+    bool wrong_order = false;    // a record is held back and appended after the one that follows
+};
+
+}  // namespace farshore

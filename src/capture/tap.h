@@ -1,0 +1,107 @@
+// The tap: what stands in a machine's write path. It serves the machine's disks as BlockDevices and
+// puts every change into the capture log. docs/design/capture.md.
+//
+// In path: owns the backing devices, serves reads from them and writes them. Mirror: QEMU has written
+// the source already; the devices are the source, for reading.
+// The disks' functions may be called from any thread; tick() and copier().step() each from one
+// thread (not necessarily the same). Nothing here waits for the agent or a network; in path, the
+// first write to a region waits for an fdatasync of the dirty map.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "block/block_device.h"
+#include "block/range_lock.h"
+#include "capture/capture_log.h"
+#include "capture/copier.h"
+#include "capture/dirty_map.h"
+
+namespace farshore {
+
+enum class TapMode : uint8_t { kInPath = 1, kMirror = 2 };
+
+struct TapOptions {
+    TapMode mode = TapMode::kInPath;
+    LogHeader header;
+    std::vector<std::unique_ptr<BlockDevice>> devices;  // by disk index; sizes as in the header
+    std::unique_ptr<DirtyMap> dirty;
+    File* spill = nullptr;   // borrowed
+    Clock* clock = nullptr;  // borrowed
+    WakeFunction wake;
+    PlantedBugs bugs;
+    std::function<void(const AppendRequest&, const Appended&)> on_append;  // tests
+};
+
+// A disk of the tap. Overlapping changes are serialised in path.
+class TapDisk : public BlockDevice {
+  public:
+    // As write, and on stable storage when it returns.
+    virtual Status write_through(uint64_t offset_bytes, ByteView data) = 0;
+};
+
+class Tap {
+  public:
+    // Puts into the log what the last tap had in flight, before anything new is served. kDiskChanged
+    // when a device has another size than the log's disk.
+    static Result<std::unique_ptr<Tap>> start(TapOptions options);
+    ~Tap();
+
+    TapDisk& disk(DiskIndex index);
+    size_t disks() const;
+    CaptureProducer& producer();
+    Copier& copier();
+
+    // Housekeeping: commands, owed GAP, TIME, POINT, the dirty map's rotation. Returns the time until
+    // it should be called again, unless the tap's doorbell rings before.
+    int64_t tick();
+    // The agent asked for the end.
+    bool quit_requested() const;
+
+  private:
+    struct Impl;
+    explicit Tap(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+// ---- commands, through slots in shared memory ----------------------------------------------------
+
+enum class TapCommandKind : uint64_t {
+    kPoint = 1,      // append POINT; kPointInGap while a gap is open
+    kResyncAll = 2,  // everything is to be copied again, in a gap
+    kGapDirty = 3,   // a gap over everything that is not known to be stored
+    kRotate = 4,     // begin a rotation of the dirty map now
+    kQuit = 5,
+};
+
+struct TapCommand {
+    TapCommandKind kind = TapCommandKind::kPoint;
+    PointKind point = PointKind::kBookmark;
+    std::string label;  // at most kMaxLabelBytes
+};
+
+struct TapCommandResult {
+    Code code = Code::kInternal;
+    bool ok = false;
+    Sequence sequence;  // of the POINT, or of the GAP
+    TimePoint time;
+};
+
+// The agent's side of the slots; any thread of one process. A command stays posted when the tap dies:
+// the next tap does it.
+class TapCommands {
+  public:
+    TapCommands(LogHeader header, WakeFunction wake);
+    // The slot. kLimitReached when all are taken, kInvalidArgument (label).
+    Result<size_t> post(const TapCommand& command);
+    // nullopt: not done yet. A result is taken once.
+    std::optional<TapCommandResult> take(size_t slot);
+
+  private:
+    LogHeader header_;
+    WakeFunction wake_;
+    std::mutex mutex_;
+    std::array<bool, kCommandSlots> ours_{};
+};
+
+}  // namespace farshore
