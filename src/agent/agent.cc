@@ -1,0 +1,207 @@
+#include "agent/agent.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+
+#include "agent/control_client.h"
+#include "os/log.h"
+#include "os/process.h"
+#include "replicate/frames.h"
+
+namespace farshore {
+namespace {
+constexpr std::string_view kVersion = "0.1.0";
+}
+
+struct Agent::Impl {
+    AgentOptions options;
+    InstanceLock lock;
+    std::shared_ptr<TlsContext> tls;
+    PosixFileSystem files;
+    RealClock clock;
+    RealRandom random;
+    PartyId instance;
+    TlsNetwork network{1};
+    TlsDialer dialer;
+    ThreadExecutor home{"agent"};
+    std::unique_ptr<ControlClient> control;
+    std::map<ItemId, std::unique_ptr<ItemSupervisor>> items;  // on home
+
+    Impl(AgentOptions given, InstanceLock held, std::shared_ptr<TlsContext> context)
+        : options(std::move(given)),
+          lock(std::move(held)),
+          tls(std::move(context)),
+          dialer(network, tls) {
+        random.fill(instance.raw);
+    }
+    ~Impl() {
+        std::map<ItemId, std::unique_ptr<ItemSupervisor>> ending;
+        (void)home.run_sync([&] {
+            control.reset();
+            std::swap(ending, items);
+        });
+        ending.clear();
+        home.stop();
+    }
+
+    std::string status() {
+        AgentStatus status;
+        status.agent = options.name;
+        status.instance = instance.to_string();
+        status.version = kVersion;
+        status.time = clock.now();
+        for (const auto& [id, item] : items) status.items.push_back(item->status());
+        return encode_status(status);
+    }
+
+    void take(const DesiredItem& desired) {
+        auto found = items.find(desired.item);
+        if (found != items.end()) {
+            // One that was torn down keeps saying so until the vault stops asking.
+            found->second->desire(desired);
+            return;
+        }
+        SupervisorOptions supervisor;
+        supervisor.directory = options.directory;
+        supervisor.shared_directory = options.shared_directory;
+        supervisor.appliance = options.appliance;
+        supervisor.ring_bytes = options.ring_bytes;
+        supervisor.spill_bytes = options.spill_bytes;
+        items.emplace(desired.item,
+                      std::make_unique<ItemSupervisor>(supervisor, desired, instance, home, dialer,
+                                                       files, clock));
+    }
+
+    void instructions(const std::string& document) {
+        auto decoded = decode_instructions(document);
+        if (!decoded) {
+            log::error("agent", "instructions refused: {}", decoded.error().to_string());
+            return;
+        }
+        for (const DesiredItem& desired : decoded->items) take(desired);
+        // Removed, reported and no longer asked for.
+        for (auto item = items.begin(); item != items.end();) {
+            const bool asked = std::ranges::any_of(decoded->items, [&](const DesiredItem& desired) {
+                return desired.item == item->first;
+            });
+            if (!asked && item->second->removed()) {
+                // Its destructor waits for home: not from home.
+                auto gone = std::shared_ptr<ItemSupervisor>(std::move(item->second));
+                reaper.post([gone]() mutable { gone.reset(); });
+                item = items.erase(item);
+            } else {
+                ++item;
+            }
+        }
+    }
+
+    // What was protected before, so that it goes on while the vault is away.
+    Status recall() {
+        const std::string directory = options.directory + "/items";
+        FS_TRY(files.make_directories(directory));
+        FS_ASSIGN(std::vector<std::string> names, files.list(directory));
+        for (std::string& name : names) {
+            if (name.ends_with('/')) name.pop_back();
+            auto document = read_whole_file(files, directory + "/" + name + "/desired.json");
+            if (!document) continue;
+            auto decoded = decode_instructions(as_text(*document));
+            if (!decoded) {
+                log::error("agent", "item {}: {}", name, decoded.error().to_string());
+                continue;
+            }
+            for (const DesiredItem& desired : decoded->items) take(desired);
+        }
+        return {};
+    }
+
+    ThreadExecutor reaper{"agent-reaper"};
+};
+
+Agent::Agent(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Agent::~Agent() = default;
+
+Result<std::unique_ptr<Agent>> Agent::start(const AgentOptions& options,
+                                            std::shared_ptr<TlsContext> tls) {
+    PosixFileSystem files;
+    FS_TRY(files.make_directories(options.directory));
+    FS_ASSIGN(InstanceLock lock, InstanceLock::acquire(options.directory + "/lock"));
+    auto impl = std::make_unique<Impl>(options, std::move(lock), std::move(tls));
+    Impl& agent = *impl;
+    Status started;
+    FS_TRY(agent.home.run_sync([&] {
+        started = agent.recall();
+        if (!started) return;
+        ControlClient::Options control;
+        control.address = agent.options.appliance;
+        control.interval_us = agent.options.sync_interval_us;
+        control.status = [&agent] { return agent.status(); };
+        control.instructions = [&agent](const std::string& json) { agent.instructions(json); };
+        agent.control =
+            std::make_unique<ControlClient>(agent.home, agent.dialer, std::move(control));
+        agent.control->start();
+    }));
+    FS_TRY(started);
+    return std::unique_ptr<Agent>(new Agent(std::move(impl)));
+}
+
+Status Agent::enrol(const std::string& appliance, const std::string& token, const std::string& name,
+                    const std::string& authority_pem, FileSystem& files,
+                    const std::string& credentials_path) {
+    FS_ASSIGN(KeyAndRequest request, make_key_and_request(name));
+    FS_ASSIGN(auto tls, TlsContext::make(authority_pem, std::nullopt));
+    TlsNetwork network(1);
+    TlsDialer dialer(network, tls);
+    ThreadExecutor executor("enrol");
+    struct Outcome {
+        std::mutex mutex;
+        std::condition_variable changed;
+        std::optional<Result<std::string>> chain;
+        std::unique_ptr<Connection> connection;
+        void finish(Result<std::string> result) {
+            std::lock_guard lock(mutex);
+            if (!chain) chain = std::move(result);
+            changed.notify_all();
+        }
+    } outcome;
+    dialer.dial(executor, appliance, [&](Result<std::unique_ptr<Connection>> made) {
+        if (!made) {
+            outcome.finish(fail(made.error()));
+            return;
+        }
+        outcome.connection = std::move(*made);
+        Connection::Handlers handlers;
+        handlers.on_frame = [&outcome](ByteView frame) {
+            auto view = decode_frame(frame);
+            if (!view) return outcome.finish(fail(view.error()));
+            if (view->type == FrameType::kError)
+                return outcome.finish(fail(decode_error(view->body)));
+            auto enrolled = decode_enrolled(view->body);
+            if (!enrolled) return outcome.finish(fail(enrolled.error()));
+            outcome.finish(enrolled->chain_pem);
+        };
+        handlers.on_closed = [&outcome](const Error& error) { outcome.finish(fail(error)); };
+        handlers.on_drained = [] {};
+        outcome.connection->start(std::move(handlers));
+        outcome.connection->send(encode(EnrolFrame{token, request.request_pem}));
+    });
+    std::string chain;
+    {
+        std::unique_lock lock(outcome.mutex);
+        outcome.changed.wait(lock, [&] { return outcome.chain.has_value(); });
+        if (!*outcome.chain) {
+            const Error error = outcome.chain->error();
+            lock.unlock();
+            (void)executor.run_sync([&] { outcome.connection.reset(); });
+            return fail(error.with_context("enrolment"));
+        }
+        chain = **outcome.chain;
+    }
+    FS_TRY(executor.run_sync([&] { outcome.connection.reset(); }));
+    return save_credentials(files, credentials_path, {chain, std::move(request.key_pem)});
+}
+
+}  // namespace farshore

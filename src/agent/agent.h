@@ -1,0 +1,45 @@
+// The agent: protects the machines of its host as the vault wants it, through one appliance.
+//
+// start() returns at once; everything else happens on its own threads. stop() and the destructor end
+// it; taps and mirrors stay as they are, and the next agent adopts them.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "agent/item_supervisor.h"
+#include "base/error.h"
+#include "os/tls_connection.h"
+
+namespace farshore {
+
+struct AgentOptions {
+    std::string name;              // common name of its certificate
+    std::string directory;         // its own; made when missing
+    std::string shared_directory = "/dev/shm/farshore";
+    std::string appliance;         // host:port
+    uint64_t ring_bytes = 256ull << 20;
+    uint64_t spill_bytes = 4ull << 30;
+    int64_t sync_interval_us = 200'000;
+};
+
+class Agent {
+  public:
+    // kDuplicateIdentity when an agent runs on that directory.
+    static Result<std::unique_ptr<Agent>> start(const AgentOptions& options,
+                                                std::shared_ptr<TlsContext> tls);
+    ~Agent();
+
+    // Asks an appliance for a certificate with a one-time token: a new key is made, and credentials
+    // are kept in `credentials_path`.crt/.key. `authority_pem` is what the appliance must prove.
+    static Status enrol(const std::string& appliance, const std::string& token,
+                        const std::string& name, const std::string& authority_pem,
+                        FileSystem& files, const std::string& credentials_path);
+
+  private:
+    struct Impl;
+    explicit Agent(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace farshore

@@ -1,0 +1,75 @@
+#include "agent/capture_source.h"
+
+#include <fmt/core.h>
+
+namespace farshore {
+
+CaptureSource::CaptureSource(CaptureConsumer& consumer, Commands commands, bool whole_disks)
+    : consumer_(consumer), commands_(std::move(commands)), whole_disks_(whole_disks) {}
+
+Sequence CaptureSource::first_available() { return consumer_.released().next(); }
+
+Status CaptureSource::resume(Sequence next, Sequence stored) {
+    peeked_ = false;
+    set_stored(stored);
+    if (waiting_) return {};
+    if (next > consumer_.released()) return consumer_.seek(next);
+    // The log no longer has `next`. When nothing was ever released from it, it was made after that
+    // record was lost, and begins with a GAP that covers it.
+    const ConsumerState state = consumer_.header().consumer();
+    const bool untouched = state.first_run == 1 && state.ring_tail == 0 && state.spill_tail == 0;
+    if (untouched) return consumer_.seek(consumer_.released().next());
+    // A gap that was ordered for this, and that the appliance has not received yet.
+    if (gap_ > consumer_.released() && gap_ >= next) return consumer_.seek(gap_);
+    return order_gap();
+}
+
+Status CaptureSource::order_gap() {
+    TapCommand command;
+    command.kind = whole_disks_ ? TapCommandKind::kResyncAll : TapCommandKind::kGapDirty;
+    FS_ASSIGN(command_, commands_.post(command));
+    waiting_ = true;
+    // Room for the GAP; what is dropped here is not stored, so the gap covers it.
+    consumer_.discard_all();
+    return {};
+}
+
+Status CaptureSource::look_for_gap() {
+    auto result = commands_.take(*command_);
+    if (!result) return {};
+    command_.reset();
+    waiting_ = false;
+    if (!result->ok)
+        return fail(result->code, "the tap could not open a gap over what is not stored");
+    gap_ = result->sequence;
+    return consumer_.seek(gap_);
+}
+
+Result<ByteView> CaptureSource::next(size_t max_bytes) {
+    if (waiting_) {
+        FS_TRY(look_for_gap());
+        if (waiting_) return ByteView{};
+    }
+    if (peeked_) consumer_.advance();
+    peeked_ = false;
+    auto batch = consumer_.peek(max_bytes);
+    if (!batch) {
+        // The log itself is damaged: only a gap helps.
+        FS_TRY(order_gap());
+        return ByteView{};
+    }
+    peeked_ = !batch->empty();
+    return batch->records;
+}
+
+void CaptureSource::release(Sequence received) {
+    if (peeked_) {
+        consumer_.advance();
+        peeked_ = false;
+    }
+    consumer_.release(received);
+}
+
+void CaptureSource::set_stored(Sequence stored) { consumer_.set_stored(stored); }
+
+}  // namespace farshore

@@ -1,0 +1,48 @@
+// What an agent sends of one item: the capture log as a RecordSource, with the decision what to do
+// when the appliance wants records that the log no longer has.
+//
+// Borrows the consumer, which outlives it. Lives on the sender's executor.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "capture/capture_log.h"
+#include "capture/tap.h"
+#include "replicate/log_sender.h"
+
+namespace farshore {
+
+class CaptureSource final : public RecordSource {
+  public:
+    // How the tap is told; TapCommands' functions (capture/tap.h).
+    struct Commands {
+        std::function<Result<size_t>(const TapCommand&)> post;
+        std::function<std::optional<TapCommandResult>(size_t)> take;
+    };
+    // `whole_disks`: there is no dirty map (mirror mode), so a lost order means everything.
+    CaptureSource(CaptureConsumer& consumer, Commands commands, bool whole_disks);
+
+    Sequence first_available() override;
+    Status resume(Sequence next, Sequence stored) override;
+    Result<ByteView> next(size_t max_bytes) override;
+    void release(Sequence received) override;
+    void set_stored(Sequence stored) override;
+
+    // Whether sending waits for a gap that was ordered.
+    bool waiting_for_gap() const { return waiting_; }
+
+  private:
+    Status order_gap();
+    Status look_for_gap();
+
+    CaptureConsumer& consumer_;
+    const Commands commands_;
+    const bool whole_disks_;
+    bool waiting_ = false;
+    std::optional<size_t> command_;
+    Sequence gap_;  // the GAP record that was ordered last; 0: none
+    bool peeked_ = false;
+};
+
+}  // namespace farshore

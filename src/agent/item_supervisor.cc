@@ -1,0 +1,442 @@
+#include "agent/item_supervisor.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <csignal>
+
+#include "capture/capture_files.h"
+#include "capture/tap_config.h"
+#include "os/log.h"
+#include "os/shared_memory.h"
+#include "os/waiting.h"
+
+namespace farshore {
+namespace {
+
+// After a wake-up the log is left to fill for this long: a wake-up a write would cost the guest more
+// than a millisecond costs the RPO.
+constexpr int kWakePauseMs = 1;
+constexpr size_t kMaxDoneBookmarks = kMaxPendingBookmarks;
+
+std::string short_id(const ItemId& item) { return item.to_string().substr(0, 12); }
+
+}  // namespace
+
+ItemSupervisor::ItemSupervisor(const SupervisorOptions& options, DesiredItem desired,
+                               PartyId instance, ThreadExecutor& home, Dialer& dialer,
+                               FileSystem& files, Clock& clock)
+    : options_(options),
+      item_(desired.item),
+      instance_(instance),
+      home_(home),
+      dialer_(dialer),
+      files_(files),
+      clock_(clock),
+      desired_(std::move(desired)) {
+    status_.item = item_;
+    worker_ = std::make_unique<ThreadExecutor>("item-" + short_id(item_).substr(0, 8));
+    worker_->post([this] { tick(); });
+}
+
+ItemSupervisor::~ItemSupervisor() {
+    stopping_ = true;
+    if (session_) session_->poke();
+    watcher_.reset();
+    worker_.reset();
+    // The sender's callbacks run on home.
+    (void)home_.run_sync([this] {
+        sender_.reset();
+        source_.reset();
+    });
+}
+
+std::string ItemSupervisor::item_directory() const {
+    return options_.directory + "/items/" + item_.to_string();
+}
+
+// Short, because a socket's path is.
+std::string ItemSupervisor::tap_directory() const {
+    return options_.directory + "/taps/" + short_id(item_);
+}
+
+CaptureConfig ItemSupervisor::capture_config(TapMode mode, std::vector<uint64_t> disk_bytes) const {
+    CaptureConfig config;
+    config.item = item_;
+    config.mode = mode;
+    config.shared_memory_path = options_.shared_directory + "/" + item_.to_string() + ".log";
+    config.spill_path = item_directory() + "/spill";
+    config.dirty_map_path = item_directory() + "/dirty";
+    config.ring_bytes = options_.ring_bytes;
+    config.spill_bytes = options_.spill_bytes;
+    config.disk_bytes = std::move(disk_bytes);
+    {
+        std::lock_guard lock(mutex_);
+        config.first_at_least = desired_.stored.next();
+    }
+    return config;
+}
+
+void ItemSupervisor::desire(DesiredItem desired) {
+    std::lock_guard lock(mutex_);
+    desired_ = std::move(desired);
+}
+
+AgentItemStatus ItemSupervisor::status() const {
+    std::lock_guard lock(mutex_);
+    return status_;
+}
+
+void ItemSupervisor::tick() {
+    if (stopping_ || removed_) return;
+    DesiredItem desired;
+    {
+        std::lock_guard lock(mutex_);
+        desired = desired_;
+    }
+    Status worked;
+    if (desired.desired == Desired::kRemove) {
+        worked = tear_down(desired);
+        if (worked) removed_ = true;
+    } else {
+        worked = work(desired);
+    }
+    publish(desired, worked);
+    if (!removed_) worker_->post_after_us(options_.tick_us, [this] { tick(); });
+}
+
+Status ItemSupervisor::work(const DesiredItem& desired) {
+    FS_TRY(files_.make_directories(item_directory()));
+    FS_TRY(files_.make_directories(tap_directory()));
+    FS_TRY(files_.make_directories(options_.shared_directory));
+    FS_TRY(save(desired));
+    if (desired.mode == CaptureMode::kInPath)
+        FS_TRY(prepare_in_path(desired));
+    else
+        FS_TRY(prepare_mirror(desired));
+    FS_TRY(ensure_tap(desired));
+    if (desired.mode == CaptureMode::kMirror) FS_TRY(ensure_mirror());
+    apply_settings(desired);
+    serve_requests(desired);
+    return {};
+}
+
+// So that an agent that starts while the vault is away goes on protecting.
+Status ItemSupervisor::save(const DesiredItem& desired) {
+    DesiredItem keep = desired;
+    keep.bookmarks.clear();
+    keep.stored = {};
+    AgentInstructions document_of_one;
+    document_of_one.items.push_back(keep);
+    const std::string document = encode_instructions(document_of_one);
+    if (saved_ && document == saved_document_) return {};
+    FS_TRY(write_file_durably(files_, item_directory() + "/desired.json", as_bytes(document)));
+    saved_ = true;
+    saved_document_ = document;
+    return {};
+}
+
+Status ItemSupervisor::prepare_in_path(const DesiredItem& desired) {
+    if (session_) return {};
+    std::vector<uint64_t> sizes;
+    std::vector<PlainDisk> plain;
+    for (const DesiredDisk& disk : desired.disks) {
+        FS_ASSIGN(std::unique_ptr<File> file, files_.open(disk.path, OpenMode::kRead));
+        FS_ASSIGN(uint64_t size, file->size());
+        if (size == 0)
+            return fail(Code::kInvalidArgument, fmt::format("{} is empty", disk.path),
+                        "protect a disk that has a size");
+        sizes.push_back(size);
+        plain.push_back({disk.path, size});
+    }
+    if (!machine_known_) {
+        machine_ = describe_plain_machine(desired.name, plain);
+        machine_known_ = true;
+    }
+    return open_session(TapMode::kInPath, sizes);
+}
+
+Status ItemSupervisor::prepare_mirror(const DesiredItem& desired) {
+    if (qmp_) {
+        // A monitor that is gone means a QEMU that is gone, or about to be.
+        if (qmp_->connected()) return {};
+        mirror_.reset();
+        qmp_.reset();
+    }
+    auto connected = QmpClient::connect(desired.qmp_socket);
+    if (!connected) {
+        // Without its machine a tap would go on saying that nothing is written.
+        if (tap_ && tap_->alive()) {
+            (void)tap_->kill();
+            tap_.reset();
+        }
+        return fail(connected.error().with_context("the machine can't be reached"));
+    }
+    FS_ASSIGN(MachineDescription now, capture_machine(**connected, desired.name, clock_.now()));
+    if (!machine_known_) FS_TRY(recall_machine(now));
+    FS_ASSIGN(mirror_disks_, match_disks(machine_, now));
+    std::vector<uint64_t> sizes;
+    for (const MachineDisk& disk : machine_.disks) sizes.push_back(disk.size_bytes);
+    FS_TRY(open_session(TapMode::kMirror, sizes));
+    MirrorOptions options;
+    options.source_socket = tap_directory() + "/source.sock";
+    options.tap_socket = tap_directory() + "/nbd.sock";
+    options.disks = mirror_disks_;
+    qmp_ = std::move(*connected);
+    mirror_ = std::make_unique<MirrorControl>(*qmp_, options);
+    return {};
+}
+
+// Which disk has which index was settled when protection began, and holds for a QEMU that lists them in
+// another order.
+Status ItemSupervisor::recall_machine(const MachineDescription& now) {
+    const std::string path = item_directory() + "/machine.json";
+    auto kept = read_whole_file(files_, path, kMaxMachineJsonBytes);
+    if (kept) {
+        FS_ASSIGN(machine_, decode_machine(as_text(*kept)));
+    } else {
+        if (kept.error().code() != Code::kNotFound) return fail(kept.error());
+        machine_ = now;
+        FS_TRY(write_file_durably(files_, path, as_bytes(encode_machine(machine_))));
+    }
+    machine_known_ = true;
+    return {};
+}
+
+Status ItemSupervisor::open_session(TapMode mode, const std::vector<uint64_t>& disk_bytes) {
+    if (session_) return {};
+    FS_ASSIGN(session_, CaptureSession::open(capture_config(mode, disk_bytes), files_, clock_));
+    // A mirror must be attached before anything is copied (mirror_control.h).
+    if (mode == TapMode::kMirror && session_->status().tap_starts == 0)
+        session_->set_copy_paused(true);
+    watcher_ = std::make_unique<ThreadExecutor>("log-" + short_id(item_).substr(0, 8));
+    FS_TRY(home_.run_sync([this, mode] {
+        CaptureSource::Commands commands;
+        commands.post = [this](const TapCommand& command) { return session_->post(command); };
+        commands.take = [this](size_t ticket) { return session_->poll(ticket); };
+        source_ = std::make_unique<CaptureSource>(session_->log(), std::move(commands),
+                                                  mode == TapMode::kMirror);
+        sender_ = std::make_unique<LogSender>(home_, clock_, dialer_, options_.appliance, item_,
+                                              instance_, *source_);
+        sender_->start();
+    }));
+    watcher_->post([this] { watch_log(); });
+    return {};
+}
+
+// Wakes the sender when the log has grown. The consumer belongs to home, so this looks only at what
+// the tap published.
+void ItemSupervisor::watch_log() {
+    const LogHeader header = session_->log().header();
+    auto& bell = header.futex(LogWord::kAgentDoorbell);
+    uint64_t told = 0;
+    while (!stopping_ && !removed_) {
+        const uint32_t seen = bell.load();
+        if (header.producer().next_sequence != told) {
+            told = header.producer().next_sequence;
+            if (!wake_posted_.exchange(true)) {
+                home_.post([this] {
+                    wake_posted_ = false;
+                    if (sender_) sender_->wake();
+                });
+            }
+            pause_ms(kWakePauseMs);
+            continue;
+        }
+        header.word(LogWord::kAgentWaiting).store(1);
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+        if (header.producer().next_sequence == told) futex_wait(bell, seen, 500'000);
+        header.word(LogWord::kAgentWaiting).store(0);
+    }
+}
+
+Status ItemSupervisor::ensure_tap(const DesiredItem& desired) {
+    if (tap_ && tap_->alive()) {
+        const CaptureStatus capture = session_->status();
+        // In path, a slow backing disk is no hung tap, and killing it would take the disk away.
+        if (desired.mode == CaptureMode::kMirror &&
+            capture.oldest_in_flight_us > options_.hung_tap_us) {
+            log::warn("agent", "item {}: the tap has not answered a write for {} ms, it is replaced",
+                      desired.name, capture.oldest_in_flight_us / 1000);
+            FS_TRY(tap_->kill());
+        } else {
+            return {};
+        }
+    }
+    const bool had_one = tap_.has_value();
+    tap_.reset();
+    if (auto running = NbdServer::adopt(tap_directory())) {
+        if (running->alive()) {
+            tap_ = std::move(*running);
+            return {};
+        }
+    }
+    if (desired.mode == CaptureMode::kMirror) FS_TRY(mirror_->export_sources());
+    TapConfig config;
+    config.mode = desired.mode == CaptureMode::kInPath ? ServeMode::kInPath : ServeMode::kMirror;
+    config.capture = session_->config();
+    for (size_t i = 0; i < session_->config().disk_bytes.size(); ++i) {
+        ServedDisk disk;
+        disk.index = static_cast<DiskIndex>(i);
+        disk.size_bytes = session_->config().disk_bytes[i];
+        if (desired.mode == CaptureMode::kInPath) {
+            disk.path = desired.disks[i].path;
+        } else {
+            disk.backing = BackingKind::kNbd;
+            disk.uri = fmt::format("nbd+unix:///{}?socket={}/source.sock",
+                                   source_export_name(disk.index), tap_directory());
+        }
+        config.disks.push_back(std::move(disk));
+    }
+    NbdServerOptions server;
+    server.run_directory = tap_directory();
+    FS_ASSIGN(server.plugin, find_plugin());
+    server.config_json = encode_tap_config(config);
+    FS_TRY(NbdServer::clean_up(tap_directory()));
+    FS_ASSIGN(NbdServer started, NbdServer::start(server));
+    tap_ = std::move(started);
+    if (had_one) ++tap_restarts_;
+    return {};
+}
+
+Status ItemSupervisor::ensure_mirror() {
+    FS_ASSIGN(bool anew, mirror_->ensure_attached());
+    if (anew) {
+        // What was written while no mirror was attached is unknown.
+        FS_TRY(session_->run({TapCommandKind::kResyncAll, PointKind::kBookmark, {}}, 5'000'000));
+    }
+    if (session_->status().copy_paused) session_->set_copy_paused(false);
+    return {};
+}
+
+void ItemSupervisor::apply_settings(const DesiredItem& desired) {
+    session_->set_point_interval_us(uint64_t{desired.crash_point_interval_s} * 1'000'000);
+    session_->set_copy_bytes_per_s(desired.copy_throttle_bytes_per_s);
+}
+
+void ItemSupervisor::serve_requests(const DesiredItem& desired) {
+    if (!desired.resync_request_id.empty() && desired.resync_request_id != resync_done_id_) {
+        if (session_->run({TapCommandKind::kResyncAll, PointKind::kBookmark, {}}, 2'000'000))
+            resync_done_id_ = desired.resync_request_id;
+    }
+    // Answers first, then what is new. The vault repeats a request until it has seen the answer.
+    std::erase_if(bookmarks_, [&](const Bookmark& bookmark) {
+        auto result = session_->poll(bookmark.ticket);
+        if (!result) return false;
+        if (result->ok)
+            bookmarks_done_.push_back({bookmark.request_id, result->sequence, result->time});
+        return true;
+    });
+    std::erase_if(bookmarks_done_, [&](const BookmarkDone& done) {
+        return std::ranges::none_of(desired.bookmarks, [&](const BookmarkRequest& request) {
+            return request.request_id == done.request_id;
+        });
+    });
+    for (const BookmarkRequest& request : desired.bookmarks) {
+        const auto same = [&](const auto& known) { return known.request_id == request.request_id; };
+        if (std::ranges::any_of(bookmarks_, same) || std::ranges::any_of(bookmarks_done_, same))
+            continue;
+        if (bookmarks_done_.size() >= kMaxDoneBookmarks) break;
+        auto ticket = session_->post({TapCommandKind::kPoint, request.kind, request.label});
+        if (!ticket) break;
+        bookmarks_.push_back({request.request_id, *ticket});
+    }
+}
+
+Status ItemSupervisor::tear_down(const DesiredItem& desired) {
+    if (desired.mode == CaptureMode::kMirror) {
+        if (!qmp_) {
+            if (auto connected = QmpClient::connect(desired.qmp_socket)) {
+                MirrorOptions options;
+                options.source_socket = tap_directory() + "/source.sock";
+                options.tap_socket = tap_directory() + "/nbd.sock";
+                options.disks = mirror_disks_;
+                qmp_ = std::move(*connected);
+                mirror_ = std::make_unique<MirrorControl>(*qmp_, options);
+            }
+        }
+        if (mirror_) FS_TRY(mirror_->detach());
+    }
+    mirror_.reset();
+    qmp_.reset();
+    stopping_ = true;
+    if (session_) session_->poke();
+    watcher_.reset();
+    stopping_ = false;
+    FS_TRY(home_.run_sync([this] {
+        sender_.reset();
+        source_.reset();
+    }));
+    FS_TRY(NbdServer::clean_up(tap_directory()));
+    tap_.reset();
+    if (session_) {
+        const CaptureConfig config = session_->config();
+        session_.reset();
+        FS_TRY(CaptureFiles::remove(config, files_));
+    }
+    (void)files_.remove(item_directory() + "/desired.json");
+    (void)files_.remove(item_directory() + "/machine.json");
+    (void)files_.remove(item_directory());
+    (void)files_.remove(tap_directory() + "/nbd.log");
+    (void)files_.remove(tap_directory());
+    return {};
+}
+
+void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
+    AgentItemStatus status;
+    status.item = item_;
+    if (removed_) {
+        status.state = AgentItemState::kRemoved;
+    } else if (!worked) {
+        status.state = AgentItemState::kError;
+        status.error = {worked.error().code(), worked.error().what(), worked.error().remedy()};
+    } else if (!session_ || !tap_) {
+        status.state = AgentItemState::kStarting;
+    }
+    if (session_) {
+        const CaptureStatus capture = session_->status();
+        if (worked && tap_) {
+            if (capture.gap == GapState::kDropping)
+                status.state = AgentItemState::kGap;
+            else
+                status.state = capture.gap == GapState::kOpen ? AgentItemState::kCopying
+                                                              : AgentItemState::kLive;
+        }
+        status.ring_used_bytes = capture.ring_used_bytes;
+        status.spill_used_bytes = capture.spill_used_bytes;
+        status.gap_open = capture.gap != GapState::kNone;
+        status.copied_bytes = capture.copy_done_bytes;
+        status.copy_total_bytes = capture.copy_total_bytes;
+        const int64_t now_us = clock_.steady_us();
+        if (now_us - copy_rate_us_ >= 1'000'000) {
+            if (copy_rate_us_ != 0 && capture.copied_bytes >= copy_rate_bytes_)
+                copy_rate_ = (capture.copied_bytes - copy_rate_bytes_) * 1'000'000 /
+                             static_cast<uint64_t>(now_us - copy_rate_us_);
+            copy_rate_us_ = now_us;
+            copy_rate_bytes_ = capture.copied_bytes;
+        }
+        status.copy_rate_bytes_per_s = copy_rate_;
+        status.last = capture.last;
+        status.last_time = capture.last_time;
+        status.received = capture.released;
+        status.stored = capture.stored;
+        for (size_t i = 0; i < session_->config().disk_bytes.size(); ++i) {
+            AgentDisk disk;
+            disk.index = static_cast<DiskIndex>(i);
+            disk.size_bytes = session_->config().disk_bytes[i];
+            disk.path = desired.mode == CaptureMode::kInPath && i < desired.disks.size()
+                            ? desired.disks[i].path
+                            : (i < machine_.disks.size() ? machine_.disks[i].path : "");
+            status.disks.push_back(disk);
+        }
+    }
+    if (desired.mode == CaptureMode::kInPath && tap_) status.nbd_socket = tap_->socket_path();
+    if (machine_known_) status.machine_description = encode_machine(machine_);
+    status.bookmarks = bookmarks_done_;
+    status.resync_done_id = resync_done_id_;
+    status.tap_restarts = tap_restarts_;
+    std::lock_guard lock(mutex_);
+    status_ = std::move(status);
+}
+
+}  // namespace farshore

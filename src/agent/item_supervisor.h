@@ -1,0 +1,117 @@
+// Keeps one protected machine captured and its log flowing: makes the capture files, keeps the tap
+// alive, attaches it to a running QEMU, watches it, carries out what the vault wants, and sends.
+//
+// What may block (starting the tap, talking to QEMU) runs on a thread of its own; the sender lives on
+// the agent's home executor. desire() and status() may be called from any thread. Killing the agent at
+// any point leaves tap, log and mirror as they are; the next supervisor adopts them.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/capture_source.h"
+#include "base/seams.h"
+#include "capture/capture_session.h"
+#include "compute/machine_description.h"
+#include "compute/mirror_control.h"
+#include "compute/nbd_server.h"
+#include "compute/qmp_client.h"
+#include "meta/agent_documents.h"
+#include "os/real.h"
+#include "replicate/log_sender.h"
+
+namespace farshore {
+
+struct SupervisorOptions {
+    std::string directory;         // of the agent
+    std::string shared_directory;  // on a tmpfs
+    std::string appliance;         // host:port
+    uint64_t ring_bytes = 256ull << 20;
+    uint64_t spill_bytes = 4ull << 30;
+    int64_t tick_us = 100'000;
+    int64_t hung_tap_us = 500'000;
+};
+
+class ItemSupervisor {
+  public:
+    // Everything is borrowed and outlives it. `home` is where the sender lives.
+    ItemSupervisor(const SupervisorOptions& options, DesiredItem desired, PartyId instance,
+                   ThreadExecutor& home, Dialer& dialer, FileSystem& files, Clock& clock);
+    ~ItemSupervisor();
+
+    void desire(DesiredItem desired);
+    AgentItemStatus status() const;
+    // Everything of it was torn down, as desired.
+    bool removed() const { return removed_; }
+
+  private:
+    void tick();
+    Status work(const DesiredItem& desired);
+    Status prepare_in_path(const DesiredItem& desired);
+    Status prepare_mirror(const DesiredItem& desired);
+    Status recall_machine(const MachineDescription& now);
+    Status open_session(TapMode mode, const std::vector<uint64_t>& disk_bytes);
+    Status ensure_tap(const DesiredItem& desired);
+    Status ensure_mirror();
+    Status tear_down(const DesiredItem& desired);
+    void apply_settings(const DesiredItem& desired);
+    void serve_requests(const DesiredItem& desired);
+    void watch_log();
+    void publish(const DesiredItem& desired, const Status& worked);
+    Status save(const DesiredItem& desired);
+
+    std::string item_directory() const;
+    std::string tap_directory() const;
+    CaptureConfig capture_config(TapMode mode, std::vector<uint64_t> disk_bytes) const;
+
+    const SupervisorOptions options_;
+    const ItemId item_;
+    const PartyId instance_;
+    ThreadExecutor& home_;
+    Dialer& dialer_;
+    FileSystem& files_;
+    Clock& clock_;
+
+    mutable std::mutex mutex_;  // desired_, status_
+    DesiredItem desired_;
+    AgentItemStatus status_;
+    std::atomic<bool> removed_{false};
+    std::atomic<bool> stopping_{false};
+
+    // On the worker's thread.
+    std::unique_ptr<CaptureSession> session_;
+    std::optional<NbdServer> tap_;
+    std::unique_ptr<QmpClient> qmp_;
+    std::unique_ptr<MirrorControl> mirror_;
+    MachineDescription machine_;
+    bool machine_known_ = false;
+    std::vector<MirrorDisk> mirror_disks_;
+    uint32_t tap_restarts_ = 0;
+    bool saved_ = false;
+    std::string saved_document_;
+    struct Bookmark {
+        std::string request_id;
+        size_t ticket = 0;
+    };
+    std::vector<Bookmark> bookmarks_;
+    std::vector<BookmarkDone> bookmarks_done_;
+    std::string resync_done_id_;
+    uint64_t copy_rate_ = 0;
+    uint64_t copy_rate_bytes_ = 0;
+    int64_t copy_rate_us_ = 0;
+
+    // On home.
+    std::unique_ptr<CaptureSource> source_;
+    std::unique_ptr<LogSender> sender_;
+    std::atomic<bool> wake_posted_{false};
+
+    // Last, so that their threads end before what they use does.
+    std::unique_ptr<ThreadExecutor> watcher_;
+    std::unique_ptr<ThreadExecutor> worker_;
+};
+
+}  // namespace farshore

@@ -1,0 +1,46 @@
+// The replication appliance: listens for agents, keeps what they send in its spool, and stores it.
+//
+// start() returns when it listens; everything else happens on its own threads. Store and link are
+// borrowed and outlive it; their calls come from several threads.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "os/tls_connection.h"
+#include "replicate/process_server.h"
+
+namespace farshore {
+
+struct ApplianceOptions {
+    std::string name;
+    std::string directory;  // its own; made when missing
+    std::string listen = "127.0.0.1:9443";
+    uint64_t spool_bytes = kSpoolBytes;
+    uint64_t window_bytes = kWindowBytes;
+    uint64_t build_queue_bytes = kBuildQueueBytes;
+};
+
+class Appliance {
+  public:
+    // kDuplicateIdentity when one runs on that directory.
+    static Result<std::unique_ptr<Appliance>> start(const ApplianceOptions& options,
+                                                    std::shared_ptr<TlsContext> tls,
+                                                    ObjectStore& store, VaultLink& vault);
+    ~Appliance();
+
+    // host:port with the real port.
+    const std::string& address() const;
+    std::vector<IntakeStatus> status() const;
+    // Forgets what it holds of an item that is no longer protected.
+    void remove(const ItemId& item);
+
+  private:
+    struct Impl;
+    explicit Appliance(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace farshore
