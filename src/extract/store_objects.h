@@ -1,0 +1,174 @@
+// The objects of a store, decoded as docs/format/ says. Internal to src/extract. Values; any thread.
+#pragma once
+
+#include <compare>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/seams.h"
+#include "base/secret.h"
+#include "base/types.h"
+#include "codec/compress.h"
+#include "codec/envelope.h"
+
+namespace farshore::extraction {
+
+inline constexpr uint64_t kChunk = 65536;
+inline constexpr uint64_t kShard = 1ull << 30;
+
+// Kinds of records, docs/format/record.md.
+enum : uint8_t {
+    kWriteRecord = 1,
+    kZeroRecord = 2,
+    kDiscardRecord = 3,
+    kPointRecord = 6,
+    kGapRecord = 7,
+    kResyncedRecord = 8,
+    kGeometryRecord = 9,
+};
+
+// The objects of a store that is a directory.
+class StoreDirectory {
+  public:
+    StoreDirectory(FileSystem& files, std::string root) : files_(files), root_(std::move(root)) {}
+    Result<Bytes> read(const std::string& name) const;
+    // Exactly these bytes; kTruncated when the object ends before.
+    Result<Bytes> read_range(const std::string& name, uint64_t from, uint64_t length) const;
+    // What is below "items/…/": names of files, or of directories with '/'. None when it is missing.
+    Result<std::vector<std::string>> list(const std::string& directory) const;
+
+  private:
+    FileSystem& files_;
+    const std::string root_;
+};
+
+// Fails unless the directory is a store of a format that is known.
+Status check_store(const StoreDirectory& store);
+
+struct ItemDescription {
+    ItemId item;
+    std::string name;
+    std::string key_id;
+    Bytes wrapped_key;
+    std::vector<std::pair<DiskIndex, uint64_t>> disks;  // and their sizes
+};
+Result<ItemDescription> decode_item(ByteView object, const ItemId& item);
+
+// A log segment (kind 1) or a base object (kind 2).
+struct Ref {
+    uint8_t kind = 1;
+    uint64_t number = 0;
+    uint64_t epoch = 0;
+    friend auto operator<=>(const Ref&, const Ref&) = default;
+};
+std::string segment_name(const ItemId& item, const Ref& ref);
+// Of a file in log/ or base/; false when it is none.
+bool parse_segment_name(std::string_view file, uint8_t kind, Ref& ref);
+
+struct Entry {
+    uint8_t kind = 0, flags = 0;
+    DiskIndex disk = 0;
+    uint64_t sequence = 0;
+    int64_t time_us = 0;
+    uint64_t offset = 0;
+    uint32_t length = 0;
+    uint32_t position = 0;
+    std::string label;
+};
+
+struct Segment {
+    std::string name;
+    Ref ref;
+    ItemId item;
+    uint64_t first = 0, last = 0;
+    int64_t first_time_us = 0, last_time_us = 0;
+    Digest previous{}, digest{};
+    uint64_t payload_bytes = 0, object_bytes = 0;
+    std::vector<Entry> entries;
+    struct Chunk {
+        Compression codec;
+        uint32_t packed_bytes;
+        uint64_t at;  // in the object
+    };
+    std::vector<Chunk> chunks;
+    Secret data_key;
+};
+// Header and index of a segment; `front` holds at least those.
+Result<Segment> decode_segment(ByteView front, const std::string& name, const ItemId& item,
+                               const Secret& item_key);
+// How many bytes decode_segment() needs, from the first 320.
+Result<uint64_t> segment_front_bytes(ByteView header);
+Result<std::vector<Entry>> decode_index(ByteView plain, uint32_t records, size_t chunks,
+                                        Segment& segment);
+Result<Segment> open_segment(const StoreDirectory& store, const ItemId& item, const Ref& ref,
+                             const Secret& item_key);
+
+// The payload of one segment, read front to back or anyhow; keeps the last chunk.
+class PayloadReader {
+  public:
+    PayloadReader(const StoreDirectory& store, const Segment& segment)
+        : store_(store), segment_(segment) {}
+    // Calls `sink` with the bytes of [position, position + length) in pieces, in order.
+    Status read(uint64_t position, uint64_t length,
+                const std::function<Status(ByteView piece)>& sink);
+
+  private:
+    Status load(size_t chunk);
+    const StoreDirectory& store_;
+    const Segment& segment_;
+    size_t loaded_ = SIZE_MAX;
+    Bytes plain_;
+};
+
+struct Gap {
+    uint64_t last_good = 0, gap = 0, resynced = 0;
+    bool covers(uint64_t s) const { return s > last_good && (resynced == 0 || s < resynced); }
+};
+struct Point {
+    uint64_t sequence = 0;
+    int64_t time_us = 0;
+    std::string label;
+};
+struct ManifestName {
+    std::string file;
+    uint64_t sequence = 0, vault = 0, number = 0;
+};
+bool parse_manifest_name(std::string_view file, ManifestName& name);
+
+struct ManifestContent {
+    ManifestName name;
+    uint64_t sequence = 0;
+    int64_t time_us = 0;
+    uint64_t segment = 0, segment_epoch = 0;
+    Digest segment_digest{};
+    uint64_t floor = 0, floor_segment = 0;
+    int64_t floor_time_us = 0;
+    std::vector<std::pair<DiskIndex, uint64_t>> disks;
+    struct ShardName {
+        DiskIndex disk;
+        uint32_t shard;
+        uint64_t vault, number;
+    };
+    std::vector<ShardName> shards;
+    std::vector<Point> points;
+    std::vector<Gap> gaps;
+};
+Result<ManifestContent> decode_manifest_content(ByteView body);
+Result<ManifestContent> open_manifest(const StoreDirectory& store, const ItemId& item,
+                                      const ManifestName& name, const Secret& item_key);
+
+struct MapEntry {
+    uint64_t offset;  // on the disk
+    uint64_t length;
+    Ref object;
+    uint64_t position;
+};
+Result<std::vector<MapEntry>> decode_shard_content(ByteView body, DiskIndex disk, uint32_t shard);
+Result<std::vector<MapEntry>> open_shard(const StoreDirectory& store, const ItemId& item,
+                                         const ManifestContent::ShardName& shard,
+                                         const Secret& item_key);
+
+}  // namespace farshore::extraction
