@@ -162,7 +162,6 @@ class SourceGuest:
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.qmp_path = self.directory / "qmp.sock"
-        self.control_path = self.directory / "qmp2.sock"
         self.disks = [self.directory / "root.img", self.directory / "db.img"]
         for disk in self.disks:
             if not disk.exists():
@@ -183,7 +182,6 @@ class SourceGuest:
             "-chardev", f"socket,id=serial0,path={self.directory}/serial.sock,server=on,wait=off",
             "-serial", "chardev:serial0",
             "-qmp", f"unix:{self.qmp_path},server=on,wait=off",
-            "-qmp", f"unix:{self.control_path},server=on,wait=off",
         ]
         for index, disk in enumerate(self.disks):
             name = disk.stem

@@ -1,0 +1,629 @@
+#!/usr/bin/env python3
+"""The demo: a running Debian machine with a database is protected, its site is lost, and it comes
+back from the replica with every transaction; then once more as it was 20 seconds earlier.
+
+What it proves it counts: the guest reports each transaction on its serial line after the commit, the
+recovered database is compared with what had been reported. `./run demo --help` lists the options.
+"""
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "guest")]
+
+import build_image  # noqa: E402
+import guest as guests  # noqa: E402
+from farshore import Farshore, FarshoreError  # noqa: E402
+
+NAME = "harbour"
+EARLIER_S = 20
+NICE_STATES = {"enabling": "setting up", "initial-replication": "first copy"}
+
+
+class Stage:
+    """What a person sees: a step with its time, and one line that is written over while it runs."""
+
+    def __init__(self):
+        self.started = time.monotonic()
+        self.tty = sys.stdout.isatty()
+        self._drawn = 0
+        self._last_plain = 0.0
+
+    def _clock(self):
+        seconds = int(time.monotonic() - self.started)
+        return f"{seconds // 60}:{seconds % 60:02d}"
+
+    def clear(self):
+        if self._drawn:
+            sys.stdout.write("\r" + " " * self._drawn + "\r")
+            self._drawn = 0
+
+    def step(self, text):
+        self.clear()
+        bold, normal = ("\033[1m", "\033[0m") if self.tty else ("", "")
+        print(f"[{self._clock():>5}] {bold}{text}{normal}", flush=True)
+
+    def detail(self, text):
+        self.clear()
+        print(f"        {text}", flush=True)
+
+    def live(self, text, every_s=5.0):
+        """On a terminal in place; elsewhere a line now and then."""
+        if self.tty:
+            line = f"        {text}"[:shutil.get_terminal_size().columns - 1]
+            sys.stdout.write("\r" + line + " " * max(0, self._drawn - len(line)))
+            sys.stdout.flush()
+            self._drawn = len(line)
+        elif time.monotonic() - self._last_plain >= every_s:
+            self._last_plain = time.monotonic()
+            self.detail(text)
+
+
+def percentile(values, percent):
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def bytes_text(count):
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return ""
+
+
+def rfc3339(ms):
+    moment = datetime.datetime.fromtimestamp(ms / 1000, datetime.timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{int(ms) % 1000:03d}Z"
+
+
+def ms_of(text):
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000
+
+
+def in_document(document, word):
+    """The first value in a JSON document whose key contains `word`."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            if word in key and not isinstance(value, (dict, list)):
+                return value
+        document = list(document.values())
+    if isinstance(document, list):
+        for part in document:
+            found = in_document(part, word)
+            if found is not None:
+                return found
+    return None
+
+
+class RecoveredMachine:
+    """A machine that farshore started: found by its run directory. Its serial line is read from the
+    log (all of it, from the start) and written through the socket."""
+
+    def __init__(self, data, known):
+        self._data = pathlib.Path(data)
+        self._known = known
+        self.directory = None
+        self.lines = []
+        self.first_read_ms = None
+        self._socket = None
+        self._stop = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    @staticmethod
+    def run_directories(data):
+        return {p.parent for p in pathlib.Path(data).rglob("serial.log")}
+
+    def _find(self):
+        for directory in self.run_directories(self._data):
+            log = directory / "serial.log"
+            if directory not in self._known or log.stat().st_mtime > self._born:
+                return directory
+        return None
+
+    def _follow(self):
+        self._born = time.time()
+        rest = b""
+        log = None
+        while not self._stop:
+            if log is None:
+                try:
+                    self.directory = self._find()
+                    if self.directory is not None:
+                        log = open(self.directory / "serial.log", "rb")
+                except OSError:
+                    pass
+            data = log.read() if log is not None else b""
+            if not data:
+                time.sleep(0.02)
+                continue
+            now_ms = time.time_ns() // 1_000_000
+            *whole, rest = (rest + data).split(b"\n")
+            with self._changed:
+                self.lines += [(now_ms, raw.decode("utf-8", "replace").strip("\r\0 ")) for raw in whole]
+                self._changed.notify_all()
+        if log is not None:
+            log.close()
+
+    def send(self, text):
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._socket.connect(str(self.directory / "serial.sock"))
+            threading.Thread(target=self._drain, daemon=True).start()
+        self._socket.sendall(text.encode() + b"\n")
+
+    def _drain(self):
+        """The socket says what the log says; unread, it would stop the guest's line."""
+        try:
+            while self._socket.recv(65536):
+                pass
+        except OSError:
+            pass
+
+    wait_for = None  # set below: the same waiting as on the source's line
+
+    def close(self):
+        self._stop = True
+        self._thread.join(5)
+        if self._socket is not None:
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            self._socket.close()
+
+
+def wait_for_line(machine, pattern, timeout_s, after=0):
+    machine.closed = False
+    return guests.SerialLine.wait_for(machine, pattern, timeout_s, after)
+
+
+RecoveredMachine.wait_for = wait_for_line
+
+
+class RpoSampler:
+    """Asks for the item about twice a second and keeps the RPO of the moments in which it is protected."""
+
+    def __init__(self, farshore):
+        self._farshore = farshore
+        self.samples_ms = []
+        self.item = {}
+
+    def sample(self):
+        try:
+            self.item = self._farshore.call("item", NAME, timeout_s=20)
+        except (FarshoreError, subprocess.TimeoutExpired):
+            return self.item
+        if self.item.get("state") == "protected" and "rpo_s" in self.item:
+            self.samples_ms.append(self.item["rpo_s"] * 1000)
+        return self.item
+
+
+class Demo:
+    def __init__(self, options):
+        self.options = options
+        self.stage = Stage()
+        self.result = {}
+        self.work = None
+        self.source = None
+        self.farshore = None
+        self.guest_facts = {}
+        self.checks = []   # (ok, text)
+
+    def check(self, ok, text):
+        self.checks.append((bool(ok), text))
+        mark = "ok  " if ok else "BAD "
+        self.stage.detail(f"{mark}{text}")
+
+    # --- the site, protected -----------------------------------------------------------------
+
+    def start_source(self):
+        image = build_image.ensure()
+        self.guest_facts = json.loads((image / "guest.json").read_text())
+        accelerator = self.options.accelerator or guests.pick_accelerator(image, image.parent)
+        self.result["accelerator"] = accelerator
+        words = "KVM" if accelerator == "kvm" else "emulation (TCG): KVM does not run a Debian kernel here"
+        self.stage.step(f"Starting the machine '{NAME}' under QEMU, by {words}")
+        self.source = guests.SourceGuest(image, self.work / "source", accelerator)
+        self.source.start()
+        ready_ms = self.source.wait_ready(300)
+        self.stage.detail(f"Debian is up after {ready_ms / 1000:.1f} s; two disks, PostgreSQL on the second")
+        self.source.start_load(self.options.rate)
+        self.source.serial.wait_for_transactions(20, 60)
+        self.stage.detail("the database commits numbered transactions and reports each on the serial line")
+        return accelerator
+
+    def start_farshore(self, accelerator):
+        self.farshore = Farshore(self.options.binary, self.work / "recovery-site", self.work / "logs",
+                                 {"FARSHORE_ACCEL": accelerator})
+        if self.options.split:
+            self.stage.step("Starting vault, appliance and agent, each by itself")
+            self.farshore.start_split(self.work / "source-site")
+        else:
+            self.stage.step("Starting Farshore: agent, appliance and vault in one process")
+            self.farshore.start_up()
+
+    def protect(self):
+        self.stage.step(f"farshore protect {NAME} --qmp … (the machine keeps running)")
+        before = self.source.serial.reported()
+        started = time.monotonic()
+        self.farshore.call("protect", NAME, "--qmp", self.source.qmp_path,
+                           "--point-interval", self.options.point_interval)
+        sampler = RpoSampler(self.farshore)
+
+        def show():
+            item = sampler.item
+            total = item.get("copy_total_bytes") or 0
+            state = NICE_STATES.get(item.get("state"), item.get("state", "…"))
+            share = f", {100 * item.get('copied_bytes', 0) / total:.0f} %" if total else ""
+            eta = f", about {item['eta_s']} s left" if item.get("eta_s") is not None else ""
+            self.stage.live(f"{state}{share}{eta}; transaction {self.source.serial.reported()}")
+
+        self.farshore.wait_for("the machine is protected",
+                               lambda: sampler.sample().get("state") == "protected", 300, 0.4, show)
+        seconds = time.monotonic() - started
+        self.result["protect_s"] = round(seconds, 1)
+        self.stage.detail(f"protected after {seconds:.1f} s; {self.source.serial.reported() - before} "
+                          "transactions were committed meanwhile")
+        sampler.samples_ms.clear()
+        return sampler
+
+    def run_load(self, sampler):
+        self.stage.step(f"The database works for {self.options.seconds} s under protection")
+        end = time.monotonic() + self.options.seconds
+        while time.monotonic() < end:
+            item = sampler.sample()
+            if self.source.process.poll() is not None:
+                raise RuntimeError("the source machine ended by itself")
+            rpo = f"{item['rpo_s']:.2f} s" if "rpo_s" in item else "unknown"
+            self.stage.live(f"RPO {rpo}   transaction {self.source.serial.reported()}   "
+                            f"lag {bytes_text(item.get('lag_bytes', 0))}   {item.get('state')}")
+            time.sleep(0.4)
+        self.stage.clear()
+        if not sampler.samples_ms:
+            raise RuntimeError("no RPO could be measured: the machine was not protected any more")
+        self.result["rpo_ms_p50"] = round(percentile(sampler.samples_ms, 50))
+        self.result["rpo_ms_p99"] = round(percentile(sampler.samples_ms, 99))
+        self.result["rpo_samples"] = len(sampler.samples_ms)
+        item = sampler.item
+        self.result["bytes_written"] = item.get("written_bytes")
+        self.result["bytes_stored"] = item.get("stored_bytes")
+        points = self.farshore.call("points", NAME)
+        self.result["points"] = len(points.get("points", []))
+        window = points.get("window") or {}
+        if "newest" in window:
+            self.result["sequences"] = window["newest"]["sequence"] - window["oldest"]["sequence"] + 1
+        self.stage.detail(f"RPO p50 {self.result['rpo_ms_p50']} ms, p99 {self.result['rpo_ms_p99']} ms "
+                          f"in {len(sampler.samples_ms)} samples; {self.result['points']} points listed, "
+                          f"any of {self.result.get('sequences', 0)} moments can be recovered")
+
+    # --- the disaster ------------------------------------------------------------------------
+
+    def lose_site(self):
+        self.stage.step("The site is lost: SIGKILL to QEMU, tap, agent and appliance, in the middle of the load")
+        killed_ms = self.source.kill()
+        taps = self.farshore.kill_descendants("nbdkit")
+        self.farshore.kill_servers()
+        self.farshore.kill_descendants()
+        for part in ("agent", "appliance"):
+            shutil.rmtree(self.farshore.data / part, ignore_errors=True)
+        shutil.rmtree(self.work / "source-site", ignore_errors=True)
+        # Kept for the one question that the source's own disks must answer: what had been committed.
+        for disk in self.source.disks:
+            disk.unlink()
+        committed = self.source.serial.reported()
+        self.result["committed"] = committed
+        self.stage.detail(f"gone: the machine and its disks, {len(taps)} tap process, the spool, the agent's "
+                          f"memory. Reported as committed: {committed} transactions")
+        return killed_ms
+
+    def commit_clock(self):
+        """What to add to the guest's clock for the host's: the smallest delay that any line had."""
+        return min(arrival - guest_ms for _, guest_ms, arrival in self.source.serial.transactions)
+
+    def expected_at(self, at_ms):
+        """(least, most) transactions that the machine's disks held at that moment of the host: those
+        reported by then, and those whose commit was over by then and the one that was in its commit."""
+        offset_ms = self.commit_clock()
+        committed = max((n for n, guest_ms, _ in self.source.serial.transactions
+                         if guest_ms + offset_ms <= at_ms), default=0)
+        return self.source.serial.reported(at_ms), committed + 1
+
+    # --- recovery ----------------------------------------------------------------------------
+
+    def recover(self, *verb):
+        """Runs a failover verb; returns (machine, job, ms to first read, ms to login)."""
+        machine = RecoveredMachine(self.farshore.data,
+                                   RecoveredMachine.run_directories(self.farshore.data))
+        ordered_ms = time.time_ns() / 1e6
+        job = self.farshore.call("failover", *verb, "--no-wait")
+        first_read = FirstRead(machine, ordered_ms)
+
+        def over():
+            found = self.farshore.call("job", job["id"])
+            self.stage.live(found.get("message") or found["state"])
+            return found if found["state"] not in ("queued", "running") else None
+
+        job = self.farshore.wait_for("the failover job ends", over, 300, 0.1)
+        if job["state"] != "succeeded":
+            raise RuntimeError(f"the failover job {job['state']}: {json.dumps(job.get('error'))}")
+        job_ms = time.time_ns() / 1e6 - ordered_ms
+        login_ms, _ = machine.wait_for(r"^READY ", 300)
+        measured = first_read.finish()
+        told = in_document(job.get("result"), "first_read_ms")
+        return machine, job, round(told if told is not None else measured or job_ms), \
+            round(login_ms - ordered_ms)
+
+    def point_of(self, job, verb):
+        found = self.farshore.call("item", NAME, timeout_s=30) and \
+            self.farshore.call("failovers", NAME)["failovers"]
+        for failover in found:
+            if failover.get("job") == job["id"] or failover["kind"] == verb:
+                return failover["point"]
+        raise RuntimeError("the failover is not listed")
+
+    def verify_machine(self, machine, least, most, moment):
+        report = guests.verify(machine)
+        wrong = guests.integrity_errors(report, self.guest_facts)
+        recovered = report.get("max", 0)
+        self.check(not wrong, "file systems and database are sound: journal replay, pg_amcheck, page "
+                              "checksums, sums of all accounts, both disks of one moment"
+                   if not wrong else "; ".join(wrong))
+        self.check(least <= recovered <= most,
+                   f"{recovered} transactions; {moment}: {least} had been reported"
+                   + (f", up to {most} can have been committed" if not least <= recovered <= most else ""))
+        return recovered, not wrong
+
+    def offline_check(self, point):
+        """Copies both disks of the point out and has e2fsck look at them."""
+        copies = []
+        for disk in range(2):
+            socket_path = self.work / f"export{disk}.sock"
+            process = subprocess.Popen(
+                [str(self.farshore.binary), "export", NAME, "--point", str(point["sequence"]),
+                 "--disk", str(disk), "--socket", str(socket_path), "--data",
+                 str(self.farshore.data), "--json"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=self.farshore.environment)
+            try:
+                process.stdout.readline()
+                target = self.work / f"point-{disk}.img"
+                size = int(subprocess.run(["nbdinfo", "--size", f"nbd+unix:///?socket={socket_path}"],
+                                          capture_output=True, text=True, check=True).stdout)
+                with open(target, "wb") as file:
+                    file.truncate(size)
+                subprocess.run(["nbdcopy", f"nbd+unix:///?socket={socket_path}", str(target)],
+                               check=True, capture_output=True)
+                copies.append(target)
+            finally:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(15)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                process.stdout.close()
+        wrong = guests.check_file_systems(copies, self.work,
+                                          [self.guest_facts["root_offset_bytes"], 0])
+        self.check(not wrong, "e2fsck finds nothing on the point's disks, read out over NBD"
+                   if not wrong else f"e2fsck: {'; '.join(wrong)}")
+        for copy in copies:
+            copy.unlink()
+        return not wrong
+
+    def fail_over(self, killed_ms):
+        self.stage.step("At the recovery site: the vault starts; farshore failover start --point latest")
+        self.farshore.start_vault()
+        machine, job, first_read_ms, login_ms = self.recover("start", NAME, "--point", "latest")
+        self.result["rto_first_read_ms"] = first_read_ms
+        self.result["rto_login_ms"] = login_ms
+        point = self.point_of(job, "failover")
+        point_ms = ms_of(point["time"])
+        behind_ms = killed_ms - point_ms
+        self.result["behind_ms"] = round(behind_ms)
+        self.stage.detail(f"first read after {first_read_ms} ms, login after {login_ms / 1000:.1f} s; the point "
+                          f"is {behind_ms / 1000:.2f} s older than the disaster")
+        least, most = self.expected_at(point_ms)
+        recovered, sound = self.verify_machine(machine, least, most, "at the point's moment")
+        committed = self.result["committed"]
+        self.check(recovered <= committed + 1, "nothing is there that was not committed")
+        self.result["recovered"] = recovered
+        self.result["lost"] = max(0, committed - recovered)
+        machine.close()
+        sound = self.offline_check(point) and sound
+        return point_ms, sound
+
+    def earlier(self, point_ms):
+        earlier_ms = int(point_ms) - EARLIER_S * 1000
+        self.stage.step(f"Once more as it was {EARLIER_S} s earlier: {rfc3339(earlier_ms)}")
+        try:
+            verb = "test"
+            machine, job, _, login_ms = self.recover("test", NAME, "--point", rfc3339(earlier_ms))
+        except FarshoreError as error:
+            if error.code != "wrong-state":
+                raise
+            self.stage.detail(f"a test failover is refused in this state; its point is changed instead ({error})")
+            verb = "failover"
+            machine, job, _, login_ms = self.recover("change-point", NAME, "--point", rfc3339(earlier_ms))
+        point = self.point_of(job, verb)
+        self.stage.detail(f"sequence {point['sequence']}, login after {login_ms / 1000:.1f} s")
+        least, most = self.expected_at(earlier_ms)
+        recovered, sound = self.verify_machine(machine, least, most, f"{EARLIER_S} s earlier")
+        self.result["earlier_recovered"] = recovered
+        self.result["earlier_reported"] = least
+        machine.close()
+        return sound
+
+    def run(self):
+        self.work = pathlib.Path(self.options.work or tempfile.mkdtemp(prefix="farshore-demo-"))
+        self.work.mkdir(parents=True, exist_ok=True)
+        begun = time.monotonic()
+        try:
+            accelerator = self.start_source()
+            self.start_farshore(accelerator)
+            sampler = self.protect()
+            self.run_load(sampler)
+            killed_ms = self.lose_site()
+            point_ms, sound = self.fail_over(killed_ms)
+            sound = self.earlier(point_ms) and sound
+            self.result["integrity"] = "ok" if sound else "damaged"
+            self.result["ok"] = all(ok for ok, _ in self.checks)
+            self.result["seconds"] = round(time.monotonic() - begun)
+        finally:
+            self.stage.clear()
+            self.clean_up()
+        return self.result
+
+    def clean_up(self):
+        if self.source is not None and self.source.process is not None \
+                and self.source.process.poll() is None:
+            self.source.kill()
+        if self.farshore is not None:
+            self.farshore.end()
+        failed = not self.result.get("ok")
+        if not self.options.keep and not (failed and self.options.keep_failed):
+            shutil.rmtree(self.work, ignore_errors=True)
+        else:
+            self.stage.detail(f"kept: {self.work}")
+
+    def summary(self):
+        r = self.result
+        lost = r["lost"]
+        ratio = r["bytes_written"] / r["bytes_stored"] if r.get("bytes_stored") else 0
+        rows = [
+            ("Recovery point", f"RPO {r['rpo_ms_p50']} ms typical, {r['rpo_ms_p99']} ms at worst (p99)"),
+            ("Recovery time", f"first read after {r['rto_first_read_ms']} ms, login after "
+                              f"{r['rto_login_ms'] / 1000:.1f} s ({r['accelerator'].upper()})"),
+            ("Transactions", f"{r['committed']} committed, {r['recovered']} recovered, "
+                             + (f"{lost} lost: the last {r['behind_ms'] / 1000:.2f} s" if lost else "none lost")),
+            (f"{EARLIER_S} s earlier", f"{r['earlier_recovered']} transactions, {r['earlier_reported']} reported by then"),
+            ("Integrity", r["integrity"]),
+            ("Written, stored", f"{bytes_text(r['bytes_written'] or 0)} written by the machine, "
+                                f"{bytes_text(r['bytes_stored'] or 0)} in the store"
+                                + (f" ({ratio:.1f} : 1)" if ratio else "")),
+            ("Took", f"{r['seconds']} s"),
+        ]
+        width = max(len(text) for _, text in rows) + 22
+        print("\n" + "─" * width)
+        print(f"  The site was lost and '{NAME}' is back." if r["ok"] else "  Something is wrong:")
+        for ok, text in self.checks:
+            if not ok:
+                print(f"    BAD {text}")
+        print()
+        for name, text in rows:
+            print(f"  {name:<17} {text}")
+        print("─" * width, flush=True)
+
+
+class FirstRead:
+    """When a recovered machine first read a disk, asked of QEMU itself. None where QMP is taken."""
+
+    def __init__(self, machine, ordered_ms):
+        self._machine = machine
+        self._ordered_ms = ordered_ms
+        self._result = None
+        self._stop = False
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def finish(self):
+        self._stop = True
+        self._thread.join(3)
+        return self._result
+
+    def _watch(self):
+        while not self._stop and self._result is None:
+            if self._machine.directory is None:
+                time.sleep(0.01)
+                continue
+            try:
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as qmp:
+                    qmp.settimeout(1)
+                    qmp.connect(str(self._machine.directory / "qmp.sock"))
+                    stream = qmp.makefile("rw", encoding="utf-8")
+                    stream.readline()
+                    self._ask(stream, "qmp_capabilities")
+                    while not self._stop:
+                        stats = self._ask(stream, "query-blockstats")
+                        if any(s["stats"]["rd_operations"] for s in stats):
+                            self._result = time.time_ns() / 1e6 - self._ordered_ms
+                            return
+                        time.sleep(0.02)
+            except (OSError, ValueError, KeyError):
+                time.sleep(0.05)
+
+    @staticmethod
+    def _ask(stream, command):
+        stream.write(json.dumps({"execute": command}) + "\n")
+        stream.flush()
+        while True:
+            line = stream.readline()
+            if not line:
+                raise OSError("QMP closed")
+            answer = json.loads(line)
+            if "return" in answer:
+                return answer["return"]
+            if "error" in answer:
+                raise OSError(answer["error"])
+
+
+def parse(arguments=None):
+    parser = argparse.ArgumentParser(prog="./run demo", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="write the figures there")
+    parser.add_argument("--split", action="store_true",
+                        help="vault, appliance and agent as three processes")
+    parser.add_argument("--seconds", type=int, default=40, help="of load under protection (40)")
+    parser.add_argument("--rate", type=int, default=40, help="transactions a second, at most (40)")
+    parser.add_argument("--point-interval", type=int, default=5,
+                        help="seconds between crash-consistent points (5)")
+    parser.add_argument("--accelerator", choices=["kvm", "tcg"], help="do not try, use this one")
+    parser.add_argument("--work", help="working directory (a temporary one)")
+    parser.add_argument("--keep", action="store_true", help="keep the working directory")
+    parser.add_argument("--keep-failed", action="store_true", help="keep it when something is wrong")
+    parser.add_argument("--binary", type=pathlib.Path,
+                        default=HERE.parents[1] / "build/release/bin/farshore")
+    options = parser.parse_args(arguments)
+    if options.seconds <= EARLIER_S:
+        parser.error(f"--seconds must be over {EARLIER_S}")
+    if not options.binary.exists():
+        parser.error(f"there is no {options.binary}: ./run build makes it")
+    options.binary = options.binary.resolve()
+    return options
+
+
+def main():
+    if os.geteuid() != 0:
+        raise SystemExit("demo: needs root, to build the guest")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    options = parse()
+    demo = Demo(options)
+    try:
+        demo.run()
+    except (RuntimeError, guests.GuestError, FarshoreError) as error:
+        print(f"\ndemo: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    demo.summary()
+    if options.json:
+        options.json.write_text(json.dumps(demo.result, indent=2) + "\n")
+    sys.exit(0 if demo.result["ok"] else 1)
+
+
+if __name__ == "__main__":
+    main()
