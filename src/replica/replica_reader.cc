@@ -203,9 +203,15 @@ Status Reader::open_from(const std::vector<Listed>& manifests, Sequence wanted) 
     }
     // Without a manifest the log is read from its start; where that has been folded, the damaged
     // manifest is what is wrong.
+    if (have_floor_ && floor_.floor.v > 0)
+        return fail(damage ? *damage
+                           : Error(Code::kCorrupt, "the manifest at the window's floor is missing",
+                                   "restore it from a copy of the store"));
     if (damage) {
         FS_ASSIGN(const auto log, list_log(store_, item_, SegmentNumber{0}));
-        if (log.empty()) return fail(*damage);
+        FS_ASSIGN(const auto behind, list_all(store_, log_prefix(item_),
+                                              after_segment(item_, {log.size()})));
+        if (log.empty() || !behind.empty()) return fail(*damage);
     }
     return open_behind(Manifest{}, wanted);
 }

@@ -1,0 +1,186 @@
+// The replica of one item in the vault: keeps the log, gives out points, writes checkpoints, and lets
+// go of what left the window (docs/design/replica.md).
+//
+// One per item and vault process; owned by the vault. Borrows store, ledger, clock, random and fence.
+// Any thread may call. Two locks, held across store and ledger calls: one for what appends to the log
+// (acquire_log, register_segment, mark_idle), one for upkeep (checkpoint, run_retention). Everything
+// else only reads the ledger. No threads of its own.
+//
+// After an error or a crash anywhere, opening again on the same store and ledger goes on; every call
+// may be repeated.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/seams.h"
+#include "base/secret.h"
+#include "replica/ledger.h"
+#include "replica/log_walk.h"
+#include "replica/manifest.h"
+#include "replica/registration.h"
+#include "replica/vault_fence.h"
+#include "store/object_store.h"
+
+namespace farshore {
+
+struct ItemReplicaOptions {
+    // Checked before a registration is acknowledged and before anything is removed. Null: this is
+    // the only vault (tests).
+    const VaultFence* fence = nullptr;
+    // A checkpoint is due after so many records or segments.
+    uint64_t checkpoint_entries = 200'000;
+    uint64_t checkpoint_segments = 256;
+    // Manifests in force beside the floor's; between them readers open segments one by one.
+    size_t max_manifests = 48;
+    ParallelFor parallel;  // opens segments side by side; null: one after the other
+};
+
+struct RetentionPolicy {
+    int64_t window_us = 24ll * 3600 * 1'000'000;
+    // The floor moves only when it moves by so much: each move writes a manifest.
+    int64_t min_advance_us = 0;
+    // How long an object stays after nothing refers to it.
+    int64_t grace_us = 600ll * 1'000'000;
+    // Objects of which less than this is still needed are rewritten: their live payload goes into
+    // base objects. 0: never.
+    uint32_t rewrite_below_percent = 50;
+    // At most this much payload is held in memory and rewritten in one run.
+    uint64_t rewrite_bytes = 128u << 20;
+    // Objects this small are put together when there are many.
+    uint64_t small_object_bytes = 1u << 20;
+    size_t small_objects = 16;
+};
+
+struct RetentionReport {
+    bool floor_moved = false;
+    Sequence floor;
+    uint64_t rewritten_objects = 0;
+    uint64_t rewritten_bytes = 0;
+    uint64_t found_dead = 0;
+    uint64_t removed = 0;
+    uint64_t removed_bytes = 0;
+    uint64_t waiting = 0;  // dead, in their grace or kept by a lease
+};
+
+struct ReplicaStatus {
+    Epoch epoch;  // of the log lease
+    std::string appliance;
+    SegmentNumber segments;  // the newest one's number
+    Sequence stored;
+    TimePoint stored_time;
+    TimePoint current_until;  // the source had written nothing else up to then (>= stored_time)
+    // The oldest and newest sequence that is a point; nothing while there is none.
+    std::optional<Sequence> oldest, newest;
+    TimePoint oldest_time, newest_time;
+    bool gap_open = false;
+    uint64_t written_bytes = 0;  // ever, by the guest
+    uint64_t stored_bytes = 0;   // in the object store now
+    std::vector<DiskSize> disks;
+};
+
+struct OfferedRange {
+    Sequence first, last;  // both are points
+    TimePoint first_time, last_time;
+};
+struct PointList {
+    std::vector<PointRow> points;      // POINT records that are valid points
+    std::vector<OfferedRange> ranges;  // every sequence in them is a point
+};
+
+// What a person may name a point by.
+struct PointSpec {
+    enum class Kind : uint8_t { kLatest, kLatestProcessed, kSequence, kTime, kLabel };
+    Kind kind = Kind::kLatest;
+    Sequence sequence;
+    TimePoint time;
+    std::string label;
+    // "latest", "latest-processed", digits (a sequence), an RFC 3339 time, else a label;
+    // "label:..." is a label whatever follows.
+    static PointSpec parse(std::string_view text);
+};
+
+struct ResolvedPoint {
+    Sequence sequence;
+    TimePoint time;
+};
+
+class ItemReplica {
+  public:
+    // kWrongState when a rebuild of the ledger has not ended.
+    static Result<std::unique_ptr<ItemReplica>> open(ObjectStore& store, ReplicaLedger& ledger,
+                                                     Clock& clock, Random& random,
+                                                     const ItemId& item, const Secret& item_key,
+                                                     ItemReplicaOptions options = {});
+    // Fills an empty ledger (or empties it first) from the store alone: the newest manifests, then
+    // the log behind the floor. Leases, idle time and the appliance's name are not in the store. The
+    // vault claims its epoch first (fence), so that log leases of before are fenced.
+    static Status rebuild(ObjectStore& store, ReplicaLedger& ledger, const ItemId& item,
+                          const Secret& item_key, const ItemReplicaOptions& options = {});
+
+    // A log lease that fences all earlier ones.
+    Result<LogLease> acquire_log(const std::string& appliance);
+    // Makes a segment part of the log; ok again for one that is already. kFenced, kSequenceHole,
+    // kNotFound (no such object), kCorrupt, kTruncated, kWrongKey, kForeignStore,
+    // kInvalidArgument (the registration does not say what the object does).
+    Status register_segment(const SegmentRegistration& registration);
+    Status mark_idle(Epoch epoch, Sequence sequence, TimePoint time);
+
+    Result<ReplicaStatus> status();
+    Result<PointList> points(const PointQuery& query);
+    // kPointNotFound, kPointOutsideWindow (names the window), kPointInGap (names the neighbours).
+    Result<ResolvedPoint> resolve(const PointSpec& spec);
+
+    // Keeps `sequence` readable. kPointOutsideWindow, kPointInGap, kPointNotFound.
+    // kNeverExpires as `duration_us` INT64_MAX: a hold.
+    Result<LeaseRow> lease(Sequence sequence, const std::string& holder, int64_t duration_us);
+    Status renew(uint64_t lease, int64_t duration_us);
+    Status release(uint64_t lease);
+
+    // Writes a checkpoint of the newest segment when one is due; whether it did.
+    Result<bool> maybe_checkpoint();
+    // The same whenever there is anything behind the newest manifest.
+    Result<bool> checkpoint();
+    // Moves the floor, rewrites what is mostly dead, lists what is dead, removes what was listed
+    // long enough. kFenced: another vault owns the store; nothing was removed.
+    Result<RetentionReport> run_retention(const RetentionPolicy& policy);
+
+    const ItemId& item() const { return item_; }
+
+  private:
+    ItemReplica(ObjectStore& store, ReplicaLedger& ledger, Clock& clock, Random& random,
+                const ItemId& item, const Secret& key, ItemReplicaOptions options);
+
+    Epoch vault_epoch() const;
+    Status check_fence() const;
+    int64_t expiry(int64_t duration_us) const;
+    Status check_point(Sequence sequence, const LedgerState& state);
+    std::string window_text(const LedgerState& state, const std::vector<GapRow>& gaps);
+    Result<ResolvedPoint> resolve_time(TimePoint time, const LedgerState& state);
+    Result<TimePoint> time_of(Sequence sequence, const LedgerState& state);
+
+    Result<bool> write_checkpoint(uint64_t min_entries, uint64_t min_segments);
+    Result<std::optional<SegmentRow>> choose_floor(const RetentionPolicy& policy,
+                                                   const LedgerState& state);
+    Status move_floor(const RetentionPolicy& policy, RetentionReport& report);
+    Status sweep(const RetentionPolicy& policy, RetentionReport& report);
+
+    ObjectStore& store_;
+    ReplicaLedger& ledger_;
+    Clock& clock_;
+    Random& random_;
+    const ItemId item_;
+    const Secret key_;
+    const ItemReplicaOptions options_;
+    std::mutex log_mutex_;
+    std::mutex upkeep_mutex_;
+    // What the store really holds beyond the ledger's count, measured by the last sweep (objects of
+    // crashed attempts).
+    std::atomic<int64_t> stored_correction_bytes_{0};
+};
+
+}  // namespace farshore
