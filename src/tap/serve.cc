@@ -12,8 +12,13 @@
 #include <thread>
 
 #include "block/file_device.h"
+#include "block/nbd_device.h"
+#include "block/overlay_device.h"
+#include "block/replica_device.h"
 #include "os/fd.h"
 #include "os/real.h"
+#include "replica/replica_reader.h"
+#include "store/directory_store.h"
 
 namespace farshore {
 
@@ -21,6 +26,9 @@ struct Server::Impl {
     TapConfig config;
     PosixFileSystem file_system;
     RealClock clock;
+    RealRandom random;
+    std::unique_ptr<ObjectStore> store;
+    std::shared_ptr<ReplicaReader> reader;
     UniqueFd lock;  // one tap for a capture log
     CaptureFiles files;
     std::vector<std::unique_ptr<BlockDevice>> devices;  // given to the tap when there is one
@@ -37,6 +45,7 @@ struct Server::Impl {
     ~Impl();
     bool captures() const { return config.mode != ServeMode::kPlain; }
     Result<std::unique_ptr<BlockDevice>> open_device(const ServedDisk& disk);
+    Status open_replica();
     Status take_lock();
     void keep_house(const std::function<void()>& on_quit);
     void copy();
@@ -85,11 +94,40 @@ Result<std::unique_ptr<BlockDevice>> Server::Impl::open_device(const ServedDisk&
             FS_ASSIGN(device, open_file_device(disk.path, options));
             break;
         }
-        case BackingKind::kNbd:
-        case BackingKind::kReplica:
-            return fail(Code::kUnsupported, "this backing is not built in");
+        case BackingKind::kNbd: {
+            NbdDeviceOptions options;
+            options.uri = disk.uri;
+            options.expect_bytes = disk.size_bytes;
+            options.writable = config.mode != ServeMode::kMirror && !disk.read_only;
+            FS_ASSIGN(device, open_nbd_device(std::move(options)));
+            break;
+        }
+        case BackingKind::kReplica: {
+            FS_TRY(open_replica());
+            FS_ASSIGN(auto replica_disk, reader->disk(disk.replica_disk));
+            device = make_replica_device(std::move(replica_disk));
+            if (disk.size_bytes != 0 && device->size_bytes() != disk.size_bytes)
+                return fail(Code::kDiskChanged,
+                            fmt::format("the replica's disk has {} bytes, {} were expected",
+                                        device->size_bytes(), disk.size_bytes));
+            break;
+        }
+    }
+    if (!disk.overlay_path.empty()) {
+        FS_ASSIGN(device, open_overlay_files(std::move(device), disk.overlay_path, file_system));
     }
     return device;
+}
+
+Status Server::Impl::open_replica() {
+    if (reader) return {};
+    const ServedReplica& replica = *config.replica;
+    FS_ASSIGN(store, DirectoryStore::open(file_system, random, {replica.store_directory, false}));
+    ReplicaReaderOptions options;
+    options.cache_bytes = replica.cache_bytes;
+    FS_ASSIGN(reader, ReplicaReader::open(*store, replica.item, replica.item_key, replica.sequence,
+                                          std::move(options)));
+    return {};
 }
 
 bool Server::Impl::stopped() {
