@@ -1,0 +1,63 @@
+// The log of a program: one line an event, to standard error or a file, as text or JSON.
+//
+//     log::warn("tap", "disk {} answers slowly: {} ms", disk, ms);
+//
+// Any thread. Before set_up() lines of info and above go to standard error as text. Control
+// characters are escaped, so an event stays one line whatever a peer put into it. Secrets and
+// payload cannot be formatted. A line that cannot be written is lost: the log never stops the work.
+#pragma once
+
+#include <fmt/core.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace farshore::log {
+
+enum class Level : uint8_t { kDebug, kInfo, kWarn, kError, kOff };
+
+struct Options {
+    Level level = Level::kInfo;
+    bool json = false;  // {"time":…,"level":…,"component":…,"message":…}
+    std::string file;   // empty: standard error
+    uint64_t max_file_bytes = 64u << 20;  // then FILE.1 and so on
+    unsigned max_files = 5;
+};
+
+// Replaces what was set up before.
+Status set_up(const Options& options);
+// Hands each line to `sink` instead, in tests. Empty: back to what was set up.
+void capture(std::function<void(Level, std::string_view line)> sink);
+
+// "debug", "info", "warn", "error", "off"; kInvalidArgument.
+Result<Level> level_from_name(std::string_view name);
+
+bool enabled(Level level);
+void write(Level level, std::string_view component, std::string_view message);
+
+template <typename... Args>
+void debug(std::string_view component, fmt::format_string<Args...> format, Args&&... args) {
+    if (enabled(Level::kDebug))
+        write(Level::kDebug, component, fmt::format(format, std::forward<Args>(args)...));
+}
+template <typename... Args>
+void info(std::string_view component, fmt::format_string<Args...> format, Args&&... args) {
+    if (enabled(Level::kInfo))
+        write(Level::kInfo, component, fmt::format(format, std::forward<Args>(args)...));
+}
+template <typename... Args>
+void warn(std::string_view component, fmt::format_string<Args...> format, Args&&... args) {
+    if (enabled(Level::kWarn))
+        write(Level::kWarn, component, fmt::format(format, std::forward<Args>(args)...));
+}
+template <typename... Args>
+void error(std::string_view component, fmt::format_string<Args...> format, Args&&... args) {
+    if (enabled(Level::kError))
+        write(Level::kError, component, fmt::format(format, std::forward<Args>(args)...));
+}
+
+}  // namespace farshore::log
