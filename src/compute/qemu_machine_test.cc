@@ -1,0 +1,241 @@
+#include "compute/qemu_machine.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "../../tests/e2e/bootsector/boot_sector.h"
+#include "compute/nbd_server.h"
+#include "compute/qmp_client.h"
+#include "compute/test_support.h"
+#include "os/real.h"
+
+namespace farshore {
+namespace {
+
+std::string hex_of(const std::string& text) { return to_hex(as_bytes(text)); }
+
+// A machine that boots the 512-byte guest of tests/e2e/bootsector from nbdkit.
+class QemuMachineTest : public testing::Test {
+  protected:
+    void make_disk(const std::string& name, const Bytes& boot, const std::string& sector_one) {
+        PosixFileSystem files;
+        auto file = files.open(directory_ / name, OpenMode::kCreate);
+        ASSERT_TRUE(file);
+        ASSERT_TRUE((*file)->truncate(2 << 20));
+        ASSERT_TRUE((*file)->write_at(0, boot));
+        ASSERT_TRUE((*file)->write_at(512, as_bytes(sector_one)));
+    }
+    void serve() {
+        auto server = NbdServer::start({.run_directory = directory_.path(),
+                                        .plugin = "file",
+                                        .parameters = {{"dir", directory_.path()}}});
+        ASSERT_TRUE(server) << server.error().to_string();
+        server_ = std::make_unique<NbdServer>(std::move(*server));
+    }
+    QemuOptions options_for(const std::vector<std::string>& disks) {
+        QemuOptions options;
+        options.run_directory = directory_.path();
+        std::vector<PlainDisk> plain;
+        for (const std::string& disk : disks) {
+            plain.push_back({"/source/" + disk, 2 << 20});
+            options.disks.push_back({server_->socket_path(), disk});
+        }
+        options.machine = describe_plain_machine("guest, with a comma", plain);
+        options.machine.memory_bytes = 64 << 20;
+        return options;
+    }
+    void TearDown() override {
+        EXPECT_TRUE(QemuMachine::clean_up(directory_.path()));
+        EXPECT_TRUE(NbdServer::clean_up(directory_.path()));
+    }
+    std::string wait_serial(const std::string& wanted) {
+        std::string text;
+        wait_until(60'000, 10, [&] {
+            text = tail_of_file(directory_ / "serial.log", 65536);
+            return text.find(wanted) != std::string::npos;
+        });
+        return text;
+    }
+
+    TestDirectory directory_;
+    std::unique_ptr<NbdServer> server_;
+};
+
+TEST_F(QemuMachineTest, BootsReadsWritesAndIsAdopted) {
+    make_disk("a", boot_sector({.disks = 1, .sectors = {1}, .write_sector = 9}),
+              "sixteen bytes it");
+    serve();
+    auto machine = QemuMachine::start(options_for({"a"}));
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    const std::string said = wait_serial("DONE");
+    EXPECT_NE(said.find("FARSHORE-BOOT"), std::string::npos) << said;
+    EXPECT_NE(said.find(hex_of("sixteen bytes it")), std::string::npos) << said;
+    EXPECT_NE(said.find("WROTE"), std::string::npos) << said;
+    const auto activity = machine->activity();
+    ASSERT_TRUE(activity);
+    EXPECT_GT(activity->read_operations, 0u);
+    EXPECT_EQ(activity->write_operations, 1u);
+    EXPECT_EQ(QemuMachine::start(options_for({"a"})).error().code(), Code::kAlreadyExists);
+
+    // As after our own restart.
+    { const QemuMachine lost = std::move(*machine); }
+    auto again = QemuMachine::adopt(directory_.path());
+    ASSERT_TRUE(again) << again.error().to_string();
+    EXPECT_EQ(*again->state(), MachineState::kRunning);
+    ASSERT_TRUE(again->stop(0));
+    EXPECT_EQ(*again->state(), MachineState::kStopped);
+    EXPECT_EQ(QemuMachine::adopt(directory_.path()).error().code(), Code::kNotFound);
+
+    PosixFileSystem files;
+    const auto disk = read_whole_file(files, directory_ / "a");
+    ASSERT_TRUE(disk);
+    EXPECT_EQ((*disk)[9 * 512], 'W') << "what the guest wrote is not on its disk";
+    EXPECT_EQ((*disk)[10 * 512 - 1], 'W');
+    EXPECT_EQ((*disk)[10 * 512], 0);
+}
+
+// The guest finds each disk behind the controller that the source had.
+class EveryBus : public QemuMachineTest,
+                 public testing::WithParamInterface<std::pair<DiskBus, const char*>> {};
+
+TEST_P(EveryBus, BootsFromItAndSeesTheOtherDisk) {
+    make_disk("a", boot_sector({.disks = 2, .sectors = {1}}), "the first disk's");
+    make_disk("b", Bytes(512), "the second disks");
+    serve();
+    QemuOptions options = options_for({"b", "a"});  // the boot disk is the second one
+    options.machine.machine_type = GetParam().second;
+    options.machine.disks[1].boot_index = 0;
+    options.machine.disks[1].serial = "with, comma";
+    options.machine.nics[0].pci_address = "03.0";
+    for (MachineDisk& disk : options.machine.disks) disk.bus = GetParam().first;
+    auto machine = QemuMachine::start(options);
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    const std::string said = wait_serial("DONE");
+    EXPECT_NE(said.find("D80 L00000001 " + hex_of("the first disk's")), std::string::npos) << said;
+    EXPECT_NE(said.find("D81 L00000001 " + hex_of("the second disks")), std::string::npos) << said;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Buses, EveryBus,
+    testing::Values(std::pair{DiskBus::kVirtioBlk, "q35"}, std::pair{DiskBus::kVirtioBlk, "pc"},
+                    std::pair{DiskBus::kVirtioScsi, "q35"}, std::pair{DiskBus::kScsi, "pc"},
+                    std::pair{DiskBus::kIde, "q35"}, std::pair{DiskBus::kIde, "pc"},
+                    std::pair{DiskBus::kNvme, "q35"}));
+
+// What is captured from a started machine starts the same machine: the way through both at once.
+TEST_F(QemuMachineTest, DescriptionSurvivesStartAndCapture) {
+    for (const char* name : {"a", "b", "c", "d"}) make_disk(name, boot_sector(), "x");
+    serve();
+    QemuOptions options = options_for({"a", "b", "c", "d"});
+    options.machine.disks[0].pci_address = "09.0";
+    options.machine.disks[1].bus = DiskBus::kVirtioScsi;
+    options.machine.disks[1].serial = "two";
+    options.machine.disks[2].bus = DiskBus::kIde;
+    options.machine.disks[3].bus = DiskBus::kNvme;
+    options.machine.disks[3].serial = "four";
+    options.machine.nics[0].mac = "52:54:00:01:02:03";
+    options.machine.cpus = 3;
+    options.machine.rtc_offset_s = 7200;
+    options.machine.uuid = "6f1b6a6e-0000-4000-8000-000000000001";
+    auto machine = QemuMachine::start(options);
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    { const QemuMachine lost = std::move(*machine); }  // its monitor takes one client
+    auto qmp = QmpClient::connect(directory_ / "qmp.sock");
+    ASSERT_TRUE(qmp) << qmp.error().to_string();
+    const auto captured = capture_machine(**qmp, "m", RealClock().now());
+    ASSERT_TRUE(captured) << captured.error().to_string();
+    EXPECT_EQ(captured->cpus, 3u);
+    EXPECT_EQ(captured->memory_bytes, 64u << 20);
+    EXPECT_EQ(captured->rtc_offset_s, 7200);
+    EXPECT_EQ(captured->uuid, options.machine.uuid);
+    ASSERT_EQ(captured->nics.size(), 1u);
+    EXPECT_EQ(captured->nics[0].mac, "52:54:00:01:02:03");
+    ASSERT_EQ(captured->disks.size(), 4u) << encode_machine(*captured);
+    for (const MachineDisk& disk : options.machine.disks) {
+        const auto same = std::find_if(captured->disks.begin(), captured->disks.end(),
+                                       [&](const MachineDisk& d) { return d.bus == disk.bus; });
+        ASSERT_NE(same, captured->disks.end()) << disk_bus_name(disk.bus);
+        EXPECT_EQ(same->size_bytes, 2u << 20);
+        if (!disk.serial.empty()) {
+            EXPECT_EQ(same->serial, disk.serial);
+        }
+        if (!disk.pci_address.empty()) {
+            EXPECT_EQ(same->pci_address, disk.pci_address);
+        }
+    }
+}
+
+TEST_F(QemuMachineTest, SixtyFourDisksFitOnTheBus) {
+    make_disk("a", boot_sector({.disks = 1, .sectors = {1}}), "x");
+    for (int i = 1; i < 64; ++i) make_disk("disk" + std::to_string(i), Bytes(512), "x");
+    serve();
+    std::vector<std::string> names = {"a"};
+    for (int i = 1; i < 64; ++i) names.push_back("disk" + std::to_string(i));
+    auto machine = QemuMachine::start(options_for(names));
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    EXPECT_NE(wait_serial("DONE").find("DONE"), std::string::npos);
+}
+
+TEST_F(QemuMachineTest, DiskServerThatIsNotThereIsSaidInQemusWords) {
+    make_disk("a", boot_sector(), "x");
+    serve();
+    QemuOptions options = options_for({"a"});
+    options.disks[0].socket_path = directory_ / "nothing.sock";
+    const auto machine = QemuMachine::start(options);
+    ASSERT_FALSE(machine);
+    EXPECT_EQ(machine.error().code(), Code::kUnavailable);
+    EXPECT_NE(machine.error().what().find("nothing.sock"), std::string::npos)
+        << machine.error().what();
+    EXPECT_EQ(QemuMachine::adopt(directory_.path()).error().code(), Code::kNotFound);
+}
+
+TEST_F(QemuMachineTest, GuestGoesOnOverARestartedDiskServer) {
+    make_disk("a", boot_sector({.disks = 1, .sectors = {1}}), "sixteen bytes it");
+    serve();
+    auto machine = QemuMachine::start(options_for({"a"}));
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    wait_serial("DONE");
+    ASSERT_TRUE(server_->kill());
+    serve();
+    auto qmp = QmpClient::connect(directory_ / "qmp.sock", {.connect_timeout_ms = 100});
+    EXPECT_EQ(qmp.error().code(), Code::kUnavailable) << "the machine's handle holds the monitor";
+    { const QemuMachine lost = std::move(*machine); }
+    qmp = QmpClient::connect(directory_ / "qmp.sock");
+    ASSERT_TRUE(qmp) << qmp.error().to_string();
+    const auto said = (*qmp)->human(
+        "qemu-io -d /machine/peripheral/farshore-disk0/virtio-backend "
+        "\"read -P 0x73 512 1\"");
+    ASSERT_TRUE(said);
+    EXPECT_EQ(said->find("rror"), std::string::npos) << *said;
+}
+
+TEST(QemuArguments, NetworkOfATestIsRestricted) {
+    QemuOptions options;
+    options.machine = describe_plain_machine("m", {{"/a", 1 << 20}});
+    options.disks = {{"/s", "0"}};
+    options.run_directory = "/run/x";
+    const auto joined = [&] {
+        std::string all;
+        const auto arguments = qemu_arguments(options, {});
+        for (const std::string& argument : *arguments) all += argument + " ";
+        return all;
+    };
+    EXPECT_NE(joined().find("user,id=net0,restrict=on"), std::string::npos);
+    options.network = NetworkChoice::kUser;
+    EXPECT_EQ(joined().find("restrict=on"), std::string::npos);
+    options.network = NetworkChoice::kNone;
+    EXPECT_EQ(joined().find("netdev"), std::string::npos);
+    options.machine.machine_type = "pc-q35-99.9";
+    EXPECT_EQ((*qemu_arguments(options, {"q35", "pc", "pc-q35-7.2"}))[6], "q35");
+    options.machine.machine_type = "raspi3b";
+    EXPECT_EQ(qemu_arguments(options, {"q35", "pc"}).error().code(), Code::kUnsupported);
+    options.machine.architecture = "s390x";
+    EXPECT_EQ(qemu_arguments(options, {}).error().code(), Code::kUnsupported);
+    options.machine.architecture = "x86_64";
+    options.disks.clear();
+    EXPECT_EQ(qemu_arguments(options, {}).error().code(), Code::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace farshore
