@@ -9,11 +9,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <mutex>
 
 #include "codec/crc32c.h"
 #include "sim/disk.h"
 #include "sim/network.h"
+#include "sim/seeds.h"
 #include "sim/world.h"
 
 namespace farshore {
@@ -211,9 +212,10 @@ struct Outcome {
     std::string broken;  // empty: the promise held
     uint64_t hash = 0;
     uint64_t deaths = 0;
+    FaultSites faults{0};  // with their counts
 };
 
-Outcome scenario(uint64_t seed, Bug bug, FaultSiteTable* table = nullptr) {
+Outcome scenario(uint64_t seed, Bug bug) {
     SimWorld world(seed);
     SimNetwork network(world);
     SimHost& near = world.add_host("near");
@@ -279,24 +281,28 @@ Outcome scenario(uint64_t seed, Bug bug, FaultSiteTable* table = nullptr) {
     if (!outcome.broken.empty()) outcome.broken += world.report(60);
     outcome.hash = world.trace_hash();
     outcome.deaths = server.deaths();
-    if (table != nullptr) table->add(world.faults());
+    outcome.faults = world.faults();
     return outcome;
 }
 
-constexpr uint64_t kSeeds = 300;
+constexpr uint64_t kSeeds = 400;
 
 // Broken: the simulation reports losses that a correct system does not have.
 TEST(SimExample, ACorrectSystemKeepsItsPromiseUnderEverySeed) {
+    std::mutex mutex;
     FaultSiteTable table;
     uint64_t deaths = 0;
-    for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
-        const Outcome outcome = scenario(seed, Bug::kNone, &table);
-        ASSERT_EQ(outcome.broken, "") << "seed " << seed;
+    const SeedReport report = run_seeds("example", {.count = kSeeds}, [&](uint64_t seed) {
+        Outcome outcome = scenario(seed, Bug::kNone);
+        const std::lock_guard lock(mutex);
         deaths += outcome.deaths;
-    }
+        table.add(outcome.faults);
+        return outcome.broken;
+    });
+    EXPECT_TRUE(report.ok()) << report.text();
+    if (report.runs < kSeeds) return;  // one seed was asked for
     EXPECT_GT(deaths, kSeeds);
-    const auto never = table.never_fired();
-    EXPECT_TRUE(never.empty()) << table.to_text();
+    EXPECT_TRUE(table.never_fired().empty()) << table.to_text();
 }
 
 // Broken: a whole system run twice with one seed is not one run.
@@ -309,13 +315,11 @@ TEST(SimExample, ASeedRepeats) {
 TEST(SimExample, EveryPlantedBugIsFound) {
     for (const Bug bug : {Bug::kAckBeforeSync, Bug::kNoDirectorySync, Bug::kTrustsTornTail,
                           Bug::kRetriesFailedSync, Bug::kTrustsPageCache, Bug::kNoDuplicateCheck}) {
-        uint64_t seed = 1;
-        while (seed <= kSeeds && scenario(seed, bug).broken.empty()) ++seed;
-        EXPECT_LE(seed, kSeeds) << "bug " << static_cast<int>(bug) << " was not found";
+        const uint64_t seed =
+            first_failing_seed(1, kSeeds, [&](uint64_t s) { return scenario(s, bug).broken; });
+        EXPECT_NE(seed, 0u) << "bug " << static_cast<int>(bug) << " was not found";
         RecordProperty("bug_" + std::to_string(static_cast<int>(bug)) + "_found_at_seed",
                        std::to_string(seed));
-        std::printf("planted bug %d: found at seed %llu\n", static_cast<int>(bug),
-                    static_cast<unsigned long long>(seed));
     }
 }
 
