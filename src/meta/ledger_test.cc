@@ -151,8 +151,11 @@ std::string step(ReplicaLedger& ledger, uint64_t bits) {
         }
         default:
             if (below(20) != 0) return "";
-            if (auto begun = ledger.begin_rebuild(); !begun) return outcome(begun);
-            return outcome(ledger.finish_rebuild(state));
+            if (auto begun = ledger.begin_rebuild({state, {{{3}, PointKind::kCrash, {4}, "x"}},
+                                                   {{1, {2}, 5}}});
+                !begun)
+                return outcome(begun);
+            return below(2) ? outcome(ledger.finish_rebuild(state)) : "begun";
     }
 }
 

@@ -111,6 +111,20 @@ uint64_t next_tick(soci::session& sql, const std::string& item) {
     return tick;
 }
 
+void put_point(soci::session& sql, const std::string& item, const PointRow& point) {
+    execute(sql,
+            "INSERT OR REPLACE INTO ledger_points (item_id, sequence, kind, time_us, label) VALUES "
+            "(:i, :s, :k, :t, :l)",
+            item, point.sequence, point.kind, point.time, point.label);
+}
+
+void put_geometry(soci::session& sql, const std::string& item, const GeometryRow& geometry) {
+    execute(sql,
+            "INSERT OR REPLACE INTO ledger_geometry (item_id, disk, since, size_bytes) VALUES (:i, "
+            ":d, :s, :b)",
+            item, geometry.disk, geometry.since, geometry.size_bytes);
+}
+
 void raise_floor(soci::session& sql, const std::string& item, const ManifestCommit& commit) {
     const Sequence floor = *commit.floor;
     execute(sql,
@@ -169,22 +183,14 @@ Status SqliteLedger::commit_registration(const RegistrationCommit& commit) {
                 "written_bytes, entries) VALUES (:i, :n, :e, :o, :b, :h, :f, :l, :ft, :lt, :w, :c)",
                 item_, row.number, row.epoch, row.object_name, row.object_bytes, row.header_hash,
                 row.first, row.last, row.first_time, row.last_time, row.written_bytes, row.entries);
-        for (const PointRow& point : commit.points)
-            execute(sql,
-                    "INSERT OR REPLACE INTO ledger_points (item_id, sequence, kind, time_us, label) "
-                    "VALUES (:i, :s, :k, :t, :l)",
-                    item_, point.sequence, point.kind, point.time, point.label);
+        for (const PointRow& point : commit.points) put_point(sql, item_, point);
         for (const GapRow& gap : commit.gaps)
             execute(sql,
                     "INSERT OR REPLACE INTO ledger_gaps (item_id, last_good, gap, resynced, "
                     "last_good_time_us, resynced_time_us) VALUES (:i, :l, :g, :r, :lt, :rt)",
                     item_, gap.last_good, gap.gap, gap.resynced, gap.last_good_time,
                     gap.resynced_time);
-        for (const GeometryRow& geometry : commit.geometry)
-            execute(sql,
-                    "INSERT OR REPLACE INTO ledger_geometry (item_id, disk, since, size_bytes) "
-                    "VALUES (:i, :d, :s, :b)",
-                    item_, geometry.disk, geometry.since, geometry.size_bytes);
+        for (const GeometryRow& geometry : commit.geometry) put_geometry(sql, item_, geometry);
         execute(sql,
                 "UPDATE ledgers SET last_segment = :n, last_header = :h, last_segment_epoch = :e, "
                 "stored = :s, stored_time_us = :t, written_bytes = written_bytes + :w, "
@@ -468,15 +474,37 @@ Result<std::vector<LeaseRow>> SqliteLedger::list_leases() {
         });
 }
 
-Status SqliteLedger::begin_rebuild() {
+namespace {
+
+void write_state(soci::session& sql, const std::string& item, const LedgerState& state,
+                 bool rebuilding) {
+    execute(sql,
+            "UPDATE ledgers SET epoch = :e, appliance = :a, last_segment = :ls, last_header = :lh, "
+            "last_segment_epoch = :le, stored = :s, stored_time_us = :st, idle = :i, idle_time_us = "
+            ":it WHERE item_id = :item",
+            state.epoch, state.appliance, state.last_segment, state.last_header,
+            state.last_segment_epoch, state.stored, state.stored_time, state.idle, state.idle_time,
+            item);
+    execute(sql,
+            "UPDATE ledgers SET floor = :f, floor_segment = :fs, floor_time_us = :ft, generation = "
+            ":g, written_bytes = :w, stored_bytes = :b, rebuilding = :r WHERE item_id = :item",
+            state.floor, state.floor_segment, state.floor_time, state.generation,
+            state.written_bytes, state.stored_bytes, rebuilding, item);
+}
+
+}  // namespace
+
+Status SqliteLedger::begin_rebuild(const RebuildStart& start) {
     return in_transaction(database_, "beginning a rebuild", [&](soci::session& sql) -> Status {
         uint64_t tick = 0;  // stays: no lease id is ever used twice
         select<long long>(
             sql, "SELECT tick FROM ledgers WHERE item_id = :item",
             [&](long long value) { tick = from_column(value); }, item_);
         execute(sql, "DELETE FROM ledgers WHERE item_id = :i", item_);
-        execute(sql, "INSERT INTO ledgers (item_id, tick, rebuilding) VALUES (:i, :t, 1)", item_,
-                tick);
+        execute(sql, "INSERT INTO ledgers (item_id, tick) VALUES (:i, :t)", item_, tick);
+        write_state(sql, item_, start.state, true);
+        for (const PointRow& point : start.points) put_point(sql, item_, point);
+        for (const GeometryRow& geometry : start.geometry) put_geometry(sql, item_, geometry);
         return {};
     });
 }
@@ -484,19 +512,7 @@ Status SqliteLedger::begin_rebuild() {
 Status SqliteLedger::finish_rebuild(const LedgerState& state) {
     return in_transaction(database_, "finishing a rebuild", [&](soci::session& sql) -> Status {
         ensure_row(sql, item_);
-        execute(sql,
-                "UPDATE ledgers SET epoch = :e, appliance = :a, last_segment = :ls, last_header = "
-                ":lh, last_segment_epoch = :le, stored = :s, stored_time_us = :st, idle = :i, "
-                "idle_time_us = :it WHERE item_id = :item",
-                state.epoch, state.appliance, state.last_segment, state.last_header,
-                state.last_segment_epoch, state.stored, state.stored_time, state.idle,
-                state.idle_time, item_);
-        execute(sql,
-                "UPDATE ledgers SET floor = :f, floor_segment = :fs, floor_time_us = :ft, "
-                "generation = :g, written_bytes = :w, stored_bytes = :b, rebuilding = 0 WHERE "
-                "item_id = :item",
-                state.floor, state.floor_segment, state.floor_time, state.generation,
-                state.written_bytes, state.stored_bytes, item_);
+        write_state(sql, item_, state, false);
         return {};
     });
 }

@@ -36,7 +36,7 @@ class SqliteLedger final : public ReplicaLedger {
     Result<std::vector<ManifestRow>> list_manifests() override;
     Result<std::vector<DeadRow>> list_dead(const std::string& after, size_t limit) override;
     Result<std::vector<LeaseRow>> list_leases() override;
-    Status begin_rebuild() override;
+    Status begin_rebuild(const RebuildStart& start) override;
     Status finish_rebuild(const LedgerState& state) override;
 
   private:

@@ -1,0 +1,321 @@
+#include <fmt/core.h>
+
+#include <CLI/CLI.hpp>
+#include <ostream>
+
+
+#include "base/version.h"
+#include "cli/client_verbs.h"
+#include "cli/environment.h"
+#include "cli/serve.h"
+#include "cli/server_location.h"
+
+
+namespace farshore {
+namespace {
+
+// All that the command line can set. CLI11 binds to it, so it outlives the parser.
+struct Arguments {
+    LocationOptions location;
+    bool json = false;
+    std::string name;
+    std::string point;
+    std::string kind;
+    std::string label;
+    std::string action;
+    bool force = false;
+    bool no_wait = false;
+    bool wait = false;
+    bool cancel = false;
+    uint64_t id = 0;
+    uint64_t timeout_s = 120;
+    ProtectArguments protect;
+    ExportArguments export_point;
+    ListArguments list;
+    std::string token_kind = "agent";
+    std::string token_name;
+    uint64_t token_valid_s = 3600;
+    UpOptions up;
+    VaultServeOptions vault;
+    ApplianceServeOptions appliance;
+    AgentServeOptions agent;
+};
+
+void add_common(CLI::App& app, Arguments& arguments) {
+    app.add_option("--server", arguments.location.server,
+                   "the vault, https://host:port (FARSHORE_SERVER)");
+    app.add_option("--data", arguments.location.data,
+                   "data directory of a server on this machine (FARSHORE_DATA)");
+    app.add_option("--ca", arguments.location.ca_file, "certificate of its authority (FARSHORE_CA)");
+    app.add_option("--token-file", arguments.location.token_file,
+                   "file with the access token (FARSHORE_TOKEN_FILE)");
+    app.add_flag("--json", arguments.json, "one JSON document on one line, for programs");
+}
+
+class Parser {
+  public:
+    Parser(CliEnvironment& environment)
+        : environment_(environment),
+          app_("Farshore: disaster recovery for machines. Protects them write by write, and starts "
+               "them elsewhere from any recovery point.",
+               "farshore") {}
+
+    int run(int argc, const char* const* argv) {
+        app_.set_version_flag("--version", std::string("farshore ") + kFarshoreVersion);
+        app_.require_subcommand(1);
+        app_.fallthrough(false);
+        add_items();
+        add_points();
+        add_recovery();
+        add_others();
+        add_servers();
+        app_.footer("Exit codes: 0 success, 64 usage, 66 not found, 69 unavailable, 74 input/output, "
+                    "75 try later, 77 not allowed; all in docs/operations/cli.md.");
+        try {
+            app_.parse(argc, argv);
+        } catch (const CLI::ParseError& error) {
+            const int code = app_.exit(error, *environment_.out, *environment_.err);
+            return code == 0 ? 0 : kExitUsage;
+        }
+        return action_ ? action_() : kExitUsage;
+    }
+
+  private:
+    using Verb = std::function<int(ClientVerbs&)>;
+
+    CLI::App* verb(CLI::App& parent, const std::string& name, const std::string& help, Verb run) {
+        CLI::App* app = parent.add_subcommand(name, help);
+        if (run) {
+            add_common(*app, arguments_);
+            app->callback([this, run] {
+                action_ = [this, run] {
+                    ClientVerbs verbs(environment_, arguments_.location, arguments_.json);
+                    return run(verbs);
+                };
+            });
+        }
+        return app;
+    }
+    CLI::App* named(CLI::App& parent, const std::string& name, const std::string& help, Verb run) {
+        CLI::App* app = verb(parent, name, help, std::move(run));
+        app->add_option("NAME", arguments_.name, "name or id of the item")->required();
+        return app;
+    }
+
+    void add_items() {
+        Arguments& a = arguments_;
+        verb(app_, "items", "All protected machines", [](ClientVerbs& v) { return v.items(); });
+        named(app_, "item", "One protected machine: state, health, RPO, lag, points",
+              [&a](ClientVerbs& v) { return v.item(a.name); });
+        CLI::App* protect =
+            verb(app_, "protect", "Protect a machine; prints the NBD socket of an in-path disk",
+                 [&a](ClientVerbs& v) {
+                     a.protect.name = a.name;
+                     return v.protect(a.protect);
+                 });
+        protect->add_option("NAME", a.name, "name for the item")->required();
+        CLI::Option* qmp = protect->add_option("--qmp", a.protect.qmp_socket,
+                                               "QMP socket of a running QEMU: nothing restarts");
+        protect
+            ->add_option("--disk", a.protect.disks,
+                         "file or block device to serve in the path; once for each disk")
+            ->excludes(qmp);
+        protect->add_option("--agent", a.protect.agent, "the agent that captures it");
+        protect->add_option("--point-interval", a.protect.crash_point_interval_s,
+                            "seconds between crash-consistent points (300)");
+        protect->add_option("--window", a.protect.window_s,
+                            "seconds for which points are kept (86400)");
+        protect->add_option("--throttle", a.protect.copy_throttle_bytes_per_s,
+                            "bytes a second for the first copy; 0: none");
+        protect->add_flag("--wait", a.protect.wait, "wait until it is protected");
+        protect->add_option("--capture-wait", a.protect.capture_wait_s,
+                            "seconds to wait for its agent")
+            ->capture_default_str()
+            ->check(CLI::Range(0, 60));
+        protect->parse_complete_callback([&a] {
+            if (a.protect.qmp_socket.empty() && a.protect.disks.empty())
+                throw CLI::RequiredError("--qmp or --disk");
+        });
+        CLI::App* unprotect =
+            named(app_, "unprotect", "End the protection and delete every recovery point",
+                  [&a](ClientVerbs& v) { return v.unprotect(a.name, a.force, !a.no_wait); });
+        unprotect->add_flag("--force", a.force, "do not wait for the agent");
+        unprotect->add_flag("--no-wait", a.no_wait, "do not wait for the job");
+        named(app_, "resynchronise", "Copy everything again",
+              [&a](ClientVerbs& v) { return v.resynchronise(a.name); });
+    }
+
+    void add_points() {
+        Arguments& a = arguments_;
+        CLI::App* points =
+            named(app_, "points", "Recovery points of an item", [&a](ClientVerbs& v) {
+                a.list.item = a.name;
+                return v.points(a.list, a.kind);
+            });
+        points->add_option("--limit", a.list.limit, "how many")->capture_default_str();
+        points->add_option("--kind", a.kind, "crash, application or bookmark");
+        CLI::App* point = named(app_, "point",
+                                "Make a recovery point with a label and wait until it is stored, or "
+                                "look one up",
+                                [&a](ClientVerbs& v) {
+                                    return a.label.empty() ? v.point(a.name, a.point)
+                                                           : v.bookmark(a.name, a.label, a.timeout_s);
+                                });
+        CLI::Option* bookmark = point->add_option("--bookmark", a.label, "the new point's label");
+        CLI::Option* which = point->add_option("--point", a.point, kPointHelp);
+        which->excludes(bookmark);
+        point->add_option("--timeout", a.timeout_s, "seconds to wait")->capture_default_str();
+        point->parse_complete_callback([&a] {
+            if (a.label.empty() && a.point.empty()) throw CLI::RequiredError("--bookmark or --point");
+        });
+        CLI::App* serve =
+            named(app_, "export", "Serve a disk at a point over NBD, read-only, until Ctrl-C",
+                  [&a](ClientVerbs& v) {
+                      a.export_point.name = a.name;
+                      return v.export_point(a.export_point);
+                  });
+        serve->add_option("--point", a.export_point.point, kPointHelp)->capture_default_str();
+        serve->add_option("--disk", a.export_point.disk, "index of the disk")->capture_default_str();
+        serve->add_option("--socket", a.export_point.socket, "unix socket to make")->required();
+    }
+
+    void add_recovery() {
+        Arguments& a = arguments_;
+        CLI::App* failover = app_.add_subcommand("failover", "Start a machine from a recovery point");
+        failover->require_subcommand(1);
+        struct Row {
+            const char* name;
+            const char* help;
+            bool point;
+        };
+        for (const Row& row :
+             {Row{"test", "Start it isolated from every network, beside the running one", true},
+              Row{"start", "Start it for real: the site is lost", true},
+              Row{"change-point", "Start it again from another point", true},
+              Row{"commit", "Keep the point for good", false},
+              Row{"cleanup", "End a test failover and forget what it wrote", false}}) {
+            CLI::App* action =
+                named(*failover, row.name, row.help, [&a, row](ClientVerbs& v) {
+                    return v.failover(row.name, a.name, a.point, !a.no_wait);
+                });
+            if (row.point) {
+                CLI::Option* point = action->add_option("--point", a.point, kPointHelp);
+                if (std::string_view(row.name) == "change-point") point->required();
+            }
+            action->add_flag("--no-wait", a.no_wait, "do not wait for the job");
+        }
+        named(*failover, "list", "Failovers of an item",
+              [&a](ClientVerbs& v) { return v.failovers(a.name); });
+    }
+
+    void add_others() {
+        Arguments& a = arguments_;
+        const auto add_list = [&](CLI::App* app) {
+            app->add_option("--item", a.list.item, "of one item only");
+            app->add_option("--limit", a.list.limit, "how many")->capture_default_str();
+        };
+        add_list(verb(app_, "jobs", "Long work: under way and done",
+                      [&a](ClientVerbs& v) { return v.jobs(a.list); }));
+        CLI::App* job = verb(app_, "job", "One job", [&a](ClientVerbs& v) {
+            return a.cancel ? v.cancel_job(a.id) : v.job(a.id, a.wait);
+        });
+        job->add_option("ID", a.id, "number of the job")->required();
+        CLI::Option* wait = job->add_flag("--wait", a.wait, "wait for its end");
+        job->add_flag("--cancel", a.cancel, "ask it to end")->excludes(wait);
+        add_list(verb(app_, "events", "What happened, newest first",
+                      [&a](ClientVerbs& v) { return v.events(a.list); }));
+        verb(app_, "agents", "Agents and appliances", [](ClientVerbs& v) { return v.agents(); });
+        verb(app_, "server", "What the server is", [](ClientVerbs& v) { return v.server(); });
+        CLI::App* token = app_.add_subcommand("token", "Enrolment tokens");
+        token->require_subcommand(1);
+        CLI::App* create = verb(*token, "create", "A one-time token that admits an agent or appliance",
+                                [&a](ClientVerbs& v) {
+                                    return v.create_token(a.token_kind, a.token_name, a.token_valid_s);
+                                });
+        create->add_option("--kind", a.token_kind, "agent or appliance")
+            ->capture_default_str()
+            ->check(CLI::IsMember({"agent", "appliance"}));
+        create->add_option("--name", a.token_name, "the only name that it admits");
+        create->add_option("--valid", a.token_valid_s, "seconds")->capture_default_str();
+    }
+
+    template <typename Options>
+    void serve(CLI::App* app, const Options& options, int (*program)(const Options&)) {
+        app->callback([this, &options, program] {
+            action_ = [&options, program] { return program(options); };
+        });
+    }
+
+    void add_up_options(CLI::App* app, UpOptions& options) {
+        app->add_option("--data", options.data, "data directory; made when missing")->required();
+        app->add_option("--listen", options.listen,
+                        std::string("address of the API (") + kDefaultListen + ")");
+        app->add_option("--store", options.store, "directory of the object store (DIR/store)");
+        app->add_option("--key", options.key_file, "key-encryption key file (DIR/vault/key)");
+        app->add_option("--server-name", options.names,
+                        "further DNS name or address for the certificate");
+        app->add_option("--log-level", options.log_level, "debug, info, warn or error");
+    }
+
+    void add_servers() {
+        Arguments& a = arguments_;
+        CLI::App* up = app_.add_subcommand(
+            "up", "Agent, appliance and vault in one process: all that one machine needs");
+        add_up_options(up, a.up);
+        up->add_option("--replication-listen", a.up.replication_listen,
+                       std::string("address for agents elsewhere (") + kDefaultReplicationListen + ")");
+        serve(up, a.up, run_up);
+
+        CLI::App* vault = app_.add_subcommand("vault", "The vault alone");
+        vault->require_subcommand(1);
+        CLI::App* vault_serve = vault->add_subcommand("serve", "Run it");
+        add_up_options(vault_serve, a.vault.common);
+        serve(vault_serve, a.vault, run_vault);
+
+        CLI::App* appliance = app_.add_subcommand("appliance", "The appliance alone");
+        appliance->require_subcommand(1);
+        CLI::App* appliance_serve = appliance->add_subcommand("serve", "Run it");
+        appliance_serve->add_option("--data", a.appliance.data, "data directory")->required();
+        appliance_serve->add_option("--vault", a.appliance.vault, "https://host:port")->required();
+        appliance_serve->add_option("--ca", a.appliance.ca_file, "certificate of its authority");
+        appliance_serve->add_option("--enrol-token-file", a.appliance.token_file,
+                                    "file with an enrolment token, for the first start");
+        appliance_serve->add_option("--name", a.appliance.name, "its name (the host's)");
+        appliance_serve->add_option("--store", a.appliance.store, "directory of the object store")
+            ->required();
+        appliance_serve->add_option("--replication-listen", a.appliance.replication_listen,
+                                    "address for agents");
+        appliance_serve->add_option("--log-level", a.appliance.log_level,
+                                    "debug, info, warn or error");
+        serve(appliance_serve, a.appliance, run_appliance);
+
+        CLI::App* agent = app_.add_subcommand("agent", "The agent alone");
+        agent->require_subcommand(1);
+        CLI::App* agent_serve = agent->add_subcommand("serve", "Run it");
+        agent_serve->add_option("--data", a.agent.data, "data directory")->required();
+        agent_serve->add_option("--appliance", a.agent.appliance, "host:port")->required();
+        agent_serve->add_option("--ca", a.agent.ca_file, "certificate of the vault's authority");
+        agent_serve->add_option("--enrol-token-file", a.agent.token_file,
+                                "file with an enrolment token, for the first start");
+        agent_serve->add_option("--name", a.agent.name, "its name (the host's)");
+        agent_serve->add_option("--log-level", a.agent.log_level, "debug, info, warn or error");
+        serve(agent_serve, a.agent, run_agent);
+    }
+
+    static constexpr const char* kPointHelp =
+        "latest, latest-processed, a sequence, an RFC 3339 time, or a label";
+
+    CliEnvironment& environment_;
+    Arguments arguments_;
+    CLI::App app_;
+    std::function<int()> action_;
+};
+
+}  // namespace
+
+int run_cli(CliEnvironment& environment, int argc, const char* const* argv) {
+    Parser parser(environment);
+    return parser.run(argc, argv);
+}
+
+}  // namespace farshore

@@ -1,0 +1,311 @@
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <map>
+#include <sstream>
+
+#include "cli/environment.h"
+#include "cli/format.h"
+#include "cli/server_location.h"
+
+namespace farshore {
+namespace {
+
+struct Exchange {
+    std::string request;  // "METHOD target body"
+    Result<std::string> answer;
+};
+
+// A server that was told what it will be asked and what it answers.
+class CannedTransport final : public ApiTransport {
+  public:
+    explicit CannedTransport(std::deque<Exchange>& script) : script_(script) {}
+    Result<std::string> call(const std::string& method, const std::string& target,
+                             const std::string& body, int) override {
+        const std::string request =
+            body.empty() ? method + " " + target : method + " " + target + " " + body;
+        if (script_.empty()) {
+            ADD_FAILURE() << "unexpected request: " << request;
+            return fail(Code::kInternal, "unexpected");
+        }
+        Exchange next = script_.front();
+        script_.pop_front();
+        EXPECT_EQ(request, next.request);
+        return next.answer;
+    }
+
+  private:
+    std::deque<Exchange>& script_;
+};
+
+struct Terminal {
+    std::deque<Exchange> script;
+    std::map<std::string, std::string> variables{{"FARSHORE_DATA", "/data"}};
+    std::map<std::string, std::string> files{
+        {"/data/server.json",
+         R"({"format":1,"address":"https://127.0.0.1:8443","ca":"pki/ca.crt","token_file":"t"})"}};
+    std::ostringstream out, err;
+    ServerLocation connected;
+    int pauses_until_interrupt = 1000;
+    bool terminal = false;
+
+    int run(std::vector<const char*> words) {
+        words.insert(words.begin(), "farshore");
+        out.str("");
+        err.str("");
+        CliEnvironment environment;
+        environment.out = &out;
+        environment.err = &err;
+        environment.err_is_terminal = terminal;
+        environment.columns = 80;
+        environment.working_directory = "/here";
+        environment.variable = [this](const std::string& name) { return variables[name]; };
+        environment.read_file = [this](const std::string& path) -> Result<std::string> {
+            if (!files.count(path)) return fail(Code::kNotFound, path);
+            return files[path];
+        };
+        environment.connect =
+            [this](const ServerLocation& location) -> Result<std::unique_ptr<ApiTransport>> {
+            connected = location;
+            return std::make_unique<CannedTransport>(script);
+        };
+        environment.pause = [this](int64_t) { return --pauses_until_interrupt < 0; };
+        const int code = run_cli(environment, static_cast<int>(words.size()), words.data());
+        EXPECT_TRUE(script.empty()) << "not asked: " << script.front().request;
+        return code;
+    }
+};
+
+constexpr const char* kItem =
+    R"({"id":"00000000000000000000000000000001","name":"web","state":"protected","health":"warning",)"
+    R"("mode":"mirror","agent":"host1","qmp_socket":"/run/web.qmp",)"
+    R"("disks":[{"index":0,"path":"/d/web.img","size_bytes":10737418240}],)"
+    R"("policy":{"crash_point_interval_s":300,"window_s":86400},"rpo_s":0.84,"rpo_worst_s":75.2,)"
+    R"("lag_bytes":1536,"lag_records":1234,)"
+    R"("oldest_point":{"sequence":10,"time":"2026-01-31T08:00:00.000000Z"},)"
+    R"("newest_point":{"sequence":1234567,"time":"2026-01-31T09:00:00.250000Z","kind":"bookmark","label":"before"},)"
+    R"("written_bytes":2048,"stored_bytes":1024,)"
+    R"("troubles":[{"severity":"warning","code":"rpo-high","cause":"the newest point is old","remedy":"look at the line"}]})";
+
+// Broken if people read other words than those shown here: the golden output of the verbs.
+TEST(Cli, ShowsItemsAsATable) {
+    Terminal t;
+    t.script = {{"GET /v1/items?limit=1000", std::string(R"({"items":[)") + kItem + "]}"}};
+    EXPECT_EQ(t.run({"items"}), 0);
+    EXPECT_EQ(t.out.str(),
+              "NAME  STATE      HEALTH     RPO       WORST      LAG   STORED  NEWEST POINT\n"
+              "web   protected  warning  0.8 s  1 min 15 s  1.5 KiB  1.0 KiB  "
+              "2026-01-31 09:00:00.250 UTC\n");
+}
+
+TEST(Cli, ShowsOneItem) {
+    Terminal t;
+    t.script = {{"GET /v1/items/web", std::string(kItem)}};
+    EXPECT_EQ(t.run({"item", "web"}), 0);
+    EXPECT_EQ(t.out.str(),
+              "Item          web  (00000000000000000000000000000001)\n"
+              "State         protected, warning\n"
+              "RPO           0.8 s now, 1 min 15 s worst in the last hour\n"
+              "Lag           1.5 KiB, 1 234 records\n"
+              "Oldest point  10  2026-01-31 08:00:00.000 UTC\n"
+              "Newest point  1 234 567  2026-01-31 09:00:00.250 UTC  bookmark  \"before\"\n"
+              "Written       2.0 KiB, stored 1.0 KiB\n"
+              "Captured      mirror by host1\n"
+              "QMP socket    /run/web.qmp\n"
+              "Disk 0        10 GiB  /d/web.img\n"
+              "Policy        points every 5 min 0 s, kept for 1 d 0 h\n"
+              "Warning       rpo-high: the newest point is old; look at the line\n");
+}
+
+// Broken if --json printed anything else than the server's document on one line.
+TEST(Cli, JsonIsTheDocument) {
+    Terminal t;
+    t.script = {{"GET /v1/items/web", std::string(R"({"name":"web","sequence":9223372036854775807})")}};
+    EXPECT_EQ(t.run({"item", "web", "--json"}), 0);
+    EXPECT_EQ(t.out.str(), "{\"name\":\"web\",\"sequence\":9223372036854775807}\n");
+    EXPECT_EQ(t.err.str(), "");
+}
+
+// Broken if a script could not tell failures apart: exit code and words of the server's error.
+TEST(Cli, ErrorsBecomeExitCodes) {
+    Terminal t;
+    for (auto [code, exit] : {std::pair{Code::kItemNotFound, 66}, {Code::kPointOutsideWindow, 66},
+                              {Code::kUnauthenticated, 77}, {Code::kWrongState, 75}}) {
+        t.script = {{"GET /v1/items/x", fail(code, "no\n'x'", "try y")}};
+        EXPECT_EQ(t.run({"item", "x"}), exit);
+        EXPECT_EQ(t.err.str(), "farshore: " + std::string(code_name(code)) + ": no\\x0a'x'; try y\n");
+        EXPECT_EQ(t.out.str(), "");
+    }
+    t.script = {{"GET /v1/items/x", fail(Code::kItemNotFound, "no 'x'")}};
+    EXPECT_EQ(t.run({"item", "x", "--json"}), 66);
+    EXPECT_EQ(t.err.str(), "{\"code\":\"item-not-found\",\"detail\":\"no 'x'\","
+                           "\"type\":\"urn:farshore:error:item-not-found\"}\n");
+}
+
+// Broken if mistyped commands did something, or ended with a code that means something else.
+TEST(Cli, UsageErrors) {
+    Terminal t;
+    for (auto words : std::vector<std::vector<const char*>>{{},
+                                                            {"itemz"},
+                                                            {"item"},
+                                                            {"protect", "x"},
+                                                            {"protect", "x", "--qmp", "a", "--disk", "b"},
+                                                            {"point", "x"},
+                                                            {"failover", "x"},
+                                                            {"failover", "change-point", "x"},
+                                                            {"export", "x"},
+                                                            {"job", "seven"}}) {
+        EXPECT_EQ(t.run(words), 64);
+        EXPECT_NE(t.err.str(), "");
+    }
+    EXPECT_EQ(t.run({"--help"}), 0);
+    EXPECT_EQ(t.run({"--version"}), 0);
+    EXPECT_EQ(t.out.str().substr(0, 9), "farshore ");
+}
+
+// Broken if a client asked the wrong server or sent the token of another one.
+TEST(Cli, FindsTheServer) {
+    Terminal t;
+    const std::string none = "{\"items\":[]}";
+    t.script = {{"GET /v1/items?limit=1000", none}};
+    EXPECT_EQ(t.run({"items"}), 0);
+    EXPECT_EQ(t.connected.url, "https://127.0.0.1:8443");
+    EXPECT_EQ(t.connected.ca_file, "/data/pki/ca.crt");
+    EXPECT_EQ(t.connected.token_file, "/data/t");
+    t.variables["FARSHORE_SERVER"] = "far:1";
+    t.variables["FARSHORE_CA"] = "/ca";
+    t.script = {{"GET /v1/items?limit=1000", none}};
+    EXPECT_EQ(t.run({"items", "--token-file", "/token"}), 0);
+    EXPECT_EQ(t.connected.url, "https://far:1");
+    EXPECT_EQ(t.connected.ca_file, "/ca");
+    EXPECT_EQ(t.connected.token_file, "/token");
+    t.variables.clear();
+    EXPECT_EQ(t.run({"items"}), 69);
+    EXPECT_NE(t.err.str().find("/var/lib/farshore/server.json"), std::string::npos);
+    EXPECT_EQ(t.run({"items", "--server", "http://far:1", "--token-file", "x"}), 64);
+    EXPECT_EQ(t.run({"items", "--server", "far:1"}), 77);
+    t.files["/here/d/server.json"] = "{\"format\":9,\"address\":\"x\"}";
+    EXPECT_EQ(t.run({"items", "--data", "d"}), 65);
+}
+
+// Broken if protect did not send absolute paths, or hid that nothing captures the machine.
+TEST(Cli, ProtectPrintsTheSocketOrTheTrouble) {
+    Terminal t;
+    const std::string request =
+        R"(POST /v1/items {"disks":["/here/a.img","/b.img"],"name":"web","wait_s":30})";
+    t.script = {{request,
+                 R"({"id":"1","name":"web","state":"initial-replication","nbd_socket":"/run/s"})"}};
+    EXPECT_EQ(t.run({"protect", "web", "--disk", "a.img", "--disk", "/b.img"}), 0);
+    EXPECT_EQ(t.out.str(), "'web' is initial-replication, id 1.\nNBD socket: /run/s\n");
+    t.script = {{request, R"({"id":"1","name":"web","state":"enabling"})"}};
+    EXPECT_EQ(t.run({"protect", "web", "--disk", "a.img", "--disk", "/b.img"}), 75);
+    EXPECT_NE(t.err.str().find("no agent captures 'web' yet"), std::string::npos);
+    t.script = {{request, R"({"id":"1","name":"web","state":"enabling","troubles":[)"
+                          R"({"severity":"critical","code":"forbidden","cause":"may not read a.img"}]})"}};
+    EXPECT_EQ(t.run({"protect", "web", "--disk", "a.img", "--disk", "/b.img"}), 77);
+    EXPECT_NE(t.err.str().find("may not read a.img"), std::string::npos);
+}
+
+// Broken if a bookmark were reported before it is stored.
+TEST(Cli, BookmarkWaitsUntilStored) {
+    Terminal t;
+    t.script = {
+        {R"(POST /v1/items/web/bookmarks {"label":"a b","wait_s":30})",
+         R"({"id":"b1","state":"requested","label":"a b"})"},
+        {"GET /v1/bookmarks/b1?wait_s=10", R"({"id":"b1","state":"made","sequence":7})"},
+        {"GET /v1/bookmarks/b1?wait_s=10",
+         R"({"id":"b1","state":"stored","sequence":7,"time":"2026-01-31T08:00:00Z","label":"a b"})"}};
+    EXPECT_EQ(t.run({"point", "web", "--bookmark", "a b"}), 0);
+    EXPECT_EQ(t.out.str(), "7  2026-01-31 08:00:00.000 UTC  \"a b\"\n");
+    t.script = {{R"(POST /v1/items/web/bookmarks {"label":"x","wait_s":20})",
+                 R"({"id":"b1","state":"requested","label":"x"})"}};
+    EXPECT_EQ(t.run({"point", "web", "--bookmark", "x", "--timeout", "20"}), 75);
+}
+
+// Broken if an export ended before Ctrl-C, was not renewed, or stayed after it.
+TEST(Cli, ExportLastsUntilInterrupted) {
+    Terminal t;
+    t.pauses_until_interrupt = 1;
+    const std::string document =
+        R"({"id":"e1","item":"web","disk":1,"socket":"/here/s","uri":"nbd+unix:///?socket=/here/s",)"
+        R"("point":{"sequence":5},"size_bytes":9})";
+    t.script = {{R"(POST /v1/items/web/exports {"disk":1,"point":"latest","socket":"/here/s"})", document},
+                {"GET /v1/exports/e1", document},
+                {"DELETE /v1/exports/e1", ""}};
+    EXPECT_EQ(t.run({"export", "web", "--disk", "1", "--socket", "s"}), 0);
+    EXPECT_EQ(t.out.str(), "Disk 1 of 'web' at 5\nnbd+unix:///?socket=/here/s\n");
+}
+
+// Broken if a failed job ended with success, or a vault that restarts ended the waiting.
+TEST(Cli, FailoverWaitsForItsJob) {
+    Terminal t;
+    t.script = {{R"(POST /v1/items/web/failovers {"action":"test","point":"before"})",
+                 R"({"id":4,"kind":"test-failover","state":"queued","progress":0})"},
+                {"GET /v1/jobs/4?wait_s=10", fail(Code::kConnectionLost, "gone")},
+                {"GET /v1/jobs/4?wait_s=10",
+                 R"({"id":4,"kind":"test-failover","item":"web","state":"succeeded","progress":1,)"
+                 R"("result":{"monitor":"/run/q"}})"}};
+    EXPECT_EQ(t.run({"failover", "test", "web", "--point", "before"}), 0);
+    EXPECT_EQ(t.out.str(),
+              "Job      4  test-failover\nItem     web\nState    succeeded\nmonitor  /run/q\n");
+    t.script = {{"GET /v1/jobs/4", R"({"id":4})"},
+                {"GET /v1/jobs/4?wait_s=10",
+                 R"({"id":4,"state":"failed","error":{"code":"guest-failed","detail":"no boot"}})"}};
+    EXPECT_EQ(t.run({"job", "4", "--wait"}), 70);
+    EXPECT_EQ(t.err.str(), "farshore: guest-failed: no boot\n");
+    t.pauses_until_interrupt = 0;
+    t.script = {{"GET /v1/jobs/4", R"({"id":4})"},
+                {"GET /v1/jobs/4?wait_s=10", R"({"id":4,"state":"running","progress":0.5})"}};
+    EXPECT_EQ(t.run({"job", "4", "--wait"}), 130);
+}
+
+TEST(Cli, ProgressOnATerminalIsCleared) {
+    Terminal t;
+    t.terminal = true;
+    t.script = {{"GET /v1/jobs/4", R"({"id":4})"},
+                {"GET /v1/jobs/4?wait_s=1",
+                 R"({"id":4,"state":"running","progress":0.5,"eta_s":80,"message":"copying"})"},
+                {"GET /v1/jobs/4?wait_s=1", R"({"id":4,"kind":"k","state":"succeeded"})"}};
+    EXPECT_EQ(t.run({"job", "4", "--wait"}), 0);
+    const std::string line = "[############------------]  50 %  1 min 20 s left  copying";
+    EXPECT_EQ(t.err.str(), "\r" + line + "\r" + std::string(line.size(), ' ') + "\r");
+}
+
+// Broken if lists were cut at a page, or a server that repeats itself were asked for ever.
+TEST(Cli, ListsFollowPages) {
+    Terminal t;
+    t.script = {{"GET /v1/events?item=a%20b&limit=3",
+                 R"({"events":[{"id":9},{"id":8}],"next":8})"},
+                {"GET /v1/events?item=a%20b&limit=1&before=8", R"({"events":[{"id":7}],"next":7})"}};
+    EXPECT_EQ(t.run({"events", "--item", "a b", "--limit", "3", "--json"}), 0);
+    EXPECT_EQ(t.out.str(), "{\"events\":[{\"id\":9},{\"id\":8},{\"id\":7}]}\n");
+}
+
+// Broken if a server could steer the terminal, or odd types ended the program.
+TEST(Cli, OddAnswersAreShownHarmlessly) {
+    Terminal t;
+    t.script = {{"GET /v1/items/web", R"({"name":"\u001b[2J","state":7,"disks":{},"rpo_s":"x",)"
+                                      R"("troubles":[3],"lag_bytes":-5})"}};
+    EXPECT_EQ(t.run({"item", "web"}), 0);
+    EXPECT_EQ(t.out.str().find('\x1b'), std::string::npos);
+    t.script = {{"GET /v1/items/web", "not json"}};
+    EXPECT_EQ(t.run({"item", "web"}), 65);
+}
+
+TEST(Format, Numbers) {
+    EXPECT_EQ(human_bytes(0), "0 B");
+    EXPECT_EQ(human_bytes(1023), "1023 B");
+    EXPECT_EQ(human_bytes(1024), "1.0 KiB");
+    EXPECT_EQ(human_bytes(10 * 1024 * 1024), "10 MiB");
+    EXPECT_EQ(human_bytes(UINT64_MAX), "16 EiB");
+    EXPECT_EQ(human_seconds(-1), "0 s");
+    EXPECT_EQ(human_seconds(9.94), "9.9 s");
+    EXPECT_EQ(human_seconds(59.6), "1 min 0 s");
+    EXPECT_EQ(human_seconds(7'500), "2 h 5 min");
+    EXPECT_EQ(human_count(1234567), "1 234 567");
+    EXPECT_EQ(progress_line(2, 0, "x", 200).substr(0, 26), "[########################]");
+    EXPECT_EQ(progress_line(0.5, 0, "äöü", 35), "[############------------]  50 %  ä");
+}
+
+}  // namespace
+}  // namespace farshore

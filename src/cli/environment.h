@@ -1,0 +1,50 @@
+// Everything that the command line takes from outside, so that tests can hand it over.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <iosfwd>
+#include <memory>
+#include <string>
+
+#include "base/error.h"
+
+namespace farshore {
+
+// One request to the API. `body` and the answer are JSON text (empty: none). An answer that is a
+// problem document comes back as that error. Calls block, up to `timeout_s` plus what a connection
+// takes.
+class ApiTransport {
+  public:
+    virtual ~ApiTransport() = default;
+    virtual Result<std::string> call(const std::string& method, const std::string& target,
+                                     const std::string& body, int timeout_s) = 0;
+};
+
+// Where the server is and how to prove who asks (cli/server_location.h).
+struct ServerLocation {
+    std::string url;  // https://host:port
+    std::string ca_file;
+    std::string token_file;
+};
+
+struct CliEnvironment {
+    std::ostream* out = nullptr;
+    std::ostream* err = nullptr;
+    bool out_is_terminal = false;
+    bool err_is_terminal = false;
+    size_t columns = 80;
+    std::string working_directory;
+    // The value of an environment variable, or empty.
+    std::function<std::string(const std::string&)> variable;
+    // A small file's text.
+    std::function<Result<std::string>(const std::string&)> read_file;
+    std::function<Result<std::unique_ptr<ApiTransport>>(const ServerLocation&)> connect;
+    // Waits; true when the user wants to stop (SIGINT, SIGTERM).
+    std::function<bool(int64_t milliseconds)> pause;
+};
+
+// Runs one command line (argv[0] is the program's name); returns the exit code (docs/operations/cli.md).
+int run_cli(CliEnvironment& environment, int argc, const char* const* argv);
+
+}  // namespace farshore

@@ -1,0 +1,54 @@
+// The server's verbs: programs that run until SIGTERM or SIGINT. Each returns the exit code.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace farshore {
+
+inline constexpr const char* kDefaultListen = "127.0.0.1:8443";
+inline constexpr const char* kDefaultReplicationListen = "127.0.0.1:9443";
+
+// Empty texts: the default that stands beside them in docs/operations/cli.md.
+struct UpOptions {
+    std::string data;                // made when missing
+    std::string listen;              // API
+    std::string replication_listen;  // records from agents elsewhere
+    std::string store;               // directory of the object store; DIR/store
+    std::string key_file;            // key-encryption key; DIR/vault/key
+    std::string log_level;           // debug, info, warn, error
+    std::vector<std::string> names;  // further DNS names and addresses for the certificate
+};
+
+struct VaultServeOptions {
+    UpOptions common;  // without replication_listen
+};
+
+struct ApplianceServeOptions {
+    std::string data;
+    std::string vault;               // https://host:port
+    std::string ca_file;             // of the vault's authority
+    std::string token_file;          // enrolment token, for the first start
+    std::string name;
+    std::string store;               // directory of the object store
+    std::string replication_listen;
+    std::string log_level;
+};
+
+struct AgentServeOptions {
+    std::string data;
+    std::string appliance;   // host:port
+    std::string ca_file;
+    std::string token_file;  // enrolment token, for the first start
+    std::string name;
+    std::string log_level;
+};
+
+// serve_up.cc, serve_vault.cc, serve_appliance.cc, serve_agent.cc
+int run_up(const UpOptions& options);
+int run_vault(const VaultServeOptions& options);
+int run_appliance(const ApplianceServeOptions& options);
+int run_agent(const AgentServeOptions& options);
+
+}  // namespace farshore

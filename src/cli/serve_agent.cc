@@ -1,0 +1,46 @@
+// farshore agent serve: the agent in a process of its own.
+#include <cstdio>
+
+#include "agent/agent.h"
+#include "base/error.h"
+#include "cli/serve.h"
+#include "cli/serve_common.h"
+#include "os/log.h"
+#include "os/process.h"
+#include "os/real.h"
+
+namespace farshore {
+namespace {
+
+Status serve(const AgentServeOptions& options) {
+    ShutdownSignals signals;
+    FS_TRY(set_up_log(options.log_level));
+    PosixFileSystem files;
+    FS_TRY(files.make_directories(options.data));
+    const std::string identity = options.data + "/identity";
+    FS_ASSIGN(std::string authority, remember_authority(files, options.data, options.ca_file));
+    FS_ASSIGN(bool enrolled, files.exists(identity + ".crt"));
+    if (!enrolled) {
+        FS_ASSIGN(std::string token, read_token(files, options.token_file));
+        FS_TRY(Agent::enrol(options.appliance, token, options.name, authority, files, identity));
+        log::info("agent", "enrolled at {}", options.appliance);
+    }
+    FS_ASSIGN(Credentials credentials, load_credentials(files, identity));
+    FS_ASSIGN(CertificateInfo info, inspect_certificate(credentials.certificate_pem));
+    FS_ASSIGN(auto tls, TlsContext::make(authority, credentials));
+    AgentOptions agent;
+    agent.name = info.common_name;
+    agent.directory = options.data;
+    agent.appliance = options.appliance;
+    FS_ASSIGN(auto running, Agent::start(agent, tls));
+    log::info("agent", "'{}' runs; its appliance is {}", agent.name, options.appliance);
+    const int signal = signals.wait();
+    log::info("agent", "signal {}: taps and mirrors stay, the agent ends", signal);
+    return {};
+}
+
+}  // namespace
+
+int run_agent(const AgentServeOptions& options) { return exit_code_of(serve(options)); }
+
+}  // namespace farshore

@@ -1,0 +1,47 @@
+#include "cli/serve_common.h"
+
+#include <cstdio>
+
+#include "os/log.h"
+#include "os/real.h"
+
+namespace farshore {
+
+Status set_up_log(const std::string& level) {
+    log::Options options;
+    if (!level.empty()) FS_ASSIGN(options.level, log::level_from_name(level));
+    return log::set_up(options);
+}
+
+Result<std::string> remember_authority(FileSystem& files, const std::string& data,
+                                       const std::string& ca_file) {
+    const std::string kept = data + "/authority.crt";
+    if (ca_file.empty()) {
+        auto known = read_whole_file(files, kept, 1u << 20);
+        if (!known)
+            return fail(Code::kInvalidArgument, "the vault's authority is not known here",
+                        "name its certificate with --ca at the first start");
+        return to_text(*known);
+    }
+    FS_ASSIGN(Bytes given, read_whole_file(files, ca_file, 1u << 20));
+    FS_TRY(write_file_durably(files, kept, given, FileAccess::kPublic));
+    return to_text(given);
+}
+
+Result<std::string> read_token(FileSystem& files, const std::string& token_file) {
+    if (token_file.empty())
+        return fail(Code::kInvalidArgument, "this one is not enrolled yet",
+                    "make a token with 'farshore token create' and name its file with --token-file");
+    FS_ASSIGN(Bytes raw, read_whole_file(files, token_file, 4096));
+    std::string token = to_text(raw);
+    while (!token.empty() && (token.back() == '\n' || token.back() == ' ')) token.pop_back();
+    return token;
+}
+
+int exit_code_of(const Status& status) {
+    if (status) return 0;
+    std::fprintf(stderr, "farshore: %s\n", status.error().to_string().c_str());
+    return code_exit_status(status.error().code());
+}
+
+}  // namespace farshore

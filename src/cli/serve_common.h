@@ -1,0 +1,22 @@
+// What the server's verbs share: log, authority and tokens from files, errors to exit codes.
+#pragma once
+
+#include <string>
+
+#include "base/error.h"
+#include "base/seams.h"
+
+namespace farshore {
+
+// `level` empty: info.
+Status set_up_log(const std::string& level);
+// The authority's certificate: from `ca_file` when given, and then kept in `data`/authority.crt; else
+// what was kept.
+Result<std::string> remember_authority(FileSystem& files, const std::string& data,
+                                       const std::string& ca_file);
+// One line; kInvalidArgument when no file was named.
+Result<std::string> read_token(FileSystem& files, const std::string& token_file);
+// Prints an error to standard error.
+int exit_code_of(const Status& status);
+
+}  // namespace farshore

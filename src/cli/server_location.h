@@ -1,0 +1,31 @@
+// Finding the server: --server, FARSHORE_SERVER, or the server.json that `up` and `vault serve` write
+// into their data directory (--data, FARSHORE_DATA, default /var/lib/farshore).
+#pragma once
+
+#include <string>
+
+#include "cli/environment.h"
+
+namespace farshore {
+
+inline constexpr const char* kDefaultDataDirectory = "/var/lib/farshore";
+inline constexpr const char* kServerFile = "server.json";
+inline constexpr size_t kMaxServerFileBytes = 64u << 10;
+
+// As given on the command line; empty: not given.
+struct LocationOptions {
+    std::string server;      // https://host:port or host:port
+    std::string data;
+    std::string ca_file;     // else FARSHORE_CA, else the one in server.json
+    std::string token_file;  // else FARSHORE_TOKEN_FILE, else the one in server.json
+};
+
+// kUnavailable, saying how to name a server, when none can be found; kMalformed.
+Result<ServerLocation> find_server(const CliEnvironment& environment,
+                                   const LocationOptions& options);
+
+// The text of server.json. Paths are relative to the data directory, so that it can be moved.
+std::string format_server_file(const ServerLocation& relative);
+Result<ServerLocation> parse_server_file(const std::string& text, const std::string& directory);
+
+}  // namespace farshore
