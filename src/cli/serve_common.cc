@@ -9,7 +9,9 @@ namespace farshore {
 
 Status set_up_log(const std::string& level) {
     log::Options options;
-    if (!level.empty()) FS_ASSIGN(options.level, log::level_from_name(level));
+    if (!level.empty()) {
+        FS_ASSIGN(options.level, log::level_from_name(level));
+    }
     return log::set_up(options);
 }
 
