@@ -370,9 +370,7 @@ class Demo:
             round(login_ms - ordered_ms)
 
     def point_of(self, job, verb):
-        found = self.farshore.call("item", NAME, timeout_s=30) and \
-            self.farshore.call("failovers", NAME)["failovers"]
-        for failover in found:
+        for failover in self.farshore.call("failover", "list", NAME)["failovers"]:
             if failover.get("job") == job["id"] or failover["kind"] == verb:
                 return failover["point"]
         raise RuntimeError("the failover is not listed")

@@ -38,6 +38,7 @@ class Farshore:
         self.mark = uuid.uuid4().hex
         self.environment = {**os.environ, **(environment or {}), "FARSHORE_DEMO": self.mark}
         self.servers = {}
+        self._commands = {}
 
     # --- client ------------------------------------------------------------------------------
 
@@ -79,10 +80,15 @@ class Farshore:
     # --- servers -----------------------------------------------------------------------------
 
     def start_server(self, name, *arguments):
+        self._commands[name] = arguments
         with open(self.log_directory / f"{name}.log", "ab") as log:
             self.servers[name] = subprocess.Popen(
                 [str(self.binary), *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, env=self.environment, start_new_session=True)
+
+    def restart_server(self, name):
+        """One that was killed, as it was started before."""
+        self.start_server(name, *self._commands[name])
 
     def check_servers(self):
         for name, process in self.servers.items():
