@@ -40,8 +40,8 @@ class Qmp:
 
     def qemu_io(self, device, command):
         answer = self.execute("human-monitor-command",
-                              **{"command-line": f'qemu-io -d {device} "{command}"'})
-        if "wrote" not in answer and "discard" not in answer:
+                              **{"command-line": f'qemu-io -d /machine/peripheral/{device}/virtio-backend "{command}"'})
+        if answer.strip():    # success is told on QEMU's standard output
             raise RuntimeError(f"qemu-io {command}: {answer}")
 
     def close(self):
@@ -66,7 +66,8 @@ class RunningMachine:
                 "driver": "raw", "node-name": f"node{number}",
                 "file": {"driver": "file", "filename": str(path)}}),
                 "-device", f"virtio-blk-pci,drive=node{number},id=disk{number},serial=serial{number}"]
-        self.process = subprocess.Popen(options, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(options, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL)
         for _ in range(200):
             try:
                 self.control = Qmp(self._directory / "control.sock")
