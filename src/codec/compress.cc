@@ -67,14 +67,14 @@ Compression compress(Compression wanted, ByteView plain, Bytes& out) {
         case Compression::kLz4: {
             if (plain.size() > LZ4_MAX_INPUT_SIZE) break;
             out.resize(static_cast<size_t>(LZ4_compressBound(static_cast<int>(plain.size()))));
-            const int n = LZ4_compress_default(reinterpret_cast<const char*>(plain.data()),
-                                               reinterpret_cast<char*>(out.data()),
-                                               static_cast<int>(plain.size()),
-                                               static_cast<int>(out.size()));
+            const int n = LZ4_compress_default(
+                reinterpret_cast<const char*>(plain.data()), reinterpret_cast<char*>(out.data()),
+                static_cast<int>(plain.size()), static_cast<int>(out.size()));
             packed = n > 0 ? static_cast<size_t>(n) : 0;
             break;
         }
-        case Compression::kRaw: break;
+        case Compression::kRaw:
+            break;
     }
     if (packed == 0 || packed >= plain.size()) {
         out.clear();
@@ -102,10 +102,9 @@ Status decompress(Compression codec, ByteView packed, MutableByteView out) {
         }
         case Compression::kLz4: {
             if (packed.size() > kMaxPlainBytes || out.size() > kMaxPlainBytes) return bad("lz4");
-            const int n = LZ4_decompress_safe(reinterpret_cast<const char*>(packed.data()),
-                                              reinterpret_cast<char*>(out.data()),
-                                              static_cast<int>(packed.size()),
-                                              static_cast<int>(out.size()));
+            const int n = LZ4_decompress_safe(
+                reinterpret_cast<const char*>(packed.data()), reinterpret_cast<char*>(out.data()),
+                static_cast<int>(packed.size()), static_cast<int>(out.size()));
             if (n < 0 || static_cast<size_t>(n) != out.size()) return bad("lz4");
             return {};
         }
@@ -118,7 +117,8 @@ Status decompress(Compression codec, ByteView packed, MutableByteView out) {
 Result<Bytes> decompress(Compression codec, ByteView packed, size_t plain_bytes) {
     if (plain_bytes > kMaxPlainBytes)
         return fail(Code::kTooLarge, fmt::format("compressed data claims {} bytes, at most {} are "
-                                                 "allowed", plain_bytes, kMaxPlainBytes));
+                                                 "allowed",
+                                                 plain_bytes, kMaxPlainBytes));
     Bytes out(plain_bytes);
     FS_TRY(decompress(codec, packed, MutableByteView(out)));
     return out;

@@ -1,5 +1,5 @@
-// A small JSON document that is kept as an object: one line of JSON, then the SHA-256 of that line in
-// hexadecimal on a line of its own. A person reads it with `head -1 | jq`; damage is noticed.
+// A small JSON document that is kept as an object: one line of JSON, then the SHA-256 of that line
+// in hexadecimal on a line of its own. A person reads it with `head -1 | jq`; damage is noticed.
 // docs/format/README.md §5. Any thread may call.
 #pragma once
 
@@ -15,8 +15,8 @@ inline constexpr size_t kMaxDocumentBytes = 16u << 20;
 
 // `json` has no line break in it.
 Bytes encode_document(std::string_view json);
-// The JSON. kTruncated, kCorrupt (digest), kTooLarge, kMalformed (not such a document). `what` names
-// it in errors.
+// The JSON. kTruncated, kCorrupt (digest), kTooLarge, kMalformed (not such a document). `what`
+// names it in errors.
 Result<std::string> decode_document(ByteView document, std::string_view what);
 
 }  // namespace farshore

@@ -1,5 +1,5 @@
-// Sealing: AES-256-GCM (NIST SP 800-38D) with a nonce and associated data that the caller gives, and
-// keys wrapped under keys: key-encryption key (key_file.h) > item key > data key of one object.
+// Sealing: AES-256-GCM (NIST SP 800-38D) with a nonce and associated data that the caller gives,
+// and keys wrapped under keys: key-encryption key (key_file.h) > item key > data key of one object.
 // Source: docs/format/README.md §4.
 //
 // A nonce must never be used twice under one key. Data keys are random and used for one object, so

@@ -44,10 +44,10 @@ Secret format_key_file(const KeyFile& key) {
     // Reserved in full, so that no copy of the key is left behind by growth.
     out.reserve(kMaxFileBytes);
     ByteWriter writer(out);
-    writer.bytes(as_bytes(
-        "# Farshore key-encryption key. Keep a copy away from the site that it protects:\n"
-        "# without it no replica can be read, with it every replica can.\n"
-        "farshore-key 1\n"));
+    writer.bytes(
+        as_bytes("# Farshore key-encryption key. Keep a copy away from the site that it protects:\n"
+                 "# without it no replica can be read, with it every replica can.\n"
+                 "farshore-key 1\n"));
     writer.bytes(as_bytes(fmt::format("id {}\nkey ", key.id)));
     for (uint8_t b : key.key.reveal()) {
         static constexpr char kDigits[] = "0123456789abcdef";

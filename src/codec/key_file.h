@@ -5,9 +5,9 @@
 //     id 8c1f0a2b3c4d5e6f
 //     key <64 hexadecimal digits>
 //
-// The id is derived from the key (docs/format/README.md §4), so a mistyped key is noticed and a store
-// can say which key it wants. Without the key no replica can be read; with it every one can. Any
-// thread may call.
+// The id is derived from the key (docs/format/README.md §4), so a mistyped key is noticed and a
+// store can say which key it wants. Without the key no replica can be read; with it every one can.
+// Any thread may call.
 #pragma once
 
 #include <string>

@@ -92,7 +92,7 @@ class Extraction {
     std::vector<ManifestName> manifest_names_;
     std::map<uint64_t, std::vector<Ref>> segments_;  // by number, newest epoch first
 
-    Start oldest_;             // the window begins at its sequence
+    Start oldest_;              // the window begins at its sequence
     uint64_t first_point_ = 0;  // oldest sequence that may be asked for
     std::vector<Link> chain_;   // the log behind oldest_
     std::string end_of_log_;    // why the chain ends where it does, when objects follow
@@ -132,16 +132,15 @@ Status Extraction::open_item() {
                         fmt::format("{} items are called '{}'", found.size(), options_.item),
                         "give the item's id");
         if (found.empty())
-            return fail(Code::kItemNotFound, fmt::format("the store has no item '{}'",
-                                                         options_.item),
+            return fail(Code::kItemNotFound,
+                        fmt::format("the store has no item '{}'", options_.item),
                         "give one of the directory names below items/, or a name");
         item_ = found.front();
     }
     const std::string name = fmt::format("items/{}/item", item_.to_string());
     auto object = store_.read(name);
     if (!object && object.error().code() == Code::kNotFound)
-        return fail(Code::kItemNotFound,
-                    fmt::format("the store has no item {}", item_.to_string()),
+        return fail(Code::kItemNotFound, fmt::format("the store has no item {}", item_.to_string()),
                     "give one of the directory names below items/, or a name");
     if (!object) return fail(object.error());
     FS_ASSIGN(description_, decode_item(*object, item_));
@@ -227,9 +226,8 @@ Status Extraction::choose_window() {
 
 Status Extraction::parse_point() {
     const std::string& point = options_.point;
-    const bool digits = !point.empty() && std::ranges::all_of(point, [](char c) {
-        return c >= '0' && c <= '9';
-    });
+    const bool digits =
+        !point.empty() && std::ranges::all_of(point, [](char c) { return c >= '0' && c <= '9'; });
     if (digits || point == "latest" || point == "latest-processed") return {};
     if (auto time = from_rfc3339(point)) {
         wanted_time_us_ = time->us;
@@ -242,18 +240,17 @@ Status Extraction::parse_point() {
 Status Extraction::visit(const Segment& segment) {
     for (const Entry& entry : segment.entries) {
         const uint64_t before = log_.last_sequence;
-        if (entry.sequence != before + 1 &&
-            !(entry.kind == kGapRecord && entry.sequence > before))
-            return fail(Code::kSequenceHole,
-                        fmt::format("{}: record {} does not follow record {}", segment.name,
-                                    entry.sequence, before));
+        if (entry.sequence != before + 1 && !(entry.kind == kGapRecord && entry.sequence > before))
+            return fail(Code::kSequenceHole, fmt::format("{}: record {} does not follow record {}",
+                                                         segment.name, entry.sequence, before));
         if (log_.first_time_us == INT64_MIN) log_.first_time_us = entry.time_us;
         const bool open = !log_.gaps.empty() && log_.gaps.back().resynced == 0;
         if (entry.kind == kGapRecord && !open) log_.gaps.push_back({before, entry.sequence, 0});
         if (entry.kind == kResyncedRecord && open) log_.gaps.back().resynced = entry.sequence;
         if (entry.kind == kPointRecord)
             log_.points.push_back({entry.sequence, entry.time_us, entry.label});
-        if (wanted_time_us_ && entry.time_us <= *wanted_time_us_) log_.at_wanted_time = entry.sequence;
+        if (wanted_time_us_ && entry.time_us <= *wanted_time_us_)
+            log_.at_wanted_time = entry.sequence;
         log_.last_sequence = entry.sequence;
         log_.last_time_us = entry.time_us;
     }
@@ -262,8 +259,8 @@ Status Extraction::visit(const Segment& segment) {
 
 Status Extraction::scan_log() {
     if (first_point_ == 0) first_point_ = 1;
-    steps_ = 2 * static_cast<uint64_t>(std::distance(
-                     segments_.lower_bound(oldest_.segment() + 1), segments_.end()));
+    steps_ = 2 * static_cast<uint64_t>(
+                     std::distance(segments_.lower_bound(oldest_.segment() + 1), segments_.end()));
     const LogState before = log_;
     FS_TRY(scan_until(UINT64_MAX));
     if (doubtful_ == 0) return {};
@@ -302,23 +299,23 @@ Status Extraction::scan_until(uint64_t limit) {
 }
 
 std::string Extraction::window_words() const {
-    return fmt::format("{} ({}) to {} ({})", first_point_, when(log_.first_time_us), log_.last_sequence,
-                       when(log_.last_time_us));
+    return fmt::format("{} ({}) to {} ({})", first_point_, when(log_.first_time_us),
+                       log_.last_sequence, when(log_.last_time_us));
 }
 
 Status Extraction::check_target(uint64_t sequence) {
     if (sequence < first_point_)
-        return fail(Code::kPointOutsideWindow,
-                    fmt::format("sequence {} is older than the window {}", sequence,
-                                window_words()));
+        return fail(
+            Code::kPointOutsideWindow,
+            fmt::format("sequence {} is older than the window {}", sequence, window_words()));
     if (sequence > log_.last_sequence) {
         if (!end_of_log_.empty())
             return fail(Code::kCorrupt, fmt::format("sequence {}: {}", sequence, end_of_log_),
                         "restore the object from a copy of the store, or take a point up to " +
                             std::to_string(log_.last_sequence));
-        return fail(Code::kPointNotFound,
-                    fmt::format("sequence {} is newer than what is stored: {}", sequence,
-                                window_words()));
+        return fail(
+            Code::kPointNotFound,
+            fmt::format("sequence {} is newer than what is stored: {}", sequence, window_words()));
     }
     for (const Gap& gap : log_.gaps) {
         if (!gap.covers(sequence)) continue;
@@ -378,8 +375,7 @@ Status Extraction::resolve_point() {
     // The newest point of that label.
     for (auto at = log_.points.rbegin(); at != log_.points.rend(); ++at)
         if (at->label == point) return check_target(at->sequence);
-    return fail(Code::kPointNotFound,
-                fmt::format("no point is called '{}'", point.substr(0, 80)),
+    return fail(Code::kPointNotFound, fmt::format("no point is called '{}'", point.substr(0, 80)),
                 fmt::format("the window is {}; a sequence, a time or 'latest' is taken too",
                             window_words()));
 }
@@ -424,9 +420,8 @@ Status Extraction::write_output() {
         for (const ManifestName& name : names) {
             if (name.sequence > target_ || name.sequence < oldest_.sequence()) continue;
             auto manifest = open_manifest(store_, item_, name, item_key_);
-            FS_ASSIGN(const bool done,
-                      attempt(manifest ? Result<Start>(Start{std::move(*manifest)})
-                                       : Result<Start>(fail(manifest.error()))));
+            FS_ASSIGN(const bool done, attempt(manifest ? Result<Start>(Start{std::move(*manifest)})
+                                                        : Result<Start>(fail(manifest.error()))));
             if (done) return {};
         }
         if (!oldest_.manifest) {
@@ -477,9 +472,8 @@ Status Extraction::write_base(const Start& start, File& out) {
     }
     steps_ += by_object.size();
     for (auto& [ref, entries] : by_object) {
-        std::ranges::sort(entries, [](const MapEntry& a, const MapEntry& b) {
-            return a.position < b.position;
-        });
+        std::ranges::sort(
+            entries, [](const MapEntry& a, const MapEntry& b) { return a.position < b.position; });
         FS_ASSIGN(const Segment segment, open_segment(store_, item_, ref, item_key_));
         PayloadReader payload(store_, segment);
         for (const MapEntry& entry : entries)
@@ -512,7 +506,8 @@ Status Extraction::replay(const Segment& segment, File& out) {
                 disk_bytes_ = entry.offset;
                 break;
             }
-            default: break;
+            default:
+                break;
         }
     }
     return {};

@@ -1,12 +1,12 @@
 // An independent reader of Farshore's stores: one disk of an item at a point, out of a store's
 // directory and the key file, into a sparse raw file. No vault, no database.
 //
-// It is written from docs/format/ and shares nothing with the writer but src/base and src/codec: what
-// the two agree on is what the documents say. It takes the plainest way everywhere: the whole log is
-// looked through, and every write of the disk is replayed in order.
+// It is written from docs/format/ and shares nothing with the writer but src/base and src/codec:
+// what the two agree on is what the documents say. It takes the plainest way everywhere: the whole
+// log is looked through, and every write of the disk is replayed in order.
 //
-// Blocks; any thread may call. It only reads the store; a vault that runs meanwhile may remove objects
-// under it, which is kNotFound, never wrong data.
+// Blocks; any thread may call. It only reads the store; a vault that runs meanwhile may remove
+// objects under it, which is kNotFound, never wrong data.
 #pragma once
 
 #include <functional>
@@ -20,8 +20,8 @@ namespace farshore {
 struct ExtractOptions {
     std::string store_directory;
     std::string key_file;
-    std::string item;               // id or, when only one item has it, name
-    std::string point = "latest";   // or latest-processed, a sequence, an RFC 3339 time, a label
+    std::string item;              // id or, when only one item has it, name
+    std::string point = "latest";  // or latest-processed, a sequence, an RFC 3339 time, a label
     DiskIndex disk = 0;
     std::string out_path;           // written beside it first, renamed at the end
     bool replace_existing = false;  // otherwise kAlreadyExists
@@ -35,9 +35,9 @@ struct ExtractReport {
     uint64_t disk_bytes = 0;
     uint64_t written_bytes = 0;  // payload that went to the file
     uint64_t objects_read = 0;
-    // Not empty: objects lie behind where the log ends, and this is why they are not part of it. After
-    // the loss of a site those may be uploads that were never acknowledged; otherwise an object is
-    // lost.
+    // Not empty: objects lie behind where the log ends, and this is why they are not part of it.
+    // After the loss of a site those may be uploads that were never acknowledged; otherwise an
+    // object is lost.
     std::string warning;
 };
 

@@ -11,6 +11,7 @@
 
 #include "codec/envelope.h"
 #include "codec/key_file.h"
+#include "extract/store_objects.h"
 #include "os/real.h"
 #include "os/test_directory.h"
 #include "record/record.h"
@@ -195,13 +196,13 @@ TEST(Extract, EveryPointOfALogEqualsTheModel) {
 // Broken if a person could not name a point as they think of it, or got another than the one named.
 TEST(Extract, FindsPointsByTimeLabelAndLatest) {
     World w;
-    w.write(0, 0, Bytes(512, 1));        // 1
-    w.point("before update");            // 2
-    w.write(0, 0, Bytes(512, 2));        // 3
+    w.write(0, 0, Bytes(512, 1));  // 1
+    w.point("before update");      // 2
+    w.write(0, 0, Bytes(512, 2));  // 3
     w.cut();
-    w.write(0, 0, Bytes(512, 3));        // 4
-    w.point("before update");            // 5
-    w.write(0, 0, Bytes(512, 4));        // 6
+    w.write(0, 0, Bytes(512, 3));  // 4
+    w.point("before update");      // 5
+    w.write(0, 0, Bytes(512, 4));  // 6
     w.cut();
     const auto first_byte = [&](const std::string& point) {
         auto disk = w.extracted(point);
@@ -228,22 +229,22 @@ TEST(Extract, FindsPointsByTimeLabelAndLatest) {
 // Broken if a state that never was on the source could be had, or the error did not help.
 TEST(Extract, NoPointsInsideGaps) {
     World w;
-    w.mark(RecordKind::kGap);            // 1: initial replication
-    w.write(0, 0, Bytes(512, 1));        // 2
+    w.mark(RecordKind::kGap);      // 1: initial replication
+    w.write(0, 0, Bytes(512, 1));  // 2
     w.cut();
     EXPECT_EQ(w.refused("latest"), Code::kPointNotFound);
     EXPECT_EQ(w.refused("2"), Code::kPointInGap);
-    w.mark(RecordKind::kResynced);       // 3
-    w.write(0, 0, Bytes(512, 2));        // 4
+    w.mark(RecordKind::kResynced);  // 3
+    w.write(0, 0, Bytes(512, 2));   // 4
     w.cut();
     EXPECT_EQ((*w.extracted("3"))[0], 1);
-    w.sequence = 9;                      // 5..9 were dropped
-    w.mark(RecordKind::kGap);            // 10
-    w.write(0, 0, Bytes(512, 3));        // 11
+    w.sequence = 9;                // 5..9 were dropped
+    w.mark(RecordKind::kGap);      // 10
+    w.write(0, 0, Bytes(512, 3));  // 11
     w.cut();
     EXPECT_EQ((*w.extracted("latest"))[0], 2) << "the newest point is before the open gap";
     EXPECT_EQ(w.report.sequence.v, 4u);
-    w.mark(RecordKind::kResynced);       // 12
+    w.mark(RecordKind::kResynced);  // 12
     w.cut();
     for (const char* point : {"5", "9", "10", "11"}) {
         EXPECT_EQ(w.refused(point), Code::kPointInGap) << point;
@@ -349,8 +350,8 @@ void checkpoint(World& w, Sequence floor, uint64_t generation) {
     m.floor_segment = {w.number};
     m.disks = {{0, w.disks[0].size()}, {1, w.disks[1].size()}};
     ShardRef shard{0, 0, m.generation, 0};
-    auto object = encode_shard(w.item, shard, map, [&](uint32_t) { return base; }, w.item_key,
-                               w.random);
+    auto object = encode_shard(
+        w.item, shard, map, [&](uint32_t) { return base; }, w.item_key, w.random);
     ASSERT_TRUE(object);
     shard.object_bytes = object->size();
     ASSERT_TRUE(w.store->put(shard_name(w.item, shard), *object));
@@ -390,8 +391,8 @@ TEST(Extract, StartsFromManifestsWhenTheLogsBeginningIsGone) {
     const uint64_t v_floor = v.sequence;
     const Bytes v_disk = v.disks[0];
     for (int i = 1; i <= 3; ++i)
-        ASSERT_TRUE(v.store->remove(fmt::format("items/{}/log/{:016x}-{:016x}.seg",
-                                                v.item.to_string(), i, 1)));
+        ASSERT_TRUE(v.store->remove(
+            fmt::format("items/{}/log/{:016x}-{:016x}.seg", v.item.to_string(), i, 1)));
     for (int j = 0; j < 10; ++j) v.random_change();
     v.cut();
     auto got = v.extracted(std::to_string(v_floor));
@@ -402,6 +403,23 @@ TEST(Extract, StartsFromManifestsWhenTheLogsBeginningIsGone) {
     ASSERT_TRUE(latest) << latest.error().to_string();
     EXPECT_TRUE(*latest == v.disks[0]);
     EXPECT_EQ(v.refused("5"), Code::kPointOutsideWindow);
+}
+
+// Broken if this reader, or what it was written from, drifted from what version 1 wrote.
+TEST(Extract, ReadsTheGoldenSegment) {
+    PosixFileSystem files;
+    auto object =
+        read_whole_file(files, FARSHORE_SOURCE_DIR "/src/replica/testdata/v1/segment.bin");
+    ASSERT_TRUE(object) << object.error().to_string();
+    auto item = ItemId::parse("0f1e2d3c4b5a69788796a5b4c3d2e1f0");
+    auto segment = extraction::decode_segment(*object, extraction::segment_name(*item, {1, 12, 3}),
+                                              *item, Secret(Bytes(32, 0x5a)));
+    ASSERT_TRUE(segment) << segment.error().to_string();
+    ASSERT_EQ(segment->entries.size(), 11u);
+    EXPECT_EQ(segment->entries[7].label, "before the update");
+    EXPECT_EQ(segment->entries[8].sequence, 150u);
+    EXPECT_EQ(segment->entries[10].position, 71'536u);
+    EXPECT_EQ(segment->payload_bytes, 71'537u);
 }
 
 // Broken if a mistake of the operator were answered with a riddle, or left half a file.
@@ -422,8 +440,7 @@ TEST(Extract, NamesEveryMistake) {
     };
     EXPECT_EQ(code([&](auto& o) { o.store_directory = w.directory / "none"; }),
               Code::kForeignStore);
-    EXPECT_EQ(code([&](auto& o) { o.store_directory = w.directory.path(); }),
-              Code::kForeignStore);
+    EXPECT_EQ(code([&](auto& o) { o.store_directory = w.directory.path(); }), Code::kForeignStore);
     EXPECT_EQ(code([&](auto& o) { o.key_file = w.directory / "nokey"; }), Code::kNotFound);
     EXPECT_EQ(code([&](auto& o) { o.item = std::string(32, 'a'); }), Code::kItemNotFound);
     EXPECT_EQ(code([&](auto& o) { o.item = "nobody"; }), Code::kItemNotFound);

@@ -21,7 +21,8 @@ constexpr uint64_t kMaxDisk = 64ull << 40;
 constexpr DiskIndex kDisks = 64;
 constexpr std::string_view kUpgrade = "use a newer version of farshore extract";
 
-auto wrong(Code code, const std::string& name, std::string_view what, std::string_view remedy = {}) {
+auto wrong(Code code, const std::string& name, std::string_view what,
+           std::string_view remedy = {}) {
     return fail(code, fmt::format("{}: {}", name, what), std::string(remedy));
 }
 
@@ -90,8 +91,7 @@ Status check_front(ByteView front, std::string_view magic, uint64_t header_bytes
         return wrong(Code::kMalformed, name, "it does not begin as it should");
     const size_t covered = load_u16(&front[14]);
     if (covered < 16 || covered > 4096) return wrong(Code::kCorrupt, name, "its header is damaged");
-    if (front.size() < covered)
-        return wrong(Code::kTruncated, name, "it ends inside its header");
+    if (front.size() < covered) return wrong(Code::kTruncated, name, "it ends inside its header");
     if (load_u32(&front[8]) != crc32c(front.subspan(12, covered - 12)))
         return wrong(Code::kCorrupt, name, "its header does not match its checksum");
     if (load_u16(&front[12]) != 1)
@@ -131,8 +131,8 @@ Result<Bytes> open_sealed(const StoreDirectory& store, std::string_view magic,
     FS_ASSIGN(const SealKey key, SealKey::make(data_key));
     Bytes packed(sealed_bytes - kSealTagBytes);
     const ByteView all(object);
-    if (!key.open(counter_nonce(0), all.subspan(12, kSealedHeader - 12),
-                  all.subspan(kSealedHeader), packed))
+    if (!key.open(counter_nonce(0), all.subspan(12, kSealedHeader - 12), all.subspan(kSealedHeader),
+                  packed))
         return wrong(Code::kCorrupt, name, "its body does not match its tag");
     return decompress(static_cast<Compression>(codec), packed, plain_bytes);
 }
@@ -170,8 +170,9 @@ Result<std::vector<std::string>> StoreDirectory::list(const std::string& directo
 Status check_store(const StoreDirectory& store) {
     auto object = store.read("farshore-store");
     if (!object && object.error().code() == Code::kNotFound)
-        return fail(Code::kForeignStore, "the directory is no Farshore store: it has no object "
-                                         "'farshore-store'",
+        return fail(Code::kForeignStore,
+                    "the directory is no Farshore store: it has no object "
+                    "'farshore-store'",
                     "give the store's directory, for example DATA/store");
     if (!object) return fail(object.error());
     FS_ASSIGN(const std::string text, decode_document(*object, "farshore-store"));
@@ -341,8 +342,7 @@ Result<std::vector<Entry>> decode_index(ByteView plain, uint32_t records, size_t
                         std::string(kUpgrade));
         if (tag & 128) entry.flags = in.byte();
         entry.disk = tag & 16 ? last.disk : static_cast<DiskIndex>(in.number(kDisks - 1));
-        entry.sequence =
-            last.sequence + (tag & 64 ? 1 : static_cast<uint64_t>(in.signed_number()));
+        entry.sequence = last.sequence + (tag & 64 ? 1 : static_cast<uint64_t>(in.signed_number()));
         entry.time_us = static_cast<int64_t>(static_cast<uint64_t>(last.time_us) +
                                              static_cast<uint64_t>(in.signed_number()));
         const bool range = entry.kind >= kWriteRecord && entry.kind <= kDiscardRecord;
@@ -443,8 +443,8 @@ Result<ManifestContent> decode_manifest_content(ByteView body) {
     out.floor = in.number();
     out.floor_segment = in.number();
     out.floor_time_us = in.signed_number();
-    (void)in.number();             // bytes that the guest wrote
-    (void)in.bytes(in.number());   // the manifest before
+    (void)in.number();            // bytes that the guest wrote
+    (void)in.bytes(in.number());  // the manifest before
     for (uint64_t n = in.number(); n > 0 && in.ok; --n) {
         const auto disk = static_cast<DiskIndex>(in.number(kDisks - 1));
         out.disks.emplace_back(disk, in.number(kMaxDisk));

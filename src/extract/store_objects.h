@@ -1,4 +1,5 @@
-// The objects of a store, decoded as docs/format/ says. Internal to src/extract. Values; any thread.
+// The objects of a store, decoded as docs/format/ says. Internal to src/extract. Values; any
+// thread.
 #pragma once
 
 #include <compare>
@@ -37,7 +38,8 @@ class StoreDirectory {
     Result<Bytes> read(const std::string& name) const;
     // Exactly these bytes; kTruncated when the object ends before.
     Result<Bytes> read_range(const std::string& name, uint64_t from, uint64_t length) const;
-    // What is below "items/…/": names of files, or of directories with '/'. None when it is missing.
+    // What is below "items/…/": names of files, or of directories with '/'. None when it is
+    // missing.
     Result<std::vector<std::string>> list(const std::string& directory) const;
 
   private:

@@ -82,8 +82,7 @@ Result<ItemObject> decode_item_object(ByteView bytes, const ItemId& expected) {
     FS_ASSIGN(object.item, ItemId::parse(item));
     if (object.item != expected)
         return fail(Code::kForeignStore,
-                    fmt::format("the item object describes {}, not {}", item,
-                                expected.to_string()),
+                    fmt::format("the item object describes {}, not {}", item, expected.to_string()),
                     "somebody moved objects between items or stores; put them back");
     FS_ASSIGN(object.name, text_of(in, "name"));
     FS_ASSIGN(const std::string created, text_of(in, "created"));
@@ -116,8 +115,7 @@ Result<ItemObject> decode_item_object(ByteView bytes, const ItemId& expected) {
 
 Status wrap_item_key(ItemObject& object, const Secret& item_key, const KeyFile& key,
                      Random& random) {
-    FS_ASSIGN(object.wrapped_key,
-              wrap_key(key.key, item_key, key_associated(object.item), random));
+    FS_ASSIGN(object.wrapped_key, wrap_key(key.key, item_key, key_associated(object.item), random));
     object.key_id = key.id;
     return {};
 }
@@ -126,8 +124,7 @@ Result<Secret> open_item_key(const ItemObject& object, const KeyFile& key) {
     FS_TRY(check_key(key, object.key_id));
     auto item_key = unwrap_key(key.key, object.wrapped_key, key_associated(object.item));
     if (!item_key)
-        return fail(item_key.error().with_context(
-            fmt::format("item {}", object.item.to_string())));
+        return fail(item_key.error().with_context(fmt::format("item {}", object.item.to_string())));
     return item_key;
 }
 

@@ -23,8 +23,8 @@ struct ItemObject {
     ItemId item;
     std::string name;
     TimePoint created;
-    std::string key_id;   // of the key-encryption key that wraps the item's key
-    Bytes wrapped_key;    // kWrappedKeyBytes
+    std::string key_id;  // of the key-encryption key that wraps the item's key
+    Bytes wrapped_key;   // kWrappedKeyBytes
     std::vector<Disk> disks;
     // How to build the machine again (CPUs, memory, firmware, NICs): a JSON object that this folder
     // does not look into. Empty: none.

@@ -69,8 +69,9 @@ class SegmentWriter {
   public:
     SegmentWriter();
     ~SegmentWriter();
-    // Appends encoded records (their checksums are verified; kCorrupt). Records must be in sequence.
-    // Payload is copied. kTooLarge when payload would pass kMaxSegmentPayloadBytes: build first.
+    // Appends encoded records (their checksums are verified; kCorrupt). Records must be in
+    // sequence. Payload is copied. kTooLarge when payload would pass kMaxSegmentPayloadBytes: build
+    // first.
     Status add(ByteView records);
     uint64_t payload_bytes() const;
     uint32_t record_count() const;

@@ -24,8 +24,8 @@ inline constexpr size_t kCrcAt = 8, kVersionAt = 12, kHeaderBytesAt = 14, kKindA
                         kFirstAt = 56, kLastAt = 64, kFirstTimeAt = 72, kLastTimeAt = 80,
                         kPreviousAt = 88, kPayloadBytesAt = 120, kObjectBytesAt = 128,
                         kRecordCountAt = 136, kChunkCountAt = 140, kIndexSealedAt = 144,
-                        kIndexPlainAt = 148, kIndexCodecAt = 152,
-                        kWrappedKeyAt = 160, kBodyDigestAt = 220, kReservedAt = 252;
+                        kIndexPlainAt = 148, kIndexCodecAt = 152, kWrappedKeyAt = 160,
+                        kBodyDigestAt = 220, kReservedAt = 252;
 static_assert(kWrappedKeyAt + kWrappedKeyBytes == kBodyDigestAt);
 static_assert(kBodyDigestAt + sizeof(Digest) == kReservedAt && kReservedAt < kHeaderBytes);
 // What the index's tag covers of the header: everything from the version to the lengths.
@@ -50,11 +50,12 @@ struct Header {
 
 // Exactly kHeaderBytes. header.pub.header_hash is not read: it is the hash of the result.
 Bytes encode_header(const Header& header);
-// Checks everything that the header alone can show; sets pub.header_hash. kTruncated, kMalformed (not
-// a segment), kCorrupt (checksum), kNewerVersion.
+// Checks everything that the header alone can show; sets pub.header_hash. kTruncated, kMalformed
+// (not a segment), kCorrupt (checksum), kNewerVersion.
 Result<Header> decode_header(ByteView object);
 
-// Associated data of the data key's wrapping, and of a chunk. The index's is the header's bound part.
+// Associated data of the data key's wrapping, and of a chunk. The index's is the header's bound
+// part.
 Bytes key_associated(const SegmentHeader& header);
 struct Chunk {
     Compression codec = Compression::kRaw;

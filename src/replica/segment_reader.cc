@@ -40,8 +40,8 @@ class OpenedSegment final : public SegmentReader {
 
     Result<Bytes> read_chunk(ObjectStore& store, uint32_t chunk) const override {
         if (chunk >= chunks_.size())
-            return fail(Code::kInvalidArgument, fmt::format("{} has {} chunks, no chunk {}", name_,
-                                                            chunks_.size(), chunk));
+            return fail(Code::kInvalidArgument,
+                        fmt::format("{} has {} chunks, no chunk {}", name_, chunks_.size(), chunk));
         const uint64_t wanted = places_[chunk + 1] - places_[chunk];
         FS_ASSIGN(Bytes sealed, store.get_range(name_, places_[chunk], wanted));
         if (sealed.size() != wanted)
@@ -54,18 +54,17 @@ class OpenedSegment final : public SegmentReader {
     Status verify_all(ObjectStore& store) const override {
         FS_ASSIGN(Bytes object, store.get(name_));
         if (object.size() != header_.pub.object_bytes)
-            return fail(object.size() < header_.pub.object_bytes ? Code::kTruncated
-                                                                 : Code::kCorrupt,
-                        fmt::format("{} has {} bytes, its header says {}", name_, object.size(),
-                                    header_.pub.object_bytes));
+            return fail(
+                object.size() < header_.pub.object_bytes ? Code::kTruncated : Code::kCorrupt,
+                fmt::format("{} has {} bytes, its header says {}", name_, object.size(),
+                            header_.pub.object_bytes));
         if (sha256(ByteView(object).first(sf::kHeaderBytes)) != header_.pub.header_hash)
             return fail(Code::kCorrupt, fmt::format("{}: its header has changed", name_));
         if (sha256(ByteView(object).subspan(sf::kHeaderBytes)) != header_.body_digest)
             return fail(Code::kCorrupt,
                         fmt::format("{} does not match the SHA-256 in its header", name_));
         for (uint32_t i = 0; i < chunks_.size(); ++i) {
-            const auto sealed =
-                ByteView(object).subspan(places_[i], places_[i + 1] - places_[i]);
+            const auto sealed = ByteView(object).subspan(places_[i], places_[i + 1] - places_[i]);
             if (auto plain = open_chunk(i, sealed); !plain) return fail(plain.error());
         }
         return {};
@@ -108,21 +107,21 @@ Result<std::shared_ptr<SegmentReader>> open_segment(ObjectStore& store, const st
     FS_ASSIGN(sf::Header header, sf::decode_header(front));
     const SegmentHeader& pub = header.pub;
     if (pub.item != item)
-        return fail(Code::kForeignStore,
-                    fmt::format("it belongs to item {}, not {}", pub.item.to_string(),
-                                item.to_string()),
-                    "somebody moved objects between items or stores; put them back");
+        return fail(
+            Code::kForeignStore,
+            fmt::format("it belongs to item {}, not {}", pub.item.to_string(), item.to_string()),
+            "somebody moved objects between items or stores; put them back");
     if (segment_object_name(pub) != name)
         return fail(Code::kCorrupt,
                     fmt::format("it is {}, under another name", segment_object_name(pub)),
                     "somebody renamed objects of the store; put them back");
     // What the first read shows of the object's length must be what the header says.
     if (front.size() > pub.object_bytes)
-        return fail(Code::kCorrupt, fmt::format("{} bytes follow its end",
-                                                front.size() - pub.object_bytes));
+        return fail(Code::kCorrupt,
+                    fmt::format("{} bytes follow its end", front.size() - pub.object_bytes));
     if (front.size() < std::min<uint64_t>(kFirstReadBytes, pub.object_bytes))
-        return fail(Code::kTruncated, fmt::format("{} of {} bytes are there", front.size(),
-                                                  pub.object_bytes));
+        return fail(Code::kTruncated,
+                    fmt::format("{} of {} bytes are there", front.size(), pub.object_bytes));
 
     FS_ASSIGN(Secret data_key, unwrap_key(item_key, header.wrapped_key, sf::key_associated(pub)));
     FS_ASSIGN(SealKey key, SealKey::make(data_key));
@@ -134,8 +133,7 @@ Result<std::shared_ptr<SegmentReader>> open_segment(ObjectStore& store, const st
             return fail(Code::kTruncated, fmt::format("it ends inside its index at {} of {} bytes",
                                                       front.size(), pub.object_bytes));
     }
-    const ByteView sealed =
-        ByteView(front).subspan(sf::kHeaderBytes, header.index_sealed_bytes);
+    const ByteView sealed = ByteView(front).subspan(sf::kHeaderBytes, header.index_sealed_bytes);
     Bytes packed(sealed.size() - kSealTagBytes);
     FS_TRY(key.open(counter_nonce(sf::kIndexNonce), sf::index_associated(front), sealed, packed));
     Bytes plain;

@@ -36,11 +36,14 @@ ItemId item_id(uint8_t n) {
 Bytes payload_of(size_t n, Random& random) {
     Bytes out(n);
     switch (random.below(3)) {
-        case 0: random.fill(out); break;
+        case 0:
+            random.fill(out);
+            break;
         case 1:
             for (size_t i = 0; i < n; ++i) out[i] = static_cast<uint8_t>("farshore "[i % 9]);
             break;
-        default: break;
+        default:
+            break;
     }
     return out;
 }
@@ -81,8 +84,12 @@ Model random_model(size_t records, uint64_t first, Random& random, uint32_t max_
                 h.kind = RecordKind::kDiscard;
                 h.length_bytes = 4096;
                 break;
-            case 2: h.kind = RecordKind::kFlush; break;
-            case 3: h.kind = RecordKind::kTime; break;
+            case 2:
+                h.kind = RecordKind::kFlush;
+                break;
+            case 3:
+                h.kind = RecordKind::kTime;
+                break;
             case 4:
                 h.kind = RecordKind::kPoint;
                 h.flags = static_cast<uint8_t>(1 + random.below(3));
@@ -93,7 +100,9 @@ Model random_model(size_t records, uint64_t first, Random& random, uint32_t max_
                 h.sequence = {sequence += random.below(1000)};
                 ++sequence;
                 break;
-            case 6: h.kind = RecordKind::kResynced; break;
+            case 6:
+                h.kind = RecordKind::kResynced;
+                break;
             case 7:
                 h.kind = RecordKind::kGeometry;
                 h.offset_bytes = random.below(kMaxDiskBytes);
@@ -233,8 +242,8 @@ Model small_model() {
     return random_model(24, 100, random, 9000);
 }
 
-// Broken if damage anywhere in an object could pass as data, crash the reader or be called by a name
-// that tells an operator nothing.
+// Broken if damage anywhere in an object could pass as data, crash the reader or be called by a
+// name that tells an operator nothing.
 TEST(Segment, EveryFlippedByteIsANamedError) {
     Fixture f;
     SegmentWriter writer;
@@ -378,8 +387,8 @@ TEST(Segment, SaysWhatIsWrongWithKeyItemNameAndVersion) {
     EXPECT_FALSE(refused.error().remedy().empty());
 
     // Somebody without the key who makes the checksums right still cannot change a header field.
-    for (size_t at : {segment_format::kFirstTimeAt, segment_format::kPreviousAt,
-                      segment_format::kLastTimeAt}) {
+    for (size_t at :
+         {segment_format::kFirstTimeAt, segment_format::kPreviousAt, segment_format::kLastTimeAt}) {
         Bytes forged = built->object;
         forged[at] ^= 1;
         store_u32(forged.data() + 8, crc32c(ByteView(forged).subspan(12, 308)));

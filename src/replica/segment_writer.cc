@@ -13,8 +13,7 @@ namespace sf = segment_format;
 std::string segment_object_name(const SegmentHeader& header) {
     const bool log = header.kind == SegmentKind::kLog;
     return fmt::format("items/{}/{}/{:016x}-{:016x}.{}", header.item.to_string(),
-                       log ? "log" : "base", header.number.v, header.epoch.v,
-                       log ? "seg" : "base");
+                       log ? "log" : "base", header.number.v, header.epoch.v, log ? "seg" : "base");
 }
 
 struct SegmentWriter::State {
@@ -45,8 +44,7 @@ struct SegmentWriter::State {
     void append(const RecordView& record) {
         const RecordHeader& h = record.header;
         if (record_count > 0 && hole.v == 0 &&
-            (h.sequence <= newest ||
-             (h.sequence != newest.next() && h.kind != RecordKind::kGap)))
+            (h.sequence <= newest || (h.sequence != newest.next() && h.kind != RecordKind::kGap)))
             hole = h.sequence;
         if (record_count == 0) first_time = h.time;
         last_time = h.time;
@@ -124,8 +122,8 @@ Result<BuiltSegment> SegmentWriter::build(const BuildOptions& options) {
     pub.chunk_count = static_cast<uint32_t>(state.blocks.size());
 
     const Secret data_key = make_key(*options.random);
-    FS_ASSIGN(Bytes wrapped, wrap_key(*options.item_key, data_key, sf::key_associated(pub),
-                                      *options.random));
+    FS_ASSIGN(Bytes wrapped,
+              wrap_key(*options.item_key, data_key, sf::key_associated(pub), *options.random));
     std::ranges::copy(wrapped, header.wrapped_key.begin());
     FS_ASSIGN(const SealKey sealer, SealKey::make(data_key));
 
@@ -135,8 +133,8 @@ Result<BuiltSegment> SegmentWriter::build(const BuildOptions& options) {
     for_each(chunks.size(), [&](size_t i) {
         thread_local Bytes scratch;
         Bytes& plain = state.blocks[i];
-        const Compression used = looks_incompressible(plain) ? Compression::kRaw
-                                                             : compress(wanted, plain, scratch);
+        const Compression used =
+            looks_incompressible(plain) ? Compression::kRaw : compress(wanted, plain, scratch);
         // The payload's block is given up as soon as its compressed copy is there, so that a
         // build holds little more than the payload at any time.
         if (used != Compression::kRaw) {
@@ -170,8 +168,7 @@ Result<BuiltSegment> SegmentWriter::build(const BuildOptions& options) {
     built.object.resize(object_bytes);
     const MutableByteView object(built.object);
     for_each(chunks.size(), [&](size_t i) {
-        const auto plain_bytes =
-            sf::chunk_plain_bytes(pub.payload_bytes, static_cast<uint32_t>(i));
+        const auto plain_bytes = sf::chunk_plain_bytes(pub.payload_bytes, static_cast<uint32_t>(i));
         sealer.seal(counter_nonce(i),
                     sf::chunk_associated(pub, static_cast<uint32_t>(i), plain_bytes, chunks[i]),
                     packed[i], object.subspan(places[i], packed[i].size() + kSealTagBytes));

@@ -96,7 +96,8 @@ Status DirectoryStore::put(const std::string& name, ByteView data) {
         const std::lock_guard lock(mutex_);
         durable_directories_.clear();
     }
-    return fail(Code::kUnavailable, fmt::format("cannot put '{}': {}", name, status.error().what()));
+    return fail(Code::kUnavailable,
+                fmt::format("cannot put '{}': {}", name, status.error().what()));
 }
 
 Status DirectoryStore::put_once(const std::string& name, ByteView data) {
@@ -117,8 +118,8 @@ Status DirectoryStore::put_once(const std::string& name, ByteView data) {
                         fmt::format("'{}' cannot be an object: objects lie below it", name));
         return taken();
     }
-    const std::string temporary = fmt::format("{}/{}/{:016x}-{}", root_, kTemporary, instance_,
-                                              next_temporary_.fetch_add(1));
+    const std::string temporary =
+        fmt::format("{}/{}/{:016x}-{}", root_, kTemporary, instance_, next_temporary_.fetch_add(1));
     const auto write = [&]() -> Status {
         FS_ASSIGN(const auto file, files_.open(temporary, OpenMode::kCreateNew));
         if (!data.empty()) FS_TRY(file->write_at(0, data));
@@ -189,8 +190,8 @@ struct DirectoryStore::Walk {
     std::vector<ObjectInfo> found;
 };
 
-// `directory` is relative to the root and ends in '/', or is empty. A listing is sorted with the '/'
-// of its directories, so depth first is the byte order of the objects' names.
+// `directory` is relative to the root and ends in '/', or is empty. A listing is sorted with the
+// '/' of its directories, so depth first is the byte order of the objects' names.
 Status DirectoryStore::walk(const std::string& directory, Walk& walk_state) {
     auto entries = files_.list(fmt::format("{}/{}", root_, directory));
     if (!entries) {

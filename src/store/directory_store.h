@@ -1,13 +1,14 @@
 // Objects as files below one directory of a file system: the default store.
 //
-// An object `a/b/c` is the file a/b/c. put() writes a file below `~tmp` (no object's name can have a
-// '~'), syncs it, links it to its final name - which fails when the name is taken: the file system is
-// what makes objects write-once - and syncs the directory. So a crash leaves a whole object or
+// An object `a/b/c` is the file a/b/c. put() writes a file below `~tmp` (no object's name can have
+// a
+// '~'), syncs it, links it to its final name - which fails when the name is taken: the file system
+// is what makes objects write-once - and syncs the directory. So a crash leaves a whole object or
 // nothing but a file in ~tmp, which the next open removes.
 //
 // Several processes may use one directory. Any thread may call. Beside the errors of ObjectStore:
-// kInvalidArgument for a name that is an object's directory or has an object as its directory, which
-// a file system cannot hold.
+// kInvalidArgument for a name that is an object's directory or has an object as its directory,
+// which a file system cannot hold.
 #pragma once
 
 #include <atomic>
@@ -28,8 +29,8 @@ class DirectoryStore final : public ObjectStore {
         // Makes the directory when it is missing; otherwise that is kNotFound.
         bool create = false;
     };
-    // `files` and `random` outlive the store. kForeignStore when the directory holds something but no
-    // store object (store_identity.h): it is then left as it is.
+    // `files` and `random` outlive the store. kForeignStore when the directory holds something but
+    // no store object (store_identity.h): it is then left as it is.
     static Result<std::unique_ptr<DirectoryStore>> open(FileSystem& files, Random& random,
                                                         const Options& options);
 

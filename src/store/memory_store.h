@@ -1,5 +1,5 @@
-// An ObjectStore in memory: for tests and benchmarks that are about something else, and the shortest
-// thing that passes the store contract. Any thread may call.
+// An ObjectStore in memory: for tests and benchmarks that are about something else, and the
+// shortest thing that passes the store contract. Any thread may call.
 #pragma once
 
 #include <map>

@@ -28,7 +28,8 @@ Status check_object_name(std::string_view name) {
         if (part.empty()) return bad("it has an empty part");
         if (part == "." || part == "..") return bad("it has a part of dots");
         if (part.size() > kMaxPartBytes) return bad("a part is too long");
-        if (!std::ranges::all_of(part, allowed)) return bad("only a-z 0-9 . _ - and / belong there");
+        if (!std::ranges::all_of(part, allowed))
+            return bad("only a-z 0-9 . _ - and / belong there");
         if (slash == std::string_view::npos) return {};
         rest = rest.substr(slash + 1);
     }

@@ -1,10 +1,10 @@
 // Where the log, the manifests and the base objects of all items live: a flat space of named,
 // write-once objects.
 //
-// Names are '/'-separated, [a-z0-9._-] in each part, at most 512 bytes. Any thread may call. Errors:
-// kNotFound, kAlreadyExists, kNoSpace, kForbidden, kThrottled, kUnavailable, kIo; code_retry() says
-// whether a retry can cure it. A put that failed may nevertheless have happened ("failure after
-// success"): retry it and treat kAlreadyExists with equal content as success.
+// Names are '/'-separated, [a-z0-9._-] in each part, at most 512 bytes. Any thread may call.
+// Errors: kNotFound, kAlreadyExists, kNoSpace, kForbidden, kThrottled, kUnavailable, kIo;
+// code_retry() says whether a retry can cure it. A put that failed may nevertheless have happened
+// ("failure after success"): retry it and treat kAlreadyExists with equal content as success.
 #pragma once
 
 #include <memory>
@@ -39,8 +39,8 @@ class ObjectStore {
     virtual Result<ObjectInfo> head(const std::string& name) = 0;
     // Objects whose name starts with `prefix` and is greater than `after`, in byte order, at most
     // `limit`.
-    virtual Result<std::vector<ObjectInfo>> list(const std::string& prefix, const std::string& after,
-                                                 size_t limit) = 0;
+    virtual Result<std::vector<ObjectInfo>> list(const std::string& prefix,
+                                                 const std::string& after, size_t limit) = 0;
     // Ok also when there is no such object.
     virtual Status remove(const std::string& name) = 0;
 };

@@ -23,8 +23,9 @@ auto RetryingStore::repeat(Call call) -> decltype(call()) {
             return fail(error.with_context(fmt::format("after {} attempts", attempt)));
         };
         if (attempt >= policy_.max_attempts) return give_up();
-        const auto delay_us = static_cast<int64_t>(
-            random_.below(static_cast<uint64_t>(std::max<int64_t>(longest_us, 1)))) + 1;
+        const auto delay_us = static_cast<int64_t>(random_.below(
+                                  static_cast<uint64_t>(std::max<int64_t>(longest_us, 1)))) +
+                              1;
         longest_us = std::min(longest_us * 2, policy_.max_delay_us);
         if (clock_.steady_us() - start_us + delay_us > policy_.budget_us) return give_up();
         if (!sleep_(delay_us)) return give_up();

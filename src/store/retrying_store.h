@@ -2,11 +2,11 @@
 //
 // Repeated: calls that failed with Retry::kSoon or kThrottled, after a back-off that doubles, with
 // jitter over its whole length, so that clients that failed together do not come back together. Not
-// repeated: everything else, a full disk included - its cure is not time. Any thread may call; a call
-// lasts up to the budget. The last error is returned, with the number of attempts.
+// repeated: everything else, a full disk included - its cure is not time. Any thread may call; a
+// call lasts up to the budget. The last error is returned, with the number of attempts.
 //
-// A put that failed may have happened: when a later attempt finds the name taken by equal bytes, that
-// is success; kAlreadyExists at the first attempt is passed on.
+// A put that failed may have happened: when a later attempt finds the name taken by equal bytes,
+// that is success; kAlreadyExists at the first attempt is passed on.
 #pragma once
 
 #include <functional>

@@ -1,5 +1,5 @@
-// How fast the directory store takes and gives segments, beside the same bytes written plainly to one
-// file with fdatasync: the disk's own speed. FARSHORE_BENCH_DIRECTORY chooses the disk.
+// How fast the directory store takes and gives segments, beside the same bytes written plainly to
+// one file with fdatasync: the disk's own speed. FARSHORE_BENCH_DIRECTORY chooses the disk.
 #include <benchmark/benchmark.h>
 
 #include <cstdlib>
@@ -90,7 +90,8 @@ void list_page(benchmark::State& state) {
     BenchRandom random;
     auto store = DirectoryStore::open(files, random, {directory / "store", true});
     for (int i = 0; i < 2000; ++i)
-        (void)files.open(directory / ("store/" + std::to_string(100'000 + i)), OpenMode::kCreateNew);
+        (void)files.open(directory / ("store/" + std::to_string(100'000 + i)),
+                         OpenMode::kCreateNew);
     for (auto _ : state) benchmark::DoNotOptimize((*store)->list("1", "101000", 100));
 }
 BENCHMARK(list_page);

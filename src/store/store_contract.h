@@ -1,7 +1,8 @@
-// The promises of ObjectStore as tests, for every kind of store. Include in one test file of a program
-// and instantiate:
+// The promises of ObjectStore as tests, for every kind of store. Include in one test file of a
+// program and instantiate:
 //
-//     INSTANTIATE_TEST_SUITE_P(Directory, StoreContract, testing::Values(StoreMaker{"directory", …}));
+//     INSTANTIATE_TEST_SUITE_P(Directory, StoreContract, testing::Values(StoreMaker{"directory",
+//     …}));
 #pragma once
 
 #include <gtest/gtest.h>
@@ -95,8 +96,7 @@ TEST_P(StoreContract, OneOfManyWritersWins) {
                     ++winners;
                     winner = t;
                 } else {
-                    EXPECT_EQ(put.error().code(), Code::kAlreadyExists)
-                        << put.error().to_string();
+                    EXPECT_EQ(put.error().code(), Code::kAlreadyExists) << put.error().to_string();
                 }
             });
         for (std::thread& thread : threads) thread.join();
@@ -148,8 +148,8 @@ TEST_P(StoreContract, ListsInByteOrderWithPrefixAfterAndLimit) {
     // '-' and '.' sort before '/', digits after: directories must not disturb the order.
     std::set<std::string> all;
     for (const char* name :
-         {"a-b", "a.b", "a/0", "a/1/x", "a/1-x", "a/1.x", "a/10/x", "a/2", "a0", "b/c/d/e", "b/c/d0",
-          "b/c-d", "items/0/log/1.seg", "items/0/log/2.seg", "items/00/log/1.seg"}) {
+         {"a-b", "a.b", "a/0", "a/1/x", "a/1-x", "a/1.x", "a/10/x", "a/2", "a0", "b/c/d/e",
+          "b/c/d0", "b/c-d", "items/0/log/1.seg", "items/0/log/2.seg", "items/00/log/1.seg"}) {
         ASSERT_TRUE(store().put(name, as_bytes(name))) << name;
         all.insert(name);
     }
@@ -163,7 +163,8 @@ TEST_P(StoreContract, ListsInByteOrderWithPrefixAfterAndLimit) {
                                "a/1/x", "../", "/", "a//"}) {
         EXPECT_EQ(names(prefix), expected(prefix, "", 1000)) << prefix;
         for (const std::string& after : all)
-            EXPECT_EQ(names(prefix, after, 3), expected(prefix, after, 3)) << prefix << " " << after;
+            EXPECT_EQ(names(prefix, after, 3), expected(prefix, after, 3))
+                << prefix << " " << after;
         EXPECT_EQ(names(prefix, "a/1/", 1000), expected(prefix, "a/1/", 1000)) << prefix;
         EXPECT_EQ(names(prefix, "a/1", 1000), expected(prefix, "a/1", 1000)) << prefix;
         EXPECT_EQ(names(prefix, "zz", 1000), expected(prefix, "zz", 1000)) << prefix;

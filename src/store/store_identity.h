@@ -25,7 +25,8 @@ Bytes encode_store_identity(const StoreIdentity& identity);
 // kTruncated, kCorrupt, kMalformed, kNewerVersion.
 Result<StoreIdentity> decode_store_identity(ByteView object);
 
-// The store's identity; kForeignStore when it has none, kNewerVersion when a newer Farshore wrote it.
+// The store's identity; kForeignStore when it has none, kNewerVersion when a newer Farshore wrote
+// it.
 Result<StoreIdentity> read_store_identity(ObjectStore& store);
 // The same, but an empty store is given an identity. kForeignStore when it holds other things. When
 // two do it at once, both get what one of them wrote.

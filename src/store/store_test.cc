@@ -128,9 +128,7 @@ class FailingFiles final : public FileSystem {
         return real.list(path);
     }
     Result<bool> exists(const std::string& path) override { return real.exists(path); }
-    Result<uint64_t> free_bytes(const std::string& path) override {
-        return real.free_bytes(path);
-    }
+    Result<uint64_t> free_bytes(const std::string& path) override { return real.free_bytes(path); }
     PosixFileSystem real;
 };
 
@@ -141,7 +139,8 @@ size_t files_below(const std::string& path) {
     return n;
 }
 
-// Broken if a full disk or a failing one left a torn object, or used up space with what nobody knows.
+// Broken if a full disk or a failing one left a torn object, or used up space with what nobody
+// knows.
 TEST(DirectoryStore, AFailureAtAnyStepLeavesAllOrNothing) {
     const Bytes data(100'000, 7);
     for (const Code code : {Code::kNoSpace, Code::kIo}) {
@@ -166,7 +165,8 @@ TEST(DirectoryStore, AFailureAtAnyStepLeavesAllOrNothing) {
             if (got)
                 EXPECT_EQ(*got, data);
             else
-                EXPECT_EQ(files_below(directory / "store"), 0u) << "step " << step << " left a file";
+                EXPECT_EQ(files_below(directory / "store"), 0u)
+                    << "step " << step << " left a file";
             EXPECT_TRUE(put_idempotent(**store, "items/x/log/1.seg", data)) << step;
             EXPECT_EQ(files_below(directory / "store"), 1u);
         }
@@ -367,13 +367,14 @@ struct RetryFixture {
     bool running = true;
     RetryPolicy policy;
     RetryingStore store() {
-        return RetryingStore(flaky, clock, random,
-                             [this](int64_t us) {
-                                 slept.push_back(us);
-                                 clock.steady += us;
-                                 return running;
-                             },
-                             policy);
+        return RetryingStore(
+            flaky, clock, random,
+            [this](int64_t us) {
+                slept.push_back(us);
+                clock.steady += us;
+                return running;
+            },
+            policy);
     }
 };
 
