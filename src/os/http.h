@@ -1,0 +1,140 @@
+// HTTP/1.1: a server for the management API (Beast) and a client (libcurl), both over TLS or over a
+// unix socket. Requests and responses are whole, in memory, bounded.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/secret.h"
+#include "os/pki.h"
+
+namespace farshore {
+
+struct HttpRequest {
+    std::string method;                          // upper case
+    std::string target;                          // as sent: path and query
+    std::string path;                            // percent-decoded
+    std::map<std::string, std::string> query;    // percent-decoded; of equal names the last
+    std::map<std::string, std::string> headers;  // lower-case names; equal names joined by ", "
+    std::string body;
+    // The common name of the client's certificate, verified against our authority; empty: none.
+    std::string peer_certificate_name;
+    std::string peer_address;  // "host:port"; "unix" for a unix socket
+
+    // Empty when there is none. `name` in lower case.
+    const std::string& header(const std::string& name) const;
+    // What stands behind "Bearer " in the authorization header; empty: nothing.
+    std::string bearer_token() const;
+};
+
+struct HttpResponse {
+    int status = 200;
+    // Names as they go out; from the client in lower case.
+    std::vector<std::pair<std::string, std::string>> headers;
+    std::string body;
+
+    std::string header(std::string_view name) const;
+    static HttpResponse json(std::string body, int status = 200);
+    static HttpResponse text(std::string body, int status = 200);
+};
+
+struct HttpServerOptions {
+    // "host:port" (port 0: any) or "unix:/path" (made with mode 0600, without TLS).
+    std::string address = "127.0.0.1:0";
+    // TLS 1.2 and 1.3; required for TCP.
+    std::optional<Credentials> credentials;
+    // Client certificates of this authority are accepted, and never required. Empty: none are asked
+    // for.
+    std::string client_authority_pem;
+    unsigned workers = 16;  // handlers at one time; long polls hold one each
+    size_t max_connections = 512;
+    size_t max_header_bytes = 32u << 10;
+    size_t max_body_bytes = 16u << 20;
+    int64_t handshake_timeout_us = 10'000'000;
+    int64_t request_timeout_us = 30'000'000;  // from its first byte to its last; the same to answer
+    int64_t idle_timeout_us = 75'000'000;     // between requests
+};
+
+// Listens from start() to stop(). Handlers run on the worker threads, several at a time, and may
+// block. A handler that throws answers 500.
+class HttpServer {
+  public:
+    using Handler = std::function<HttpResponse(const HttpRequest&)>;
+
+    // kAlreadyExists when the address is in use; kInvalidArgument; errors of the certificates.
+    static Result<std::unique_ptr<HttpServer>> start(const HttpServerOptions& options,
+                                                     Handler handler);
+    ~HttpServer();  // stop()
+
+    // No new connections and requests; waits for the handlers that run, and at most `grace_us` for
+    // their answers to be sent. Handlers that wait for something must be told by their owner.
+    void stop(int64_t grace_us = 2'000'000);
+    // For connections made from now on.
+    Status reload(const Credentials& credentials, const std::string& client_authority_pem);
+
+    uint16_t port() const;
+    // "host:port" with the real port, or the path of the unix socket.
+    const std::string& address() const;
+
+    struct Impl;
+
+  private:
+    HttpServer() = default;
+    std::shared_ptr<Impl> impl_;
+};
+
+struct HttpClientOptions {
+    // Trusted authorities, PEM. Empty: those of the system.
+    std::string authority_pem;
+    std::optional<Credentials> credentials;
+    Secret bearer_token;           // sent when not empty
+    std::string unix_socket_path;  // connect there whatever the URL's host is
+    std::string proxy;             // http://host:port; empty: none, whatever the environment says
+    bool verify_host_name = true;
+    int64_t connect_timeout_us = 10'000'000;
+    int64_t timeout_us = 60'000'000;
+    size_t max_body_bytes = 64u << 20;
+};
+
+struct HttpClientRequest {
+    std::string method = "GET";
+    std::string url;
+    std::vector<std::pair<std::string, std::string>> headers;
+    std::string body;
+    int64_t timeout_us = 0;  // 0: the client's
+};
+
+// Any thread, several at a time; connections are kept and used again.
+class HttpClient {
+  public:
+    explicit HttpClient(HttpClientOptions options);
+    ~HttpClient();
+
+    // Any status is a response. kUnavailable (nobody there), kConnectionLost, kTimeout,
+    // kUnauthenticated (certificates), kTooLarge, kCancelled, kInvalidArgument (URL). After
+    // kConnectionLost and kTimeout the server may have done what was asked.
+    Result<HttpResponse> request(const HttpClientRequest& request);
+    // Requests under way end with kCancelled within a second, and so does every later one.
+    void cancel();
+
+  private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+// "%41+b" to "A+b"; kMalformed. In queries '+' is a space.
+Result<std::string> percent_decode(std::string_view text, bool plus_is_space = false);
+// All but letters, digits and "-._~".
+std::string percent_encode(std::string_view text);
+// Fills path and query from target. kMalformed.
+Status split_target(HttpRequest& request);
+
+}  // namespace farshore

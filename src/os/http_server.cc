@@ -1,0 +1,577 @@
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <pthread.h>
+#include <sys/stat.h>
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/ssl/context.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/core/basic_stream.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http.hpp>
+#include <boost/beast/ssl/ssl_stream.hpp>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <unordered_set>
+
+#include "os/http.h"
+#include "os/log.h"
+#include "os/openssl.h"
+#include "os/tls_connection.h"
+
+namespace farshore {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = boost::beast::http;
+using asio::ip::tcp;
+using boost::system::error_code;
+using UnixProtocol = asio::local::stream_protocol;
+
+namespace {
+
+std::shared_ptr<asio::ssl::context> wrap_context(SSL_CTX* context) {
+    return std::make_shared<asio::ssl::context>(context);
+}
+
+Result<std::shared_ptr<asio::ssl::context>> make_context(const Credentials& credentials,
+                                                         const std::string& client_authority_pem) {
+    FS_TRY(check_credentials(credentials));
+    SslCtxPtr context(SSL_CTX_new(TLS_server_method()));
+    SSL_CTX* raw = context.get();
+    if (raw == nullptr) return fail(openssl_error(Code::kInternal, "set up TLS"));
+    SSL_CTX_set_min_proto_version(raw, TLS1_2_VERSION);
+    SSL_CTX_set_options(raw, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE |
+                                 SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION);
+    SSL_CTX_set_session_cache_mode(raw, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_cipher_list(raw, "ECDHE+AESGCM:ECDHE+CHACHA20");
+    const BioPtr bio = bio_of(as_bytes(credentials.certificate_pem));
+    const X509Ptr own(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
+    FS_ASSIGN(const EvpKeyPtr key, parse_private_key(credentials.key_pem.reveal()));
+    if (!own || SSL_CTX_use_certificate(raw, own.get()) != 1 ||
+        SSL_CTX_use_PrivateKey(raw, key.get()) != 1)
+        return fail(openssl_error(Code::kWrongKey, "use the server's certificate"));
+    while (X509* link = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr))
+        if (SSL_CTX_add0_chain_cert(raw, link) != 1) X509_free(link);
+    drain_openssl_errors();
+    if (!client_authority_pem.empty()) {
+        FS_ASSIGN(const X509Ptr authority, parse_certificate(client_authority_pem));
+        if (X509_STORE_add_cert(SSL_CTX_get_cert_store(raw), authority.get()) != 1 ||
+            SSL_CTX_add_client_CA(raw, authority.get()) != 1)
+            return fail(openssl_error(Code::kInternal, "trust the authority"));
+        SSL_CTX_set_verify(raw, SSL_VERIFY_PEER, nullptr);
+        SSL_CTX_set_verify_depth(raw, 2);
+    }
+    return wrap_context(context.release());
+}
+
+// A bounded number of threads for handlers. The queue is bounded by the number of connections: each
+// has one request at a time.
+class Workers {
+  public:
+    explicit Workers(unsigned count) {
+        for (unsigned i = 0; i < std::max(count, 1u); ++i)
+            threads_.emplace_back([this] {
+                pthread_setname_np(pthread_self(), "http-worker");
+                run();
+            });
+    }
+    ~Workers() { stop(); }
+    void post(std::function<void()> task) {
+        {
+            std::lock_guard lock(mutex_);
+            if (stopping_) return;
+            tasks_.push_back(std::move(task));
+        }
+        wake_.notify_one();
+    }
+    // Waits for the tasks that run; the others are dropped.
+    void stop() {
+        std::deque<std::function<void()>> dropped;
+        {
+            std::lock_guard lock(mutex_);
+            stopping_ = true;
+            dropped.swap(tasks_);
+        }
+        wake_.notify_all();
+        for (std::thread& thread : threads_)
+            if (thread.joinable()) thread.join();
+    }
+
+  private:
+    void run() {
+        std::unique_lock lock(mutex_);
+        for (;;) {
+            wake_.wait(lock, [&] { return stopping_ || !tasks_.empty(); });
+            if (stopping_) return;
+            std::function<void()> task = std::move(tasks_.front());
+            tasks_.pop_front();
+            lock.unlock();
+            task();
+            task = nullptr;
+            lock.lock();
+        }
+    }
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    std::deque<std::function<void()>> tasks_;
+    bool stopping_ = false;
+    std::vector<std::thread> threads_;
+};
+
+// A connection, as the server sees it. On the server's thread.
+class Session {
+  public:
+    virtual ~Session() = default;
+    // Ends at once when idle, after the answer otherwise.
+    virtual void finish() = 0;
+    virtual void abort() = 0;
+};
+
+}  // namespace
+
+struct HttpServer::Impl : std::enable_shared_from_this<Impl> {
+    explicit Impl(const HttpServerOptions& given)
+        : options(given), tcp_acceptor(io), unix_acceptor(io), retry(io), workers(given.workers) {}
+
+    const HttpServerOptions options;
+    Handler handler;
+    std::string address;
+    uint16_t port = 0;
+
+    asio::io_context io{1};
+    asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
+    std::mutex mutex;
+    std::shared_ptr<asio::ssl::context> context;
+
+    // The server's thread.
+    tcp::acceptor tcp_acceptor;
+    UnixProtocol::acceptor unix_acceptor;
+    asio::steady_timer retry;
+    std::unordered_set<Session*> sessions;
+    bool stopping = false;
+
+    // stop() waits here.
+    std::mutex end_mutex;
+    std::condition_variable ended;
+    size_t open_sessions = 0;
+    std::mutex stop_mutex;
+    bool stopped = false;
+
+    Workers workers;
+    std::thread thread;
+
+    std::shared_ptr<asio::ssl::context> current_context() {
+        std::lock_guard lock(mutex);
+        return context;
+    }
+    void add(Session* session) {
+        sessions.insert(session);
+        std::lock_guard lock(end_mutex);
+        ++open_sessions;
+    }
+    void remove(Session* session) {
+        if (sessions.erase(session) == 0) return;
+        std::lock_guard lock(end_mutex);
+        if (--open_sessions == 0) ended.notify_all();
+    }
+    bool has_room() {
+        if (sessions.size() < options.max_connections) return true;
+        log::warn("http", "{}: there are {} connections already: one is closed", address,
+                  options.max_connections);
+        return false;
+    }
+    template <typename Acceptor>
+    void accept(Acceptor& acceptor);
+    void begin(tcp::socket socket);
+    void begin(UnixProtocol::socket socket);
+    HttpResponse call(const HttpRequest& request);
+};
+
+namespace {
+
+std::string lower(std::string_view text) {
+    std::string out(text);
+    for (char& c : out)
+        if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+    return out;
+}
+
+template <typename Stream>
+struct IsTls : std::false_type {};
+template <typename Next>
+struct IsTls<beast::ssl_stream<Next>> : std::true_type {};
+
+template <typename Stream>
+class SessionOf final : public Session, public std::enable_shared_from_this<SessionOf<Stream>> {
+  public:
+    static constexpr bool kTls = IsTls<Stream>::value;
+
+    template <typename... Args>
+    SessionOf(std::shared_ptr<HttpServer::Impl> server, std::shared_ptr<asio::ssl::context> context,
+              std::string peer_address, Args&&... args)
+        : server_(std::move(server)),
+          context_(std::move(context)),
+          stream_(std::forward<Args>(args)...),
+          peer_address_(std::move(peer_address)) {}
+
+    void begin() {
+        server_->add(this);
+        if constexpr (kTls) {
+            lowest().expires_after(std::chrono::microseconds(options().handshake_timeout_us));
+            stream_.async_handshake(
+                asio::ssl::stream_base::server, [self = this->shared_from_this()](error_code code) {
+                    if (code) {
+                        log::warn("http", "{}: refused {}: TLS handshake: {}",
+                                  self->server_->address, self->peer_address_, code.message());
+                        return self->end();
+                    }
+                    if (auto named = self->read_name(); !named) {
+                        log::warn("http", "{}: refused {}: {}", self->server_->address,
+                                  self->peer_address_, named.error().to_string());
+                        return self->end();
+                    }
+                    self->wait();
+                });
+        } else {
+            wait();
+        }
+    }
+
+    void finish() override {
+        last_ = true;
+        if (idle_) end();
+    }
+    void abort() override { end(); }
+
+  private:
+    const HttpServerOptions& options() const { return server_->options; }
+    auto& lowest() { return beast::get_lowest_layer(stream_); }
+
+    Status read_name() {
+        if constexpr (kTls) {
+            SSL* ssl = stream_.native_handle();
+            const X509* certificate = SSL_get0_peer_certificate(ssl);
+            if (certificate == nullptr) return {};
+            if (SSL_get_verify_result(ssl) != X509_V_OK)
+                return fail(Code::kUnauthenticated, "the certificate was not verified");
+            FS_ASSIGN(peer_name_, common_name_of(X509_get_subject_name(certificate)));
+        }
+        return {};
+    }
+
+    // For the next request: a long time for its first byte, a short one for all the others.
+    void wait() {
+        if (last_) return goodbye();
+        idle_ = true;
+        if (buffer_.size() > 0) return read();
+        lowest().expires_after(std::chrono::microseconds(options().idle_timeout_us));
+        constexpr size_t kFirstBytes = 4096;
+        stream_.async_read_some(buffer_.prepare(kFirstBytes),
+                                [self = this->shared_from_this()](error_code code, size_t n) {
+                                    if (code) return self->end();
+                                    self->buffer_.commit(n);
+                                    self->read();
+                                });
+    }
+
+    void read() {
+        idle_ = false;
+        parser_.emplace();
+        parser_->header_limit(static_cast<uint32_t>(options().max_header_bytes));
+        parser_->body_limit(options().max_body_bytes);
+        lowest().expires_after(std::chrono::microseconds(options().request_timeout_us));
+        http::async_read_header(
+            stream_, buffer_, *parser_,
+            [self = this->shared_from_this()](error_code code, size_t) { self->on_header(code); });
+    }
+
+    void on_header(error_code code) {
+        if (code) return refuse(code);
+        if (lower(parser_->get()[http::field::expect]) == "100-continue") {
+            static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+            return asio::async_write(stream_, asio::buffer(kContinue),
+                                     [self = this->shared_from_this()](error_code failed, size_t) {
+                                         if (failed) return self->end();
+                                         self->read_body();
+                                     });
+        }
+        read_body();
+    }
+
+    void read_body() {
+        http::async_read(stream_, buffer_, *parser_,
+                         [self = this->shared_from_this()](error_code code, size_t) {
+                             if (code) return self->refuse(code);
+                             self->handle();
+                         });
+    }
+
+    void refuse(error_code code) {
+        int status = 0;
+        if (code == http::error::body_limit)
+            status = 413;
+        else if (code == http::error::header_limit)
+            status = 431;
+        else if (code.category() == make_error_code(http::error::bad_method).category() &&
+                 code != http::error::end_of_stream && code != http::error::partial_message)
+            status = 400;
+        if (status == 0) return end();
+        log::info("http", "{}: refused {}: {}", server_->address, peer_address_, code.message());
+        last_ = true;
+        keep_alive_ = false;
+        version_ = 11;
+        head_ = false;
+        answer(HttpResponse::text(code.message() + "\n", status));
+    }
+
+    void handle() {
+        auto message = parser_->release();
+        keep_alive_ = message.keep_alive();
+        version_ = message.version();
+        head_ = message.method() == http::verb::head;
+        auto request = std::make_shared<HttpRequest>();
+        request->method = std::string(message.method_string());
+        request->target = std::string(message.target());
+        for (const auto& field : message) {
+            std::string& value = request->headers[lower(field.name_string())];
+            if (!value.empty()) value += ", ";
+            value += std::string(field.value());
+        }
+        request->body = std::move(message.body());
+        request->peer_certificate_name = peer_name_;
+        request->peer_address = peer_address_;
+        if (auto split = split_target(*request); !split)
+            return answer(HttpResponse::text(split.error().what() + "\n", 400));
+        lowest().expires_never();  // the handler takes the time it needs
+        server_->workers.post([self = this->shared_from_this(), request] {
+            auto response = std::make_shared<HttpResponse>(self->server_->call(*request));
+            asio::post(self->server_->io, [self, response] { self->answer(std::move(*response)); });
+        });
+    }
+
+    void answer(HttpResponse response) {
+        if (ended_) return;
+        response_ = {};
+        response_.version(version_ == 10 ? 10 : 11);
+        response_.result(static_cast<unsigned>(response.status));
+        for (const auto& [name, value] : response.headers)
+            if (value.find_first_of("\r\n") == std::string::npos) response_.insert(name, value);
+        const bool keep = keep_alive_ && !last_;
+        response_.keep_alive(keep);
+        const bool no_body = response.status == 204 || response.status == 304;
+        if (!no_body) response_.content_length(response.body.size());
+        if (!head_ && !no_body) response_.body() = std::move(response.body);
+        lowest().expires_after(std::chrono::microseconds(options().request_timeout_us));
+        http::async_write(stream_, response_,
+                          [self = this->shared_from_this(), keep](error_code code, size_t) {
+                              self->response_ = {};
+                              if (code) return self->end();
+                              if (!keep) return self->goodbye();
+                              self->wait();
+                          });
+    }
+
+    void goodbye() {
+        if constexpr (kTls) {
+            constexpr auto kPatience = std::chrono::seconds(1);
+            lowest().expires_after(kPatience);
+            stream_.async_shutdown(
+                [self = this->shared_from_this()](error_code) { self->end(); });
+        } else {
+            error_code ignored;
+            lowest().socket().shutdown(asio::socket_base::shutdown_send, ignored);
+            end();
+        }
+    }
+
+    void end() {
+        if (ended_) return;
+        ended_ = true;
+        lowest().close();
+        server_->remove(this);
+    }
+
+    const std::shared_ptr<HttpServer::Impl> server_;
+    const std::shared_ptr<asio::ssl::context> context_;
+    Stream stream_;
+    beast::flat_buffer buffer_;
+    std::optional<http::request_parser<http::string_body>> parser_;
+    http::response<http::string_body> response_;
+    const std::string peer_address_;
+    std::string peer_name_;
+    unsigned version_ = 11;
+    bool keep_alive_ = false, head_ = false;
+    bool idle_ = true, last_ = false, ended_ = false;
+};
+
+}  // namespace
+
+void HttpServer::Impl::begin(tcp::socket socket) {
+    if (!has_room()) return;
+    error_code ignored;
+    socket.set_option(tcp::no_delay(true), ignored);
+    const auto peer = socket.remote_endpoint(ignored);
+    const std::string peer_address = fmt::format("{}:{}", peer.address().to_string(), peer.port());
+    const auto tls = current_context();
+    std::make_shared<SessionOf<beast::ssl_stream<beast::tcp_stream>>>(
+        shared_from_this(), tls, peer_address, std::move(socket), *tls)
+        ->begin();
+}
+
+void HttpServer::Impl::begin(UnixProtocol::socket socket) {
+    if (!has_room()) return;
+    std::make_shared<SessionOf<beast::basic_stream<UnixProtocol>>>(shared_from_this(), nullptr,
+                                                                   "unix", std::move(socket))
+        ->begin();
+}
+
+template <typename Acceptor>
+void HttpServer::Impl::accept(Acceptor& acceptor) {
+    acceptor.async_accept([self = shared_from_this(), &acceptor](const error_code& code,
+                                                                 auto socket) {
+        if (self->stopping) return;
+        if (!code) {
+            ::fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
+            self->begin(std::move(socket));
+            return self->accept(acceptor);
+        }
+        // Out of descriptors: a pause, lest the thread spins.
+        log::warn("http", "{}: accept: {}", self->address, code.message());
+        self->retry.expires_after(std::chrono::milliseconds(100));
+        self->retry.async_wait([self, &acceptor](const error_code& cancelled) {
+            if (!cancelled && !self->stopping) self->accept(acceptor);
+        });
+    });
+}
+
+HttpResponse HttpServer::Impl::call(const HttpRequest& request) {
+    try {
+        return handler(request);
+    } catch (const std::exception& thrown) {
+        log::error("http", "{} {}: {}", request.method, request.path, thrown.what());
+        return HttpResponse::text("internal error\n", 500);
+    }
+}
+
+Result<std::unique_ptr<HttpServer>> HttpServer::start(const HttpServerOptions& options,
+                                                      Handler handler) {
+    constexpr std::string_view kUnix = "unix:";
+    auto impl = std::make_shared<Impl>(options);
+    impl->handler = std::move(handler);
+    error_code code;
+    const auto listen = [&](auto& acceptor, const auto& endpoint, bool reuse) {
+        if (acceptor.open(endpoint.protocol(), code)) return;
+        ::fcntl(acceptor.native_handle(), F_SETFD, FD_CLOEXEC);
+        if (reuse) acceptor.set_option(asio::socket_base::reuse_address(true), code);
+        if (acceptor.bind(endpoint, code)) return;
+        if (!reuse) ::chmod(options.address.c_str() + kUnix.size(), 0600);
+        acceptor.listen(asio::socket_base::max_listen_connections, code);
+    };
+    if (options.address.starts_with(kUnix)) {
+        impl->address = options.address.substr(kUnix.size());
+        constexpr size_t kMaxPath = 107;
+        if (impl->address.empty() || impl->address.size() > kMaxPath)
+            return fail(Code::kInvalidArgument,
+                        fmt::format("'{}' is no path for a socket: 1 to {} bytes", impl->address,
+                                    kMaxPath));
+        // A socket that nobody listens at is a left-over; one that answers is somebody's.
+        UnixProtocol::socket probe(impl->io);
+        if (!probe.connect(UnixProtocol::endpoint(impl->address), code))
+            return fail(Code::kAlreadyExists, fmt::format("somebody listens at '{}'", impl->address));
+        struct stat info {};
+        if (::lstat(impl->address.c_str(), &info) == 0 && S_ISSOCK(info.st_mode))
+            ::unlink(impl->address.c_str());
+        code.clear();
+        listen(impl->unix_acceptor, UnixProtocol::endpoint(impl->address), false);
+    } else {
+        if (!options.credentials)
+            return fail(Code::kInvalidArgument, "a server at a TCP port needs a certificate");
+        FS_ASSIGN(impl->context, make_context(*options.credentials, options.client_authority_pem));
+        FS_ASSIGN(const HostPort parts, parse_host_port(options.address));
+        tcp::resolver resolver(impl->io);
+        const auto found = resolver.resolve(parts.host, std::to_string(parts.port),
+                                            tcp::resolver::passive, code);
+        if (code)
+            return fail(Code::kUnavailable,
+                        fmt::format("find '{}': {}", parts.host, code.message()));
+        listen(impl->tcp_acceptor, found.begin()->endpoint(), true);
+        error_code ignored;
+        impl->port = impl->tcp_acceptor.local_endpoint(ignored).port();
+        impl->address = fmt::format(
+            "{}:{}",
+            parts.host.find(':') == std::string::npos ? parts.host : '[' + parts.host + ']',
+            impl->port);
+    }
+    if (code == asio::error::address_in_use)
+        return fail(Code::kAlreadyExists,
+                    fmt::format("'{}' is in use by another program", options.address),
+                    "end it, or listen at another port");
+    if (code) return fail_errno(code.value(), fmt::format("listen at '{}'", options.address));
+    asio::post(impl->io, [impl] {
+        if (impl->unix_acceptor.is_open())
+            impl->accept(impl->unix_acceptor);
+        else
+            impl->accept(impl->tcp_acceptor);
+    });
+    impl->thread = std::thread([raw = impl.get()] {
+        pthread_setname_np(pthread_self(), "http-io");
+        raw->io.run();
+    });
+    std::unique_ptr<HttpServer> server(new HttpServer);
+    server->impl_ = std::move(impl);
+    return server;
+}
+
+HttpServer::~HttpServer() { stop(); }
+
+void HttpServer::stop(int64_t grace_us) {
+    std::lock_guard stop_lock(impl_->stop_mutex);
+    if (impl_->stopped) return;
+    impl_->stopped = true;
+    Impl& server = *impl_;
+    asio::post(server.io, [impl = impl_] {
+        impl->stopping = true;
+        error_code ignored;
+        impl->tcp_acceptor.close(ignored);
+        impl->unix_acceptor.close(ignored);
+        impl->retry.cancel();
+        const std::unordered_set<Session*> sessions = impl->sessions;
+        for (Session* session : sessions) session->finish();
+    });
+    {
+        std::unique_lock lock(server.end_mutex);
+        server.ended.wait_for(lock, std::chrono::microseconds(grace_us),
+                              [&] { return server.open_sessions == 0; });
+    }
+    server.workers.stop();
+    asio::post(server.io, [impl = impl_] {
+        const std::unordered_set<Session*> sessions = impl->sessions;
+        for (Session* session : sessions) session->abort();
+        impl->work.reset();
+    });
+    server.thread.join();
+    if (server.port == 0) ::unlink(server.address.c_str());
+}
+
+Status HttpServer::reload(const Credentials& credentials, const std::string& client_authority_pem) {
+    FS_ASSIGN(auto context, make_context(credentials, client_authority_pem));
+    std::lock_guard lock(impl_->mutex);
+    impl_->context = std::move(context);
+    return {};
+}
+
+uint16_t HttpServer::port() const { return impl_->port; }
+const std::string& HttpServer::address() const { return impl_->address; }
+
+}  // namespace farshore
