@@ -19,7 +19,8 @@ FaultSites::Site& FaultSites::site(std::string_view name) {
     if (found != sites_.end()) return found->second;
     Site& made = sites_[std::string(name)];
     made.rng = Rng(seed_).fork(hash_name(name) ^ 0x73697465u);
-    if (made.rng.chance_ppm(kOnPpm)) made.per_million = kRatesPpm[made.rng.below(std::size(kRatesPpm))];
+    if (made.rng.chance_ppm(kOnPpm))
+        made.per_million = kRatesPpm[made.rng.below(std::size(kRatesPpm))];
     return made;
 }
 
@@ -66,7 +67,8 @@ std::vector<std::string> FaultSiteTable::never_fired() const {
 std::string FaultSiteTable::to_text() const {
     std::vector<std::pair<std::string, Row>> rows(rows_.begin(), rows_.end());
     std::ranges::sort(rows, {}, [](const auto& row) { return row.first; });
-    std::string text = fmt::format("{:<36} {:>10} {:>8} {:>7}\n", "fault site", "hits", "fired", "worlds");
+    std::string text =
+        fmt::format("{:<36} {:>10} {:>8} {:>7}\n", "fault site", "hits", "fired", "worlds");
     for (const auto& [name, row] : rows)
         text += fmt::format("{:<36} {:>10} {:>8} {:>7}\n", name, row.hits, row.fired, row.worlds);
     text += fmt::format("{} worlds; never fired:", worlds_);

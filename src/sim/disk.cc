@@ -3,352 +3,23 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <limits>
 #include <map>
 #include <utility>
 
+#include "sim/file_data.h"
 #include "sim/world.h"
 
 namespace farshore {
 namespace {
 
-constexpr uint64_t kPageBytes = 4096;
-constexpr uint64_t kSectorBytes = 512;
-constexpr uint64_t kSectorsPerPage = kPageBytes / kSectorBytes;
-static_assert(kSectorsPerPage == 8, "the dirty sectors of a page are the bits of one byte");
-constexpr uint64_t kPagesPerChunk = 64;
 // More entry changes than this and the journal commits the older half, as a real one does in time.
 constexpr size_t kMaxPendingEntries = 8192;
 
-struct PageData {
-    uint32_t references = 1;
-    uint8_t bytes[kPageBytes];
-};
-
-// A shared page; empty means a hole. Counted without atomics: a world is one thread.
-class Page {
-  public:
-    Page() = default;
-    Page(const Page& other) : data_(other.data_) {
-        if (data_ != nullptr) ++data_->references;
-    }
-    Page(Page&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
-    Page& operator=(Page other) noexcept {
-        std::swap(data_, other.data_);
-        return *this;
-    }
-    ~Page() {
-        if (data_ != nullptr && --data_->references == 0) delete data_;
-    }
-    bool hole() const { return data_ == nullptr; }
-    bool same(const Page& other) const { return data_ == other.data_; }
-    const uint8_t* read() const { return data_->bytes; }
-    // Copies when shared, zeroes when a hole.
-    uint8_t* write() {
-        if (data_ == nullptr) {
-            data_ = new PageData;
-            std::memset(data_->bytes, 0, kPageBytes);
-        } else if (data_->references > 1) {
-            auto* copy = new PageData;
-            std::memcpy(copy->bytes, data_->bytes, kPageBytes);
-            --data_->references;
-            data_ = copy;
-        }
-        return data_->bytes;
-    }
-
-  private:
-    PageData* data_ = nullptr;
-};
-
-struct PageSlot {
-    Page cached;
-    Page durable;
-    uint8_t dirty = 0;  // a bit a sector: cached differs from durable and will be written
-};
-using Chunk = std::array<PageSlot, kPagesPerChunk>;
-
-uint8_t sector_mask(uint64_t from_in_page, uint64_t to_in_page) {
-    const uint64_t first = from_in_page / kSectorBytes;
-    const uint64_t end = (to_in_page + kSectorBytes - 1) / kSectorBytes;
-    return static_cast<uint8_t>(((1u << (end - first)) - 1) << first);
-}
-
 using Fate = PowerLossPolicy::Fate;
-
-Fate draw_fate(Fate wanted, Rng& rng) {
-    if (wanted != Fate::kDrawn) return wanted;
-    const uint64_t n = rng.below(10);
-    return n < 2 ? Fate::kDropped : n < 4 ? Fate::kKept : Fate::kMixed;
-}
-
-// The content of one regular file, cached and durable.
-class FileData {
-  public:
-    uint64_t size() const { return size_; }
-    uint64_t durable_size() const { return durable_size_; }
-    uint64_t pages() const { return pages_; }
-
-    size_t read(uint64_t offset, MutableByteView out, bool durable) const {
-        const uint64_t size = durable ? durable_size_ : size_;
-        if (offset >= size) return 0;
-        const size_t length = std::min<uint64_t>(out.size(), size - offset);
-        size_t done = 0;
-        while (done < length) {
-            const uint64_t at = offset + done, in_page = at % kPageBytes;
-            const size_t n = std::min<uint64_t>(length - done, kPageBytes - in_page);
-            const PageSlot* slot = find(at / kPageBytes);
-            const Page* page = slot == nullptr ? nullptr : durable ? &slot->durable : &slot->cached;
-            if (page == nullptr || page->hole()) {
-                std::memset(out.data() + done, 0, n);
-            } else {
-                std::memcpy(out.data() + done, page->read() + in_page, n);
-            }
-            done += n;
-        }
-        return length;
-    }
-
-    // Pages that a write of this range would allocate.
-    uint64_t new_pages(uint64_t offset, uint64_t length) const {
-        if (length == 0) return 0;
-        uint64_t count = 0;
-        for (uint64_t p = offset / kPageBytes; p <= (offset + length - 1) / kPageBytes; ++p) {
-            const PageSlot* slot = find(p);
-            count += slot == nullptr || slot->cached.hole();
-        }
-        return count;
-    }
-
-    void write(uint64_t offset, ByteView data) {
-        size_t done = 0;
-        while (done < data.size()) {
-            const uint64_t at = offset + done, in_page = at % kPageBytes;
-            const size_t n = std::min<uint64_t>(data.size() - done, kPageBytes - in_page);
-            PageSlot& slot = make(at / kPageBytes);
-            pages_ += slot.cached.hole();
-            std::memcpy(slot.cached.write() + in_page, data.data() + done, n);
-            mark(at / kPageBytes, slot, sector_mask(in_page, in_page + n));
-            done += n;
-        }
-        if (!data.empty()) size_ = std::max(size_, offset + data.size());
-    }
-
-    // Within the size; frees whole pages.
-    void punch(uint64_t offset, uint64_t length) {
-        const uint64_t end = std::min(size_, offset + std::min(length, size_ - std::min(size_, offset)));
-        for (uint64_t at = offset; at < end;) {
-            const uint64_t p = at / kPageBytes, in_page = at % kPageBytes;
-            const uint64_t n = std::min(end - at, kPageBytes - in_page);
-            PageSlot* slot = find(p);
-            if (slot == nullptr) {  // nothing in the whole chunk
-                at = (p / kPagesPerChunk + 1) * kPagesPerChunk * kPageBytes;
-                continue;
-            }
-            if (n == kPageBytes) {
-                pages_ -= !slot->cached.hole();
-                slot->cached = {};
-                if (!slot->durable.hole()) {
-                    mark(p, *slot, 0xff);
-                } else {
-                    slot->dirty = 0;
-                }
-            } else if (!slot->cached.hole()) {
-                std::memset(slot->cached.write() + in_page, 0, n);
-                mark(p, *slot, sector_mask(in_page, in_page + n));
-            }
-            at += n;
-        }
-    }
-
-    void truncate(uint64_t to) {
-        if (to < size_) {
-            cut(to, false);
-            least_size_ = std::min(least_size_, to);
-        }
-        size_ = to;
-    }
-
-    void sync() {
-        if (least_size_ < durable_size_) {
-            for_each_from(least_size_ / kPageBytes, [](uint64_t, PageSlot& slot) {
-                slot.durable = slot.cached;
-                slot.dirty = 0;
-            });
-        }
-        for (const uint64_t p : dirty_) {
-            PageSlot* slot = find(p);
-            if (slot == nullptr || slot->dirty == 0) continue;
-            slot->durable = slot->cached;
-            slot->dirty = 0;
-        }
-        dirty_.clear();
-        durable_size_ = least_size_ = size_;
-    }
-
-    // A part of what is dirty reaches the disk by itself.
-    void write_back_some(Rng& rng) {
-        if (least_size_ < durable_size_ || dirty_.empty()) return;
-        const uint64_t p = dirty_[rng.below(dirty_.size())];
-        PageSlot* slot = find(p);
-        if (slot == nullptr) return;
-        for (unsigned s = 0; s < kSectorsPerPage; ++s) {
-            if ((slot->dirty & (1u << s)) == 0 || !rng.coin()) continue;
-            keep_sector(*slot, s, kSectorBytes);
-            slot->dirty &= static_cast<uint8_t>(~(1u << s));
-        }
-    }
-
-    // fsync() failed: some pages got out, the others are clean now and will never be written; of
-    // those, some are evicted at once, so that reads show the old content again.
-    void sync_failed(Rng& rng) {
-        for (const uint64_t p : dirty_) {
-            PageSlot* slot = find(p);
-            if (slot == nullptr || slot->dirty == 0) continue;
-            if (least_size_ >= durable_size_)
-                for (unsigned s = 0; s < kSectorsPerPage; ++s)
-                    if ((slot->dirty & (1u << s)) != 0 && rng.coin()) keep_sector(*slot, s, kSectorBytes);
-            slot->dirty = 0;
-            if (rng.below(4) == 0 && (p + 1) * kPageBytes <= std::min(size_, durable_size_)) {
-                pages_ -= !slot->cached.hole();
-                slot->cached = slot->durable;
-                pages_ += !slot->cached.hole();
-            }
-        }
-        dirty_.clear();
-        if (least_size_ >= durable_size_ && rng.coin()) durable_size_ = size_;
-        least_size_ = std::min(size_, durable_size_);
-        lost_ = true;
-    }
-
-    void lose_power(const PowerLossPolicy& policy, Rng& rng) {
-        const bool shrunk = least_size_ < durable_size_;
-        if (dirty_.empty() && size_ == durable_size_ && !shrunk && !lost_) return;
-        const Fate fate = draw_fate(policy.data, rng);
-        const bool shrink_kept = shrunk && (fate == Fate::kKept || (fate == Fate::kMixed && rng.coin()));
-        if (shrink_kept) cut(least_size_, true);
-        if (fate != Fate::kDropped) {
-            const uint32_t keep_ppm =
-                fate == Fate::kKept ? 1'000'000 : static_cast<uint32_t>(rng.between(50'000, 950'000));
-            const uint32_t torn_ppm = fate == Fate::kKept ? 0 : policy.torn_sector_ppm;
-            for (const uint64_t p : dirty_) {
-                PageSlot* slot = find(p);
-                if (slot == nullptr) continue;
-                for (unsigned s = 0; s < kSectorsPerPage; ++s) {
-                    if ((slot->dirty & (1u << s)) == 0 || !rng.chance_ppm(keep_ppm)) continue;
-                    // A truncation that was lost takes with it what was written behind it.
-                    if (shrunk && !shrink_kept && p * kPageBytes + (s + 1) * kSectorBytes > least_size_)
-                        continue;
-                    keep_sector(*slot, s, rng.chance_ppm(torn_ppm) ? rng.below(kSectorBytes) : kSectorBytes);
-                }
-            }
-        }
-        if (!shrunk || shrink_kept) {
-            const uint64_t least = std::min(least_size_, durable_size_);
-            if (fate == Fate::kKept) {
-                durable_size_ = size_;
-            } else if (fate == Fate::kMixed) {
-                const uint64_t n = rng.below(3);
-                durable_size_ = n == 0   ? least
-                                : n == 1 ? size_
-                                         : least + rng.below((size_ - least) / kSectorBytes + 1) * kSectorBytes;
-            } else {
-                durable_size_ = least;
-            }
-        }
-        dirty_.clear();
-        lost_ = false;
-        size_ = least_size_ = durable_size_;
-        cut(durable_size_, true);
-        pages_ = 0;
-        for_each_from(0, [this](uint64_t, PageSlot& slot) {
-            slot.cached = slot.durable;
-            slot.dirty = 0;
-            pages_ += !slot.cached.hole();
-        });
-    }
-
-    void flip_bit(uint64_t bit) {
-        const uint64_t at = bit / 8;
-        PageSlot& slot = make(at / kPageBytes);
-        const auto mask = static_cast<uint8_t>(1u << (bit % 8));
-        const bool same = slot.cached.same(slot.durable);
-        pages_ += slot.cached.hole();
-        slot.durable.write()[at % kPageBytes] ^= mask;
-        if (same) {
-            slot.cached = slot.durable;
-        } else {
-            slot.cached.write()[at % kPageBytes] ^= mask;
-        }
-    }
-
-    uint64_t dirty_bytes() const { return dirty_.size() * kPageBytes; }
-
-  private:
-    PageSlot* find(uint64_t page) const {
-        const auto chunk = chunks_.find(page / kPagesPerChunk);
-        return chunk == chunks_.end() ? nullptr : &(*chunk->second)[page % kPagesPerChunk];
-    }
-    PageSlot& make(uint64_t page) {
-        auto& chunk = chunks_[page / kPagesPerChunk];
-        if (chunk == nullptr) chunk = std::make_unique<Chunk>();
-        return (*chunk)[page % kPagesPerChunk];
-    }
-    void mark(uint64_t page, PageSlot& slot, uint8_t mask) {
-        if (slot.dirty == 0) dirty_.push_back(page);
-        slot.dirty |= mask;
-    }
-    // Copies the first `bytes` of a sector from the cached to the durable page.
-    static void keep_sector(PageSlot& slot, unsigned sector, uint64_t bytes) {
-        uint8_t* to = slot.durable.write() + sector * kSectorBytes;
-        if (slot.cached.hole()) {
-            std::memset(to, 0, bytes);
-        } else {
-            std::memcpy(to, slot.cached.read() + sector * kSectorBytes, bytes);
-        }
-    }
-    template <typename Visit>
-    void for_each_from(uint64_t page, Visit visit) {
-        for (auto chunk = chunks_.lower_bound(page / kPagesPerChunk); chunk != chunks_.end(); ++chunk)
-            for (uint64_t i = 0; i < kPagesPerChunk; ++i) {
-                const uint64_t p = chunk->first * kPagesPerChunk + i;
-                if (p >= page) visit(p, (*chunk->second)[i]);
-            }
-    }
-    // Zeroes everything from `size` on, in the cached or the durable state.
-    void cut(uint64_t size, bool durable) {
-        const uint64_t tail = size % kPageBytes;
-        if (tail != 0) {
-            PageSlot* slot = find(size / kPageBytes);
-            if (slot != nullptr) {
-                Page& page = durable ? slot->durable : slot->cached;
-                if (!page.hole()) {
-                    std::memset(page.write() + tail, 0, kPageBytes - tail);
-                    if (!durable) mark(size / kPageBytes, *slot, sector_mask(tail, kPageBytes));
-                }
-            }
-        }
-        for_each_from((size + kPageBytes - 1) / kPageBytes, [&](uint64_t, PageSlot& slot) {
-            if (durable) {
-                slot.durable = {};
-            } else {
-                pages_ -= !slot.cached.hole();
-                slot.cached = {};
-                slot.dirty = 0;  // sync() and lose_power() go by least_size_
-            }
-        });
-    }
-
-    std::map<uint64_t, std::unique_ptr<Chunk>> chunks_;
-    std::vector<uint64_t> dirty_;  // pages; one may be listed twice, or have become clean
-    uint64_t size_ = 0;
-    uint64_t durable_size_ = 0;
-    uint64_t least_size_ = 0;  // since the last sync: a truncation below durable_size_ is pending
-    uint64_t pages_ = 0;       // cached ones that are no holes
-    bool lost_ = false;        // cached and durable differ although nothing is dirty
-};
+using sim::FileData;
+using sim::kPageBytes;
 
 struct Inode;
 using InodeRef = std::shared_ptr<Inode>;
@@ -363,8 +34,8 @@ struct Inode {
     uint64_t visited = 0;
 };
 
-// A change of directory entries that is not durable yet. kAdd and kRemove: name in dir; kRename: name
-// in dir becomes to_name in to_dir, as one.
+// A change of directory entries that is not durable yet. kAdd and kRemove: name in dir; kRename:
+// name in dir becomes to_name in to_dir, as one.
 struct EntryChange {
     enum class Kind : uint8_t { kAdd, kRemove, kRename } kind;
     InodeRef inode;
@@ -404,9 +75,9 @@ struct ScriptedFailure {
 };
 
 constexpr std::string_view kOpNames[kDiskOps] = {
-    "file.open",   "file.read",    "file.write", "file.sync",  "file.truncate",
-    "file.size",   "file.punch",   "fs.remove",  "fs.rename",  "fs.link",
-    "fs.mkdir",    "fs.sync_dir",  "fs.list",    "fs.exists",  "fs.free"};
+    "file.open", "file.read",   "file.write", "file.sync", "file.truncate",
+    "file.size", "file.punch",  "fs.remove",  "fs.rename", "fs.link",
+    "fs.mkdir",  "fs.sync_dir", "fs.list",    "fs.exists", "fs.free"};
 
 }  // namespace
 
@@ -459,7 +130,8 @@ int SimDisk::State::begin(SimProcess& process, DiskOp op, const std::string& pat
     take_time(op);
     for (const auto& hook : hooks) hook(process, op, path);
     for (ScriptedFailure& failure : scripted) {
-        if (failure.op != op || failure.count == 0 || path.find(failure.path_part) == std::string::npos)
+        if (failure.op != op || failure.count == 0 ||
+            path.find(failure.path_part) == std::string::npos)
             continue;
         if (failure.skip > 0) {
             --failure.skip;
@@ -556,19 +228,21 @@ void SimDisk::State::unlink(const InodeRef& inode) {
 
 void SimDisk::State::release_if_unused(const InodeRef& inode) {
     // The inode may come back at power loss; its space counts as free until then.
-    if (inode->links == 0 && inode->handles == 0) used_pages -= std::min(used_pages, inode->data.pages());
+    if (inode->links == 0 && inode->handles == 0)
+        used_pages -= std::min(used_pages, inode->data.pages());
 }
 
 void SimDisk::State::sync_entries(const InodeRef& dir) {
     std::vector<bool> wanted(pending.size());
-    // Names in other directories that a rename out of them settles: what happened to them before goes
-    // along, or an old entry could come back beside the new one.
+    // Names in other directories that a rename out of them settles: what happened to them before
+    // goes along, or an old entry could come back beside the new one.
     std::vector<std::pair<const Inode*, const std::string*>> needed;
     for (size_t i = pending.size(); i-- > 0;) {
         const EntryChange& at = pending[i];
-        const bool take = at.target() == dir || std::ranges::any_of(needed, [&](const auto& need) {
-                              return need.first == at.target().get() && *need.second == at.target_name();
-                          });
+        const bool take =
+            at.target() == dir || std::ranges::any_of(needed, [&](const auto& need) {
+                return need.first == at.target().get() && *need.second == at.target_name();
+            });
         wanted[i] = take;
         if (take && at.kind == EntryChange::Kind::kRename && at.dir != dir)
             needed.emplace_back(at.dir.get(), &at.name);
@@ -618,13 +292,20 @@ void SimDisk::State::list_files(const Inode& dir, const std::string& path,
 
 class SimFile final : public File {
   public:
-    SimFile(SimDisk::State& disk, SimProcess& process, InodeRef inode, std::string path, bool writable)
-        : disk_(disk), process_(process), life_(process.life()), boot_(process.host().boot_number()),
-          inode_(std::move(inode)), path_(std::move(path)), writable_(writable) {
+    SimFile(SimDisk::State& disk, SimProcess& process, InodeRef inode, std::string path,
+            bool writable)
+        : disk_(disk),
+          process_(process),
+          life_(process.life()),
+          boot_(process.host().boot_number()),
+          inode_(std::move(inode)),
+          path_(std::move(path)),
+          writable_(writable) {
         ++inode_->handles;
     }
     ~SimFile() override {
-        if (process_.host().boot_number() != boot_ || inode_->handles == 0) return;  // power was lost
+        if (process_.host().boot_number() != boot_ || inode_->handles == 0)
+            return;  // power was lost
         --inode_->handles;
         disk_.release_if_unused(inode_);
     }
@@ -632,7 +313,8 @@ class SimFile final : public File {
     Result<size_t> read_at(uint64_t offset_bytes, MutableByteView out) override {
         SimOperation op(process_, life_, "file.read", offset_bytes, out.size(), path_);
         if (op.dead()) return op.error();
-        if (const int error = disk_.begin(process_, DiskOp::kRead, path_)) return fail_errno(error, path_);
+        if (const int error = disk_.begin(process_, DiskOp::kRead, path_))
+            return fail_errno(error, path_);
         const size_t n = inode_->data.read(offset_bytes, out, false);
         disk_.counters.read_bytes += n;
         op.finish();
@@ -647,7 +329,8 @@ class SimFile final : public File {
         if (!writable_) return fail_errno(EBADF, path_);
         ByteView part = data;
         if (op.torn()) part = some_pages(offset_bytes, data, op.draw(data.size() / kPageBytes + 2));
-        if (error == 0 && !disk_.fits(inode_->data.new_pages(offset_bytes, data.size()))) error = ENOSPC;
+        if (error == 0 && !disk_.fits(inode_->data.new_pages(offset_bytes, data.size())))
+            error = ENOSPC;
         if (error != 0) {
             part = some_pages(offset_bytes, data, disk_.rng.below(data.size() / kPageBytes + 1));
             while (!part.empty() && !disk_.fits(inode_->data.new_pages(offset_bytes, part.size())))
@@ -696,7 +379,8 @@ class SimFile final : public File {
     Result<uint64_t> size() override {
         SimOperation op(process_, life_, "file.size", 0, 0, path_);
         if (op.dead()) return op.error();
-        if (const int error = disk_.begin(process_, DiskOp::kSize, path_)) return fail_errno(error, path_);
+        if (const int error = disk_.begin(process_, DiskOp::kSize, path_))
+            return fail_errno(error, path_);
         const uint64_t n = inode_->data.size();
         op.finish();
         if (op.dead()) return op.error();
@@ -706,7 +390,8 @@ class SimFile final : public File {
     Status punch_hole(uint64_t offset_bytes, uint64_t length_bytes) override {
         SimOperation op(process_, life_, "file.punch", offset_bytes, length_bytes, path_);
         if (op.dead()) return op.error();
-        if (const int error = disk_.begin(process_, DiskOp::kPunch, path_)) return fail_errno(error, path_);
+        if (const int error = disk_.begin(process_, DiskOp::kPunch, path_))
+            return fail_errno(error, path_);
         if (!writable_) return fail_errno(EBADF, path_);
         if (op.torn()) length_bytes = op.draw(length_bytes / kPageBytes + 1) * kPageBytes;
         change_pages([&] { inode_->data.punch(offset_bytes, length_bytes); });
@@ -719,7 +404,8 @@ class SimFile final : public File {
     // The part of `data` in its first `pages` pages: a kill ends a write between pages.
     static ByteView some_pages(uint64_t offset, ByteView data, uint64_t pages) {
         if (pages == 0) return {};
-        return data.first(std::min<uint64_t>(data.size(), pages * kPageBytes - offset % kPageBytes));
+        return data.first(
+            std::min<uint64_t>(data.size(), pages * kPageBytes - offset % kPageBytes));
     }
     template <typename Body>
     void change_pages(Body body) {
@@ -742,15 +428,15 @@ class SimFileSystem final : public FileSystem {
     SimFileSystem(SimDisk::State& disk, SimProcess& process) : disk_(disk), process_(process) {}
 
     Result<std::unique_ptr<File>> open(const std::string& path, OpenMode mode) override {
-        return run<std::unique_ptr<File>>(DiskOp::kOpen, path, [&](bool skip) {
-            return open_now(path, mode, skip);
-        });
+        return run<std::unique_ptr<File>>(DiskOp::kOpen, path,
+                                          [&](bool skip) { return open_now(path, mode, skip); });
     }
     Status remove(const std::string& path) override {
         return run<void>(DiskOp::kRemove, path, [&](bool skip) { return remove_now(path, skip); });
     }
     Status rename(const std::string& from, const std::string& to) override {
-        return run<void>(DiskOp::kRename, to, [&](bool skip) { return rename_now(from, to, skip); });
+        return run<void>(DiskOp::kRename, to,
+                         [&](bool skip) { return rename_now(from, to, skip); });
     }
     Status link(const std::string& from, const std::string& to) override {
         return run<void>(DiskOp::kLink, to, [&](bool skip) -> Status {
@@ -766,9 +452,12 @@ class SimFileSystem final : public FileSystem {
     }
     Status make_directories(const std::string& path) override {
         return run<void>(DiskOp::kMakeDirectories, path, [&](bool skip) -> Status {
+            const bool skip_sync = skip && disk_.rng.coin();
+            skip = skip && !skip_sync;
             InodeRef at = disk_.root;
             for (const std::string_view part : SimDisk::State::split(path)) {
-                if (part == "..") return fail(Code::kInvalidArgument, path + ": '..' is not simulated");
+                if (part == "..")
+                    return fail(Code::kInvalidArgument, path + ": '..' is not simulated");
                 const auto entry = at->cached.find(part);
                 if (entry != at->cached.end()) {
                     at = entry->second;
@@ -780,6 +469,9 @@ class SimFileSystem final : public FileSystem {
                 made->directory = true;
                 disk_.link({at, std::string(part)}, made);
                 disk_.change({EntryChange::Kind::kAdd, made, at, std::string(part), nullptr, {}});
+                // As src/os does: what it makes is durable when it returns, unless killed in
+                // between.
+                if (!skip_sync) disk_.sync_entries(at);
                 at = std::move(made);
             }
             return {};
@@ -888,7 +580,8 @@ class SimFileSystem final : public FileSystem {
         source.dir->cached.erase(entry);
         target.dir->cached[target.name] = inode;
         if (replaced != nullptr) disk_.unlink(replaced);
-        disk_.change({EntryChange::Kind::kRename, inode, source.dir, source.name, target.dir, target.name});
+        disk_.change(
+            {EntryChange::Kind::kRename, inode, source.dir, source.name, target.dir, target.name});
         return {};
     }
 
@@ -939,7 +632,8 @@ Result<Bytes> SimDisk::peek_durable(const std::string& path) const {
 
 Status SimDisk::flip_bit(const std::string& path, uint64_t bit) {
     FS_ASSIGN(const InodeRef inode, state_->find(path));
-    if (bit / 8 >= inode->data.size()) return fail(Code::kInvalidArgument, "bit beyond the file's end");
+    if (bit / 8 >= inode->data.size())
+        return fail(Code::kInvalidArgument, "bit beyond the file's end");
     const uint64_t before = inode->data.pages();
     inode->data.flip_bit(bit);
     state_->used_pages += inode->data.pages() - before;

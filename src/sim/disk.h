@@ -4,8 +4,9 @@
 // sector; every directory has cached and durable entries and a list of changes between them. Calls
 // see the cached state. sync() makes a file's data and size durable, not its directory entry;
 // sync_directory() makes the entries of that one directory durable, not those of its parents: POSIX
-// promises no more. At power loss what is not durable is kept, dropped or torn as drawn
-// (docs/design/simulation.md §4). Pages are shared between the two states until written.
+// promises no more. (make_directories() syncs what it makes, as the one of src/os does.) At power
+// loss what is not durable is kept, dropped or torn as drawn (docs/design/simulation.md §4). Pages
+// are shared between the two states until written.
 //
 // Errors come from scripts (fail_next), or from the fault sites "disk.*" when allow_errors(true).
 // One thread.
@@ -19,6 +20,7 @@
 #include <vector>
 
 #include "base/seams.h"
+#include "sim/power_loss.h"
 #include "sim/rng.h"
 
 namespace farshore {
@@ -27,8 +29,21 @@ class SimHost;
 class SimProcess;
 
 enum class DiskOp : uint8_t {
-    kOpen, kRead, kWrite, kSync, kTruncate, kSize, kPunch, kRemove, kRename, kLink, kMakeDirectories,
-    kSyncDirectory, kList, kExists, kFree,
+    kOpen,
+    kRead,
+    kWrite,
+    kSync,
+    kTruncate,
+    kSize,
+    kPunch,
+    kRemove,
+    kRename,
+    kLink,
+    kMakeDirectories,
+    kSyncDirectory,
+    kList,
+    kExists,
+    kFree,
 };
 inline constexpr size_t kDiskOps = 15;
 
@@ -47,19 +62,6 @@ struct DiskCounters {
     uint64_t of(DiskOp op) const { return operations[static_cast<size_t>(op)]; }
 };
 
-// How power loss treats what is not durable; each is drawn per power loss unless set.
-struct PowerLossPolicy {
-    enum class Fate : uint8_t {
-        kDrawn,    // one of the others, per file
-        kDropped,  // nothing that is not durable survives
-        kKept,     // everything survives, as if synced
-        kMixed,    // each sector and each entry on its own
-    };
-    Fate data = Fate::kDrawn;
-    Fate entries = Fate::kDrawn;
-    uint32_t torn_sector_ppm = 50'000;  // of sectors that are kept in a mixed file
-};
-
 class SimDisk {
   public:
     SimDisk(SimHost& host, Rng rng);
@@ -67,8 +69,8 @@ class SimDisk {
     SimDisk(const SimDisk&) = delete;
     SimDisk& operator=(const SimDisk&) = delete;
 
-    // The disk as a process sees it: its operations count as that process's, relative paths begin at
-    // the root.
+    // The disk as a process sees it: its operations count as that process's, relative paths begin
+    // at the root.
     std::unique_ptr<FileSystem> view(SimProcess& process);
 
     // --- what a test sets

@@ -16,7 +16,8 @@ using Fate = PowerLossPolicy::Fate;
 
 // A host with one process whose file system the tests use from outside.
 struct Fixture {
-    explicit Fixture(uint64_t seed) : world(seed), host(world.add_host("h")), p(host.add_process("p")) {
+    explicit Fixture(uint64_t seed)
+        : world(seed), host(world.add_host("h")), p(host.add_process("p")) {
         p.start();
     }
     FileSystem& fs() { return p.file_system(); }
@@ -64,7 +65,8 @@ TEST(SimDisk, RandomOperationsMatchAModelInMemory) {
                     rng.fill(data);
                     ASSERT_TRUE(file->write_at(at, data));
                     if (n > 0 && model.size() < at + n) model.resize(at + n);
-                    std::copy(data.begin(), data.end(), model.begin() + static_cast<ptrdiff_t>(n ? at : 0));
+                    std::copy(data.begin(), data.end(),
+                              model.begin() + static_cast<ptrdiff_t>(n ? at : 0));
                     break;
                 }
                 case 2:
@@ -73,7 +75,8 @@ TEST(SimDisk, RandomOperationsMatchAModelInMemory) {
                     break;
                 case 3:
                     ASSERT_TRUE(file->punch_hole(at, n));
-                    for (uint64_t b = at; b < std::min<uint64_t>(at + n, model.size()); ++b) model[b] = 0;
+                    for (uint64_t b = at; b < std::min<uint64_t>(at + n, model.size()); ++b)
+                        model[b] = 0;
                     break;
                 case 4:
                     ASSERT_TRUE(file->sync());
@@ -82,7 +85,8 @@ TEST(SimDisk, RandomOperationsMatchAModelInMemory) {
                     Bytes out(n, 0xaa);
                     const auto got = file->read_at(at, out);
                     ASSERT_TRUE(got);
-                    const uint64_t want = at >= model.size() ? 0 : std::min<uint64_t>(n, model.size() - at);
+                    const uint64_t want =
+                        at >= model.size() ? 0 : std::min<uint64_t>(n, model.size() - at);
                     ASSERT_EQ(*got, want) << "seed " << seed;
                     ASSERT_TRUE(std::equal(out.begin(), out.begin() + static_cast<ptrdiff_t>(want),
                                            model.begin() + static_cast<ptrdiff_t>(want ? at : 0)))
@@ -115,7 +119,9 @@ TEST(SimDisk, SyncKeepsDataAndOnlyDirectorySyncKeepsTheName) {
 // Broken: the parent's name is durable without anybody having said so.
 TEST(SimDisk, SyncOfADirectoryDoesNotKeepItsParents) {
     Fixture f(1);
-    ASSERT_TRUE(f.fs().make_directories("x/y"));
+    ASSERT_TRUE(f.fs().make_directories("w/y"));
+    EXPECT_TRUE(f.host.disk().peek_durable("w/y"));  // what it makes is durable
+    ASSERT_TRUE(f.fs().rename("w", "x"));
     f.write("x/y/f", as_bytes("data"), true);
     ASSERT_TRUE(f.fs().sync_directory("x/y"));
     ASSERT_TRUE(f.fs().sync_directory("x"));

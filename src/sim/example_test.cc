@@ -1,7 +1,7 @@
-// The model of a whole-system test, on the smallest system that is worth one: a client sends numbered
-// entries to a log server on another host; the server acknowledges what is on stable storage. One
-// seed draws kills, power losses, network faults and disk errors. Promise: every acknowledged entry
-// is in the log, once and in order, whatever happened.
+// The model of a whole-system test, on the smallest system that is worth one: a client sends
+// numbered entries to a log server on another host; the server acknowledges what is on stable
+// storage. One seed draws kills, power losses, network faults and disk errors. Promise: every
+// acknowledged entry is in the log, once and in order, whatever happened.
 //
 // Each way to break the promise is a planted bug; the tests prove that each is found within so many
 // seeds, and that without one none fails. The tests of the real system follow the same pattern:
@@ -22,12 +22,12 @@ namespace {
 
 enum class Bug {
     kNone,
-    kAckBeforeSync,       // acknowledges what is only in the page cache
-    kNoDirectorySync,     // the log's name is never made durable
-    kTrustsTornTail,      // recovery believes lengths and ignores checksums
-    kRetriesFailedSync,   // a second sync after a failed one is taken for success
-    kTrustsPageCache,     // recovery believes that what it reads is on the disk
-    kNoDuplicateCheck,    // an entry sent again after a reconnect is appended again
+    kAckBeforeSync,      // acknowledges what is only in the page cache
+    kNoDirectorySync,    // the log's name is never made durable
+    kTrustsTornTail,     // recovery believes lengths and ignores checksums
+    kRetriesFailedSync,  // a second sync after a failed one is taken for success
+    kTrustsPageCache,    // recovery believes that what it reads is on the disk
+    kNoDuplicateCheck,   // an entry sent again after a reconnect is appended again
 };
 
 constexpr char kAddress[] = "server:7000";
@@ -165,7 +165,8 @@ class Server {
 
 class Client {
   public:
-    Client(SimProcess& self, SimNetwork& network) : self_(self), dialer_(network.dialer(self, "client")) {
+    Client(SimProcess& self, SimNetwork& network)
+        : self_(self), dialer_(network.dialer(self, "client")) {
         dial();
     }
     uint64_t acknowledged() const { return acknowledged_; }
@@ -222,9 +223,8 @@ Outcome scenario(uint64_t seed, Bug bug) {
     SimHost& far = world.add_host("far");
     SimProcess& client = near.add_process(
         "client", [&](SimProcess& self) { return std::make_shared<Client>(self, network); });
-    SimProcess& server = far.add_process("server", [&](SimProcess& self) {
-        return std::make_shared<Server>(self, network, bug);
-    });
+    SimProcess& server = far.add_process(
+        "server", [&](SimProcess& self) { return std::make_shared<Server>(self, network, bug); });
     Rng& draw = world.rng();
     world.faults().enable(true);
     far.disk().allow_errors(draw.coin());
@@ -265,7 +265,8 @@ Outcome scenario(uint64_t seed, Bug bug) {
         outcome.broken = "the entries are not all acknowledged in the end\n";
     const uint64_t promised = acknowledged();
     over = true;
-    far.disk().set_power_loss_policy({PowerLossPolicy::Fate::kDropped, PowerLossPolicy::Fate::kDropped, 0});
+    far.disk().set_power_loss_policy(
+        {PowerLossPolicy::Fate::kDropped, PowerLossPolicy::Fate::kDropped, 0});
     far.lose_power();
     const auto log = far.disk().peek(kLog);
     const auto numbers = log ? scan(*log, true).first : std::vector<uint64_t>();
@@ -308,7 +309,8 @@ TEST(SimExample, ACorrectSystemKeepsItsPromiseUnderEverySeed) {
 // Broken: a whole system run twice with one seed is not one run.
 TEST(SimExample, ASeedRepeats) {
     for (uint64_t seed = 1; seed <= 10; ++seed)
-        EXPECT_EQ(scenario(seed, Bug::kNone).hash, scenario(seed, Bug::kNone).hash) << "seed " << seed;
+        EXPECT_EQ(scenario(seed, Bug::kNone).hash, scenario(seed, Bug::kNone).hash)
+            << "seed " << seed;
 }
 
 // Broken: the simulation is too kind to find what it is there for.

@@ -30,8 +30,9 @@ struct Link {
 struct End {
     SimExecutor* executor = nullptr;
     std::string peer_name;
-    std::shared_ptr<Connection::Handlers> handlers;  // shared: a callback may destroy its connection
-    bool open = true;      // false: sends nothing, receives nothing, as far as this end knows
+    std::shared_ptr<Connection::Handlers>
+        handlers;           // shared: a callback may destroy its connection
+    bool open = true;       // false: sends nothing, receives nothing, as far as this end knows
     bool released = false;  // its Connection is gone: no callbacks any more
     // What waits to be called back: a frame, or the error that ends it all.
     struct Arrival {
@@ -44,8 +45,8 @@ struct End {
     size_t queued_bytes = 0;
     bool above_mark = false;
     bool pump_planned = false;
-    size_t window_used_bytes = 0;  // departed, not yet taken by the peer
-    uint64_t flying = 0;           // departed, not yet arrived or lost
+    size_t window_used_bytes = 0;        // departed, not yet taken by the peer
+    uint64_t flying = 0;                 // departed, not yet arrived or lost
     uint64_t may_arrive = ~uint64_t{0};  // of the flying and later ones
     int64_t last_arrival_us = 0;
     std::deque<Bytes> stalled;  // arrived at a link that does not pass: in order behind it
@@ -106,7 +107,8 @@ struct SimNetwork::Core : std::enable_shared_from_this<SimNetwork::Core> {
     // A world event that keeps the core alive.
     template <typename Body>
     void later(int64_t delay_us, Body body) {
-        world.after_us(delay_us, [self = shared_from_this(), body = std::move(body)] { body(*self); });
+        world.after_us(delay_us,
+                       [self = shared_from_this(), body = std::move(body)] { body(*self); });
     }
 
     void forget_finished();
@@ -119,7 +121,8 @@ struct SimNetwork::Core : std::enable_shared_from_this<SimNetwork::Core> {
     void call_back(const WireRef& wire, int to);
     void fail_end(const WireRef& wire, int which, Error error);
     void limit_flying(End& end);
-    void plan_notice(const WireRef& wire, int to, int64_t delay_us, int64_t deadline_us, std::string why);
+    void plan_notice(const WireRef& wire, int to, int64_t delay_us, int64_t deadline_us,
+                     std::string why);
     void local_close(const WireRef& wire, int which, bool graceful);
     void release(const WireRef& wire, int which);
     void break_wire(const WireRef& wire);
@@ -147,7 +150,8 @@ class SimConnection final : public Connection {
         FS_CHECK(end.handlers == nullptr);
         end.handlers = std::make_shared<Handlers>(std::move(handlers));
         for (size_t i = 0; i < end.inbox.size(); ++i)
-            end.executor->post([core = core_, wire = wire_, which = which_] { core->call_back(wire, which); });
+            end.executor->post(
+                [core = core_, wire = wire_, which = which_] { core->call_back(wire, which); });
     }
     void send(Bytes frame) override {
         check_executor();
@@ -184,9 +188,8 @@ class SimConnection final : public Connection {
 // --- frames
 
 void SimNetwork::Core::forget_finished() {
-    std::erase_if(wires, [](const WireRef& wire) {
-        return !wire->ends[0].open && !wire->ends[1].open;
-    });
+    std::erase_if(wires,
+                  [](const WireRef& wire) { return !wire->ends[0].open && !wire->ends[1].open; });
 }
 
 void SimNetwork::Core::plan_pump(const WireRef& wire, int from, int64_t delay_us) {
@@ -217,14 +220,16 @@ void SimNetwork::Core::pump(const WireRef& wire, int from, bool force) {
             continue;
         }
         if (world.buggify("net.reset")) {
-            later(rng.between(0, 2 * profile.latency_max_us), [wire](Core& core) { core.break_wire(wire); });
+            later(rng.between(0, 2 * profile.latency_max_us),
+                  [wire](Core& core) { core.break_wire(wire); });
         }
         Bytes frame = std::move(end.queue.front());
         end.queue.pop_front();
         end.queued_bytes -= frame.size();
         end.window_used_bytes += frame.size();
         ++end.flying;
-        const auto line_us = static_cast<int64_t>(frame.size() * 1'000'000 / profile.bandwidth_bytes_per_s);
+        const auto line_us =
+            static_cast<int64_t>(frame.size() * 1'000'000 / profile.bandwidth_bytes_per_s);
         over.free_at_us = std::max(over.free_at_us, now_us) + line_us;
         end.last_arrival_us = std::max(end.last_arrival_us, over.free_at_us + latency_us());
         later(end.last_arrival_us - now_us,
@@ -237,7 +242,8 @@ void SimNetwork::Core::pump(const WireRef& wire, int from, bool force) {
         end.executor->post([wire, from] {
             const End& at = wire->ends[from];
             const auto handlers = at.handlers;
-            if (at.open && !at.released && handlers != nullptr && handlers->on_drained) handlers->on_drained();
+            if (at.open && !at.released && handlers != nullptr && handlers->on_drained)
+                handlers->on_drained();
         });
     }
 }
@@ -334,18 +340,20 @@ void SimNetwork::Core::fail_end(const WireRef& wire, int which, Error error) {
     if (end.released || !end.executor->alive()) return;
     end.inbox.push_back({{}, std::move(error)});
     if (end.handlers != nullptr)
-        end.executor->post([core = shared_from_this(), wire, which] { core->call_back(wire, which); });
+        end.executor->post(
+            [core = shared_from_this(), wire, which] { core->call_back(wire, which); });
 }
 
 // Draws how many of the frames under way still arrive.
 void SimNetwork::Core::limit_flying(End& end) {
-    if (end.may_arrive == ~uint64_t{0}) end.may_arrive = rng.coin() ? end.flying : rng.below(end.flying + 1);
+    if (end.may_arrive == ~uint64_t{0})
+        end.may_arrive = rng.coin() ? end.flying : rng.below(end.flying + 1);
 }
 
 // End `to` will notice that the other one is gone: once the news can pass, at the latest when
 // keep-alive gives up.
-void SimNetwork::Core::plan_notice(const WireRef& wire, int to, int64_t delay_us, int64_t deadline_us,
-                                   std::string why) {
+void SimNetwork::Core::plan_notice(const WireRef& wire, int to, int64_t delay_us,
+                                   int64_t deadline_us, std::string why) {
     later(std::min(delay_us, deadline_us), [wire, to, deadline_us, delay_us, why](Core& core) {
         if (!wire->ends[to].open) return;
         if (core.link_from(*wire, 1 - to).passes(core.world.now_us())) {
@@ -379,8 +387,10 @@ void SimNetwork::Core::local_close(const WireRef& wire, int which, bool graceful
     world.trace("net.close", wire->id, static_cast<uint64_t>(which));
     const int64_t deadline_us = notice_us();
     int64_t delay_us = std::max<int64_t>(end.last_arrival_us - world.now_us(), 0) + latency_us();
-    if (world.buggify("net.late_notice")) delay_us = std::max(delay_us, rng.between(0, deadline_us));
-    if (wire->ends[1 - which].open) plan_notice(wire, 1 - which, delay_us, deadline_us, "closed by peer");
+    if (world.buggify("net.late_notice"))
+        delay_us = std::max(delay_us, rng.between(0, deadline_us));
+    if (wire->ends[1 - which].open)
+        plan_notice(wire, 1 - which, delay_us, deadline_us, "closed by peer");
     forget_finished();
 }
 
@@ -405,7 +415,8 @@ void SimNetwork::Core::break_wire(const WireRef& wire) {
         int64_t delay_us = rng.between(0, 2 * profile.latency_max_us);
         if (world.buggify("net.late_notice")) delay_us = rng.between(0, notice_us());
         later(delay_us, [wire, i](Core& core) {
-            if (wire->ends[i].open) core.fail_end(wire, i, Error(Code::kConnectionLost, "connection reset"));
+            if (wire->ends[i].open)
+                core.fail_end(wire, i, Error(Code::kConnectionLost, "connection reset"));
         });
     }
 }
@@ -452,7 +463,8 @@ void SimNetwork::Core::partition_started(SimHost& a, SimHost& b) {
             const int64_t us = notice_us();
             later(us, [wire, i](Core& core) {
                 // Healed in time: nobody noticed.
-                if (!wire->ends[i].open || core.link_from(*wire, i).passes(core.world.now_us())) return;
+                if (!wire->ends[i].open || core.link_from(*wire, i).passes(core.world.now_us()))
+                    return;
                 core.local_close(wire, i, false);
                 core.fail_end(wire, i, Error(Code::kTimeout, "the peer does not answer"));
             });
@@ -484,8 +496,8 @@ class SimDialer final : public Dialer {
         ++core_->counters.dials;
         // Held by the network, and freed with the program.
         auto held = std::make_shared<Done>(std::move(done));
-        core_->later(core_->latency_us(), [executor = &executor, address, held, identity = identity_](
-                                              SimNetwork::Core& core) {
+        core_->later(core_->latency_us(), [executor = &executor, address, held,
+                                           identity = identity_](SimNetwork::Core& core) {
             if (executor->alive()) knock(core, *executor, address, held, identity);
         });
     }
@@ -505,7 +517,8 @@ class SimDialer final : public Dialer {
                       const std::shared_ptr<Done>& done, const std::string& identity) {
         const auto at = core.listeners.find(address);
         const Error refused(Code::kConnectionLost, "connection to " + address + " refused");
-        if (at == core.listeners.end()) return answer(core, executor, core.latency_us(), done, refused);
+        if (at == core.listeners.end())
+            return answer(core, executor, core.latency_us(), done, refused);
         const auto listening = at->second;
         SimHost& from = executor.process().host();
         SimHost& to = listening->executor->process().host();
@@ -513,7 +526,8 @@ class SimDialer final : public Dialer {
         if (!core.link(from, to).passes(now_us) || !core.link(to, from).passes(now_us))
             return answer(core, executor, core.profile.dial_timeout_us, done,
                           Error(Code::kTimeout, "no answer from " + address));
-        if (listening->closed || !listening->executor->alive() || core.world.buggify("net.dial_fail"))
+        if (listening->closed || !listening->executor->alive() ||
+            core.world.buggify("net.dial_fail"))
             return answer(core, executor, core.latency_us(), done, refused);
 
         auto wire = std::make_shared<Wire>();
@@ -529,7 +543,8 @@ class SimDialer final : public Dialer {
         auto accepted = std::make_shared<std::unique_ptr<Connection>>(
             std::make_unique<SimConnection>(core_ref, wire, 1));
         listening->executor->post([listening, accepted] {
-            if (!listening->closed && listening->on_accept) listening->on_accept(std::move(*accepted));
+            if (!listening->closed && listening->on_accept)
+                listening->on_accept(std::move(*accepted));
         });
         auto dialled = std::make_shared<std::unique_ptr<Connection>>(
             std::make_unique<SimConnection>(core_ref, wire, 0));
@@ -592,6 +607,30 @@ Result<std::unique_ptr<SimListener>> SimNetwork::listen(
 }
 
 void SimNetwork::set_profile(const LinkProfile& profile) { core_->profile = profile; }
+
+Status SimNetwork::call(SimProcess& from, SimProcess& to, const std::function<void()>& body) {
+    Core& core = *core_;
+    SimWorld& world = core.world;
+    if (!from.alive()) return fail(Code::kInternal, "process " + from.name() + " is dead");
+    const auto timeout = [&](std::string what) {
+        world.consume_us(core.profile.call_timeout_us);
+        return fail(Code::kTimeout, std::move(what));
+    };
+    world.trace("net.call", from.id(), to.id());
+    world.consume_us(core.latency_us());
+    if (!core.link(from.host(), to.host()).passes(world.now_us()) ||
+        world.buggify("net.request_lost"))
+        return timeout("the request was not answered");
+    if (!to.alive()) return fail(Code::kUnavailable, "connection to " + to.name() + " refused");
+    // Whatever the callee consumes passes for the caller, too.
+    if (world.buggify("net.request_twice")) to.run(body);
+    if (!to.run(body)) return fail(Code::kConnectionLost, to.name() + " closed the connection");
+    if (!core.link(to.host(), from.host()).passes(world.now_us()) ||
+        world.buggify("net.answer_lost"))
+        return timeout("the answer did not come back");
+    world.consume_us(core.latency_us());
+    return {};
+}
 
 void SimNetwork::partition(SimHost& a, SimHost& b) {
     core_->world.trace("net.partition", a.id(), b.id());

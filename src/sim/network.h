@@ -2,11 +2,12 @@
 //
 // Frames of one connection keep their order; everything else is drawn: latency, when a link stalls,
 // at which frame a connection breaks, how late either end notices, and which frames in flight still
-// arrive. A process that is killed has its connections closed by its kernel; a host that loses power
-// says nothing, and the peer notices by keep-alive, or when it sends after the host is back. So an
-// end may believe for long in a connection that the other end knows to be gone.
+// arrive. A process that is killed has its connections closed by its kernel; a host that loses
+// power says nothing, and the peer notices by keep-alive, or when it sends after the host is back.
+// So an end may believe for long in a connection that the other end knows to be gone.
 //
-// Fault sites: net.reset, net.clog, net.slow, net.late_notice, net.dial_fail, net.half_dial.
+// Fault sites: net.reset, net.clog, net.slow, net.late_notice, net.dial_fail, net.half_dial; for
+// calls also those named there.
 // Connections check that they are used on their own executor. One thread.
 #pragma once
 
@@ -30,6 +31,7 @@ struct LinkProfile {
     int64_t notice_min_us = 2'000'000;   // until keep-alive finds the peer gone
     int64_t notice_max_us = 30'000'000;
     int64_t dial_timeout_us = 5'000'000;
+    int64_t call_timeout_us = 10'000'000;
 };
 
 struct NetworkCounters {
@@ -38,7 +40,7 @@ struct NetworkCounters {
     uint64_t resets = 0;
 };
 
-// What a listener may queue before its connections are checked: more is a caller without bounds.
+// A connection that queues more was given it by a caller without bounds: a failed check.
 inline constexpr size_t kMaxSimQueuedBytes = 256u << 20;
 
 // Stops listening when it is destroyed. An address belongs to one living listener.
@@ -62,6 +64,13 @@ class SimNetwork {
         std::function<void(std::unique_ptr<Connection>)> on_accept);
 
     void set_profile(const LinkProfile& profile);
+
+    // A request and its answer, for seams that are plain calls (VaultLink and the like): runs
+    // `body` as code of `to`. Ok: it ran and the answer came back. Otherwise kTimeout, kUnavailable
+    // or kConnectionLost, and it may have run nevertheless; it may also run twice. The time that it
+    // takes, time-outs included, is the caller's. From code of `from`. Fault sites:
+    // net.request_lost, net.answer_lost, net.request_twice.
+    Status call(SimProcess& from, SimProcess& to, const std::function<void()>& body);
 
     // No frame passes between the two hosts, in either direction, until healed.
     void partition(SimHost& a, SimHost& b);

@@ -53,9 +53,11 @@ struct SimObjectStore::Core : std::enable_shared_from_this<SimObjectStore::Core>
     };
     std::optional<Fault> fault(StoreOp op, const std::string& name) {
         using Effect = Fault::Effect;
-        if (outage) return Fault{Effect::kNone, Error(Code::kUnavailable, "object store: no connection")};
+        if (outage)
+            return Fault{Effect::kNone, Error(Code::kUnavailable, "object store: no connection")};
         for (ScriptedFailure& failure : scripted) {
-            if (failure.op != op || failure.count == 0 || name.find(failure.name_part) == std::string::npos)
+            if (failure.op != op || failure.count == 0 ||
+                name.find(failure.name_part) == std::string::npos)
                 continue;
             if (failure.skip > 0) {
                 --failure.skip;
@@ -87,12 +89,14 @@ struct SimObjectStore::Core : std::enable_shared_from_this<SimObjectStore::Core>
     }
     void take_time(uint64_t body_bytes) {
         take(latency.base_us);
-        if (latency.bytes_per_s > 0) take(static_cast<int64_t>(body_bytes * 1'000'000 / latency.bytes_per_s));
+        if (latency.bytes_per_s > 0)
+            take(static_cast<int64_t>(body_bytes * 1'000'000 / latency.bytes_per_s));
     }
 
     Status put_now(SimProcess* by, const std::string& name, const SharedBytes& data) {
         if (objects.contains(name)) return fail(Code::kAlreadyExists, "object " + name + " exists");
-        if (bytes + data->size() > capacity_bytes) return fail(Code::kNoSpace, "object store is full");
+        if (bytes + data->size() > capacity_bytes)
+            return fail(Code::kNoSpace, "object store is full");
         for (const auto& hook : put_hooks) hook(by, name, *data);
         bytes += data->size();
         counters.put_bytes += data->size();
@@ -133,7 +137,8 @@ class SimStoreClient final : public ObjectStore {
         : core_(std::move(core)), process_(process), life_(process.life()) {}
 
     Status put(const std::string& name, ByteView data) override {
-        if (data.size() > kMaxObjectBytes) return fail(Code::kTooLarge, "object " + name + " is too large");
+        if (data.size() > kMaxObjectBytes)
+            return fail(Code::kTooLarge, "object " + name + " is too large");
         SharedBytes body = std::make_shared<const Bytes>(data.begin(), data.end());
         return change(StoreOp::kPut, name, data.size(), [name, body](Core& core, SimProcess* by) {
             return core.put_now(by, name, body);
@@ -162,7 +167,8 @@ class SimStoreClient final : public ObjectStore {
             if (at == core_->objects.end()) return missing(name);
             const Bytes& all = *at->second.data;
             const uint64_t from = std::min<uint64_t>(offset_bytes, all.size());
-            return body(ByteView(all).subspan(from, std::min<uint64_t>(length_bytes, all.size() - from)));
+            return body(
+                ByteView(all).subspan(from, std::min<uint64_t>(length_bytes, all.size() - from)));
         });
     }
 
@@ -181,8 +187,11 @@ class SimStoreClient final : public ObjectStore {
         using Infos = std::vector<ObjectInfo>;
         return read<Infos>(StoreOp::kList, prefix, [&]() -> Result<Infos> {
             Infos out;
-            auto at = after < prefix ? core_->objects.lower_bound(prefix) : core_->objects.upper_bound(after);
-            for (; at != core_->objects.end() && out.size() < limit && at->first.starts_with(prefix); ++at)
+            auto at = after < prefix ? core_->objects.lower_bound(prefix)
+                                     : core_->objects.upper_bound(after);
+            for (;
+                 at != core_->objects.end() && out.size() < limit && at->first.starts_with(prefix);
+                 ++at)
                 if (at->second.listed_from_us <= core_->world.now_us())
                     out.push_back({at->first, at->second.data->size()});
             return out;
@@ -231,7 +240,9 @@ class SimStoreClient final : public ObjectStore {
         if (op.torn() && !fault) {
             // The request was on its way: it happened, never happens, or happens when we are dead.
             const uint64_t n = op.draw(3);
-            fault = Core::Fault{n == 0 ? When::kNone : n == 1 ? When::kNow : When::kLate,
+            fault = Core::Fault{n == 0   ? When::kNone
+                                : n == 1 ? When::kNow
+                                         : When::kLate,
                                 Error(Code::kInternal, "died during the call")};
         }
         Status result;
@@ -307,10 +318,12 @@ Status SimObjectStore::flip_bit(const std::string& name, uint64_t bit) {
     const auto at = core_->objects.find(name);
     if (at != core_->objects.end() && bit / 8 >= at->second.data->size())
         return fail(Code::kInvalidArgument, "bit beyond the object's end");
-    return core_->change(name, [bit](Bytes& b) { b[bit / 8] ^= static_cast<uint8_t>(1u << (bit % 8)); });
+    return core_->change(name,
+                         [bit](Bytes& b) { b[bit / 8] ^= static_cast<uint8_t>(1u << (bit % 8)); });
 }
 Status SimObjectStore::cut(const std::string& name, uint64_t size_bytes) {
-    return core_->change(name, [size_bytes](Bytes& b) { b.resize(std::min<uint64_t>(size_bytes, b.size())); });
+    return core_->change(
+        name, [size_bytes](Bytes& b) { b.resize(std::min<uint64_t>(size_bytes, b.size())); });
 }
 Status SimObjectStore::replace(const std::string& name, Bytes data) {
     return core_->change(name, [&data](Bytes& b) { b = std::move(data); });

@@ -1,8 +1,8 @@
-// The simulated object store: one for a world, seen by each process through its own client. Stricter
-// and nastier than any real one, and it survives every crash.
+// The simulated object store: one for a world, seen by each process through its own client.
+// Stricter and nastier than any real one, and it survives every crash.
 //
-// Names are checked, write-once is enforced, no put is ever visible in part. Fault sites, active when
-// allow_errors(true): store.unavailable, store.throttled, store.timeout (nothing happened),
+// Names are checked, write-once is enforced, no put is ever visible in part. Fault sites, active
+// when allow_errors(true): store.unavailable, store.throttled, store.timeout (nothing happened),
 // store.lost_answer (it happened, the caller gets kTimeout or kUnavailable), store.late_effect (it
 // happens after the caller got kTimeout). When allow_damaged_reads(true): store.truncated_body,
 // store.corrupt_body, both reported as success: readers must check what they read.
@@ -24,7 +24,7 @@ enum class StoreOp : uint8_t { kPut, kGet, kGetRange, kHead, kList, kRemove };
 inline constexpr size_t kStoreOps = 6;
 
 struct StoreLatency {
-    int64_t base_us = 4'000;           // each call, drawn between half and twice of it
+    int64_t base_us = 4'000;             // each call, drawn between half and twice of it
     uint64_t bytes_per_s = 200'000'000;  // and its body
 };
 
@@ -61,8 +61,8 @@ class SimObjectStore {
     // A new object shows in list() only after up to this long. Off (0): list after put is exact, as
     // the contract says.
     void set_list_lag_us(int64_t max_us);
-    // The next `count` calls on names that contain `name_part`, after `skip` more, fail with `code`;
-    // `happens`: they take effect nevertheless.
+    // The next `count` calls on names that contain `name_part`, after `skip` more, fail with
+    // `code`; `happens`: they take effect nevertheless.
     void fail_next(StoreOp op, std::string name_part, Code code, bool happens = false,
                    uint64_t count = 1, uint64_t skip = 0);
     // Before the effect; a test may keep its own books or check invariants here.

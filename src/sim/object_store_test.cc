@@ -10,7 +10,8 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 
 struct Fixture {
-    explicit Fixture(uint64_t seed) : world(seed), store(world), p(world.add_host("h").add_process("p")) {
+    explicit Fixture(uint64_t seed)
+        : world(seed), store(world), p(world.add_host("h").add_process("p")) {
         p.start();
         client = store.client(p);
     }

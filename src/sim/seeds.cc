@@ -9,7 +9,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <mutex>
 #include <optional>
 #include <sstream>
@@ -40,10 +39,9 @@ std::optional<uint64_t> number_from_environment(const char* name) {
     return value;
 }
 
-std::vector<uint64_t> regression_seeds(const std::string& file, const std::string& scenario) {
+std::vector<uint64_t> regression_seeds(const std::string& text, const std::string& scenario) {
     std::vector<uint64_t> out;
-    if (file.empty()) return out;
-    std::ifstream in(file);
+    std::istringstream in(text);
     for (std::string line; std::getline(in, line);) {
         std::istringstream words(line.substr(0, line.find('#')));
         std::string name;
@@ -53,7 +51,8 @@ std::vector<uint64_t> regression_seeds(const std::string& file, const std::strin
     return out;
 }
 
-// Calls `run` for every seed, on `threads` threads, until it says stop. Seeds are handed out in order.
+// Calls `run` for every seed, on `threads` threads, until it says stop. Seeds are handed out in
+// order.
 void spread(const std::vector<uint64_t>& seeds, unsigned threads,
             const std::function<bool(uint64_t seed)>& run) {
     std::atomic<size_t> next{0};
@@ -80,8 +79,8 @@ void spread(const std::vector<uint64_t>& seeds, unsigned threads,
 std::string SeedReport::text() const {
     std::string out;
     for (const SeedFailure& failure : failures)
-        out += fmt::format("{} seed {} (repeat with FARSHORE_SEED={}): {}\n", scenario, failure.seed,
-                           failure.seed, failure.what);
+        out += fmt::format("{} seed {} (repeat with FARSHORE_SEED={}): {}\n", scenario,
+                           failure.seed, failure.seed, failure.what);
     return out;
 }
 
@@ -91,7 +90,7 @@ SeedReport run_seeds(const std::string& scenario, const SeedRange& range,
     if (const auto only = number_from_environment("FARSHORE_SEED")) {
         seeds.push_back(*only);
     } else {
-        seeds = regression_seeds(range.regression_file, scenario);
+        seeds = regression_seeds(range.regressions, scenario);
         const uint64_t count = number_from_environment("FARSHORE_SEEDS").value_or(range.count);
         for (uint64_t i = 0; i < count; ++i) seeds.push_back(range.first + i);
     }

@@ -6,8 +6,8 @@
 //   EXPECT_TRUE(report.ok()) << report.text();
 //
 // FARSHORE_SEED=N in the environment runs that one seed alone; FARSHORE_SEEDS=N that many. Seeds of
-// the scenario in a regression file (lines "scenario seed", '#' begins a comment) run first. A check
-// or signal that ends the program prints the seed that ran.
+// the scenario in a regression file (lines "scenario seed", '#' begins a comment) run first. A
+// check or signal that ends the program prints the seed that ran.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +20,9 @@ namespace farshore {
 struct SeedRange {
     uint64_t first = 1;
     uint64_t count = 100;
-    unsigned threads = 0;        // 0: one a core
-    uint64_t stop_after = 5;     // failures
-    std::string regression_file;  // may be missing
+    unsigned threads = 0;     // 0: one a core
+    uint64_t stop_after = 5;  // failures
+    std::string regressions;  // text of a regression file; may be empty
 };
 
 struct SeedFailure {

@@ -23,7 +23,8 @@ constexpr uint64_t kMaxOperationsWhenDead = 1'000'000;
 TimePoint SimClock::now() const { return TimePoint{kWallStartUs + world_.now_us() + skew_us_}; }
 
 int64_t SimClock::steady_us() const {
-    // Two executors of a process stand at different consumed times; neither may see the other's past.
+    // Two executors of a process stand at different consumed times; neither may see the other's
+    // past.
     last_us_ = std::max(last_us_, world_.now_us());
     return base_us_ + last_us_;
 }
@@ -53,8 +54,8 @@ Executor::TimerId SimExecutor::post_after_us(int64_t delay_us, Task task) {
     SimWorld& world = process_.world();
     const SimClock& clock = process_.clock();
     clock.steady_us();  // the timer counts from what the host's steady clock shows
-    return world.schedule(std::max(clock.last_us_, world.now_us()) + std::max<int64_t>(delay_us, 0), this,
-                          std::move(task));
+    return world.schedule(std::max(clock.last_us_, world.now_us()) + std::max<int64_t>(delay_us, 0),
+                          this, std::move(task));
 }
 
 void SimExecutor::cancel(TimerId timer) {
@@ -148,7 +149,8 @@ bool SimProcess::run(const std::function<void()>& body) {
     in.reap();
     if (!in.frames_.empty()) {
         SimProcess* caller = in.frames_.back().process;
-        if (caller != nullptr && caller != this && !caller->alive() && std::uncaught_exceptions() == 0)
+        if (caller != nullptr && caller != this && !caller->alive() &&
+            std::uncaught_exceptions() == 0)
             throw ProcessKilled{};
     }
     return ok;
@@ -209,7 +211,8 @@ void SimOperation::die() {
         process_.kill();
     }
     dead_ = true;
-    if (world.current_process() == &process_ && std::uncaught_exceptions() == 0) throw ProcessKilled{};
+    if (world.current_process() == &process_ && std::uncaught_exceptions() == 0)
+        throw ProcessKilled{};
 }
 
 void SimOperation::finish() {
@@ -256,7 +259,8 @@ void SimHost::power_on(bool start_processes) {
     if (up_) return;
     up_ = true;
     ++boot_number_;
-    clock_.restart(world_.fork("boot").fork(id_).fork(boot_number_).between(1'000'000, 100'000'000));
+    clock_.restart(
+        world_.fork("boot").fork(id_).fork(boot_number_).between(1'000'000, 100'000'000));
     world_.trace("host.power_on", id_, boot_number_, name_);
     if (!start_processes) return;
     for (const auto& process : processes_)
@@ -353,7 +357,8 @@ void SimWorld::drop_tasks_of(const SimProcess& process) {
     // Destructors of what tasks captured may schedule and cancel; so collect first.
     std::vector<Task> dropped;
     for (Slot& slot : slots_)
-        if (slot.used && slot.executor != nullptr && &slot.executor->process() == &process && slot.task)
+        if (slot.used && slot.executor != nullptr && &slot.executor->process() == &process &&
+            slot.task)
             dropped.push_back(std::exchange(slot.task, nullptr));
 }
 
@@ -370,7 +375,8 @@ bool SimWorld::on_stack(const SimProcess& process) const {
 
 void SimWorld::reap() {
     for (;;) {
-        const auto ready = std::ranges::find_if(unreaped_, [&](const SimProcess* p) { return !on_stack(*p); });
+        const auto ready =
+            std::ranges::find_if(unreaped_, [&](const SimProcess* p) { return !on_stack(*p); });
         if (ready == unreaped_.end()) return;
         SimProcess* const process = *ready;
         unreaped_.erase(ready);
@@ -487,8 +493,9 @@ void SimWorld::trace(std::string_view what, uint64_t a, uint64_t b, std::string_
     line->what_size = static_cast<uint8_t>(std::min(what.size(), sizeof line->what));
     std::copy_n(what.data(), line->what_size, line->what);
     // The end of a long name tells more than its beginning.
-    const std::string_view tail =
-        detail.size() > sizeof line->detail ? detail.substr(detail.size() - sizeof line->detail) : detail;
+    const std::string_view tail = detail.size() > sizeof line->detail
+                                      ? detail.substr(detail.size() - sizeof line->detail)
+                                      : detail;
     line->detail_size = static_cast<uint8_t>(tail.size());
     std::copy_n(tail.data(), tail.size(), line->detail);
 }
@@ -508,8 +515,9 @@ std::string SimWorld::trace_text(size_t last) const {
 }
 
 std::string SimWorld::report(size_t last) const {
-    return fmt::format("seed {}, trace hash {:016x}, {} events, {:.6f} s of virtual time\n{}", seed_,
-                       trace_hash_, events_, static_cast<double>(now_us()) / 1e6, trace_text(last));
+    return fmt::format("seed {}, trace hash {:016x}, {} events, {:.6f} s of virtual time\n{}",
+                       seed_, trace_hash_, events_, static_cast<double>(now_us()) / 1e6,
+                       trace_text(last));
 }
 
 }  // namespace farshore

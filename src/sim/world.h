@@ -35,7 +35,8 @@ class SimWorld;
 // std::exception, so that a catch of those lets it pass.
 struct ProcessKilled {};
 
-// At which operation of a process (files and object store, counted from 1 within a life; 0: never) it dies.
+// At which operation of a process (files and object store, counted from 1 within a life; 0: never)
+// it dies.
 struct DeathPlan {
     enum class Moment : uint8_t {
         kBefore,  // nothing of the operation happens
@@ -47,8 +48,8 @@ struct DeathPlan {
     bool power_loss = false;  // the whole host, not only the process
 };
 
-// Clock of a host. The wall clock may be skewed and jump; the steady one starts anew at each boot and
-// never goes back.
+// Clock of a host. The wall clock may be skewed and jump; the steady one starts anew at each boot
+// and never goes back.
 class SimClock final : public Clock {
   public:
     explicit SimClock(SimWorld& world) : world_(world) {}
@@ -260,8 +261,8 @@ class SimHost {
 class SimWorld {
   public:
     struct Options {
-        size_t trace_lines = 4096;       // kept for trace_text()
-        int64_t post_jitter_us = 40;     // a posted task starts after at most this
+        size_t trace_lines = 4096;         // kept for trace_text()
+        int64_t post_jitter_us = 40;       // a posted task starts after at most this
         uint64_t max_events = 50'000'000;  // more is a live-lock: the run fails loudly
     };
 
@@ -313,8 +314,12 @@ class SimWorld {
     std::string report(size_t last = 200) const;
 
     // The executor or process whose code runs now; null for world events and the test itself.
-    SimExecutor* current_executor() const { return frames_.empty() ? nullptr : frames_.back().executor; }
-    SimProcess* current_process() const { return frames_.empty() ? nullptr : frames_.back().process; }
+    SimExecutor* current_executor() const {
+        return frames_.empty() ? nullptr : frames_.back().executor;
+    }
+    SimProcess* current_process() const {
+        return frames_.empty() ? nullptr : frames_.back().process;
+    }
 
   private:
     friend class SimExecutor;
