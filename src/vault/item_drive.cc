@@ -1,0 +1,109 @@
+#include "vault/item_drive.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+namespace farshore {
+namespace {
+
+constexpr int64_t kMinuteUs = 60'000'000;
+constexpr int64_t kEnablingPatienceUs = 30'000'000;
+
+bool captures(const std::optional<AgentItemState>& agent) {
+    return agent == AgentItemState::kCopying || agent == AgentItemState::kLive ||
+           agent == AgentItemState::kGap;
+}
+
+std::string seconds(int64_t us) { return fmt::format("{:.0f} s", static_cast<double>(us) / 1e6); }
+
+}  // namespace
+
+ItemState next_item_state(const DriveInputs& in) {
+    switch (in.state) {
+        case ItemState::kEnabling:
+            return captures(in.agent) ? ItemState::kInitialReplication : in.state;
+        case ItemState::kInitialReplication:
+            return in.has_point && !in.replica_gap ? ItemState::kProtected : in.state;
+        case ItemState::kProtected:
+        case ItemState::kCatchingUp:
+        case ItemState::kResynchronising: {
+            if (in.replica_gap || in.agent_gap || in.agent == AgentItemState::kGap)
+                return ItemState::kResynchronising;
+            const int64_t limit_us =
+                in.state == ItemState::kCatchingUp ? kCaughtUpBelowUs : kCatchingUpAfterUs;
+            return !in.has_point || in.rpo_us > limit_us ? ItemState::kCatchingUp
+                                                         : ItemState::kProtected;
+        }
+        default:
+            return in.state;
+    }
+}
+
+std::vector<Trouble> item_troubles(const HealthInputs& in) {
+    std::vector<Trouble> troubles;
+    if (in.fenced)
+        troubles.push_back({Severity::kCritical, "fenced", "another vault has taken over the store",
+                            "end this vault, or start it again to take the store back"});
+    if (in.error)
+        troubles.push_back({Severity::kCritical, std::string(code_name(in.error->code)),
+                            in.error->what, in.error->remedy});
+    if (is_replicating(in.state) || in.state == ItemState::kEnabling) {
+        if (in.agent.empty()) {
+            if (in.in_state_us > kEnablingPatienceUs)
+                troubles.push_back({Severity::kWarning, "no-agent", "no agent captures this item",
+                                    "start an agent on its host; `farshore agents` lists them"});
+        } else if (!in.agent_silent_us || *in.agent_silent_us > kAgentLostUs) {
+            troubles.push_back(
+                {Severity::kCritical, "agent-lost",
+                 in.agent_silent_us ? fmt::format("agent '{}' has not been heard of for {}", in.agent,
+                                                  seconds(*in.agent_silent_us))
+                                    : fmt::format("agent '{}' has not been heard of since this vault "
+                                                  "started",
+                                                  in.agent),
+                 "look at the agent, its host, and the line; if the site is lost, fail over"});
+        }
+    }
+    if (is_replicating(in.state) && in.rpo_us && *in.rpo_us > kRpoWarningUs)
+        troubles.push_back({*in.rpo_us > kRpoCriticalUs ? Severity::kCritical : Severity::kWarning,
+                            "rpo-high", fmt::format("the newest point is {} old", seconds(*in.rpo_us)),
+                            "`farshore item` shows the lag; the line or the store may be too slow"});
+    if (in.state == ItemState::kResynchronising)
+        troubles.push_back({Severity::kWarning, "resynchronising",
+                            "the order of writes was lost; there are no new points until the "
+                            "difference was sent again",
+                            "wait; a larger spill keeps the order longer"});
+    return troubles;
+}
+
+std::string_view health_name(const std::vector<Trouble>& troubles) {
+    Severity worst = Severity::kInformation;
+    for (const Trouble& trouble : troubles) worst = std::max(worst, trouble.severity);
+    switch (worst) {
+        case Severity::kCritical:
+            return "critical";
+        case Severity::kWarning:
+            return "warning";
+        default:
+            return "normal";
+    }
+}
+
+void WorstOfHour::sample(int64_t steady_us, int64_t value) {
+    const int64_t minute = steady_us / kMinuteUs;
+    if (minutes_.empty() || minutes_.back().minute != minute)
+        minutes_.push_back({minute, value});
+    else
+        minutes_.back().worst = std::max(minutes_.back().worst, value);
+    while (minutes_.front().minute + 60 < minute) minutes_.pop_front();
+}
+
+std::optional<int64_t> WorstOfHour::worst(int64_t steady_us) const {
+    std::optional<int64_t> worst;
+    for (const Minute& entry : minutes_)
+        if (entry.minute + 60 >= steady_us / kMinuteUs)
+            worst = std::max(worst.value_or(entry.worst), entry.worst);
+    return worst;
+}
+
+}  // namespace farshore

@@ -1,0 +1,70 @@
+// What decides about an item's state and health: pure functions of what the agent said, what the
+// ledger holds and what time it is. The vault does what they say.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "meta/records.h"
+
+namespace farshore {
+
+// A newest point older than this makes an item catching-up; younger than the other, protected again.
+inline constexpr int64_t kCatchingUpAfterUs = 30'000'000;
+inline constexpr int64_t kCaughtUpBelowUs = 10'000'000;
+// An agent that was not heard of for so long is lost.
+inline constexpr int64_t kAgentLostUs = 15'000'000;
+inline constexpr int64_t kRpoWarningUs = 60'000'000;
+inline constexpr int64_t kRpoCriticalUs = 300'000'000;
+
+struct DriveInputs {
+    ItemState state = ItemState::kEnabling;
+    std::optional<AgentItemState> agent;  // what it said last; none: nothing since the vault started
+    bool agent_gap = false;
+    bool has_point = false;  // the replica offers at least one
+    bool replica_gap = false;
+    int64_t rpo_us = 0;  // of the newest point; only looked at with has_point
+};
+
+// The state that the item should have now: `state` itself unless it is one that replication drives.
+ItemState next_item_state(const DriveInputs& inputs);
+
+struct Trouble {
+    Severity severity = Severity::kWarning;
+    std::string code;
+    std::string cause;
+    std::string remedy;
+};
+
+struct HealthInputs {
+    ItemState state = ItemState::kEnabling;
+    int64_t in_state_us = 0;
+    std::string agent;                     // empty: none captures it
+    std::optional<int64_t> agent_silent_us;  // none: never heard since the vault started
+    std::optional<ItemError> error;
+    std::optional<int64_t> rpo_us;
+    bool fenced = false;
+};
+std::vector<Trouble> item_troubles(const HealthInputs& inputs);
+// "normal", "warning" or "critical": the worst of them.
+std::string_view health_name(const std::vector<Trouble>& troubles);
+
+// The worst of what was sampled within the last hour, in minutes' grains: 61 numbers, whatever the rate.
+class WorstOfHour {
+  public:
+    void sample(int64_t steady_us, int64_t value);
+    // None when nothing was sampled in the last hour.
+    std::optional<int64_t> worst(int64_t steady_us) const;
+
+  private:
+    struct Minute {
+        int64_t minute = 0;
+        int64_t worst = 0;
+    };
+    std::deque<Minute> minutes_;
+};
+
+}  // namespace farshore

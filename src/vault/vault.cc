@@ -1,0 +1,400 @@
+#include "vault/vault.h"
+
+#include <fmt/core.h>
+
+#include "codec/hash.h"
+#include "os/log.h"
+#include "os/waiting.h"
+#include "replica/item_object.h"
+#include "store/store_identity.h"
+#include "vault/vault_impl.h"
+
+namespace farshore {
+namespace {
+
+constexpr size_t kTokenBytes = 32;
+constexpr size_t kMaxTokenFileBytes = 4096;
+
+std::string random_hex(Random& random, size_t bytes) {
+    Bytes raw(bytes);
+    random.fill(raw);
+    return to_hex(raw);
+}
+
+}  // namespace
+
+std::string item_prefix(const ItemId& id) { return "items/" + id.to_string() + "/"; }
+
+// ---- opening ---------------------------------------------------------------------------------------
+
+Status Vault::Impl::open_store() {
+    FS_ASSIGN(directory_store,
+              DirectoryStore::open(files, random, {.path = store_directory, .create = true}));
+    store = std::make_unique<RetryingStore>(*directory_store, clock, random, [this](int64_t us) {
+        if (ending) return false;
+        pause_ms(static_cast<int>(us / 1000));
+        return !ending;
+    });
+    FS_ASSIGN(const StoreIdentity identity, ensure_store_identity(*store, clock, random));
+    info.store_id = identity.id.to_string();
+    FS_ASSIGN(const std::string known, get_setting(*database, "store_id"));
+    if (!known.empty() && known != info.store_id)
+        return fail(Code::kForeignStore,
+                    fmt::format("the store at {} is {}, this vault's is {}", store_directory,
+                                info.store_id, known),
+                    "give the vault its own store, or an empty data directory to take this one over");
+    if (known.empty()) FS_TRY(set_setting(*database, "store_id", info.store_id));
+    return {};
+}
+
+Status Vault::Impl::open_key() {
+    FS_ASSIGN(const std::string wanted, get_setting(*database, "key_id"));
+    FS_ASSIGN(const bool there, files.exists(key_path));
+    // A store that holds items already was sealed under some key: a new one would be of no use.
+    FS_ASSIGN(const auto items, store->list("items/", "", 1));
+    if (!there && (!wanted.empty() || !items.empty()))
+        return fail(Code::kWrongKey,
+                    wanted.empty()
+                        ? fmt::format("the store holds items, but there is no key at {}", key_path)
+                        : fmt::format("there is no key at {}; this vault's key is {}", key_path, wanted),
+                    "put the key file there, or name it with --key");
+    if (!there) {
+        key = make_key_file(random);
+        FS_TRY(files.make_directories(parent_directory(key_path)));
+        FS_TRY(save_key_file(files, key_path, key));
+        log::info("vault", "new key-encryption key {} at {}: keep a copy of it elsewhere", key.id,
+                  key_path);
+    } else {
+        FS_ASSIGN(key, load_key_file(files, key_path));
+    }
+    if (!wanted.empty()) FS_TRY(check_key(key, wanted));
+    info.key_id = key.id;
+    return {};
+}
+
+Status Vault::Impl::open_authority() {
+    FS_TRY(files.make_directories(pki_directory));
+    FS_ASSIGN(const bool there, files.exists(pki_directory + "/ca.key"));
+    if (there) {
+        FS_ASSIGN(const Credentials credentials, load_credentials(files, pki_directory + "/ca"));
+        FS_ASSIGN(authority, CertificateAuthority::load(credentials));
+        return {};
+    }
+    FS_ASSIGN(authority, CertificateAuthority::create("Farshore " + info.vault_id.substr(0, 8),
+                                                      clock.now()));
+    return save_credentials(files, pki_directory + "/ca", authority->credentials());
+}
+
+Status Vault::Impl::open_token() {
+    const std::string path = vault_directory + "/admin.token";
+    FS_ASSIGN(const bool there, files.exists(path));
+    if (!there) {
+        const std::string text = random_hex(random, kTokenBytes) + "\n";
+        FS_TRY(write_file_durably(files, path, as_bytes(text)));
+    }
+    FS_ASSIGN(Bytes text, read_whole_file(files, path, kMaxTokenFileBytes));
+    while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
+    if (text.size() < 2 * kTokenBytes)
+        return fail(Code::kMalformed, fmt::format("{} holds no token", path),
+                    "remove the file: a new token is made at the next start");
+    admin_token = Secret(std::move(text));
+    return {};
+}
+
+// A database that was lost (or never was: a data directory that takes a store over) is filled from the
+// store alone.
+Status Vault::Impl::rebuild_items() {
+    FS_ASSIGN(const std::string rebuilt, get_setting(*database, "rebuilt"));
+    if (!rebuilt.empty()) return {};
+    size_t count = 0;
+    std::string after = "items/";
+    while (true) {
+        FS_ASSIGN(const auto found, store->list("items/", after, 1));
+        if (found.empty()) break;
+        const std::string id_text = found.front().name.substr(6, 32);
+        after = "items/" + id_text + "/~";  // greater than every name of that item
+        auto id = ItemId::parse(id_text);
+        if (!id) continue;
+        auto bytes = store->get(item_object_name(*id));
+        if (!bytes && bytes.error().code() == Code::kNotFound) continue;  // half deleted
+        if (!bytes) return tl::unexpected(bytes.error());
+        FS_ASSIGN(const ItemObject object, decode_item_object(*bytes, *id));
+        FS_ASSIGN(const Secret item_key, open_item_key(object, key));
+        SqliteLedger ledger(*database, *id);
+        ItemReplicaOptions replica_options;
+        replica_options.fence = &*fence;
+        FS_TRY(ItemReplica::rebuild(*store, ledger, *id, item_key, replica_options));
+        if (get_item(*database, *id)) continue;
+        ItemRecord record;
+        record.id = *id;
+        record.name = object.name;
+        record.machine = object.machine_json;
+        record.wrapped_key = object.wrapped_key;
+        for (const auto& disk : object.disks)
+            record.disks.push_back({disk.index, disk.name, disk.size_bytes});
+        record.mode = CaptureMode::kMirror;  // nothing is served in the path until somebody says so
+        FS_TRY(create_item(*database, record));
+        FS_TRY(change_item(*database, *id, [](ItemRecord& item) -> Status {
+            item.state = ItemState::kCatchingUp;
+            return {};
+        }));
+        ++count;
+        log::info("vault", "item '{}' ({}) was rebuilt from the store", object.name, id_text);
+    }
+    if (count != 0)
+        FS_TRY(add_event(*database, {.severity = Severity::kWarning,
+                                     .code = "rebuilt-from-store",
+                                     .cause = fmt::format("{} items were rebuilt from the store: this "
+                                                          "database did not know them",
+                                                          count),
+                                     .remedy = "policies and sources are to be set again"}));
+    return set_setting(*database, "rebuilt", "1");
+}
+
+Status Vault::Impl::open() {
+    vault_directory = options.data_directory + "/vault";
+    pki_directory = options.data_directory + "/pki";
+    store_directory =
+        options.store_directory.empty() ? options.data_directory + "/store" : options.store_directory;
+    key_path = options.key_file.empty() ? vault_directory + "/key" : options.key_file;
+    FS_TRY(files.make_directories(vault_directory));
+    FS_ASSIGN(lock, InstanceLock::acquire(vault_directory + "/lock"));
+    FS_ASSIGN(database, Database::open({.path = vault_directory + "/farshore.db"}, clock));
+    FS_ASSIGN(info.vault_id, get_setting(*database, "vault_id"));
+    if (info.vault_id.empty()) {
+        info.vault_id = random_hex(random, 16);
+        FS_TRY(set_setting(*database, "vault_id", info.vault_id));
+    }
+    FS_TRY(open_store());
+    FS_TRY(open_key());
+    FS_ASSIGN(fence, VaultFence::claim(*store, clock, random, info.vault_id));
+    info.epoch = fence->epoch();
+    info.started = clock.now();
+    FS_TRY(open_authority());
+    FS_TRY(open_token());
+    FS_TRY(rebuild_items());
+    return set_setting(*database, "key_id", key.id);
+}
+
+Result<std::unique_ptr<Vault>> Vault::open(const VaultOptions& options, FileSystem& files,
+                                           Clock& clock, Random& random) {
+    auto impl = std::make_unique<Impl>(options, files, clock, random);
+    FS_TRY(impl->open());
+    std::unique_ptr<Vault> vault(new Vault(std::move(impl)));
+    Vault* self = vault.get();
+    self->set_resumer("unprotect", [self](const JobRecord& job) -> JobWork {
+        const ItemId id = job.item.value_or(ItemId{});
+        const bool force = job.input == "force";
+        return [self, id, force](JobRun& run) {
+            return self->impl_->delete_everything(run, id, force);
+        };
+    });
+    if (options.tend_interval_us > 0) {
+        self->impl_->tender = std::make_unique<ThreadExecutor>("fs-vault-tend");
+        // The task posts itself again; it ends with its executor.
+        auto round = std::make_shared<std::function<void()>>();
+        ThreadExecutor* tender = self->impl_->tender.get();
+        *round = [self, tender, weak = std::weak_ptr(round), interval = options.tend_interval_us] {
+            self->tend();
+            if (auto again = weak.lock())
+                tender->post_after_us(interval, [again] { (*again)(); });
+        };
+        tender->post([round] { (*round)(); });
+    }
+    return vault;
+}
+
+Vault::Vault(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Vault::~Vault() {
+    impl_->ending = true;
+    impl_->notify();
+    if (impl_->tender) impl_->tender->stop();
+    std::map<uint64_t, std::unique_ptr<ThreadExecutor>> threads;
+    {
+        const std::lock_guard lock(impl_->jobs_mutex);
+        threads.swap(impl_->job_threads);
+    }
+    for (auto& [id, thread] : threads) thread->stop();
+}
+
+// ---- waiting ---------------------------------------------------------------------------------------
+
+void Vault::Impl::notify() {
+    {
+        const std::lock_guard hold(change_mutex);
+        ++change_counter;
+    }
+    change_signal.notify_all();
+}
+
+uint64_t Vault::Impl::change_count() {
+    const std::lock_guard hold(change_mutex);
+    return change_counter;
+}
+
+bool Vault::Impl::wait_change(uint64_t seen, int64_t until_us) {
+    std::unique_lock hold(change_mutex);
+    while (change_counter == seen && !ending) {
+        const int64_t left_us = until_us - clock.steady_us();
+        if (left_us <= 0) return false;
+        change_signal.wait_for(hold, std::chrono::microseconds(std::min<int64_t>(left_us, 1'000'000)));
+    }
+    return !ending;
+}
+
+// ---- plain questions -------------------------------------------------------------------------------
+
+VaultInfo Vault::info() const {
+    VaultInfo info = impl_->info;
+    info.fenced = impl_->fenced;
+    return info;
+}
+Database& Vault::database() { return *impl_->database; }
+ObjectStore& Vault::store() { return *impl_->store; }
+Clock& Vault::clock() { return impl_->clock; }
+const std::string& Vault::directory() const { return impl_->vault_directory; }
+const std::string& Vault::authority_pem() const { return impl_->authority->certificate_pem(); }
+const Secret& Vault::admin_token() const { return impl_->admin_token; }
+
+// ---- identities ------------------------------------------------------------------------------------
+
+Result<Credentials> Vault::server_credentials(const std::vector<std::string>& names) {
+    IssueOptions issue;
+    issue.common_name = "farshore-vault";
+    issue.alternative_names = {"localhost", "127.0.0.1", "::1"};
+    for (const std::string& name : names) issue.alternative_names.push_back(name);
+    issue.now = impl_->clock.now();
+    const std::string path = impl_->pki_directory + "/vault";
+    auto kept = load_credentials(impl_->files, path);
+    if (kept) {
+        auto certificate = inspect_certificate(kept->certificate_pem);
+        bool good = certificate && !certificate_wants_renewal(*certificate, issue.now);
+        for (const std::string& name : issue.alternative_names)
+            good = good && std::find(certificate->alternative_names.begin(),
+                                     certificate->alternative_names.end(),
+                                     name) != certificate->alternative_names.end();
+        if (good) return kept;
+    }
+    FS_ASSIGN(const Credentials made, impl_->authority->issue_with_key(issue));
+    FS_TRY(save_credentials(impl_->files, path, made));
+    return made;
+}
+
+Result<Credentials> Vault::local_party(PartyKind kind, const std::string& name) {
+    const std::string path =
+        fmt::format("{}/{}-{}", impl_->pki_directory, party_kind_name(kind), "local");
+    const TimePoint now = impl_->clock.now();
+    Credentials credentials;
+    bool good = false;
+    if (auto kept = load_credentials(impl_->files, path)) {
+        auto certificate = inspect_certificate(kept->certificate_pem);
+        good = certificate && certificate->common_name == name &&
+               !certificate_wants_renewal(*certificate, now);
+        if (good) credentials = std::move(*kept);
+    }
+    if (!good) {
+        FS_ASSIGN(credentials,
+                  impl_->authority->issue_with_key({.common_name = name,
+                                                    .alternative_names = {"localhost", "127.0.0.1"},
+                                                    .now = now}));
+        FS_TRY(save_credentials(impl_->files, path, credentials));
+    }
+    FS_ASSIGN(const CertificateInfo certificate, inspect_certificate(credentials.certificate_pem));
+    PartyRecord party;
+    party.name = name;
+    party.kind = kind;
+    party.fingerprint = certificate.fingerprint_hex();
+    FS_TRY(enrol_party(*impl_->database, party));
+    return credentials;
+}
+
+Result<std::string> Vault::create_token(PartyKind kind, const std::string& name, int64_t valid_s,
+                                        TimePoint& expires) {
+    if (name.size() > kMaxPartyNameBytes)
+        return fail(Code::kInvalidArgument,
+                    fmt::format("a party's name has at most {} bytes", kMaxPartyNameBytes));
+    const std::string text = random_hex(impl_->random, kTokenBytes);
+    expires = {impl_->clock.now().us + valid_s * 1'000'000};
+    EnrolmentToken token;
+    token.hash = sha256(as_bytes(text));
+    token.kind = kind;
+    token.name = name;
+    token.expires = expires;
+    FS_TRY(add_token(*impl_->database, token));
+    return text;
+}
+
+Result<std::string> Vault::enrol(const std::string& token_text, const std::string& request_pem) {
+    FS_ASSIGN(const EnrolmentToken token,
+              use_token(*impl_->database, sha256(as_bytes(token_text))));
+    PartyRecord party;
+    party.kind = token.kind;
+    party.name = token.name.empty() ? fmt::format("{}-{}", party_kind_name(token.kind),
+                                                  random_hex(impl_->random, 4))
+                                    : token.name;
+    FS_ASSIGN(const std::string certificate_pem,
+              impl_->authority->issue(request_pem,
+                                      {.common_name = party.name, .now = impl_->clock.now()}));
+    FS_ASSIGN(const CertificateInfo certificate, inspect_certificate(certificate_pem));
+    party.fingerprint = certificate.fingerprint_hex();
+    FS_TRY(enrol_party(*impl_->database, party));
+    event(Severity::kInformation, "party-enrolled", nullptr,
+          fmt::format("{} '{}' was enrolled", party_kind_name(party.kind), party.name));
+    return certificate_pem + authority_pem();
+}
+
+Result<PartyRecord> Vault::check_party(const std::string& name) {
+    auto party = get_party(*impl_->database, name);
+    if (!party && party.error().code() == Code::kNotFound)
+        return fail(Code::kUnauthenticated,
+                    fmt::format("'{}' is not enrolled, or was removed", name.substr(0, 128)),
+                    "enrol it with a new token");
+    return party;
+}
+
+Status Vault::remove_party(const std::string& name) {
+    FS_TRY(get_party(*impl_->database, name));
+    FS_TRY(farshore::remove_party(*impl_->database, name));
+    event(Severity::kInformation, "party-removed", nullptr,
+          fmt::format("'{}' was removed; its certificate is refused from now on", name));
+    return {};
+}
+
+Result<std::vector<PartyReport>> Vault::parties(const std::string& after, size_t limit) {
+    FS_ASSIGN(auto records, list_parties(*impl_->database, after, limit));
+    std::vector<PartyReport> reports;
+    const std::lock_guard hold(impl_->mutex);
+    const int64_t now_us = impl_->clock.steady_us();
+    for (PartyRecord& record : records) {
+        const auto contact = impl_->contacts.find(record.name);
+        const bool connected = contact != impl_->contacts.end() &&
+                               now_us - contact->second.heard_us < kAgentLostUs;
+        if (contact != impl_->contacts.end())
+            record.last_seen = {impl_->clock.now().us - (now_us - contact->second.heard_us)};
+        reports.push_back({std::move(record), connected});
+    }
+    return reports;
+}
+
+void Vault::event(Severity severity, const std::string& code, const ItemRecord* item,
+                  const std::string& cause, const std::string& remedy) {
+    EventRecord record;
+    record.severity = severity;
+    record.code = code;
+    if (item != nullptr) {
+        record.item = item->id;
+        record.item_name = item->name;
+    }
+    record.cause = cause;
+    record.remedy = remedy;
+    const std::string who = item == nullptr ? std::string() : "'" + item->name + "': ";
+    if (severity == Severity::kInformation)
+        log::info("vault", "{}{}", who, cause);
+    else
+        log::warn("vault", "{}{}", who, cause);
+    if (auto added = add_event(*impl_->database, record); !added)
+        log::error("vault", "an event could not be kept: {}", added.error().to_string());
+}
+
+}  // namespace farshore

@@ -1,0 +1,172 @@
+// The vault: control plane and replica engine of one recovery site. Owns the data directory's vault/
+// and pki/, the database, the object store's identity and fence, the keys, and a replica for each item.
+//
+// open() takes the directory's lock and the store's fence; the destructor ends background work and
+// lets go. Any thread may call; calls block on database and store. It is the VaultLink of an appliance
+// in the same process; for others it stands behind the API (vault/api.h).
+//
+// Errors: kDuplicateIdentity (another vault runs on the directory), kForeignStore, kWrongKey,
+// kNewerVersion at open; kFenced once another vault has claimed the store; those of meta/ and replica/.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/seams.h"
+#include "base/secret.h"
+#include "meta/records.h"
+#include "os/pki.h"
+#include "replica/item_replica.h"
+#include "replicate/vault_link.h"
+#include "vault/item_drive.h"
+
+namespace farshore {
+
+class Database;
+class ObjectStore;
+
+struct VaultOptions {
+    std::string data_directory;   // made when missing
+    std::string store_directory;  // empty: DATA/store
+    std::string key_file;         // empty: DATA/vault/key
+    // How often replicas are looked after; 0: only by tend() (tests).
+    int64_t tend_interval_us = 1'000'000;
+};
+
+struct ProtectRequest {
+    std::string name;
+    std::string qmp_socket;          // mirror; or
+    std::vector<std::string> disks;  // in path
+    std::string agent;               // empty: the first that asks
+    ItemPolicy policy;
+};
+
+// Everything that is shown of one item.
+struct ItemReport {
+    ItemRecord record;
+    std::vector<Trouble> troubles;
+    std::optional<ReplicaStatus> replica;       // none: not open
+    std::optional<AgentItemStatus> agent;       // what its agent said last
+    std::optional<TimePoint> agent_seen;
+    std::optional<int64_t> rpo_us, rpo_worst_us;
+};
+
+struct PartyReport {
+    PartyRecord record;
+    bool connected = false;
+};
+
+struct VaultInfo {
+    std::string vault_id, store_id, key_id;
+    Epoch epoch;
+    TimePoint started;
+    bool fenced = false;
+};
+
+struct BookmarkReport {
+    BookmarkRecord record;
+    bool stored = false;
+};
+
+// A job's work. It reports progress through the job and returns its result as JSON; an error of
+// kCancelled ends it as cancelled.
+class JobRun {
+  public:
+    virtual ~JobRun() = default;
+    virtual const JobRecord& job() const = 0;
+    // kCancelled when somebody wants it to end.
+    virtual Status report(double fraction, const std::string& message, int64_t eta_s = -1) = 0;
+    // Keeps where it is, for a resumption by the next vault.
+    virtual Status save(const std::string& input) = 0;
+    // Waits; kCancelled when the job or the vault is to end.
+    virtual Status pause(int64_t us) = 0;
+    // The vault ends: leave the job as it is, the next vault takes it up.
+    virtual bool vault_ends() const = 0;
+};
+using JobWork = std::function<Result<std::string>(JobRun&)>;
+
+class Vault final : public VaultLink {
+  public:
+    static Result<std::unique_ptr<Vault>> open(const VaultOptions& options, FileSystem& files,
+                                               Clock& clock, Random& random);
+    ~Vault() override;
+
+    VaultInfo info() const;
+    Database& database();
+    ObjectStore& store();
+    Clock& clock();
+    // DATA/vault: for the run files of exports and failovers.
+    const std::string& directory() const;
+
+    // ---- identities ------------------------------------------------------------------------------
+    const std::string& authority_pem() const;
+    // The vault's own certificate for these DNS names and addresses (localhost is always among
+    // them); made or renewed when needed, kept in pki/vault.
+    Result<Credentials> server_credentials(const std::vector<std::string>& names);
+    // Credentials for a party of this very machine (`up`), kept in pki/NAME, and enrolled.
+    Result<Credentials> local_party(PartyKind kind, const std::string& name);
+    // The administrator's token; made at first start, kept in vault/admin.token (0600).
+    const Secret& admin_token() const;
+    // A one-time token's text.
+    Result<std::string> create_token(PartyKind kind, const std::string& name, int64_t valid_s,
+                                     TimePoint& expires);
+    // Whether the holder of a certificate of ours is enrolled (and was not removed): kUnauthenticated.
+    Result<PartyRecord> check_party(const std::string& name);
+    Status remove_party(const std::string& name);
+    Result<std::vector<PartyReport>> parties(const std::string& after, size_t limit);
+
+    // ---- items -----------------------------------------------------------------------------------
+    Result<ItemReport> protect(const ProtectRequest& request);
+    Result<ItemReport> item(const std::string& name_or_id);
+    Result<std::vector<ItemReport>> items(const std::string& after, size_t limit);
+    Result<ItemReport> change_policy(const std::string& name_or_id, const ItemPolicy& policy);
+    Result<JobRecord> unprotect(const std::string& name_or_id, bool force);
+    Result<ItemReport> resynchronise(const std::string& name_or_id);
+    // Waits until `done` is true of the item, for at most `timeout_us`; the last report.
+    Result<ItemReport> wait_for_item(const ItemId& id, int64_t timeout_us,
+                                     const std::function<bool(const ItemReport&)>& done);
+
+    // ---- points ----------------------------------------------------------------------------------
+    Result<std::shared_ptr<ItemReplica>> replica(const ItemId& id);
+    Result<Secret> item_key(const ItemId& id);
+    Result<BookmarkReport> create_bookmark(const std::string& name_or_id, const std::string& label);
+    // Waits until it is stored, for at most `timeout_us`.
+    Result<BookmarkReport> bookmark(const std::string& id, int64_t timeout_us);
+
+    // ---- jobs, events ------------------------------------------------------------------------------
+    // Runs `work` as a job, soon. `kind`s that have a resumer (below) survive a crash of the vault.
+    Result<JobRecord> start_job(const std::string& kind, const std::optional<ItemRecord>& item,
+                                bool cancellable, const std::string& input, JobWork work);
+    // What takes up a job of that kind when the vault starts; without one it fails as interrupted.
+    // Set before resume_jobs().
+    void set_resumer(const std::string& kind, std::function<JobWork(const JobRecord&)> resumer);
+    void resume_jobs();
+    // Waits until it is over, for at most `timeout_us`.
+    Result<JobRecord> job(uint64_t id, int64_t timeout_us);
+    Status cancel_job(uint64_t id);
+    void event(Severity severity, const std::string& code, const ItemRecord* item,
+               const std::string& cause, const std::string& remedy = {});
+
+    // ---- VaultLink -------------------------------------------------------------------------------
+    Result<LogLease> acquire_log(const ItemId& item, const std::string& appliance) override;
+    Status register_segment(const SegmentRegistration& registration) override;
+    Status mark_idle(const ItemId& item, Epoch epoch, Sequence sequence, TimePoint time) override;
+    Result<std::string> sync_agent(const std::string& agent, const std::string& status) override;
+    Result<std::string> enrol(const std::string& token, const std::string& request_pem) override;
+
+    // One round of background work: states, RPO, checkpoints, retention.
+    void tend();
+    // Moves the item along the table (recovery); an event says so.
+    Result<ItemRecord> change_state(const ItemId& id, ItemState state, const std::string& why);
+
+    struct Impl;  // vault_impl.h, for this folder
+
+  private:
+    explicit Vault(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace farshore

@@ -1,0 +1,123 @@
+// The vault's inside, shared by vault.cc (opening, identities), vault_items.cc, vault_link.cc and
+// vault_jobs.cc. Private to src/vault.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <set>
+
+#include "codec/envelope.h"
+#include "codec/key_file.h"
+#include "meta/database.h"
+#include "meta/items.h"
+#include "meta/jobs.h"
+#include "meta/parties.h"
+#include "meta/sqlite_ledger.h"
+#include "os/process.h"
+#include "os/real.h"
+#include "store/directory_store.h"
+#include "store/retrying_store.h"
+#include "vault/vault.h"
+
+namespace farshore {
+
+// What the vault holds in memory of one item.
+struct ItemRuntime {
+    ItemId id;
+    Secret key;
+    std::unique_ptr<SqliteLedger> ledger;
+    std::shared_ptr<ItemReplica> replica;  // borrows ledger; whoever holds it holds the runtime
+
+    std::mutex mutex;  // everything below
+    std::optional<AgentItemStatus> agent;
+    int64_t agent_heard_us = 0;  // steady
+    TimePoint agent_heard;
+    bool status_stale = true;
+    ReplicaStatus status;
+    WorstOfHour worst;
+    bool item_object_there = false;
+    int64_t retention_us = 0;  // steady, when it ran last
+    int64_t job_report_us = 0;
+    uint64_t copy_job = 0;  // the job that shows the first copy; 0: none
+};
+
+struct AgentContact {
+    std::string instance;
+    int64_t heard_us = 0;  // steady
+    int64_t saved_us = 0;  // when the database was told last
+    std::string version;
+};
+
+struct Vault::Impl {
+    Impl(const VaultOptions& options_in, FileSystem& files_in, Clock& clock_in, Random& random_in)
+        : options(options_in), files(files_in), clock(clock_in), random(random_in) {}
+
+    const VaultOptions options;
+    FileSystem& files;
+    Clock& clock;
+    Random& random;
+    std::string vault_directory, pki_directory, store_directory, key_path;
+
+    std::optional<InstanceLock> lock;
+    std::unique_ptr<DirectoryStore> directory_store;
+    std::unique_ptr<RetryingStore> store;
+    std::unique_ptr<Database> database;
+    std::optional<VaultFence> fence;
+    KeyFile key;
+    std::optional<CertificateAuthority> authority;
+    Secret admin_token;
+    VaultInfo info;
+    std::atomic<bool> fenced{false};
+    std::atomic<bool> ending{false};
+
+    std::mutex mutex;  // runtimes, contacts
+    std::map<ItemId, std::shared_ptr<ItemRuntime>> runtimes;
+    std::map<std::string, AgentContact> contacts;
+
+    // Whoever waits for an item, a bookmark or a job is woken by every change.
+    std::mutex change_mutex;
+    std::condition_variable change_signal;
+    uint64_t change_counter = 0;
+
+    std::map<std::string, std::function<JobWork(const JobRecord&)>> resumers;
+    std::mutex jobs_mutex;
+    std::map<uint64_t, std::unique_ptr<ThreadExecutor>> job_threads;
+    std::set<uint64_t> finished_jobs;  // threads that can be collected
+
+    std::unique_ptr<ThreadExecutor> tender;  // background rounds
+
+    Status open();
+    Status open_store();
+    Status open_key();
+    Status open_authority();
+    Status open_token();
+    Status rebuild_items();
+    void schedule_tending();
+
+    void notify();
+    // Waits for a change or `until_us` (steady); false when it is time, or the vault ends.
+    bool wait_change(uint64_t seen, int64_t until_us);
+    uint64_t change_count();
+
+    Result<std::shared_ptr<ItemRuntime>> runtime(const ItemId& id);
+    Result<std::shared_ptr<ItemRuntime>> open_runtime(const ItemRecord& record);
+    void forget_runtime(const ItemId& id);
+    Result<ReplicaStatus> replica_status(ItemRuntime& runtime);
+    Status check_not_fenced(const Status& status);
+    Status ensure_item_object(ItemRuntime& runtime, const ItemRecord& record);
+    ItemReport report(const ItemRecord& record);
+    void tend_item(Vault& vault, const ItemRecord& record);
+    void run_upkeep(ItemRuntime& runtime, const ItemRecord& record);
+    Status take_status(Vault& vault, const std::string& agent, const AgentItemStatus& status);
+    Result<std::string> delete_everything(JobRun& run, const ItemId& id, bool force);
+    void run_job(uint64_t id, const JobWork& work);
+    void launch_job(uint64_t id, JobWork work);
+};
+
+// From the store's names: items/<id>/.
+std::string item_prefix(const ItemId& id);
+
+}  // namespace farshore

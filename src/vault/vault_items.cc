@@ -1,0 +1,488 @@
+// Items: protecting, reporting, states, background rounds, deleting.
+#include <fmt/core.h>
+
+#include "os/log.h"
+#include "replica/item_object.h"
+#include "vault/vault_impl.h"
+
+namespace farshore {
+namespace {
+
+// The removal of a point must not wait longer than this for an agent that does not come.
+constexpr int64_t kDetachPatienceUs = 60'000'000;
+constexpr int64_t kJobReportUs = 1'000'000;
+constexpr size_t kDeleteBatch = 1000;
+
+}  // namespace
+
+// ---- runtimes --------------------------------------------------------------------------------------
+
+Result<std::shared_ptr<ItemRuntime>> Vault::Impl::open_runtime(const ItemRecord& record) {
+    auto made = std::make_shared<ItemRuntime>();
+    made->id = record.id;
+    ItemObject object;
+    object.item = record.id;
+    object.key_id = key.id;
+    object.wrapped_key = record.wrapped_key;
+    FS_ASSIGN(made->key, open_item_key(object, key));
+    made->ledger = std::make_unique<SqliteLedger>(*database, record.id);
+    ItemReplicaOptions replica_options;
+    replica_options.fence = &*fence;
+    FS_ASSIGN(made->replica, ItemReplica::open(*store, *made->ledger, clock, random, record.id,
+                                               made->key, replica_options));
+    const std::lock_guard hold(mutex);
+    return runtimes.emplace(record.id, std::move(made)).first->second;
+}
+
+Result<std::shared_ptr<ItemRuntime>> Vault::Impl::runtime(const ItemId& id) {
+    {
+        const std::lock_guard hold(mutex);
+        const auto at = runtimes.find(id);
+        if (at != runtimes.end()) return at->second;
+    }
+    FS_ASSIGN(const ItemRecord record, get_item(*database, id));
+    return open_runtime(record);
+}
+
+void Vault::Impl::forget_runtime(const ItemId& id) {
+    const std::lock_guard hold(mutex);
+    runtimes.erase(id);
+}
+
+Result<ReplicaStatus> Vault::Impl::replica_status(ItemRuntime& item) {
+    {
+        const std::lock_guard hold(item.mutex);
+        if (!item.status_stale) return item.status;
+        item.status_stale = false;  // what changes from here on makes it stale again
+    }
+    auto status = item.replica->status();
+    const std::lock_guard hold(item.mutex);
+    if (!status)
+        item.status_stale = true;
+    else
+        item.status = *status;
+    return status;
+}
+
+Result<std::shared_ptr<ItemReplica>> Vault::replica(const ItemId& id) {
+    FS_ASSIGN(std::shared_ptr<ItemRuntime> item, impl_->runtime(id));
+    ItemReplica* replica = item->replica.get();
+    return std::shared_ptr<ItemReplica>(std::move(item), replica);
+}
+
+Result<Secret> Vault::item_key(const ItemId& id) {
+    FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(id));
+    return item->key;
+}
+
+// ---- reports ---------------------------------------------------------------------------------------
+
+namespace {
+
+// How old the newest point is. While a gap is open, idle marks say nothing about points.
+std::optional<int64_t> rpo_of(const ReplicaStatus& status, TimePoint now) {
+    if (!status.newest) return {};
+    const TimePoint mark =
+        status.gap_open ? status.newest_time : std::max(status.current_until, status.newest_time);
+    return std::max<int64_t>(now.us - mark.us, 0);  // clocks may differ a little
+}
+
+}  // namespace
+
+ItemReport Vault::Impl::report(const ItemRecord& record) {
+    ItemReport report;
+    report.record = record;
+    HealthInputs health;
+    health.state = record.state;
+    health.in_state_us = clock.now().us - record.state_since.us;
+    health.agent = record.agent;
+    health.error = record.error;
+    health.fenced = fenced;
+    if (auto item = runtime(record.id)) {
+        if (auto status = replica_status(**item)) {
+            report.replica = *status;
+            if (is_replicating(record.state)) report.rpo_us = rpo_of(*status, clock.now());
+        } else {
+            report.troubles.push_back({Severity::kCritical,
+                                       std::string(code_name(status.error().code())),
+                                       status.error().what(), status.error().remedy()});
+        }
+        const std::lock_guard hold((*item)->mutex);
+        report.agent = (*item)->agent;
+        if ((*item)->agent) {
+            report.agent_seen = (*item)->agent_heard;
+            health.agent_silent_us = clock.steady_us() - (*item)->agent_heard_us;
+        }
+        if (report.rpo_us)
+            report.rpo_worst_us = std::max((*item)->worst.worst(clock.steady_us()).value_or(0),
+                                           *report.rpo_us);
+    } else {
+        report.troubles.push_back({Severity::kCritical, std::string(code_name(item.error().code())),
+                                   item.error().what(), item.error().remedy()});
+    }
+    health.rpo_us = report.rpo_us;
+    for (Trouble& trouble : item_troubles(health)) report.troubles.push_back(std::move(trouble));
+    return report;
+}
+
+Result<ItemReport> Vault::item(const std::string& name_or_id) {
+    FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
+    return impl_->report(record);
+}
+
+Result<std::vector<ItemReport>> Vault::items(const std::string& after, size_t limit) {
+    FS_ASSIGN(const auto records, list_items(*impl_->database, after, limit));
+    std::vector<ItemReport> reports;
+    reports.reserve(records.size());
+    for (const ItemRecord& record : records) reports.push_back(impl_->report(record));
+    return reports;
+}
+
+Result<ItemReport> Vault::wait_for_item(const ItemId& id, int64_t timeout_us,
+                                        const std::function<bool(const ItemReport&)>& done) {
+    const int64_t until_us = impl_->clock.steady_us() + timeout_us;
+    while (true) {
+        const uint64_t seen = impl_->change_count();
+        FS_ASSIGN(const ItemRecord record, get_item(*impl_->database, id));
+        ItemReport report = impl_->report(record);
+        if (done(report) || !impl_->wait_change(seen, until_us)) return report;
+    }
+}
+
+// ---- protecting ------------------------------------------------------------------------------------
+
+Result<ItemReport> Vault::protect(const ProtectRequest& request) {
+    FS_TRY(check_item_name(request.name));
+    if (request.qmp_socket.empty() == request.disks.empty())
+        return fail(Code::kInvalidArgument, "name either a QMP socket or the disks",
+                    "a running QEMU is protected with qmp_socket, anything else with disks");
+    if (request.disks.size() > kMaxDisks)
+        return fail(Code::kInvalidArgument, fmt::format("an item has at most {} disks", kMaxDisks));
+    ItemRecord record;
+    impl_->random.fill(record.id.raw);
+    record.name = request.name;
+    record.agent = request.agent;
+    record.qmp_socket = request.qmp_socket;
+    record.mode = request.disks.empty() ? CaptureMode::kMirror : CaptureMode::kInPath;
+    record.policy = request.policy;
+    for (const std::string& path : request.disks) {
+        if (path.empty() || path[0] != '/' || path.size() > kMaxPathBytes)
+            return fail(Code::kInvalidArgument,
+                        fmt::format("'{}' is not an absolute path", path.substr(0, 200)));
+        record.disks.push_back({static_cast<DiskIndex>(record.disks.size()), path, 0});
+    }
+    if (!request.qmp_socket.empty() &&
+        (request.qmp_socket[0] != '/' || request.qmp_socket.size() > kMaxPathBytes))
+        return fail(Code::kInvalidArgument, "the QMP socket must be an absolute path");
+    ItemObject object;
+    object.item = record.id;
+    FS_TRY(wrap_item_key(object, make_key(impl_->random), impl_->key, impl_->random));
+    record.wrapped_key = object.wrapped_key;
+    FS_ASSIGN(const ItemRecord created, create_item(*impl_->database, record));
+    event(Severity::kInformation, "item-created", &created,
+          created.mode == CaptureMode::kMirror ? "protection of a running machine begins"
+                                               : "protection in the path begins");
+    impl_->notify();
+    return impl_->report(created);
+}
+
+Result<ItemReport> Vault::change_policy(const std::string& name_or_id, const ItemPolicy& policy) {
+    FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
+    FS_ASSIGN(const ItemRecord changed,
+              change_item(*impl_->database, record.id, [&](ItemRecord& item) -> Status {
+                  item.policy = policy;
+                  return {};
+              }));
+    return impl_->report(changed);
+}
+
+Result<ItemReport> Vault::resynchronise(const std::string& name_or_id) {
+    FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
+    uint8_t raw[8];
+    impl_->random.fill(raw);
+    FS_ASSIGN(const ItemRecord changed,
+              change_item(*impl_->database, record.id, [&](ItemRecord& item) -> Status {
+                  FS_TRY(check_action(item.state, ItemAction::kResynchronise));
+                  if (item.resync_request.empty()) item.resync_request = to_hex(raw);
+                  return {};
+              }));
+    event(Severity::kInformation, "resynchronisation-requested", &changed,
+          "everything will be copied again");
+    return impl_->report(changed);
+}
+
+Result<ItemRecord> Vault::change_state(const ItemId& id, ItemState state, const std::string& why) {
+    ItemState before = state;
+    FS_ASSIGN(const ItemRecord changed,
+              change_item(*impl_->database, id, [&](ItemRecord& item) -> Status {
+                  before = item.state;
+                  item.state = state;
+                  return {};
+              }));
+    if (before != state) {
+        const bool bad = state == ItemState::kCatchingUp || state == ItemState::kResynchronising;
+        event(bad ? Severity::kWarning : Severity::kInformation, "item-state-changed", &changed,
+              fmt::format("{} -> {}{}{}", item_state_name(before), item_state_name(state),
+                          why.empty() ? "" : ": ", why));
+        impl_->notify();
+    }
+    return changed;
+}
+
+// ---- background ------------------------------------------------------------------------------------
+
+void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
+    auto item = runtime(record.id);
+    if (!item) {
+        log::warn("vault", "item '{}' cannot be opened: {}", record.name, item.error().to_string());
+        return;
+    }
+    auto status = replica_status(**item);
+    if (!status) {
+        log::warn("vault", "item '{}': {}", record.name, status.error().to_string());
+        return;
+    }
+    const int64_t steady_us = clock.steady_us();
+    DriveInputs inputs;
+    inputs.state = record.state;
+    inputs.has_point = status->newest.has_value();
+    inputs.replica_gap = status->gap_open;
+    const auto rpo_us = rpo_of(*status, clock.now());
+    inputs.rpo_us = rpo_us.value_or(0);
+    uint64_t copy_job = 0;
+    uint64_t copied = 0, total = 0, rate = 0;
+    {
+        const std::lock_guard hold((*item)->mutex);
+        if (rpo_us && is_replicating(record.state)) (*item)->worst.sample(steady_us, *rpo_us);
+        if ((*item)->agent && steady_us - (*item)->agent_heard_us < kAgentLostUs) {
+            inputs.agent = (*item)->agent->state;
+            inputs.agent_gap = (*item)->agent->gap_open;
+        }
+        if ((*item)->agent) {
+            copied = (*item)->agent->copied_bytes;
+            total = (*item)->agent->copy_total_bytes;
+            rate = (*item)->agent->copy_rate_bytes_per_s;
+        }
+        if (steady_us - (*item)->job_report_us >= kJobReportUs) {
+            (*item)->job_report_us = steady_us;
+            copy_job = (*item)->copy_job;
+        }
+    }
+    const ItemState wanted = next_item_state(inputs);
+    ItemRecord now = record;
+    if (wanted != record.state) {
+        auto changed = vault.change_state(record.id, wanted, {});
+        if (changed) now = *changed;
+    }
+    // The first copy is shown as a job; the vault only watches it.
+    if (now.state == ItemState::kInitialReplication) {
+        bool start = false;
+        {
+            const std::lock_guard hold((*item)->mutex);
+            start = (*item)->copy_job == 0;
+        }
+        if (start) {
+            JobRecord job;
+            job.kind = "initial-replication";
+            job.item = record.id;
+            job.item_name = record.name;
+            // A vault that was restarted goes on with the job that is there.
+            if (auto open = list_jobs(*database, 0, 20, record.id))
+                for (const JobRecord& known : *open)
+                    if (known.kind == job.kind && !known.over()) job.id = known.id;
+            if (job.id == 0)
+                if (auto added = add_job(*database, job)) job.id = added->id;
+            if (job.id != 0 && farshore::start_job(*database, job.id)) {
+                const std::lock_guard hold((*item)->mutex);
+                (*item)->copy_job = job.id;
+            }
+        } else if (copy_job != 0 && total != 0) {
+            const auto done = static_cast<uint32_t>(std::min(copied, total) * 1.0 /
+                                                    static_cast<double>(total) * 1000);
+            const int64_t eta_s =
+                rate == 0 ? -1 : static_cast<int64_t>((total - std::min(copied, total)) / rate);
+            if (auto told = report_job(*database, copy_job, done, eta_s, "copying the disks"); !told)
+                log::debug("vault", "{}", told.error().to_string());
+        }
+    } else {
+        uint64_t ended = 0;
+        {
+            const std::lock_guard hold((*item)->mutex);
+            std::swap(ended, (*item)->copy_job);
+        }
+        if (ended != 0) {
+            const bool good = is_replicating(now.state);
+            if (auto told = end_job(*database, ended, good ? JobState::kSucceeded : JobState::kCancelled,
+                                    "", {});
+                !told)
+                log::debug("vault", "{}", told.error().to_string());
+            notify();
+        }
+    }
+    run_upkeep(**item, now);
+}
+
+void Vault::Impl::run_upkeep(ItemRuntime& item, const ItemRecord& record) {
+    if (fenced || record.state == ItemState::kDisabling) return;
+    const auto told = [&](const Error& error) {
+        if (error.code() == Code::kFenced) {
+            if (!fenced.exchange(true))
+                log::error("vault", "another vault has taken over the store: {}", error.to_string());
+            return;
+        }
+        log::warn("vault", "upkeep of '{}': {}", record.name, error.to_string());
+    };
+    if (auto done = item.replica->maybe_checkpoint(); !done) told(done.error());
+    // A short window (trials) wants a floor that moves often; a long one only costs manifests then.
+    const int64_t window_us = int64_t{record.policy.window_s} * 1'000'000;
+    const int64_t interval_us = std::clamp<int64_t>(window_us / 20, 2'000'000, 60'000'000);
+    if (clock.steady_us() - item.retention_us < interval_us) return;
+    item.retention_us = clock.steady_us();
+    RetentionPolicy policy;
+    policy.window_us = window_us;
+    policy.min_advance_us = interval_us / 2;
+    policy.grace_us = int64_t{record.policy.grace_s} * 1'000'000;
+    auto report = item.replica->run_retention(policy);
+    if (!report) {
+        told(report.error());
+        return;
+    }
+    if (report->floor_moved || report->removed != 0) {
+        const std::lock_guard hold(item.mutex);
+        item.status_stale = true;
+    }
+    if (report->removed != 0)
+        log::info("vault", "retention of '{}': floor {}, {} objects removed ({} bytes), {} wait",
+                  record.name, report->floor.v, report->removed, report->removed_bytes,
+                  report->waiting);
+}
+
+void Vault::tend() {
+    std::string after;
+    while (!impl_->ending) {
+        auto records = list_items(*impl_->database, after, 500);
+        if (!records) {
+            log::warn("vault", "items cannot be listed: {}", records.error().to_string());
+            return;
+        }
+        if (records->empty()) return;
+        after = records->back().name;
+        for (const ItemRecord& record : *records) {
+            if (impl_->ending) return;
+            impl_->tend_item(*this, record);
+        }
+    }
+}
+
+// ---- unprotecting ----------------------------------------------------------------------------------
+
+Result<JobRecord> Vault::unprotect(const std::string& name_or_id, bool force) {
+    FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
+    FS_TRY(check_action(record.state, ItemAction::kUnprotect));
+    if (record.state == ItemState::kDisabling) {
+        FS_ASSIGN(const auto jobs, list_jobs(*impl_->database, 0, 20, record.id));
+        for (const JobRecord& job : jobs)
+            if (job.kind == "unprotect" && !job.over()) return job;
+    }
+    FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(record.id));
+    FS_ASSIGN(const auto leases, item->ledger->list_leases());
+    const TimePoint now = impl_->clock.now();
+    for (const LeaseRow& lease : leases)
+        if (lease.expires > now)
+            return fail(Code::kWrongState,
+                        fmt::format("'{}' reads a point of this item", lease.holder),
+                        "end the export, or clean up the failover, first");
+    FS_ASSIGN(const ItemRecord disabled, change_state(record.id, ItemState::kDisabling, {}));
+    const ItemId id = record.id;
+    return start_job("unprotect", disabled, false, force ? "force" : "", [this, id, force](JobRun& run) {
+        return impl_->delete_everything(run, id, force);
+    });
+}
+
+Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id, bool force) {
+    auto record = get_item(*database, id);
+    if (!record && record.error().code() == Code::kItemNotFound) return "{}";  // an earlier run did it
+    if (!record) return tl::unexpected(record.error());
+    // 1. The source is detached first: a guest must never wait for a tap that is being taken away.
+    if (!force && !record->agent.empty()) {
+        FS_TRY(run.report(0, "waiting until the agent has detached"));
+        const int64_t until_us = clock.steady_us() + kDetachPatienceUs;
+        FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(id));
+        while (true) {
+            {
+                const std::lock_guard hold(item->mutex);
+                if (item->agent && item->agent->state == AgentItemState::kRemoved) break;
+            }
+            if (clock.steady_us() > until_us)
+                return fail(Code::kTimeout,
+                            fmt::format("agent '{}' has not detached from the machine", record->agent),
+                            "look at the agent, or unprotect with --force");
+            FS_TRY(run.pause(100'000));
+        }
+    }
+    // 2. A log lease of our own fences whoever still sends.
+    {
+        FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(id));
+        FS_TRY(item->replica->acquire_log("unprotect"));
+    }
+    // 3. Objects, then what we know of them: a crash between leaves an item that is deleted again. The
+    // item object goes last: without it nobody could tell whose the others are.
+    FS_TRY(run.report(0.2, "deleting the recovery points"));
+    const std::string own = item_object_name(id);
+    uint64_t removed = 0;
+    std::string after;
+    while (true) {
+        FS_TRY(fence->still_mine());
+        FS_ASSIGN(const auto objects, store->list(item_prefix(id), after, kDeleteBatch));
+        if (objects.empty()) break;
+        for (const ObjectInfo& object : objects) {
+            if (object.name != own) {
+                FS_TRY(store->remove(object.name));
+                ++removed;
+            }
+            after = object.name;
+        }
+        FS_TRY(run.report(0.5, fmt::format("{} objects deleted", removed)));
+    }
+    FS_TRY(store->remove(own));
+    FS_TRY(remove_ledger(*database, id));
+    FS_TRY(delete_item(*database, id));
+    forget_runtime(id);
+    notify();
+    return fmt::format("{{\"deleted_objects\":{}}}", removed + 1);
+}
+
+// ---- bookmarks -------------------------------------------------------------------------------------
+
+Result<BookmarkReport> Vault::create_bookmark(const std::string& name_or_id,
+                                              const std::string& label) {
+    if (label.empty() || label.size() > kMaxLabelBytes)
+        return fail(Code::kInvalidArgument,
+                    fmt::format("a label has 1 to {} bytes", kMaxLabelBytes));
+    FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
+    FS_TRY(check_action(record.state, ItemAction::kBookmark));
+    BookmarkReport report;
+    uint8_t raw[16];
+    impl_->random.fill(raw);
+    report.record.id = to_hex(raw);
+    report.record.item = record.id;
+    report.record.label = label;
+    report.record.requested = impl_->clock.now();
+    FS_TRY(add_bookmark(*impl_->database, report.record));
+    return report;
+}
+
+Result<BookmarkReport> Vault::bookmark(const std::string& id, int64_t timeout_us) {
+    const int64_t until_us = impl_->clock.steady_us() + timeout_us;
+    while (true) {
+        const uint64_t seen = impl_->change_count();
+        BookmarkReport report;
+        FS_ASSIGN(report.record, get_bookmark(*impl_->database, id));
+        FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(report.record.item));
+        FS_ASSIGN(const ReplicaStatus status, impl_->replica_status(*item));
+        report.stored = report.record.sequence.v != 0 && status.stored >= report.record.sequence;
+        if (report.stored || !impl_->wait_change(seen, until_us)) return report;
+    }
+}
+
+}  // namespace farshore

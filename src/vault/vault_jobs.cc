@@ -1,0 +1,164 @@
+// Jobs: each runs on a thread of its own, reports into the database, and outlives a crash of the vault
+// when its kind has a resumer.
+#include <fmt/core.h>
+
+#include "os/log.h"
+#include "vault/vault_impl.h"
+
+namespace farshore {
+namespace {
+
+constexpr int64_t kReportIntervalUs = 200'000;
+constexpr size_t kMaxRunningJobs = 64;
+
+ItemError item_error(const Error& error) { return {error.code(), error.what(), error.remedy()}; }
+
+}  // namespace
+
+// Reports go to the database at most a few times a second, whatever the work does.
+class DatabaseJobRun final : public JobRun {
+  public:
+    DatabaseJobRun(Vault::Impl& vault, JobRecord job) : vault_(vault), job_(std::move(job)) {}
+
+    const JobRecord& job() const override { return job_; }
+    bool vault_ends() const override { return vault_.ending; }
+    Status report(double fraction, const std::string& message, int64_t eta_s) override {
+        if (vault_.ending) return fail(Code::kCancelled, "the vault ends");
+        const int64_t now_us = vault_.clock.steady_us();
+        if (message == message_ && now_us - reported_us_ < kReportIntervalUs) return {};
+        message_ = message;
+        reported_us_ = now_us;
+        permille_ = static_cast<uint32_t>(std::clamp(fraction, 0.0, 1.0) * 1000);
+        auto told = report_job(*vault_.database, job_.id, permille_, eta_s, message);
+        vault_.notify();
+        return told;
+    }
+    Status save(const std::string& input) override {
+        job_.input = input;
+        return save_job_input(*vault_.database, job_.id, input);
+    }
+    Status pause(int64_t us) override {
+        const int64_t until_us = vault_.clock.steady_us() + us;
+        while (vault_.wait_change(vault_.change_count(), until_us)) {
+        }
+        if (vault_.ending) return fail(Code::kCancelled, "the vault ends");
+        auto now = get_job(*vault_.database, job_.id);
+        if (now && now->cancel_requested)
+            return fail(Code::kCancelled, fmt::format("job {} was cancelled", job_.id));
+        return {};
+    }
+
+  private:
+    Vault::Impl& vault_;
+    JobRecord job_;
+    std::string message_;
+    uint32_t permille_ = 0;
+    int64_t reported_us_ = 0;
+};
+
+void Vault::Impl::run_job(uint64_t id, const JobWork& work) {
+    auto job = get_job(*database, id);
+    if (!job || job->over()) return;
+    if (auto started = farshore::start_job(*database, id); !started) {
+        log::error("vault", "job {}: {}", id, started.error().to_string());
+        return;
+    }
+    notify();
+    DatabaseJobRun run(*this, *job);
+    auto result = work(run);
+    if (ending && !result) return;  // stays open: the next vault takes it up
+    JobState state = JobState::kSucceeded;
+    std::optional<ItemError> error;
+    if (!result) {
+        state = result.error().code() == Code::kCancelled ? JobState::kCancelled : JobState::kFailed;
+        error = item_error(result.error());
+        log::warn("vault", "job {} ({}): {}", id, job->kind, result.error().to_string());
+    }
+    // The disk may be full just now; the end of a job is worth waiting for.
+    while (true) {
+        auto ended = end_job(*database, id, state, result ? *result : std::string(), error);
+        if (ended || ended.error().retry() == Retry::kNever || ending) break;
+        const int64_t until_us = clock.steady_us() + 1'000'000;
+        while (wait_change(change_count(), until_us)) {
+        }
+    }
+    notify();
+}
+
+void Vault::Impl::launch_job(uint64_t id, JobWork work) {
+    const std::lock_guard hold(jobs_mutex);
+    for (const uint64_t done : finished_jobs) job_threads.erase(done);
+    finished_jobs.clear();
+    if (ending) return;
+    auto& thread = job_threads[id];
+    thread = std::make_unique<ThreadExecutor>(fmt::format("fs-job-{}", id));
+    thread->post([this, id, work = std::move(work)] {
+        run_job(id, work);
+        const std::lock_guard hold_again(jobs_mutex);
+        finished_jobs.insert(id);
+    });
+}
+
+Result<JobRecord> Vault::start_job(const std::string& kind, const std::optional<ItemRecord>& item,
+                                   bool cancellable, const std::string& input, JobWork work) {
+    {
+        const std::lock_guard hold(impl_->jobs_mutex);
+        if (impl_->job_threads.size() - impl_->finished_jobs.size() >= kMaxRunningJobs)
+            return fail(Code::kLimitReached,
+                        fmt::format("{} jobs run already", kMaxRunningJobs),
+                        "wait until some have ended");
+    }
+    JobRecord job;
+    job.kind = kind;
+    if (item) {
+        job.item = item->id;
+        job.item_name = item->name;
+    }
+    job.cancellable = cancellable;
+    job.input = input;
+    FS_ASSIGN(const JobRecord added, add_job(*impl_->database, job));
+    impl_->launch_job(added.id, std::move(work));
+    return added;
+}
+
+void Vault::set_resumer(const std::string& kind, std::function<JobWork(const JobRecord&)> resumer) {
+    impl_->resumers[kind] = std::move(resumer);
+}
+
+void Vault::resume_jobs() {
+    auto jobs = open_jobs(*impl_->database);
+    if (!jobs) {
+        log::error("vault", "open jobs cannot be read: {}", jobs.error().to_string());
+        return;
+    }
+    for (const JobRecord& job : *jobs) {
+        if (job.kind == "initial-replication") continue;  // tend() goes on watching
+        const auto resumer = impl_->resumers.find(job.kind);
+        if (resumer != impl_->resumers.end()) {
+            log::info("vault", "job {} ({}) goes on", job.id, job.kind);
+            impl_->launch_job(job.id, resumer->second(job));
+            continue;
+        }
+        auto ended = end_job(*impl_->database, job.id, JobState::kFailed, "",
+                             ItemError{Code::kCancelled, "the vault was restarted meanwhile",
+                                       "start it again"});
+        if (!ended) log::error("vault", "job {}: {}", job.id, ended.error().to_string());
+    }
+}
+
+Result<JobRecord> Vault::job(uint64_t id, int64_t timeout_us) {
+    const int64_t until_us = impl_->clock.steady_us() + timeout_us;
+    while (true) {
+        const uint64_t seen = impl_->change_count();
+        FS_ASSIGN(JobRecord job, get_job(*impl_->database, id));
+        if (job.over() || !impl_->wait_change(seen, until_us)) return job;
+    }
+}
+
+Status Vault::cancel_job(uint64_t id) {
+    FS_TRY(farshore::cancel_job(*impl_->database, id));
+    impl_->notify();
+    return {};
+}
+
+}  // namespace farshore

@@ -1,0 +1,245 @@
+// The vault as appliances and agents see it: log leases, registrations, idle marks, the agents'
+// conversation.
+#include <fmt/core.h>
+
+#include "os/log.h"
+#include "replica/item_object.h"
+#include "vault/vault_impl.h"
+
+namespace farshore {
+namespace {
+
+// How long the item object waits for the machine's description before it is written without.
+constexpr int64_t kDescriptionPatienceUs = 20'000'000;
+constexpr int64_t kContactSaveUs = 10'000'000;
+// Another instance of one agent is refused while the known one was heard of this recently.
+constexpr int64_t kInstanceHoldUs = 3'000'000;
+
+}  // namespace
+
+Status Vault::Impl::check_not_fenced(const Status& status) {
+    // The fence is about the store, a stale log lease only about one item: told apart by asking.
+    if (!status && status.error().code() == Code::kFenced && fence) {
+        auto mine = fence->still_mine();
+        if (!mine && mine.error().code() == Code::kFenced && !fenced.exchange(true))
+            log::error("vault", "another vault has taken over the store: {}",
+                       mine.error().to_string());
+    }
+    return status;
+}
+
+// The object that lets a reader with nothing but the store and the key open the item. Written once,
+// before the first log lease is given out, so no segment is ever without it.
+Status Vault::Impl::ensure_item_object(ItemRuntime& item, const ItemRecord& record) {
+    {
+        const std::lock_guard hold(item.mutex);
+        if (item.item_object_there) return {};
+    }
+    const std::string name = item_object_name(record.id);
+    auto there = store->head(name);
+    if (!there && there.error().code() != Code::kNotFound) return tl::unexpected(there.error());
+    if (!there) {
+        bool sizes_known = !record.disks.empty();
+        for (const DesiredDisk& disk : record.disks) sizes_known = sizes_known && disk.size_bytes != 0;
+        const bool waits = clock.now().us - record.created.us < kDescriptionPatienceUs;
+        if ((!sizes_known || record.machine.empty()) && waits)
+            return fail(Code::kUnavailable, "the agent has not described the machine yet");
+        ItemObject object;
+        object.item = record.id;
+        object.name = record.name;
+        object.created = record.created;
+        object.key_id = key.id;
+        object.wrapped_key = record.wrapped_key;
+        for (const DesiredDisk& disk : record.disks)
+            object.disks.push_back({disk.index, disk.path, disk.size_bytes});
+        object.machine_json = record.machine;
+        FS_ASSIGN(const Bytes bytes, encode_item_object(object));
+        FS_TRY(put_idempotent(*store, name, bytes));
+    }
+    const std::lock_guard hold(item.mutex);
+    item.item_object_there = true;
+    return {};
+}
+
+Result<LogLease> Vault::acquire_log(const ItemId& id, const std::string& appliance) {
+    FS_ASSIGN(const ItemRecord record, get_item(*impl_->database, id));
+    FS_TRY(check_action(record.state, ItemAction::kReplicate));
+    FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(id));
+    FS_TRY(impl_->ensure_item_object(*item, record));
+    auto lease = item->replica->acquire_log(appliance);
+    if (!lease) {
+        FS_TRY(impl_->check_not_fenced(tl::unexpected(lease.error())));
+        return lease;
+    }
+    log::info("vault", "appliance '{}' has the log of '{}', epoch {}", appliance, record.name,
+              lease->epoch.v);
+    return lease;
+}
+
+Status Vault::register_segment(const SegmentRegistration& registration) {
+    FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(registration.item));
+    FS_TRY(impl_->check_not_fenced(item->replica->register_segment(registration)));
+    {
+        const std::lock_guard hold(item->mutex);
+        // The age that the replica had just before is the worst since the last one.
+        if (item->status.newest && !item->status.gap_open)
+            item->worst.sample(impl_->clock.steady_us(),
+                               std::max<int64_t>(impl_->clock.now().us -
+                                                     std::max(item->status.current_until,
+                                                              item->status.newest_time)
+                                                         .us,
+                                                 0));
+        item->status_stale = true;
+    }
+    impl_->notify();
+    return {};
+}
+
+Status Vault::mark_idle(const ItemId& id, Epoch epoch, Sequence sequence, TimePoint time) {
+    FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(id));
+    FS_TRY(impl_->check_not_fenced(item->replica->mark_idle(epoch, sequence, time)));
+    const std::lock_guard hold(item->mutex);
+    item->status_stale = true;
+    return {};
+}
+
+Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
+                                const AgentItemStatus& status) {
+    FS_ASSIGN(ItemRecord record, get_item(*database, status.item));
+    if (record.agent != agent) return {};  // another's by now; it will be told to leave it alone
+    FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(status.item));
+    {
+        const std::lock_guard hold(item->mutex);
+        item->agent = status;
+        item->agent->machine_description.clear();  // kept in the database
+        item->agent_heard_us = clock.steady_us();
+        item->agent_heard = clock.now();
+    }
+    for (const BookmarkDone& done : status.bookmarks) {
+        auto known = get_bookmark(*database, done.request_id);
+        if (!known || known->sequence.v != 0 || known->item != status.item) continue;
+        FS_TRY(finish_bookmark(*database, done.request_id, done.sequence, done.time));
+    }
+    // The database is written only when something changed: status comes five times a second.
+    const auto changes = [&](ItemRecord& to) {
+        bool changed = false;
+        const auto set = [&](auto& field, const auto& value) {
+            if (field == value) return;
+            field = value;
+            changed = true;
+        };
+        if (!status.nbd_socket.empty()) set(to.nbd_socket, status.nbd_socket);
+        if (!status.machine_description.empty()) set(to.machine, status.machine_description);
+        if (!to.resync_request.empty() && to.resync_request == status.resync_done_id)
+            set(to.resync_request, std::string());
+        for (const AgentDisk& disk : status.disks) {
+            if (disk.index > to.disks.size()) continue;
+            if (disk.index == to.disks.size()) {
+                if (to.mode != CaptureMode::kMirror) continue;
+                to.disks.push_back({disk.index, disk.path, disk.size_bytes});
+                changed = true;
+                continue;
+            }
+            DesiredDisk& known = to.disks[disk.index];
+            if (disk.size_bytes != 0) set(known.size_bytes, disk.size_bytes);
+            if (to.mode == CaptureMode::kMirror && !disk.path.empty()) set(known.path, disk.path);
+        }
+        const bool same_error =
+            to.error.has_value() == status.error.has_value() &&
+            (!to.error || (to.error->code == status.error->code && to.error->what == status.error->what));
+        if (!same_error) {
+            to.error.reset();
+            if (status.error)
+                to.error = ItemError{status.error->code, status.error->what, status.error->remedy};
+            changed = true;
+        }
+        return changed;
+    };
+    ItemRecord wanted = record;
+    if (changes(wanted)) {
+        FS_ASSIGN(const ItemRecord changed,
+                  change_item(*database, record.id, [&](ItemRecord& to) -> Status {
+                      changes(to);
+                      return {};
+                  }));
+        if (changed.error && !record.error)
+            vault.event(Severity::kCritical, std::string(code_name(changed.error->code)), &changed,
+                        changed.error->what, changed.error->remedy);
+        record = changed;
+    }
+    // Begun at once, not at the next round: somebody waits for it at the command line.
+    if (record.state == ItemState::kEnabling) {
+        DriveInputs inputs;
+        inputs.state = record.state;
+        inputs.agent = status.state;
+        const ItemState next = next_item_state(inputs);
+        if (next != record.state) FS_TRY(vault.change_state(record.id, next, {}));
+    }
+    return {};
+}
+
+Result<std::string> Vault::sync_agent(const std::string& agent, const std::string& status_json) {
+    FS_TRY(check_party(agent));
+    FS_ASSIGN(const AgentStatus status, decode_status(status_json));
+    const int64_t steady_us = impl_->clock.steady_us();
+    bool save = false;
+    {
+        const std::lock_guard hold(impl_->mutex);
+        AgentContact& contact = impl_->contacts[agent];
+        if (!contact.instance.empty() && contact.instance != status.instance &&
+            steady_us - contact.heard_us < kInstanceHoldUs)
+            return fail(Code::kDuplicateIdentity,
+                        fmt::format("two agents call themselves '{}'", agent),
+                        "give each host an agent of its own: enrol one of them anew");
+        save = contact.instance != status.instance || contact.version != status.version ||
+               steady_us - contact.saved_us > kContactSaveUs;
+        contact.instance = status.instance;
+        contact.version = status.version;
+        contact.heard_us = steady_us;
+        if (save) contact.saved_us = steady_us;
+    }
+    if (save) FS_TRY(party_seen(*impl_->database, agent, status.instance, status.version, ""));
+    for (const AgentItemStatus& item : status.items) {
+        auto taken = impl_->take_status(*this, agent, item);
+        // An item that is gone here: left out of the instructions below.
+        if (!taken && taken.error().code() != Code::kItemNotFound) return tl::unexpected(taken.error());
+    }
+    impl_->notify();
+
+    AgentInstructions instructions;
+    FS_ASSIGN(const auto records, list_items_of_agent(*impl_->database, agent));
+    for (ItemRecord record : records) {
+        if (record.state != ItemState::kEnabling && record.state != ItemState::kDisabling &&
+            !is_replicating(record.state))
+            continue;
+        if (record.agent.empty()) {
+            // A mirror or a disk without an agent's name is taken by the first that asks.
+            if (record.state == ItemState::kDisabling) continue;
+            FS_ASSIGN(record, change_item(*impl_->database, record.id, [&](ItemRecord& item) -> Status {
+                          if (item.agent.empty()) item.agent = agent;
+                          return {};
+                      }));
+            if (record.agent != agent) continue;
+        }
+        DesiredItem item;
+        item.item = record.id;
+        item.name = record.name;
+        item.mode = record.mode;
+        item.qmp_socket = record.qmp_socket;
+        item.disks = record.disks;
+        item.desired =
+            record.state == ItemState::kDisabling ? Desired::kRemove : Desired::kProtect;
+        item.crash_point_interval_s = record.policy.crash_point_interval_s;
+        item.copy_throttle_bytes_per_s = record.policy.copy_throttle_bytes_per_s;
+        item.resync_request_id = record.resync_request;
+        FS_ASSIGN(const auto bookmarks, pending_bookmarks(*impl_->database, record.id));
+        for (const BookmarkRecord& bookmark : bookmarks)
+            item.bookmarks.push_back({bookmark.id, bookmark.label, bookmark.kind});
+        if (auto runtime = impl_->runtime(record.id))
+            if (auto replica = impl_->replica_status(**runtime)) item.stored = replica->stored;
+        instructions.items.push_back(std::move(item));
+    }
+    return encode_instructions(instructions);
+}
+
+}  // namespace farshore
