@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "guest")]
 
 import build_image  # noqa: E402
 import guest as guests  # noqa: E402
-from farshore import Farshore, FarshoreError  # noqa: E402
+from farshore import Farshore, FarshoreError, in_document  # noqa: E402
 
 NAME = "harbour"
 EARLIER_S = 20
@@ -94,76 +94,43 @@ def ms_of(text):
     return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000
 
 
-def in_document(document, word):
-    """The first value in a JSON document whose key contains `word`."""
-    if isinstance(document, dict):
-        for key, value in document.items():
-            if word in key and not isinstance(value, (dict, list)):
-                return value
-        document = list(document.values())
-    if isinstance(document, list):
-        for part in document:
-            found = in_document(part, word)
-            if found is not None:
-                return found
-    return None
-
-
 class RecoveredMachine:
-    """A machine that farshore started: found by its run directory. Its serial line is read from the
-    log (all of it, from the start) and written through the socket."""
+    """A machine that farshore started. Its serial line is read from its log (all that it ever said,
+    from the start) and written through its socket."""
 
-    def __init__(self, data, known):
-        self._data = pathlib.Path(data)
-        self._known = known
-        self.directory = None
+    def __init__(self, log_path, socket_path):
+        self._log_path = pathlib.Path(log_path)
+        self._socket_path = socket_path
         self.lines = []
-        self.first_read_ms = None
+        self.closed = False
         self._socket = None
         self._stop = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
-    @staticmethod
-    def run_directories(data):
-        return {p.parent for p in pathlib.Path(data).rglob("serial.log")}
-
-    def _find(self):
-        for directory in self.run_directories(self._data):
-            log = directory / "serial.log"
-            if directory not in self._known or log.stat().st_mtime > self._born:
-                return directory
-        return None
-
     def _follow(self):
-        self._born = time.time()
         rest = b""
-        log = None
-        while not self._stop:
-            if log is None:
-                try:
-                    self.directory = self._find()
-                    if self.directory is not None:
-                        log = open(self.directory / "serial.log", "rb")
-                except OSError:
-                    pass
-            data = log.read() if log is not None else b""
-            if not data:
-                time.sleep(0.02)
-                continue
-            now_ms = time.time_ns() // 1_000_000
-            *whole, rest = (rest + data).split(b"\n")
-            with self._changed:
-                self.lines += [(now_ms, raw.decode("utf-8", "replace").strip("\r\0 ")) for raw in whole]
-                self._changed.notify_all()
-        if log is not None:
-            log.close()
+        with open(self._log_path, "rb") as log:
+            while not self._stop:
+                data = log.read()
+                if not data:
+                    time.sleep(0.02)
+                    continue
+                now_ms = time.time_ns() // 1_000_000
+                *whole, rest = (rest + data).split(b"\n")
+                with self._changed:
+                    self.lines += [(now_ms, raw.decode("utf-8", "replace").strip("\r\0 "))
+                                   for raw in whole]
+                    self._changed.notify_all()
+
+    # Waiting for a line is the same as on the source's line.
+    wait_for = guests.SerialLine.wait_for
 
     def send(self, text):
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self._socket.connect(str(self.directory / "serial.sock"))
+            self._socket.connect(str(self._socket_path))
             threading.Thread(target=self._drain, daemon=True).start()
         self._socket.sendall(text.encode() + b"\n")
 
@@ -175,8 +142,6 @@ class RecoveredMachine:
         except OSError:
             pass
 
-    wait_for = None  # set below: the same waiting as on the source's line
-
     def close(self):
         self._stop = True
         self._thread.join(5)
@@ -186,14 +151,6 @@ class RecoveredMachine:
             except OSError:
                 pass
             self._socket.close()
-
-
-def wait_for_line(machine, pattern, timeout_s, after=0):
-    machine.closed = False
-    return guests.SerialLine.wait_for(machine, pattern, timeout_s, after)
-
-
-RecoveredMachine.wait_for = wait_for_line
 
 
 class RpoSampler:
@@ -348,11 +305,8 @@ class Demo:
 
     def recover(self, *verb):
         """Runs a failover verb; returns (machine, job, ms to first read, ms to login)."""
-        machine = RecoveredMachine(self.farshore.data,
-                                   RecoveredMachine.run_directories(self.farshore.data))
         ordered_ms = time.time_ns() / 1e6
         job = self.farshore.call("failover", *verb, "--no-wait")
-        first_read = FirstRead(machine, ordered_ms)
 
         def over():
             found = self.farshore.call("job", job["id"])
@@ -363,16 +317,17 @@ class Demo:
         if job["state"] != "succeeded":
             raise RuntimeError(f"the failover job {job['state']}: {json.dumps(job.get('error'))}")
         job_ms = time.time_ns() / 1e6 - ordered_ms
+        where = [job.get("result"), self.failover_of(job, verb[0])]
+        machine = RecoveredMachine(in_document(where, "serial_log"), in_document(where, "serial_socket"))
         login_ms, _ = machine.wait_for(r"^READY ", 300)
-        measured = first_read.finish()
-        told = in_document(job.get("result"), "first_read_ms")
-        return machine, job, round(told if told is not None else measured or job_ms), \
+        first_read = in_document(where, "first_read")
+        return machine, job, round(job_ms if first_read is None else first_read), \
             round(login_ms - ordered_ms)
 
-    def point_of(self, job, verb):
+    def failover_of(self, job, verb):
         for failover in self.farshore.call("failover", "list", NAME)["failovers"]:
-            if failover.get("job") == job["id"] or failover["kind"] == verb:
-                return failover["point"]
+            if failover.get("job") == job["id"] or failover["kind"] == ("test" if verb == "test" else "failover"):
+                return failover
         raise RuntimeError("the failover is not listed")
 
     def verify_machine(self, machine, least, most, moment):
@@ -429,7 +384,7 @@ class Demo:
         machine, job, first_read_ms, login_ms = self.recover("start", NAME, "--point", "latest")
         self.result["rto_first_read_ms"] = first_read_ms
         self.result["rto_login_ms"] = login_ms
-        point = self.point_of(job, "failover")
+        point = self.failover_of(job, "start")["point"]
         point_ms = ms_of(point["time"])
         behind_ms = killed_ms - point_ms
         self.result["behind_ms"] = round(behind_ms)
@@ -455,9 +410,9 @@ class Demo:
             if error.code != "wrong-state":
                 raise
             self.stage.detail(f"a test failover is refused in this state; its point is changed instead ({error})")
-            verb = "failover"
+            verb = "change-point"
             machine, job, _, login_ms = self.recover("change-point", NAME, "--point", rfc3339(earlier_ms))
-        point = self.point_of(job, verb)
+        point = self.failover_of(job, verb)["point"]
         self.stage.detail(f"sequence {point['sequence']}, login after {login_ms / 1000:.1f} s")
         least, most = self.expected_at(earlier_ms)
         recovered, sound = self.verify_machine(machine, least, most, f"{EARLIER_S} s earlier")
@@ -525,58 +480,6 @@ class Demo:
         for name, text in rows:
             print(f"  {name:<17} {text}")
         print("─" * width, flush=True)
-
-
-class FirstRead:
-    """When a recovered machine first read a disk, asked of QEMU itself. None where QMP is taken."""
-
-    def __init__(self, machine, ordered_ms):
-        self._machine = machine
-        self._ordered_ms = ordered_ms
-        self._result = None
-        self._stop = False
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def finish(self):
-        self._stop = True
-        self._thread.join(3)
-        return self._result
-
-    def _watch(self):
-        while not self._stop and self._result is None:
-            if self._machine.directory is None:
-                time.sleep(0.01)
-                continue
-            try:
-                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as qmp:
-                    qmp.settimeout(1)
-                    qmp.connect(str(self._machine.directory / "qmp.sock"))
-                    stream = qmp.makefile("rw", encoding="utf-8")
-                    stream.readline()
-                    self._ask(stream, "qmp_capabilities")
-                    while not self._stop:
-                        stats = self._ask(stream, "query-blockstats")
-                        if any(s["stats"]["rd_operations"] for s in stats):
-                            self._result = time.time_ns() / 1e6 - self._ordered_ms
-                            return
-                        time.sleep(0.02)
-            except (OSError, ValueError, KeyError):
-                time.sleep(0.05)
-
-    @staticmethod
-    def _ask(stream, command):
-        stream.write(json.dumps({"execute": command}) + "\n")
-        stream.flush()
-        while True:
-            line = stream.readline()
-            if not line:
-                raise OSError("QMP closed")
-            answer = json.loads(line)
-            if "return" in answer:
-                return answer["return"]
-            if "error" in answer:
-                raise OSError(answer["error"])
 
 
 def parse(arguments=None):

@@ -26,6 +26,21 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def in_document(document, word):
+    """The first value in a JSON document whose key contains `word`."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            if word in key and not isinstance(value, (dict, list)):
+                return value
+        document = list(document.values())
+    if isinstance(document, list):
+        for part in document:
+            found = in_document(part, word)
+            if found is not None:
+                return found
+    return None
+
+
 class Farshore:
     """One installation: servers on data directories, and a client to its vault."""
 
