@@ -59,8 +59,7 @@ Result<CaptureFiles> create(const CaptureConfig& config, FileSystem& fs, const B
         dirty = DirtyMap::create(fs, config.dirty_map_path, config.item, config.disk_bytes);
         if (!dirty) return fail(dirty.error());
     }
-    first = std::max(first, Sequence{(*dirty)->reserved_until()});
-    FS_TRY((*dirty)->reserve(first.v + kSequenceBlock));
+    FS_ASSIGN(first, first_of_new_log(**dirty, first));
 
     LogGeometry geometry;
     geometry.item = config.item;
@@ -78,21 +77,7 @@ Result<CaptureFiles> create(const CaptureConfig& config, FileSystem& fs, const B
               SharedMemory::create(fresh, control_bytes(geometry) + geometry.ring_bytes));
     FS_TRY(map(files, geometry));
     FS_ASSIGN(files.header, LogHeader::format(view(files.memory, geometry), geometry, first));
-    const bool all = (*dirty)->all_dirty() || config.mode == TapMode::kMirror;
-    std::vector<TodoMap> todo;
-    for (size_t disk = 0; disk < config.disk_bytes.size(); ++disk) {
-        todo.emplace_back(files.header.todo_words(static_cast<DiskIndex>(disk)),
-                          config.disk_bytes[disk]);
-        if (all) todo.back().set_all();
-    }
-    if (!all)
-        (*dirty)->for_each_dirty([&](DiskIndex disk, ByteRange range) {
-            todo[disk].set(range.offset_bytes, range.length_bytes);
-        });
-    uint64_t granules = 0;
-    for (const TodoMap& one : todo) granules += one.count();
-    files.header.word(LogWord::kTodoGranules).store(granules);
-    files.header.word(LogWord::kCopyTotalGranules).store(granules);
+    fill_new_log(files.header, **dirty, config.mode);
     FS_TRY(fs.rename(fresh, config.shared_memory_path));
     return files;
 }

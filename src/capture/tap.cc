@@ -434,6 +434,32 @@ int64_t Tap::tick() {
     return kTickUs;
 }
 
+// ---- a new log ----------------------------------------------------------------------------------
+
+Result<Sequence> first_of_new_log(DirtyMap& dirty, Sequence at_least) {
+    const Sequence first = std::max(at_least, Sequence{dirty.reserved_until()});
+    FS_TRY(dirty.reserve(first.v + kSequenceBlock));
+    return first;
+}
+
+void fill_new_log(const LogHeader& header, const DirtyMap& dirty, TapMode mode) {
+    const auto& sizes = header.geometry().disk_bytes;
+    std::vector<TodoMap> todo;
+    const bool all = mode == TapMode::kMirror || dirty.all_dirty();
+    for (size_t disk = 0; disk < sizes.size(); ++disk) {
+        todo.emplace_back(header.todo_words(static_cast<DiskIndex>(disk)), sizes[disk]);
+        if (all) todo.back().set_all();
+    }
+    if (!all)
+        dirty.for_each_dirty([&](DiskIndex disk, ByteRange range) {
+            todo[disk].set(range.offset_bytes, range.length_bytes);
+        });
+    uint64_t granules = 0;
+    for (const TodoMap& one : todo) granules += one.count();
+    header.word(LogWord::kTodoGranules).store(granules);
+    header.word(LogWord::kCopyTotalGranules).store(granules);
+}
+
 // ---- commands -----------------------------------------------------------------------------------
 
 TapCommands::TapCommands(LogHeader header, WakeFunction wake)

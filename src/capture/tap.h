@@ -64,6 +64,14 @@ class Tap {
     std::unique_ptr<Impl> impl_;
 };
 
+// ---- a new log -----------------------------------------------------------------------------------
+
+// The first number of a new log, above every one that was ever used; a block from it is reserved when
+// it returns. For LogHeader::format.
+Result<Sequence> first_of_new_log(DirtyMap& dirty, Sequence at_least);
+// What may differ goes on the new log's todo maps: what the dirty map says, everything in mirror mode.
+void fill_new_log(const LogHeader& header, const DirtyMap& dirty, TapMode mode);
+
 // ---- commands, through slots in shared memory ----------------------------------------------------
 
 enum class TapCommandKind : uint64_t {
