@@ -1,13 +1,60 @@
-#include <cstdio>
-
+// farshore appliance serve: the appliance in a process of its own.
+#include "appliance/appliance.h"
+#include "appliance/http_vault_link.h"
 #include "base/error.h"
 #include "cli/serve.h"
+#include "cli/serve_common.h"
+#include "os/log.h"
+#include "os/process.h"
+#include "os/real.h"
+#include "store/directory_store.h"
 
 namespace farshore {
+namespace {
 
-int run_appliance(const ApplianceServeOptions&) {
-    std::fputs("farshore: unsupported: this build has no appliance of its own yet; use `up`\n", stderr);
-    return code_exit_status(Code::kUnsupported);
+Status enrol(const ApplianceServeOptions& options, FileSystem& files, const std::string& authority,
+             const std::string& identity) {
+    FS_ASSIGN(std::string token, read_token(files, options.token_file));
+    FS_ASSIGN(KeyAndRequest request, make_key_and_request(options.name));
+    auto link = make_http_vault_link(make_vault_client(authority, std::nullopt), options.vault);
+    FS_ASSIGN(std::string chain, link->enrol(token, request.request_pem));
+    FS_TRY(save_credentials(files, identity, {chain, std::move(request.key_pem)}));
+    log::info("appliance", "enrolled at {}", options.vault);
+    return {};
 }
+
+Status serve(const ApplianceServeOptions& options) {
+    ShutdownSignals signals;
+    FS_TRY(set_up_log(options.log_level));
+    PosixFileSystem files;
+    RealRandom random;
+    FS_TRY(files.make_directories(options.data));
+    const std::string identity = options.data + "/identity";
+    FS_ASSIGN(std::string authority, remember_authority(files, options.data, options.ca_file));
+    FS_ASSIGN(bool enrolled, files.exists(identity + ".crt"));
+    if (!enrolled) FS_TRY(enrol(options, files, authority, identity));
+    FS_ASSIGN(Credentials credentials, load_credentials(files, identity));
+    FS_ASSIGN(CertificateInfo info, inspect_certificate(credentials.certificate_pem));
+    FS_ASSIGN(auto tls, TlsContext::make(authority, credentials));
+    FS_ASSIGN(auto store, DirectoryStore::open(files, random, {options.store, false}));
+    auto client = make_vault_client(authority, credentials);
+    auto link = make_http_vault_link(client, options.vault);
+    ApplianceOptions appliance;
+    appliance.name = info.common_name;
+    appliance.directory = options.data;
+    appliance.listen =
+        options.replication_listen.empty() ? kDefaultReplicationListen : options.replication_listen;
+    FS_ASSIGN(auto running, Appliance::start(appliance, tls, *store, *link));
+    log::info("appliance", "'{}' listens on {}; its vault is {}", appliance.name, running->address(),
+              options.vault);
+    const int signal = signals.wait();
+    log::info("appliance", "signal {}: what is in the spool is stored at the next start", signal);
+    client->cancel();
+    return {};
+}
+
+}  // namespace
+
+int run_appliance(const ApplianceServeOptions& options) { return exit_code_of(serve(options)); }
 
 }  // namespace farshore
