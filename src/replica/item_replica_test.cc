@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "replica/replica_test_model.h"
+#include "replica/replica_test_check.h"
 
 namespace farshore {
 namespace {

@@ -3,8 +3,6 @@
 // die at a chosen operation. Only for tests.
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <functional>
 #include <map>
 #include <set>
@@ -311,33 +309,5 @@ inline ItemId test_item() {
     return item;
 }
 inline Secret test_key() { return Secret(Bytes(32, 0x17)); }
-
-// Every byte of every disk of the reader against the model.
-inline void expect_equal(ReplicaReader& reader, const std::vector<Machine::Disk>& disks) {
-    for (DiskIndex d = 0; d < disks.size(); ++d) {
-        const Machine::Disk& model = disks[d];
-        auto disk = reader.disk(d);
-        ASSERT_TRUE(disk) << disk.error().to_string();
-        ASSERT_EQ((*disk)->size_bytes(), model.size);
-        Bytes bytes(model.bytes.size(), 0xee);
-        const Status read = (*disk)->read(model.region, bytes);
-        ASSERT_TRUE(read) << read.error().to_string();
-        ASSERT_TRUE(bytes == model.bytes)
-            << "disk " << d << " differs from byte "
-            << std::mismatch(bytes.begin(), bytes.end(), model.bytes.begin()).first -
-                   bytes.begin();
-        // Outside of the region nothing is ever written.
-        const auto expect_zero = [&](uint64_t from, uint64_t to) {
-            if (from >= to) return;
-            auto extents = (*disk)->extents(from, to - from);
-            ASSERT_TRUE(extents) << extents.error().to_string();
-            ASSERT_EQ(extents->size(), 1u);
-            ASSERT_TRUE(extents->front().zero);
-            ASSERT_EQ(extents->front().length_bytes, to - from);
-        };
-        expect_zero(0, model.region);
-        expect_zero(model.region + model.bytes.size(), model.size);
-    }
-}
 
 }  // namespace farshore::replica_test
