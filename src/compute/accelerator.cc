@@ -123,6 +123,7 @@ AcceleratorVerdict probe_accelerator(FileSystem& files, const ProbeOptions& opti
     std::vector<std::string> kernels = options.kernels;
     if (kernels.empty())
         if (const std::string kernel = newest_kernel(files); !kernel.empty()) kernels = {kernel};
+    if (!options.may_boot_kernel) kernels.clear();
     for (const std::string& kernel : kernels) {
         const auto there = files.exists(kernel);
         if (!there || !*there) continue;

@@ -30,6 +30,8 @@ struct ProbeOptions {
     std::string configured;  // "kvm", "tcg" or empty; FARSHORE_ACCEL goes before it
     std::vector<std::string> kernels;  // to boot as a probe; empty: the newest of /boot/vmlinuz-*
     int kernel_timeout_ms = 10000;
+    // Without: answers at once, by what is known.
+    bool may_boot_kernel = true;
 };
 
 // Blocks for some seconds at most once a boot; call it before the first failover is asked for.

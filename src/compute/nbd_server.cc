@@ -123,6 +123,10 @@ Status NbdServer::clean_up(const std::string& run_directory, const std::string& 
     if (server) return server->stop();
     if (server.error().code() != Code::kNotFound && server.error().code() != Code::kMalformed)
         return fail(server.error());
+    // We may have died between starting it and noting its id: then the socket knows who it is.
+    if (const auto pid = unix_socket_server_pid(socket_or_default(run_directory, socket_path)))
+        if (const auto key = key_of(*pid))
+            if (auto process = Process::adopt(*key)) FS_TRY(process->terminate(5'000'000));
     return remove_files(run_directory, socket_or_default(run_directory, socket_path));
 }
 

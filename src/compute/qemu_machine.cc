@@ -441,6 +441,10 @@ Status QemuMachine::clean_up(const std::string& run_directory) {
     } else if (running.error().code() != Code::kNotFound &&
                running.error().code() != Code::kMalformed) {
         return fail(running.error());
+    } else if (const auto pid = unix_socket_server_pid(run_directory + "/qmp.sock")) {
+        // We died between starting it and noting its id: the socket knows who it is.
+        if (const auto key = key_of(*pid))
+            if (auto process = Process::adopt(*key)) FS_TRY(process->terminate(0));
     }
     for (const char* name : {"/qmp.sock", "/serial.sock", "/vnc.sock", "/serial.log", "/qemu.log",
                              "/efivars.fd", "/qemu.pid"})

@@ -4,10 +4,10 @@
 
 #include <nlohmann/json.hpp>
 
-#include "../../tests/e2e/bootsector/boot_sector.h"
 #include "compute/nbd_server.h"
 #include "compute/qmp_client.h"
 #include "compute/test_support.h"
+#include "e2e/bootsector/boot_sector.h"
 #include "os/real.h"
 
 namespace farshore {

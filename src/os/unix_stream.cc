@@ -107,6 +107,19 @@ Status UnixStream::write_all(ByteView data, int timeout_ms) {
 
 void UnixStream::shutdown() { ::shutdown(fd_.get(), SHUT_RDWR); }
 
+Result<int> UnixStream::peer_pid() const {
+    ucred peer{};
+    socklen_t size = sizeof peer;
+    if (::getsockopt(fd_.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
+        return fail_errno(errno, "cannot ask for a socket's peer");
+    return static_cast<int>(peer.pid);
+}
+
+Result<int> unix_socket_server_pid(const std::string& path) {
+    FS_ASSIGN(const auto stream, UnixStream::connect(path, 1));
+    return stream->peer_pid();
+}
+
 bool unix_socket_accepts(const std::string& path) {
     return UnixStream::connect(path, 1).has_value();
 }

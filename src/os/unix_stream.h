@@ -31,6 +31,8 @@ class UnixStream {
     Status write_all(ByteView data, int timeout_ms);
     // Ends both directions and wakes a reader.
     void shutdown();
+    // The process at the other end.
+    Result<int> peer_pid() const;
 
   private:
     explicit UnixStream(UniqueFd fd) : fd_(std::move(fd)) {}
@@ -40,5 +42,7 @@ class UnixStream {
 
 // Whether a server accepts connections at `path` now.
 bool unix_socket_accepts(const std::string& path);
+// The process that made the socket at `path` and still listens. Errors as connect().
+Result<int> unix_socket_server_pid(const std::string& path);
 
 }  // namespace farshore

@@ -1,0 +1,648 @@
+#include "recovery/failover.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cctype>
+
+#include "capture/tap_config.h"
+#include "compute/nbd_server.h"
+#include "os/real.h"
+#include "os/shared_memory.h"
+#include "os/waiting.h"
+
+namespace farshore {
+namespace {
+
+constexpr int kFirstReadPollMs = 5;
+
+bool valid_id(const std::string& id) {
+    return !id.empty() && id.size() <= 40 && std::all_of(id.begin(), id.end(), [](unsigned char c) {
+        return std::islower(c) || std::isdigit(c) || c == '-';
+    });
+}
+
+// Ok when it is not there.
+Status remove_if_there(FileSystem& files, const std::string& path) {
+    const Status removed = files.remove(path);
+    if (!removed && removed.error().code() != Code::kNotFound) return removed;
+    return {};
+}
+
+// A flat directory with everything in it.
+Status remove_directory(FileSystem& files, const std::string& path) {
+    const auto names = files.list(path);
+    if (!names) {
+        if (names.error().code() == Code::kNotFound) return {};
+        return fail(names.error());
+    }
+    for (const std::string& name : *names) FS_TRY(remove_if_there(files, path + "/" + name));
+    return remove_if_there(files, path);
+}
+
+std::string overlay_path(const std::string& directory, size_t disk) {
+    return fmt::format("{}/disk-{}.overlay", directory, disk);
+}
+
+std::string this_boot() {
+    const auto boot = host_boot_id();
+    return boot ? boot->to_string() : std::string();
+}
+
+RecoveryError describe(const Error& error) { return {error.code(), error.what(), error.remedy()}; }
+
+bool has_machine(const RecoveryState& state) { return state.kind != RecoveryKind::kExport; }
+
+}  // namespace
+
+struct Recoveries::Entry {
+    std::mutex mutex;
+    RecoveryState state;
+    std::optional<NbdServer> disks;
+    std::optional<QemuMachine> machine;
+    TrialWatch trial;
+    int64_t machine_started_us = 0;  // steady clock
+    int64_t lease_renewed_us = 0;
+    bool forgotten = false;  // cleaned up while somebody waited for the mutex
+};
+
+Recoveries::Recoveries(RecoveryOptions options) : options_(std::move(options)) {
+    FS_CHECK(options_.files != nullptr && options_.clock != nullptr);
+}
+Recoveries::~Recoveries() = default;
+
+std::string Recoveries::state_directory(const std::string& id) const {
+    return options_.state_root + "/" + id;
+}
+std::string Recoveries::run_directory(const std::string& id) const {
+    return options_.run_root + "/" + id;
+}
+std::string Recoveries::nbd_socket(const RecoveryState& state) const {
+    return state.kind == RecoveryKind::kExport ? state.export_socket
+                                               : run_directory(state.id) + "/nbd.sock";
+}
+
+// ---- the table of entries --------------------------------------------------------------------
+
+Result<Recoveries::EntryPtr> Recoveries::find(const std::string& id) {
+    const std::lock_guard lock(mutex_);
+    const auto at = entries_.find(id);
+    if (at == entries_.end())
+        return fail(Code::kNotFound, fmt::format("there is no recovery '{}'", id.substr(0, 64)));
+    return at->second;
+}
+
+Result<Recoveries::EntryPtr> Recoveries::add(RecoveryState state) {
+    const std::lock_guard lock(mutex_);
+    if (entries_.contains(state.id))
+        return fail(Code::kAlreadyExists,
+                    fmt::format("there is a recovery '{}' already", state.id));
+    if (entries_.size() >= kMaxRecoveries)
+        return fail(Code::kLimitReached, fmt::format("{} recoveries run already", kMaxRecoveries),
+                    "clean some of them up");
+    auto entry = std::make_shared<Entry>();
+    const std::string id = state.id;
+    entry->state = std::move(state);
+    entries_.emplace(id, entry);
+    return entry;
+}
+
+void Recoveries::forget(const std::string& id) {
+    const std::lock_guard lock(mutex_);
+    entries_.erase(id);
+}
+
+Result<RecoveryState> Recoveries::get(const std::string& id) {
+    FS_ASSIGN(const EntryPtr entry, find(id));
+    const std::lock_guard lock(entry->mutex);
+    return entry->state;
+}
+
+std::vector<RecoveryState> Recoveries::list() {
+    std::vector<EntryPtr> entries;
+    {
+        const std::lock_guard lock(mutex_);
+        for (const auto& [id, entry] : entries_) entries.push_back(entry);
+    }
+    std::vector<RecoveryState> states;
+    for (const EntryPtr& entry : entries) {
+        const std::lock_guard lock(entry->mutex);
+        if (!entry->forgotten) states.push_back(entry->state);
+    }
+    return states;
+}
+
+Result<RecoveryAccess> Recoveries::access(const std::string& id) {
+    FS_ASSIGN(const RecoveryState state, get(id));
+    RecoveryAccess access;
+    access.nbd_socket = nbd_socket(state);
+    if (has_machine(state)) {
+        const std::string run = run_directory(id);
+        access.serial_log = run + "/serial.log";
+        access.serial_socket = run + "/serial.sock";
+        access.vnc_socket = run + "/vnc.sock";
+    }
+    return access;
+}
+
+// ---- steps -----------------------------------------------------------------------------------
+
+Status Recoveries::save(Entry& entry) {
+    const std::string json = encode_recovery_state(entry.state);
+    FS_TRY(write_file_durably(*options_.files, state_directory(entry.state.id) + "/recovery.json",
+                              as_bytes(json)));
+    tell(entry);
+    return {};
+}
+
+void Recoveries::tell(const Entry& entry) {
+    if (options_.on_change) options_.on_change(entry.state);
+}
+
+// Renews the lease on the state's point, or takes one.
+Status Recoveries::take_lease(Entry& entry) {
+    RecoveryState& state = entry.state;
+    if (state.lease != 0) {
+        const Status renewed = options_.leases.renew(state.item, state.lease, options_.lease_us);
+        if (renewed) entry.lease_renewed_us = options_.clock->steady_us();
+        if (renewed || renewed.error().code() != Code::kNotFound) return renewed;
+    }
+    const std::string holder = fmt::format("{} {}", recovery_kind_name(state.kind), state.id);
+    FS_ASSIGN(state.lease,
+              options_.leases.take(state.item, state.sequence, holder, options_.lease_us));
+    entry.lease_renewed_us = options_.clock->steady_us();
+    return save(entry);
+}
+
+void Recoveries::choose_accelerator(Entry& entry) {
+    const AcceleratorVerdict verdict =
+        probe_accelerator(*options_.files, {.state_path = options_.state_root + "/accelerator.json",
+                                            .configured = options_.accelerator,
+                                            .may_boot_kernel = false});
+    entry.state.accelerator = verdict.accelerator;
+    entry.state.on_trial = verdict.on_trial;
+    entry.state.accelerator_words = verdict.words;
+    entry.trial = TrialWatch();
+}
+
+Status Recoveries::start_disks(Entry& entry) {
+    const RecoveryState& state = entry.state;
+    TapConfig config;
+    config.mode = ServeMode::kPlain;
+    config.replica.emplace();
+    config.replica->store_directory = options_.store_directory;
+    config.replica->item = state.item;
+    FS_ASSIGN(config.replica->item_key, options_.item_key(state.item));
+    config.replica->sequence = state.sequence;
+    config.replica->cache_bytes = options_.replica_cache_bytes;
+    const auto serve = [&](DiskIndex index, bool read_only) {
+        ServedDisk disk;
+        disk.index = disk.replica_disk = index;
+        disk.backing = BackingKind::kReplica;
+        disk.read_only = read_only;
+        if (!read_only) disk.overlay_path = overlay_path(state_directory(state.id), index);
+        config.disks.push_back(std::move(disk));
+    };
+    if (has_machine(state))
+        for (const MachineDisk& disk : state.machine.disks) serve(disk.index, false);
+    else
+        serve(state.export_disk, true);
+
+    NbdServerOptions options;
+    options.run_directory = run_directory(state.id);
+    options.socket_path = nbd_socket(state);
+    options.read_only = !has_machine(state);
+    options.config_json = encode_tap_config(config);
+    options.plugin = options_.plugin;
+    if (options.plugin.empty()) {
+        FS_ASSIGN(options.plugin, find_plugin());
+    }
+    FS_ASSIGN(entry.disks, NbdServer::start(options));
+    return {};
+}
+
+Status Recoveries::start_machine(Entry& entry) {
+    const RecoveryState& state = entry.state;
+    QemuOptions options;
+    options.run_directory = run_directory(state.id);
+    options.machine = state.machine;
+    for (const MachineDisk& disk : state.machine.disks)
+        options.disks.push_back({nbd_socket(state), std::to_string(disk.index)});
+    options.network = state.network;
+    options.accelerator = state.accelerator;
+    entry.machine_started_us = options_.clock->steady_us();
+    auto machine = QemuMachine::start(options);
+    if (!machine && state.accelerator == Accelerator::kKvm && state.on_trial) {
+        // KVM that does not even start QEMU: say so, and emulate.
+        entry.state.accelerator_words = fmt::format(
+            "KVM does not work here ({}); the machine is emulated", machine.error().what());
+        entry.state.accelerator = options.accelerator = Accelerator::kTcg;
+        entry.state.on_trial = false;
+        machine = QemuMachine::start(options);
+    }
+    FS_ASSIGN(entry.machine, std::move(machine));
+    return {};
+}
+
+void Recoveries::await_first_read(Entry& entry, int64_t requested_us) {
+    wait_until(options_.first_read_timeout_ms, kFirstReadPollMs, [&] {
+        const auto activity = entry.machine->activity();
+        if (!activity) return !entry.machine->alive();
+        if (activity->read_operations == 0) return false;
+        entry.state.timings.first_read_ms = (options_.clock->steady_us() - requested_us) / 1000;
+        return true;
+    });
+}
+
+// From a held lease to something that runs.
+Status Recoveries::bring_up(Entry& entry, int64_t requested_us) {
+    RecoveryState& state = entry.state;
+    const auto elapsed_ms = [&] { return (options_.clock->steady_us() - requested_us) / 1000; };
+    state.boot = this_boot();
+    state.error.reset();
+    FS_TRY(options_.files->make_directories(run_directory(state.id)));
+    state.stage = RecoveryStage::kStartingDisks;
+    FS_TRY(save(entry));
+    FS_TRY(start_disks(entry));
+    state.timings.disks_ready_ms = elapsed_ms();
+    if (has_machine(state)) {
+        state.stage = RecoveryStage::kStartingMachine;
+        FS_TRY(save(entry));
+        FS_TRY(start_machine(entry));
+        state.timings.machine_started_ms = elapsed_ms();
+        await_first_read(entry, requested_us);
+    }
+    state.stage = RecoveryStage::kRunning;
+    return save(entry);
+}
+
+// Ends what runs, known or not; overlays stay.
+Status Recoveries::end_processes(Entry& entry) {
+    const std::string run = run_directory(entry.state.id);
+    entry.machine.reset();
+    FS_TRY(QemuMachine::clean_up(run));
+    entry.disks.reset();
+    return NbdServer::clean_up(run, nbd_socket(entry.state));
+}
+
+Status Recoveries::remove_overlays(const Entry& entry) {
+    const std::string directory = state_directory(entry.state.id);
+    const auto names = options_.files->list(directory);
+    if (!names) return fail(names.error());
+    for (const std::string& name : *names)
+        if (name.starts_with("disk-"))
+            FS_TRY(remove_if_there(*options_.files, directory + "/" + name));
+    return {};
+}
+
+Status Recoveries::remove_everything(Entry& entry) {
+    RecoveryState& state = entry.state;
+    state.stage = RecoveryStage::kCleaning;
+    FS_TRY(save(entry));
+    FS_TRY(end_processes(entry));
+    FS_TRY(remove_overlays(entry));
+    FS_TRY(remove_directory(*options_.files, run_directory(state.id)));
+    for (uint64_t* lease : {&state.old_lease, &state.lease}) {
+        if (*lease == 0) continue;
+        FS_TRY(options_.leases.release(state.item, *lease));
+        *lease = 0;
+    }
+    // The state goes last: until then a crash is followed by another clean-up.
+    FS_TRY(remove_directory(*options_.files, state_directory(state.id)));
+    FS_TRY(options_.files->sync_directory(options_.state_root));
+    entry.forgotten = true;
+    state.stage = RecoveryStage::kGone;
+    tell(entry);
+    forget(state.id);
+    return {};
+}
+
+// Leaves the recovery as failed, with nothing running; gives back the error that was.
+Status Recoveries::fail_entry(Entry& entry, const Error& error) {
+    const Status ended = end_processes(entry);
+    entry.state.stage = RecoveryStage::kFailed;
+    entry.state.error = describe(ended ? error : ended.error().with_context(error.what()));
+    FS_TRY(save(entry));
+    return fail(error);
+}
+
+// ---- use cases -------------------------------------------------------------------------------
+
+void Recoveries::prepare() {
+    (void)options_.files->make_directories(options_.state_root);
+    (void)probe_accelerator(*options_.files,
+                            {.state_path = options_.state_root + "/accelerator.json",
+                             .configured = options_.accelerator});
+}
+
+Result<RecoveryState> Recoveries::begin(RecoveryState state) {
+    const int64_t requested_us = options_.clock->steady_us();
+    state.timings.requested = options_.clock->now();
+    if (!valid_id(state.id))
+        return fail(Code::kInvalidArgument,
+                    fmt::format("'{}' is not an id of a recovery", state.id.substr(0, 64)));
+    FS_ASSIGN(const EntryPtr entry, add(std::move(state)));
+    const std::lock_guard lock(entry->mutex);
+    const auto run = [&]() -> Status {
+        FS_TRY(options_.files->make_directories(state_directory(entry->state.id)));
+        FS_TRY(save(*entry));
+        FS_TRY(take_lease(*entry));
+        if (has_machine(entry->state)) choose_accelerator(*entry);
+        return bring_up(*entry, requested_us);
+    };
+    const Status done = run();
+    if (done) return entry->state;
+    Error error = done.error();
+    if (const Status removed = remove_everything(*entry); !removed) {
+        entry->state.error = describe(error);
+        return fail(error.with_context(
+            "(what it left could not be removed: " + removed.error().what() + ")"));
+    }
+    return fail(std::move(error));
+}
+
+Result<RecoveryState> Recoveries::start(const RecoveryRequest& request) {
+    if (request.kind == RecoveryKind::kExport)
+        return fail(Code::kInvalidArgument, "an export has no machine to start");
+    if (request.machine.disks.empty())
+        return fail(Code::kInvalidArgument, "the machine's description has no disks",
+                    "wait until the agent has described the machine");
+    RecoveryState state;
+    state.id = request.id;
+    state.kind = request.kind;
+    state.item = request.item;
+    state.item_name = request.item_name;
+    state.sequence = request.sequence;
+    state.point_time = request.point_time;
+    state.machine = request.machine;
+    apply_overrides(state.machine, request.overrides);
+    state.network = request.network;
+    return begin(std::move(state));
+}
+
+Result<RecoveryState> Recoveries::start_export(const ExportRequest& request) {
+    if (request.socket_path.empty() || !request.socket_path.starts_with('/'))
+        return fail(Code::kInvalidArgument, "the socket of an export needs an absolute path");
+    RecoveryState state;
+    state.id = request.id;
+    state.kind = RecoveryKind::kExport;
+    state.item = request.item;
+    state.item_name = request.item_name;
+    state.sequence = request.sequence;
+    state.point_time = request.point_time;
+    state.export_disk = request.disk;
+    state.export_socket = request.socket_path;
+    FS_ASSIGN(const bool there, options_.files->exists(request.socket_path));
+    if (there)
+        return fail(Code::kAlreadyExists, fmt::format("{} is there already", request.socket_path),
+                    "choose another path, or remove it");
+    return begin(std::move(state));
+}
+
+Result<RecoveryState> Recoveries::change_point(const std::string& id, Sequence sequence,
+                                               TimePoint point_time) {
+    const int64_t requested_us = options_.clock->steady_us();
+    FS_ASSIGN(const EntryPtr entry, find(id));
+    const std::lock_guard lock(entry->mutex);
+    RecoveryState& state = entry->state;
+    if (entry->forgotten) return fail(Code::kNotFound, fmt::format("recovery '{}' is gone", id));
+    if (state.kind != RecoveryKind::kFailover)
+        return fail(Code::kWrongState,
+                    fmt::format("recovery '{}' is a {}: only a failover changes its point", id,
+                                recovery_kind_name(state.kind)));
+    if (state.committed)
+        return fail(Code::kWrongState, "the failover is committed: its point is final");
+    if (state.stage != RecoveryStage::kRunning && state.stage != RecoveryStage::kStopped &&
+        state.stage != RecoveryStage::kFailed)
+        return fail(Code::kWrongState,
+                    fmt::format("the failover is {}: its point can be changed when it "
+                                "is running, stopped or failed",
+                                recovery_stage_name(state.stage)));
+    const std::string holder = fmt::format("{} {}", recovery_kind_name(state.kind), id);
+    FS_ASSIGN(const uint64_t lease,
+              options_.leases.take(state.item, sequence, holder, options_.lease_us));
+    state.old_lease = state.lease;
+    state.lease = lease;
+    entry->lease_renewed_us = requested_us;
+    state.sequence = sequence;
+    state.point_time = point_time;
+    state.stage = RecoveryStage::kChangingPoint;
+    state.timings = {};
+    state.timings.requested = options_.clock->now();
+    const auto run = [&]() -> Status {
+        FS_TRY(save(*entry));
+        FS_TRY(end_processes(*entry));
+        FS_TRY(remove_overlays(*entry));
+        if (state.old_lease != 0) FS_TRY(options_.leases.release(state.item, state.old_lease));
+        state.old_lease = 0;
+        choose_accelerator(*entry);
+        return bring_up(*entry, requested_us);
+    };
+    if (const Status done = run(); !done) {
+        FS_TRY(fail_entry(*entry, done.error()));
+    }
+    return state;
+}
+
+Status Recoveries::commit(const std::string& id) {
+    FS_ASSIGN(const EntryPtr entry, find(id));
+    const std::lock_guard lock(entry->mutex);
+    RecoveryState& state = entry->state;
+    if (entry->forgotten) return fail(Code::kNotFound, fmt::format("recovery '{}' is gone", id));
+    if (state.kind != RecoveryKind::kFailover)
+        return fail(Code::kWrongState,
+                    fmt::format("recovery '{}' is a {}: only a failover can be committed", id,
+                                recovery_kind_name(state.kind)));
+    if (state.committed) return {};
+    if (state.stage != RecoveryStage::kRunning && state.stage != RecoveryStage::kStopped)
+        return fail(
+            Code::kWrongState,
+            fmt::format("the failover is {}: it can be committed when it is running or stopped",
+                        recovery_stage_name(state.stage)));
+    state.committed = true;
+    const Status saved = save(*entry);
+    if (!saved) state.committed = false;
+    return saved;
+}
+
+Status Recoveries::clean_up(const std::string& id, CleanUp how) {
+    auto entry = find(id);
+    if (!entry) return {};
+    const std::lock_guard lock((*entry)->mutex);
+    if ((*entry)->forgotten) return {};
+    if ((*entry)->state.committed && how != CleanUp::kRemoveCommitted)
+        return fail(Code::kWrongState, "the failover is committed: the machine lives here now",
+                    "to give the machine up, unprotect it");
+    return remove_everything(**entry);
+}
+
+// ---- after a restart, and while it runs ------------------------------------------------------
+
+Status Recoveries::resume() {
+    FS_TRY(options_.files->make_directories(options_.state_root));
+    FS_TRY(options_.files->make_directories(options_.run_root));
+    FS_ASSIGN(const auto names, options_.files->list(options_.state_root));
+    for (const std::string& name : names) {
+        if (!name.ends_with('/')) continue;
+        const std::string id = name.substr(0, name.size() - 1);
+        if (!valid_id(id)) continue;
+        const auto text = read_whole_file(*options_.files, state_directory(id) + "/recovery.json",
+                                          kMaxRecoveryStateBytes);
+        if (!text && text.error().code() == Code::kNotFound) {
+            // A crash before the first step or after the last: nothing runs, nothing is held.
+            FS_TRY(remove_directory(*options_.files, run_directory(id)));
+            FS_TRY(remove_directory(*options_.files, state_directory(id)));
+            continue;
+        }
+        FS_TRY(text);
+        auto state = decode_recovery_state(as_text(*text));
+        // Not ours to throw away: somebody may mend it, or a newer Farshore wrote it.
+        if (!state) return fail(state.error().with_context(state_directory(id)));
+        if (state->id != id)
+            return fail(Code::kMalformed,
+                        fmt::format("{} holds the state of '{}'", state_directory(id),
+                                    state->id.substr(0, 64)));
+        FS_ASSIGN(const EntryPtr entry, add(std::move(*state)));
+        const std::lock_guard lock(entry->mutex);
+        resume_entry(*entry);
+    }
+    return {};
+}
+
+void Recoveries::resume_entry(Entry& entry) {
+    RecoveryState& state = entry.state;
+    const int64_t now_us = options_.clock->steady_us();
+    const auto run = [&]() -> Status {
+        if (state.stage == RecoveryStage::kCleaning) return remove_everything(entry);
+        FS_TRY(take_lease(entry));
+        switch (state.stage) {
+            case RecoveryStage::kChangingPoint:
+                FS_TRY(end_processes(entry));
+                FS_TRY(remove_overlays(entry));
+                if (state.old_lease != 0)
+                    FS_TRY(options_.leases.release(state.item, state.old_lease));
+                state.old_lease = 0;
+                [[fallthrough]];
+            case RecoveryStage::kPreparing:
+            case RecoveryStage::kStartingDisks:
+            case RecoveryStage::kStartingMachine:
+                FS_TRY(end_processes(entry));
+                if (has_machine(state)) choose_accelerator(entry);
+                return bring_up(entry, now_us);
+            case RecoveryStage::kRunning:
+            case RecoveryStage::kStopped:
+                break;
+            default:
+                return {};
+        }
+        const std::string directory = run_directory(state.id);
+        if (state.boot != this_boot() && state.stage == RecoveryStage::kRunning) {
+            // The host went down under it: the machine starts again on its overlay, as after a
+            // power cut.
+            FS_TRY(end_processes(entry));
+            if (has_machine(state)) choose_accelerator(entry);
+            return bring_up(entry, now_us);
+        }
+        if (auto disks = NbdServer::adopt(directory, nbd_socket(state)))
+            entry.disks = std::move(*disks);
+        if (has_machine(state)) {
+            if (auto machine = QemuMachine::adopt(directory)) entry.machine = std::move(*machine);
+            entry.machine_started_us = now_us;
+        }
+        tend(entry);
+        return {};
+    };
+    if (const Status done = run(); !done && state.stage != RecoveryStage::kGone) {
+        // What could not be brought up is said in the state; a clean-up is tried again when asked
+        // for.
+        if (state.stage == RecoveryStage::kCleaning || state.stage == RecoveryStage::kRunning)
+            state.error = describe(done.error());
+        else
+            (void)fail_entry(entry, done.error());
+    }
+}
+
+void Recoveries::tick() {
+    std::vector<EntryPtr> entries;
+    {
+        const std::lock_guard lock(mutex_);
+        for (const auto& [id, entry] : entries_) entries.push_back(entry);
+    }
+    for (const EntryPtr& entry : entries) {
+        // Whoever holds it is at work on it.
+        const std::unique_lock lock(entry->mutex, std::try_to_lock);
+        if (lock.owns_lock() && !entry->forgotten) tend(*entry);
+    }
+}
+
+void Recoveries::tend(Entry& entry) {
+    RecoveryState& state = entry.state;
+    if (options_.clock->steady_us() - entry.lease_renewed_us > options_.lease_us / 3 &&
+        state.stage != RecoveryStage::kCleaning) {
+        // The point may be lost (an expired lease, a vault that was down for long): the machine
+        // reads on as long as it can, and the state says what threatens it.
+        const Status renewed = take_lease(entry);
+        if (!renewed && !state.error) {
+            state.error = describe(renewed.error());
+            (void)save(entry);
+        }
+    }
+    if (state.stage != RecoveryStage::kRunning) return;
+    if (state.on_trial) tend_trial(entry);
+    if (has_machine(state)) {
+        const auto now =
+            entry.machine ? entry.machine->state() : Result<MachineState>(MachineState::kStopped);
+        if (now && *now == MachineState::kStopped) {
+            entry.machine.reset();
+            state.stage = RecoveryStage::kStopped;
+            (void)save(entry);
+            return;
+        }
+    }
+    if (entry.disks && entry.disks->alive()) return;
+    // The guest's requests wait for the server (QemuOptions::reconnect_delay_s); what it
+    // acknowledged is in the overlay.
+    entry.disks.reset();
+    ++state.disk_server_restarts;
+    Status started = NbdServer::clean_up(run_directory(state.id), nbd_socket(state));
+    if (started) started = start_disks(entry);
+    if (started)
+        state.error.reset();
+    else
+        state.error = describe(started.error());
+    (void)save(entry);
+}
+
+void Recoveries::tend_trial(Entry& entry) {
+    RecoveryState& state = entry.state;
+    if (!entry.machine) return;
+    auto sample = entry.machine->trial_sample();
+    if (!sample) return;
+    sample->age_ms = (options_.clock->steady_us() - entry.machine_started_us) / 1000;
+    const TrialVerdict verdict = entry.trial.feed(*sample);
+    if (verdict == TrialVerdict::kUndecided) return;
+    const std::string memory = options_.state_root + "/accelerator.json";
+    state.on_trial = false;
+    if (verdict == TrialVerdict::kAlive) {
+        (void)remember_accelerator(*options_.files, memory, Accelerator::kKvm, entry.trial.words());
+        (void)save(entry);
+        return;
+    }
+    state.accelerator = Accelerator::kTcg;
+    state.accelerator_words =
+        fmt::format("started again without KVM, under which {}", entry.trial.words());
+    (void)remember_accelerator(*options_.files, memory, Accelerator::kTcg, state.accelerator_words);
+    state.stage = RecoveryStage::kStartingMachine;
+    const auto again = [&]() -> Status {
+        FS_TRY(save(entry));
+        FS_TRY(entry.machine->kill());
+        entry.machine.reset();
+        FS_TRY(QemuMachine::clean_up(run_directory(state.id)));
+        FS_TRY(start_machine(entry));
+        state.stage = RecoveryStage::kRunning;
+        return save(entry);
+    };
+    if (const Status started = again(); !started) (void)fail_entry(entry, started.error());
+}
+
+}  // namespace farshore

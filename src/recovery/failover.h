@@ -1,0 +1,174 @@
+// Recovery: machines from points. Test failovers, failovers, and exports of a point's disks.
+//
+// Each is a *recovery* with an id of the caller's: lease on the point -> nbdkit with the replica at
+// the point and, for machines, a local overlay per disk -> QEMU on it. It starts at once, whatever
+// the disks' size: blocks are read from the replica when the guest asks. Any number at once.
+//
+// NBD servers and machines outlive this process. What runs is written to
+// STATE_ROOT/<id>/recovery.json before each step; resume() after a restart adopts what still runs,
+// goes on where a step was cut short, and starts a failed-over machine again on its overlay when
+// the host itself was restarted. docs/design/recovery.md has the table.
+//
+// Blocking; any thread may call, calls for different ids run side by side, calls for one id one
+// after the other. One object per vault process. Borrows what Options names. Callbacks are called
+// from the calling thread, with nothing locked that they could wait for, except that they must not
+// call back about the same id.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/seams.h"
+#include "base/secret.h"
+#include "recovery/recovery_state.h"
+
+namespace farshore {
+
+// Machines and exports of one vault at a time; more is kLimitReached.
+inline constexpr size_t kMaxRecoveries = 1000;
+
+// What the vault lends: the right to read a point for as long as it is needed.
+struct PointLeases {
+    // A lease on `sequence` for `duration_us`; its id (not 0). kPointOutsideWindow, kPointInGap,
+    // kPointNotFound.
+    std::function<Result<uint64_t>(const ItemId&, Sequence, const std::string& holder,
+                                   int64_t duration_us)>
+        take;
+    // kNotFound when it is gone: then a new one is taken.
+    std::function<Status(const ItemId&, uint64_t lease, int64_t duration_us)> renew;
+    // Ok also when it is gone.
+    std::function<Status(const ItemId&, uint64_t lease)> release;
+};
+
+struct RecoveryOptions {
+    FileSystem* files = nullptr;
+    Clock* clock = nullptr;
+    std::string state_root;  // state files and overlays; on a disk with room
+    // Sockets, pid files, logs. Short (sockets' paths are limited to 107 bytes), may be on tmpfs,
+    // private.
+    std::string run_root;
+    std::string store_directory;
+    PointLeases leases;
+    std::function<Result<Secret>(const ItemId&)> item_key;
+    // Told after each change of a state; may be empty.
+    std::function<void(const RecoveryState&)> on_change;
+    std::string plugin;       // empty: find_plugin()
+    std::string accelerator;  // "kvm", "tcg", or empty: find out
+    int64_t lease_us = 3600ll * 1'000'000;
+    uint64_t replica_cache_bytes = 64u << 20;  // for each recovery
+    int first_read_timeout_ms = 30'000;
+};
+
+struct RecoveryRequest {
+    std::string id;  // [a-z0-9-], 1..40 bytes, not used before
+    RecoveryKind kind = RecoveryKind::kTest;
+    ItemId item;
+    std::string item_name;
+    Sequence sequence;  // resolved: ItemReplica::resolve()
+    TimePoint point_time;
+    MachineDescription machine;  // its disks are the replica's, by index
+    MachineOverrides overrides;
+    NetworkChoice network = NetworkChoice::kIsolated;
+};
+
+struct ExportRequest {
+    std::string id;
+    ItemId item;
+    std::string item_name;
+    Sequence sequence;
+    TimePoint point_time;
+    DiskIndex disk = 0;
+    std::string socket_path;  // made by us; the export's name is the disk's index, or nothing
+};
+
+// Where the outside reaches what runs.
+struct RecoveryAccess {
+    std::string nbd_socket;
+    std::string serial_log, serial_socket, vnc_socket;  // empty for exports
+};
+
+class Recoveries {
+  public:
+    explicit Recoveries(RecoveryOptions options);
+    ~Recoveries();
+    Recoveries(const Recoveries&) = delete;
+    Recoveries& operator=(const Recoveries&) = delete;
+
+    // Finds out about KVM; seconds, once a boot of the host. Best in the background when the vault
+    // starts: until then a machine runs on trial.
+    void prepare();
+
+    // Returns when the machine has read its first block (or has not within first_read_timeout_ms,
+    // or has ended: timings say). After an error nothing is left behind: no process, file or lease.
+    // kAlreadyExists (id), kInvalidArgument, kLimitReached, those of leases, NbdServer,
+    // QemuMachine.
+    Result<RecoveryState> start(const RecoveryRequest& request);
+    // A point's disk at a socket, read-only, until clean_up().
+    Result<RecoveryState> start_export(const ExportRequest& request);
+
+    // A failover that is not committed starts again at another point; what its machine wrote since
+    // is thrown away. kWrongState for tests, exports and committed ones. When the new point cannot
+    // be had, the machine goes on as it was; when it does not start, the state is kFailed.
+    Result<RecoveryState> change_point(const std::string& id, Sequence sequence,
+                                       TimePoint point_time);
+    // From now on only clean_up(id, kRemoveCommitted) ends it. The lease stays: its disks still
+    // read from the replica. Ok again for a committed one; kWrongState unless running or stopped.
+    Status commit(const std::string& id);
+
+    enum class CleanUp : uint8_t { kOrdinary, kRemoveCommitted };
+    // Ends machine and NBD server, removes overlays, sockets and state, releases the lease. Ok when
+    // there is no such id. kWrongState for a committed failover. After any other error: call again.
+    Status clean_up(const std::string& id, CleanUp how = CleanUp::kOrdinary);
+
+    // After a restart of the vault, before anything may expire leases. Errors of single recoveries
+    // are in their states.
+    Status resume();
+    // About once a second: renews leases, starts a dead NBD server again, notices machines that
+    // ended, judges machines on trial and starts them with TCG when KVM does not carry them.
+    void tick();
+
+    // kNotFound.
+    Result<RecoveryState> get(const std::string& id);
+    std::vector<RecoveryState> list();
+    Result<RecoveryAccess> access(const std::string& id);
+
+  private:
+    struct Entry;
+    using EntryPtr = std::shared_ptr<Entry>;
+
+    Result<EntryPtr> find(const std::string& id);
+    Result<EntryPtr> add(RecoveryState state);
+    void forget(const std::string& id);
+    std::string state_directory(const std::string& id) const;
+    std::string run_directory(const std::string& id) const;
+    std::string nbd_socket(const RecoveryState& state) const;
+
+    // All below with the entry's mutex held.
+    Status save(Entry& entry);
+    void tell(const Entry& entry);
+    Status take_lease(Entry& entry);
+    Status start_disks(Entry& entry);
+    Status start_machine(Entry& entry);
+    void await_first_read(Entry& entry, int64_t requested_us);
+    Status bring_up(Entry& entry, int64_t requested_us);
+    Status end_processes(Entry& entry);
+    Status remove_overlays(const Entry& entry);
+    Status remove_everything(Entry& entry);
+    Status fail_entry(Entry& entry, const Error& error);
+    Result<RecoveryState> begin(RecoveryState state);
+    void resume_entry(Entry& entry);
+    void tend(Entry& entry);
+    void tend_trial(Entry& entry);
+    void choose_accelerator(Entry& entry);
+
+    RecoveryOptions options_;
+    std::mutex mutex_;
+    std::map<std::string, EntryPtr> entries_;  // guarded by mutex_
+};
+
+}  // namespace farshore

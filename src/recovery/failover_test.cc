@@ -1,0 +1,458 @@
+#include "recovery/failover.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <set>
+
+#include "compute/test_support.h"
+#include "e2e/bootsector/boot_sector.h"
+#include "os/real.h"
+#include "replica/replica_test_model.h"
+#include "store/directory_store.h"
+#include "store/store_identity.h"
+
+namespace farshore {
+namespace {
+
+using replica_test::Appliance;
+using replica_test::test_item;
+using replica_test::test_key;
+using replica_test::TestRandom;
+
+constexpr uint64_t kDiskBytes = 2 << 20;
+
+std::string hex_of(const std::string& text) { return to_hex(as_bytes(text)); }
+
+// The leases of an item without a vault: which are held, and which points there are.
+class Leases {
+  public:
+    PointLeases interface() {
+        PointLeases leases;
+        leases.take = [this](const ItemId&, Sequence sequence, const std::string&,
+                             int64_t) -> Result<uint64_t> {
+            if (gone.contains(sequence.v))
+                return fail(Code::kPointOutsideWindow, "the window has passed it");
+            held[++last] = sequence.v;
+            return last;
+        };
+        leases.renew = [this](const ItemId&, uint64_t lease, int64_t) -> Status {
+            ++renewals;
+            if (!held.contains(lease)) return fail(Code::kNotFound, "no such lease");
+            return {};
+        };
+        leases.release = [this](const ItemId&, uint64_t lease) -> Status {
+            held.erase(lease);
+            return {};
+        };
+        return leases;
+    }
+    std::map<uint64_t, uint64_t> held;
+    std::set<uint64_t> gone;
+    uint64_t last = 0;
+    int renewals = 0;
+};
+
+// A store with one machine of two disks in it. Disk 0 boots the guest of tests/e2e/bootsector; its
+// sector 1 says "first version...", and from sequence `second_` on "second version..".
+class FailoverTest : public testing::Test {
+  protected:
+    void SetUp() override {
+        ASSERT_TRUE(files_.make_directories(directory_ / "store"));
+        auto store = DirectoryStore::open(files_, random_, {directory_ / "store", true});
+        ASSERT_TRUE(store) << store.error().to_string();
+        store_ = std::move(*store);
+        ASSERT_TRUE(ensure_store_identity(*store_, clock_, random_));
+        auto replica =
+            ItemReplica::open(*store_, ledger_, clock_, random_, test_item(), test_key());
+        ASSERT_TRUE(replica) << replica.error().to_string();
+        Appliance appliance(*store_, random_, test_item(), test_key());
+        ASSERT_TRUE(appliance.acquire(**replica));
+        Bytes records;
+        const auto add = [&](RecordKind kind, DiskIndex disk, uint64_t offset, ByteView payload) {
+            RecordHeader header;
+            header.kind = kind;
+            header.disk = disk;
+            header.sequence = {++last_};
+            header.time = clock_.now();
+            header.offset_bytes = offset;
+            header.length_bytes = static_cast<uint32_t>(payload.size());
+            append_record(records, header, payload);
+        };
+        add(RecordKind::kGeometry, 0, kDiskBytes, {});
+        add(RecordKind::kGeometry, 1, kDiskBytes, {});
+        add(RecordKind::kWrite, 0, 0,
+            boot_sector({.disks = 2, .sectors = {1, 9}, .write_sector = 9}));
+        add(RecordKind::kWrite, 1, 512, as_bytes("the second disk."));
+        add(RecordKind::kWrite, 0, 512, as_bytes("first version.  "));
+        first_ = {last_};
+        ASSERT_TRUE(appliance.send(**replica, records));
+        records.clear();
+        add(RecordKind::kWrite, 0, 512, as_bytes("second version. "));
+        second_ = {last_};
+        ASSERT_TRUE(appliance.send(**replica, records));
+        restart_vault();
+    }
+    void TearDown() override {
+        recoveries_.reset();
+        // Whatever a failed test left.
+        for (const char* id : {"t1", "t2", "t3", "f1", "e1"}) {
+            (void)QemuMachine::clean_up(run(id));
+            (void)NbdServer::clean_up(run(id));
+        }
+        (void)NbdServer::clean_up(run("e1"), directory_ / "export.sock");
+    }
+    // As a vault that was killed and started again: knows only what is on disk.
+    void restart_vault() {
+        recoveries_.reset();
+        RecoveryOptions options;
+        options.files = &files_;
+        options.clock = &clock_;
+        options.state_root = directory_ / "s";
+        options.run_root = directory_ / "r";
+        options.store_directory = directory_ / "store";
+        options.leases = leases_.interface();
+        options.item_key = [](const ItemId&) -> Result<Secret> { return test_key(); };
+        options.on_change = [this](const RecoveryState& state) {
+            stages_.push_back(std::string(recovery_stage_name(state.stage)));
+            if (on_change_) on_change_(state);
+        };
+        options.plugin = FARSHORE_BINARY_DIR "/lib/nbdkit-farshore-plugin.so";
+        options.accelerator = "tcg";
+        recoveries_ = std::make_unique<Recoveries>(std::move(options));
+        const Status resumed = recoveries_->resume();
+        ASSERT_TRUE(resumed) << resumed.error().to_string();
+    }
+    RecoveryRequest request(const std::string& id, RecoveryKind kind, Sequence sequence) {
+        RecoveryRequest request;
+        request.id = id;
+        request.kind = kind;
+        request.item = test_item();
+        request.item_name = "machine";
+        request.sequence = sequence;
+        request.machine =
+            describe_plain_machine("machine", {{"/a", kDiskBytes}, {"/b", kDiskBytes}});
+        request.machine.memory_bytes = 64 << 20;
+        return request;
+    }
+    std::string run(const std::string& id) { return (directory_ / "r") + "/" + id; }
+    std::string serial(const std::string& id, const std::string& wanted = "DONE") {
+        std::string text;
+        wait_until(60'000, 10, [&] {
+            text = tail_of_file(run(id) + "/serial.log", 65536);
+            return text.find(wanted) != std::string::npos;
+        });
+        return text;
+    }
+    void expect_nothing_left() {
+        EXPECT_TRUE(leases_.held.empty()) << "a lease is held for ever";
+        EXPECT_TRUE(files_.list(directory_ / "r")->empty()) << "run files are left";
+        for (const std::string& name : *files_.list(directory_ / "s"))
+            EXPECT_FALSE(name.ends_with('/')) << name << " is left";
+        EXPECT_TRUE(recoveries_->list().empty());
+    }
+    pid_t pid_of(const std::string& file) {
+        const auto key = read_pid_file(files_, file);
+        EXPECT_TRUE(key) << file;
+        return key ? key->pid : 0;
+    }
+    void kill_by_file(const std::string& file) {
+        auto process = adopt_from_pid_file(files_, file);
+        ASSERT_TRUE(process) << file;
+        ASSERT_TRUE(process->kill(SIGKILL));
+        ASSERT_TRUE(process->wait(10'000'000));
+    }
+
+    TestDirectory directory_;
+    PosixFileSystem files_;
+    RealClock clock_;
+    TestRandom random_{1};
+    MemoryLedger ledger_;
+    Leases leases_;
+    std::unique_ptr<DirectoryStore> store_;
+    uint64_t last_ = 0;
+    Sequence first_, second_;
+    std::vector<std::string> stages_;
+    std::function<void(const RecoveryState&)> on_change_;
+    std::unique_ptr<Recoveries> recoveries_;
+};
+
+TEST_F(FailoverTest, TestFailoverBootsThePointAndLeavesNothing) {
+    const auto state = recoveries_->start(request("t1", RecoveryKind::kTest, first_));
+    ASSERT_TRUE(state) << state.error().to_string();
+    EXPECT_EQ(state->stage, RecoveryStage::kRunning);
+    EXPECT_GE(state->timings.first_read_ms, state->timings.machine_started_ms - 1);
+    EXPECT_GE(state->timings.machine_started_ms, state->timings.disks_ready_ms);
+    EXPECT_GE(state->timings.disks_ready_ms, 0);
+    const std::string said = serial("t1");
+    EXPECT_NE(said.find("D80 L00000001 " + hex_of("first version.  ")), std::string::npos) << said;
+    EXPECT_NE(said.find("D81 L00000001 " + hex_of("the second disk.")), std::string::npos) << said;
+    EXPECT_NE(said.find("WROTE"), std::string::npos) << "the guest cannot write: " << said;
+    EXPECT_EQ(leases_.held.size(), 1u);
+    const pid_t qemu = pid_of(run("t1") + "/qemu.pid"), nbdkit = pid_of(run("t1") + "/nbd.pid");
+    ASSERT_TRUE(recoveries_->clean_up("t1"));
+    expect_nothing_left();
+    EXPECT_EQ(::kill(qemu, 0), -1);
+    EXPECT_EQ(::kill(nbdkit, 0), -1);
+    EXPECT_TRUE(recoveries_->clean_up("t1")) << "a repeated clean-up is an error";
+    EXPECT_EQ(stages_,
+              (std::vector<std::string>{"preparing", "preparing", "starting-disks",
+                                        "starting-machine", "running", "cleaning", "gone"}));
+}
+
+TEST_F(FailoverTest, AnyNumberAtOnceAtDifferentPointsDoNotTouchEachOther) {
+    ASSERT_TRUE(recoveries_->start(request("t1", RecoveryKind::kTest, first_)));
+    serial("t1");  // it has written its sector 9
+    ASSERT_TRUE(recoveries_->start(request("t2", RecoveryKind::kTest, second_)));
+    ASSERT_TRUE(recoveries_->start(request("t3", RecoveryKind::kTest, first_)));
+    const std::string two = serial("t2"), three = serial("t3");
+    EXPECT_NE(two.find(hex_of("second version. ")), std::string::npos) << two;
+    EXPECT_NE(three.find(hex_of("first version.  ")), std::string::npos) << three;
+    EXPECT_NE(three.find("L00000009 " + std::string(32, '0')), std::string::npos)
+        << "one test sees what another has written: " << three;
+    EXPECT_EQ(recoveries_->start(request("t2", RecoveryKind::kTest, first_)).error().code(),
+              Code::kAlreadyExists);
+    for (const char* id : {"t1", "t2", "t3"}) ASSERT_TRUE(recoveries_->clean_up(id));
+    expect_nothing_left();
+}
+
+TEST_F(FailoverTest, FailoverChangesItsPointUntilItIsCommitted) {
+    ASSERT_TRUE(recoveries_->start(request("f1", RecoveryKind::kFailover, second_)));
+    EXPECT_NE(serial("f1").find(hex_of("second version. ")), std::string::npos);
+    leases_.gone.insert(99);
+    EXPECT_EQ(recoveries_->change_point("f1", {99}, {}).error().code(), Code::kPointOutsideWindow);
+    EXPECT_EQ(recoveries_->get("f1")->stage, RecoveryStage::kRunning)
+        << "a refused change ended the machine";
+    const auto changed = recoveries_->change_point("f1", first_, {});
+    ASSERT_TRUE(changed) << changed.error().to_string();
+    EXPECT_EQ(changed->sequence, first_);
+    const std::string said = serial("f1");
+    EXPECT_NE(said.find(hex_of("first version.  ")), std::string::npos) << said;
+    EXPECT_NE(said.find("L00000009 " + std::string(32, '0')), std::string::npos)
+        << "what the machine wrote at the other point is still there: " << said;
+    ASSERT_EQ(leases_.held.size(), 1u) << "the lease on the old point is held";
+    EXPECT_EQ(leases_.held.begin()->second, first_.v);
+
+    ASSERT_TRUE(recoveries_->commit("f1"));
+    ASSERT_TRUE(recoveries_->commit("f1"));
+    EXPECT_EQ(recoveries_->change_point("f1", second_, {}).error().code(), Code::kWrongState);
+    EXPECT_EQ(recoveries_->clean_up("f1").error().code(), Code::kWrongState);
+    EXPECT_EQ(leases_.held.size(), 1u) << "the committed machine still reads from the replica";
+    restart_vault();
+    EXPECT_TRUE(recoveries_->get("f1")->committed);
+    ASSERT_TRUE(recoveries_->clean_up("f1", Recoveries::CleanUp::kRemoveCommitted));
+    expect_nothing_left();
+}
+
+TEST_F(FailoverTest, RequestsThatDoNotFitTheStateAreRefused) {
+    ASSERT_TRUE(recoveries_->start(request("t1", RecoveryKind::kTest, first_)));
+    EXPECT_EQ(recoveries_->commit("t1").error().code(), Code::kWrongState);
+    EXPECT_EQ(recoveries_->change_point("t1", second_, {}).error().code(), Code::kWrongState);
+    EXPECT_EQ(recoveries_->commit("nothing").error().code(), Code::kNotFound);
+    EXPECT_EQ(recoveries_->start(request("../x", RecoveryKind::kTest, first_)).error().code(),
+              Code::kInvalidArgument);
+    RecoveryRequest diskless = request("t2", RecoveryKind::kTest, first_);
+    diskless.machine.disks.clear();
+    EXPECT_EQ(recoveries_->start(diskless).error().code(), Code::kInvalidArgument);
+}
+
+TEST_F(FailoverTest, StartThatFailsLeavesNothing) {
+    leases_.gone.insert(first_.v);
+    EXPECT_EQ(recoveries_->start(request("t1", RecoveryKind::kTest, first_)).error().code(),
+              Code::kPointOutsideWindow);
+    expect_nothing_left();
+    // The lease is given, but the store has no such sequence: nbdkit ends.
+    const auto unstored = recoveries_->start(request("t1", RecoveryKind::kTest, {last_ + 100}));
+    ASSERT_FALSE(unstored);
+    EXPECT_NE(unstored.error().what().find("nbdkit"), std::string::npos) << unstored.error().what();
+    expect_nothing_left();
+    // The disks start, QEMU does not.
+    RecoveryRequest impossible = request("t1", RecoveryKind::kTest, first_);
+    impossible.machine.nics[0].model = "no-such-card";
+    const auto started = recoveries_->start(impossible);
+    ASSERT_FALSE(started);
+    EXPECT_NE(started.error().what().find("no-such-card"), std::string::npos)
+        << started.error().what();
+    expect_nothing_left();
+}
+
+TEST_F(FailoverTest, RestartedVaultAdoptsWhatRuns) {
+    ASSERT_TRUE(recoveries_->start(request("t1", RecoveryKind::kTest, first_)));
+    serial("t1");
+    const pid_t qemu = pid_of(run("t1") + "/qemu.pid");
+    restart_vault();
+    const auto state = recoveries_->get("t1");
+    ASSERT_TRUE(state);
+    EXPECT_EQ(state->stage, RecoveryStage::kRunning);
+    EXPECT_EQ(pid_of(run("t1") + "/qemu.pid"), qemu) << "the machine was started anew";
+    EXPECT_GT(leases_.renewals, 0) << "the lease may expire under the machine";
+    ASSERT_TRUE(recoveries_->clean_up("t1"));
+    expect_nothing_left();
+}
+
+// The vault is killed before each step in turn; whoever starts after it ends with the machine
+// running or with nothing, and can clean up.
+TEST_F(FailoverTest, VaultKilledBeforeAnyStepIsTakenUp) {
+    for (const char* last_stage : {"preparing", "starting-disks", "starting-machine", "cleaning"}) {
+        SCOPED_TRACE(last_stage);
+        // A copy of the state file as it was at that stage is what a killed vault leaves. The
+        // processes are those that were running a moment later: the worst case.
+        const std::string file = (directory_ / "s") + "/t1/recovery.json";
+        Bytes kept;
+        on_change_ = [&](const RecoveryState& state) {
+            if (recovery_stage_name(state.stage) == last_stage && kept.empty())
+                kept = *read_whole_file(files_, file);
+        };
+        ASSERT_TRUE(recoveries_->start(request("t1", RecoveryKind::kTest, first_)));
+        if (std::string(last_stage) == "cleaning") {
+            RecoveryState state = *decode_recovery_state(as_text(*read_whole_file(files_, file)));
+            state.stage = RecoveryStage::kCleaning;
+            const std::string json = encode_recovery_state(state);
+            kept.assign(json.begin(), json.end());
+        }
+        on_change_ = nullptr;
+        ASSERT_FALSE(kept.empty());
+        recoveries_.reset();
+        ASSERT_TRUE(write_file_durably(files_, file, kept));
+        restart_vault();
+        if (std::string(last_stage) == "cleaning") {
+            expect_nothing_left();
+        } else {
+            const auto state = recoveries_->get("t1");
+            ASSERT_TRUE(state);
+            EXPECT_EQ(state->stage, RecoveryStage::kRunning)
+                << (state->error ? state->error->what : "");
+            EXPECT_NE(serial("t1").find(hex_of("first version.  ")), std::string::npos);
+            ASSERT_TRUE(recoveries_->clean_up("t1"));
+            // A lease that was taken and not noted expires by itself.
+            leases_.held.clear();
+            expect_nothing_left();
+        }
+    }
+}
+
+TEST_F(FailoverTest, ProcessesWhoseIdWasNotNotedAreFoundByTheirSockets) {
+    ASSERT_TRUE(recoveries_->start(request("t1", RecoveryKind::kTest, first_)));
+    const pid_t qemu = pid_of(run("t1") + "/qemu.pid"), nbdkit = pid_of(run("t1") + "/nbd.pid");
+    recoveries_.reset();  // lets go of the monitor, as a killed vault does
+    ASSERT_TRUE(files_.remove(run("t1") + "/qemu.pid"));
+    ASSERT_TRUE(files_.remove(run("t1") + "/nbd.pid"));
+    restart_vault();
+    ASSERT_TRUE(recoveries_->clean_up("t1"));
+    EXPECT_EQ(::kill(qemu, 0), -1);
+    EXPECT_EQ(::kill(nbdkit, 0), -1);
+    expect_nothing_left();
+}
+
+TEST_F(FailoverTest, HostThatWasRestartedStartsTheMachineOnItsOverlay) {
+    ASSERT_TRUE(recoveries_->start(request("f1", RecoveryKind::kFailover, first_)));
+    serial("f1", "DONE");
+    recoveries_.reset();
+    kill_by_file(run("f1") + "/qemu.pid");
+    kill_by_file(run("f1") + "/nbd.pid");
+    ASSERT_TRUE(files_.remove(run("f1") + "/serial.log"));
+    const std::string file = (directory_ / "s") + "/f1/recovery.json";
+    RecoveryState state = *decode_recovery_state(as_text(*read_whole_file(files_, file)));
+    state.boot = "the boot before";
+    ASSERT_TRUE(write_file_durably(files_, file, as_bytes(encode_recovery_state(state))));
+    restart_vault();
+    EXPECT_EQ(recoveries_->get("f1")->stage, RecoveryStage::kRunning);
+    const std::string said = serial("f1");
+    EXPECT_NE(said.find("L00000009 " + hex_of("WWWWWWWWWWWWWWWW")), std::string::npos)
+        << "what the machine wrote before the host went down is lost: " << said;
+}
+
+TEST_F(FailoverTest, DiskServerThatDiesIsStartedAgainWithWhatWasWritten) {
+    ASSERT_TRUE(recoveries_->start(request("t1", RecoveryKind::kTest, first_)));
+    serial("t1");
+    kill_by_file(run("t1") + "/nbd.pid");
+    recoveries_->tick();
+    const auto state = recoveries_->get("t1");
+    ASSERT_TRUE(state);
+    EXPECT_EQ(state->disk_server_restarts, 1u);
+    EXPECT_FALSE(state->error) << state->error->what;
+    const std::string socket = recoveries_->access("t1")->nbd_socket;
+    const std::string read = run_tool({"qemu-io", "-r", "-f", "raw", "-c", "read -P 0x57 4608 512",
+                                       "nbd+unix:///0?socket=" + socket});
+    EXPECT_EQ(read.find("verification failed"), std::string::npos) << read;
+}
+
+TEST_F(FailoverTest, MachineThatEndsIsNoticedAndItsDisksAreKept) {
+    ASSERT_TRUE(recoveries_->start(request("f1", RecoveryKind::kFailover, first_)));
+    serial("f1");
+    kill_by_file(run("f1") + "/qemu.pid");
+    recoveries_->tick();
+    EXPECT_EQ(recoveries_->get("f1")->stage, RecoveryStage::kStopped);
+    restart_vault();
+    EXPECT_EQ(recoveries_->get("f1")->stage, RecoveryStage::kStopped)
+        << "a machine that was shut down is started again by a restart of the vault";
+    EXPECT_EQ(leases_.held.size(), 1u);
+    ASSERT_TRUE(recoveries_->commit("f1"));
+}
+
+TEST_F(FailoverTest, ExportServesOneDiskReadOnlyAndEnds) {
+    const std::string socket = directory_ / "export.sock";
+    ExportRequest wanted;
+    wanted.id = "e1";
+    wanted.item = test_item();
+    wanted.sequence = first_;
+    wanted.disk = 1;
+    wanted.socket_path = socket;
+    const auto state = recoveries_->start_export(wanted);
+    ASSERT_TRUE(state) << state.error().to_string();
+    const std::string info = run_tool({"nbdinfo", "--json", "nbd+unix://?socket=" + socket});
+    EXPECT_NE(info.find("\"export-size\": 2097152"), std::string::npos) << info;
+    EXPECT_NE(info.find("\"is_read_only\": true"), std::string::npos) << info;
+    run_tool({"nbdcopy", "nbd+unix://?socket=" + socket, directory_ / "copy"});
+    const auto copy = read_whole_file(files_, directory_ / "copy");
+    ASSERT_TRUE(copy);
+    EXPECT_EQ(as_text(ByteView(*copy).subspan(512, 16)), "the second disk.");
+    EXPECT_EQ(recoveries_->start_export(wanted).error().code(), Code::kAlreadyExists);
+    restart_vault();
+    EXPECT_TRUE(unix_socket_accepts(socket)) << "the export ended with the vault";
+    ASSERT_TRUE(recoveries_->clean_up("e1"));
+    EXPECT_FALSE(*files_.exists(socket));
+    expect_nothing_left();
+    wanted.disk = 7;
+    EXPECT_FALSE(recoveries_->start_export(wanted));
+    expect_nothing_left();
+}
+
+TEST_F(FailoverTest, StateOfANewerFarshoreIsLeftAlone) {
+    ASSERT_TRUE(files_.make_directories((directory_ / "s") + "/t1"));
+    ASSERT_TRUE(write_file_durably(files_, (directory_ / "s") + "/t1/recovery.json",
+                                   as_bytes("{\"version\": 2}")));
+    const Status resumed = recoveries_->resume();
+    ASSERT_FALSE(resumed);
+    EXPECT_EQ(resumed.error().code(), Code::kNewerVersion);
+    EXPECT_TRUE(*files_.exists((directory_ / "s") + "/t1/recovery.json"));
+}
+
+TEST(RecoveryState, ComesBackFromJson) {
+    RecoveryState state;
+    state.id = "t1";
+    state.kind = RecoveryKind::kFailover;
+    state.stage = RecoveryStage::kChangingPoint;
+    state.committed = true;
+    state.item = test_item();
+    state.item_name = "a \"name\"";
+    state.sequence = {UINT64_MAX};
+    state.lease = 7;
+    state.old_lease = 6;
+    state.machine = describe_plain_machine("m", {{"/a", 1}});
+    state.error = RecoveryError{Code::kNoSpace, "full", "make room"};
+    state.timings.first_read_ms = 812;
+    const std::string json = encode_recovery_state(state);
+    const auto decoded = decode_recovery_state(json);
+    ASSERT_TRUE(decoded) << decoded.error().to_string();
+    EXPECT_EQ(encode_recovery_state(*decoded), json);
+    EXPECT_EQ(decoded->sequence.v, UINT64_MAX);
+    EXPECT_EQ(decoded->error->code, Code::kNoSpace);
+    EXPECT_EQ(decoded->timings.first_read_ms, 812);
+    for (const std::string bad : {"", "[]", "{}", "{\"version\":1}", "{\"version\":\"1\"}"})
+        EXPECT_EQ(decode_recovery_state(bad).error().code(), Code::kMalformed) << bad;
+    EXPECT_EQ(decode_recovery_state("{\"version\":9}").error().code(), Code::kNewerVersion);
+}
+
+}  // namespace
+}  // namespace farshore

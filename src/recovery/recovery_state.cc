@@ -1,0 +1,141 @@
+#include "recovery/recovery_state.h"
+
+#include <fmt/core.h>
+
+#include <nlohmann/json.hpp>
+
+#include "compute/json_read.h"
+
+namespace farshore {
+
+using Json = nlohmann::json;
+
+namespace {
+
+constexpr uint64_t kVersion = 1;
+constexpr size_t kMaxTextBytes = 4096;
+constexpr std::string_view kKindNames[] = {"test", "failover", "export"};
+constexpr std::string_view kStageNames[] = {"preparing", "starting-disks", "starting-machine",
+                                            "running",   "stopped",        "changing-point",
+                                            "failed",    "cleaning",       "gone"};
+
+template <size_t N>
+Result<size_t> find_name(const std::string_view (&names)[N], std::string_view name,
+                         const char* what) {
+    for (size_t i = 0; i < N; ++i)
+        if (names[i] == name) return i;
+    return fail(Code::kMalformed,
+                fmt::format("'{}' is not a {} of recovery", name.substr(0, 64), what));
+}
+
+Result<std::string> text_of(const Json& json, const char* key) {
+    const Json& value = json_at(json, key);
+    if (value.is_null()) return std::string();
+    if (!value.is_string())
+        return fail(Code::kMalformed, fmt::format("recovery state: {} must be text", key));
+    auto text = value.get<std::string>();
+    if (text.size() > kMaxTextBytes)
+        return fail(Code::kTooLarge, fmt::format("recovery state: {} is too long", key));
+    return text;
+}
+
+}  // namespace
+
+std::string_view recovery_kind_name(RecoveryKind kind) {
+    return kKindNames[static_cast<size_t>(kind)];
+}
+Result<RecoveryKind> recovery_kind_from_name(std::string_view name) {
+    FS_ASSIGN(const size_t at, find_name(kKindNames, name, "kind"));
+    return static_cast<RecoveryKind>(at);
+}
+std::string_view recovery_stage_name(RecoveryStage stage) {
+    return kStageNames[static_cast<size_t>(stage)];
+}
+Result<RecoveryStage> recovery_stage_from_name(std::string_view name) {
+    FS_ASSIGN(const size_t at, find_name(kStageNames, name, "stage"));
+    return static_cast<RecoveryStage>(at);
+}
+
+std::string encode_recovery_state(const RecoveryState& state) {
+    Json json = {{"version", kVersion},
+                 {"id", state.id},
+                 {"kind", recovery_kind_name(state.kind)},
+                 {"stage", recovery_stage_name(state.stage)},
+                 {"committed", state.committed},
+                 {"item", state.item.to_string()},
+                 {"item_name", state.item_name},
+                 {"sequence", state.sequence.v},
+                 {"point_time_us", state.point_time.us},
+                 {"lease", state.lease},
+                 {"old_lease", state.old_lease},
+                 {"machine", Json::parse(encode_machine(state.machine), nullptr, false)},
+                 {"network", network_choice_name(state.network)},
+                 {"export_disk", state.export_disk},
+                 {"export_socket", state.export_socket},
+                 {"accelerator", accelerator_name(state.accelerator)},
+                 {"on_trial", state.on_trial},
+                 {"accelerator_words", state.accelerator_words},
+                 {"requested_us", state.timings.requested.us},
+                 {"disks_ready_ms", state.timings.disks_ready_ms},
+                 {"machine_started_ms", state.timings.machine_started_ms},
+                 {"first_read_ms", state.timings.first_read_ms},
+                 {"disk_server_restarts", state.disk_server_restarts},
+                 {"boot", state.boot}};
+    if (state.error)
+        json["error"] = {{"code", code_name(state.error->code)},
+                         {"what", state.error->what},
+                         {"remedy", state.error->remedy}};
+    return json.dump(2, ' ', false, Json::error_handler_t::replace);
+}
+
+Result<RecoveryState> decode_recovery_state(std::string_view text) {
+    if (text.size() > kMaxRecoveryStateBytes)
+        return fail(Code::kTooLarge, fmt::format("a recovery state of {} bytes", text.size()));
+    const Json json = Json::parse(text, nullptr, false);
+    if (!json.is_object()) return fail(Code::kMalformed, "the recovery state is not a JSON object");
+    if (const uint64_t version = json_u64(json, "version"); version != kVersion)
+        return fail(
+            version > kVersion ? Code::kNewerVersion : Code::kMalformed,
+            fmt::format("recovery state of version {}, this Farshore knows {}", version, kVersion));
+    RecoveryState state;
+    FS_ASSIGN(state.id, text_of(json, "id"));
+    FS_ASSIGN(state.kind, recovery_kind_from_name(json_text(json, "kind")));
+    FS_ASSIGN(state.stage, recovery_stage_from_name(json_text(json, "stage")));
+    state.committed = json_bool(json, "committed");
+    FS_ASSIGN(state.item, ItemId::parse(json_text(json, "item")));
+    FS_ASSIGN(state.item_name, text_of(json, "item_name"));
+    state.sequence = {json_u64(json, "sequence")};
+    state.point_time = {json_i64(json, "point_time_us")};
+    state.lease = json_u64(json, "lease");
+    state.old_lease = json_u64(json, "old_lease");
+    FS_ASSIGN(state.machine,
+              decode_machine(
+                  json_at(json, "machine").dump(-1, ' ', false, Json::error_handler_t::replace)));
+    FS_ASSIGN(state.network, network_choice_from_name(json_text(json, "network")));
+    const uint64_t disk = json_u64(json, "export_disk");
+    if (disk >= kMaxMachineDisks)
+        return fail(Code::kMalformed, "recovery state: export_disk is too large");
+    state.export_disk = static_cast<DiskIndex>(disk);
+    FS_ASSIGN(state.export_socket, text_of(json, "export_socket"));
+    auto accelerator = accelerator_from_name(json_text(json, "accelerator"));
+    if (!accelerator) return fail(Code::kMalformed, accelerator.error().what());
+    state.accelerator = *accelerator;
+    state.on_trial = json_bool(json, "on_trial");
+    FS_ASSIGN(state.accelerator_words, text_of(json, "accelerator_words"));
+    state.timings.requested = {json_i64(json, "requested_us")};
+    state.timings.disks_ready_ms = json_i64(json, "disks_ready_ms", -1);
+    state.timings.machine_started_ms = json_i64(json, "machine_started_ms", -1);
+    state.timings.first_read_ms = json_i64(json, "first_read_ms", -1);
+    state.disk_server_restarts = static_cast<uint32_t>(
+        std::min<uint64_t>(json_u64(json, "disk_server_restarts"), UINT32_MAX));
+    FS_ASSIGN(state.boot, text_of(json, "boot"));
+    if (const Json& error = json_at(json, "error"); error.is_object()) {
+        state.error.emplace();
+        state.error->code = code_from_name(json_text(error, "code"));
+        FS_ASSIGN(state.error->what, text_of(error, "what"));
+        FS_ASSIGN(state.error->remedy, text_of(error, "remedy"));
+    }
+    return state;
+}
+
+}  // namespace farshore

@@ -1,0 +1,89 @@
+// What recovery knows of one thing that it runs: a test failover, a failover, an export. Kept as
+// JSON in a file of its own, written before each step, so that whoever starts after a crash knows
+// what may run.
+//
+// Plain values. Decoding names what it refuses (kMalformed, kTooLarge, kNewerVersion); unknown
+// fields are ignored.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/types.h"
+#include "compute/accelerator.h"
+#include "compute/machine_description.h"
+#include "compute/qemu_machine.h"
+
+namespace farshore {
+
+inline constexpr size_t kMaxRecoveryStateBytes = 256u << 10;
+
+enum class RecoveryKind : uint8_t {
+    kTest,      // a machine beside production, thrown away afterwards
+    kFailover,  // the machine itself, from now on here
+    kExport,    // no machine: disks to look into, read-only
+};
+std::string_view recovery_kind_name(RecoveryKind kind);  // "test", "failover", "export"
+Result<RecoveryKind> recovery_kind_from_name(std::string_view name);
+
+// Stages in order; what a crash leaves in each is in docs/design/recovery.md.
+enum class RecoveryStage : uint8_t {
+    kPreparing,        // nothing runs; a lease may be held
+    kStartingDisks,    // the NBD server may run
+    kStartingMachine,  // the machine may run as well
+    kRunning,          // all that there is to run runs (an export has no machine)
+    kStopped,          // the machine ended by itself; its disks are kept
+    kChangingPoint,    // the machine is being ended to start again at `sequence`
+    kFailed,           // `error` says why; nothing runs, the lease is held
+    kCleaning,         // everything is being taken away
+    kGone,             // only reported, never stored
+};
+std::string_view recovery_stage_name(RecoveryStage stage);  // "preparing", "starting-disks", ...
+Result<RecoveryStage> recovery_stage_from_name(std::string_view name);
+
+// Milliseconds from the request on; -1: not yet.
+struct RecoveryTimings {
+    TimePoint requested;
+    int64_t disks_ready_ms = -1;
+    int64_t machine_started_ms = -1;
+    int64_t first_read_ms = -1;  // the guest (or its firmware) read a disk
+};
+
+struct RecoveryError {
+    Code code = Code::kInternal;
+    std::string what;
+    std::string remedy;
+};
+
+struct RecoveryState {
+    std::string id;
+    RecoveryKind kind = RecoveryKind::kTest;
+    RecoveryStage stage = RecoveryStage::kPreparing;
+    bool committed = false;
+    ItemId item;
+    std::string item_name;
+    Sequence sequence;
+    TimePoint point_time;
+    // The lease that keeps `sequence` readable, and one that a change of point is about to let go
+    // of.
+    uint64_t lease = 0;
+    uint64_t old_lease = 0;
+    MachineDescription machine;
+    NetworkChoice network = NetworkChoice::kIsolated;
+    DiskIndex export_disk = 0;  // kExport
+    std::string export_socket;
+    Accelerator accelerator = Accelerator::kTcg;
+    bool on_trial = false;
+    std::string accelerator_words;
+    RecoveryTimings timings;
+    uint32_t disk_server_restarts = 0;
+    std::string boot;  // of the host, when it was last started
+    std::optional<RecoveryError> error;
+};
+
+std::string encode_recovery_state(const RecoveryState& state);
+Result<RecoveryState> decode_recovery_state(std::string_view json);
+
+}  // namespace farshore
