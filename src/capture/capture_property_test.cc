@@ -89,6 +89,7 @@ class World {
         auto header = LogHeader::format(memory_->memory(), geometry, *first);
         ASSERT_TRUE(header);
         fill_new_log(*header, **dirty, settings_.mode);
+        header->word(LogWord::kRotateUs).store(1'500'000);
         auto spill = files_.open("spill", OpenMode::kCreate);
         spill_ = std::move(*spill);
         journal_.clear();
@@ -338,6 +339,8 @@ class World {
     // Everything to the end: all copied, all received.
     void settle() {
         for (auto& disk : source_) disk->before_change = nullptr;
+        if (settings_.mode == TapMode::kInPath)
+            for (auto& disk : source_) disk->after_read = nullptr;
         kill_after_append_.reset();
         for (int i = 0; i < 20'000; ++i) {
             clock_.advance_us(50'000);
@@ -405,7 +408,7 @@ void run(World& w, int steps, bool faults) {
     const auto rate = [&](uint64_t one_in) {
         return faults && random() % 2 == 0 ? one_in : ~0ull;
     };
-    const Rates rates{rate(60), rate(80), rate(100), rate(400), rate(500), rate(600),
+    const Rates rates{rate(60), rate(80), rate(100), rate(300), rate(150), rate(400),
                       random() % 3 == 0 ? 15u : 90u};
     w.big_percent_ = random() % 3 == 0 ? 10 : 0;
     const uint64_t copies_most = random() % 3 == 0 ? 3 : 20;
@@ -417,8 +420,16 @@ void run(World& w, int steps, bool faults) {
                 return one_in != ~0ull && random() % one_in == 0;
             };
             if (dice(rates.kill)) {
-                switch (random() % 4) {
+                switch (random() % 5) {
                     case 0: w.kill_tap(); break;
+                    case 3: {
+                        auto& disk = *w.source_[random() % w.source_.size()];
+                        disk.after_read = [&](uint64_t, uint64_t) {
+                            disk.after_read = nullptr;
+                            throw Killed{};
+                        };
+                        break;
+                    }
                     case 1: w.kill_after_append_ = random() % 4; break;
                     case 2: {
                         auto& disk = *w.source_[random() % w.source_.size()];
@@ -448,6 +459,7 @@ void run(World& w, int steps, bool faults) {
             if (dice(rates.agent_restart)) w.start_agent();
             if (dice(rates.lose_spool)) w.lose_spool();
             if (dice(rates.crash)) {
+                for (auto& disk : w.source_) disk->after_read = nullptr;
                 w.files_.before = nullptr;
                 w.crash_host();
             }
@@ -473,7 +485,7 @@ void run(World& w, int steps, bool faults) {
 // Broken: an order, a gap, a copy or a restart rule of the tap.
 TEST(CaptureProperty, EveryOfferedSequenceIsTheSource) {
     const uint64_t first = base_seed();
-    const uint64_t runs = std::getenv("FARSHORE_SEED") != nullptr ? 1 : 60;
+    const uint64_t runs = std::getenv("FARSHORE_SEED") != nullptr ? 1 : (std::getenv("FARSHORE_RUNS") ? std::strtoull(std::getenv("FARSHORE_RUNS"), nullptr, 10) : 60);
     uint64_t offered = 0, resynced = 0, kills = 0, crashes = 0, dropped = 0, spilled = 0;
     for (uint64_t seed = first; seed < first + runs; ++seed) {
         SCOPED_TRACE("FARSHORE_SEED=" + std::to_string(seed));
@@ -513,11 +525,11 @@ TEST(CaptureProperty, MirrorEndsEqualToTheSource) {
         Settings settings;
         settings.mode = TapMode::kMirror;
         World w(seed, settings);
-        // Writes that reach source and log while the copier reads.
+        // Writes that reach source and log between the copier's read and its record.
+        bool busy = false;
         for (size_t d = 0; d < w.source_.size(); ++d) {
             auto& disk = *w.source_[d];
-            disk.before_read = [&w, &disk, d, busy = false](uint64_t offset,
-                                                            uint64_t length) mutable {
+            disk.after_read = [&w, &disk, &busy, d](uint64_t offset, uint64_t length) {
                 if (busy || !w.tap_ || w.random()() % 4 != 0) return;
                 busy = true;
                 Bytes data(1 + w.random()() % length, static_cast<uint8_t>(w.random()()));
@@ -542,8 +554,8 @@ TEST(CaptureProperty, MirrorEndsEqualToTheSource) {
             w.tap_->tick();
             if (random() % 60 == 0) w.kill_tap();
         }
-        for (auto& disk : w.source_) disk->before_read = nullptr;
         w.settle();
+        for (auto& disk : w.source_) disk->after_read = nullptr;
         ASSERT_FALSE(w.error_) << w.error_->to_string();
         ASSERT_EQ(w.wrong_, 0u);
         EXPECT_GT(w.tap_->producer().header().word(LogWord::kCopyDiscarded).load() + w.kills_, 0u);
@@ -631,6 +643,34 @@ uint64_t changes_before_marks(bool mark_too_late) {
 // Broken: invariant 4, what may differ after a host crash is a known set.
 TEST(CaptureProperty, RegionsAreMarkedBeforeTheyChange) { EXPECT_EQ(changes_before_marks(false), 0u); }
 TEST(CaptureProperty, AMarkThatIsTooLateIsNoticed) { EXPECT_GT(changes_before_marks(true), 0u); }
+
+// Broken: what a gap dropped (or the initial copy has not reached) is forgotten by the dirty map because
+// later numbers are stored.
+TEST(CaptureProperty, AHostCrashInsideAGapForgetsNothing) {
+    for (const bool initial : {true, false}) {
+        SCOPED_TRACE(initial ? "initial copy" : "later gap");
+        Settings settings;
+        settings.spill_bytes = 0;
+        World w(3, settings);
+        if (!initial) {
+            w.settle();
+            while (w.tap_->producer().state().gap != GapState::kDropping) w.guest_step();
+        }
+        // Everything that is in the log gets stored, again and again; nothing is copied.
+        for (int i = 0; i < 30; ++i) {
+            w.clock_.advance_us(2'000'000);
+            w.tap_->tick();
+            w.drain(4u << 20);
+            w.release();
+            w.store();
+        }
+        EXPECT_EQ(w.tap_->producer().state().gap, GapState::kOpen);
+        w.crash_host();
+        w.settle();
+        ASSERT_FALSE(w.error_) << w.error_->to_string();
+        EXPECT_EQ(w.wrong_, 0u);
+    }
+}
 
 // Broken: a lock, an order between threads, or a wait that never ends.
 TEST(CaptureProperty, ManyThreadsAtOnce) {

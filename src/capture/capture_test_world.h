@@ -153,7 +153,8 @@ struct DiskContent {
     std::vector<Unsynced> unsynced;
     // Before the change; may throw Killed or return an error. `part`: how many bytes to change first.
     std::function<Status(uint64_t offset, uint64_t length, uint64_t& part)> before_change;
-    std::function<void(uint64_t offset, uint64_t length)> before_read;
+    // After a read, before its caller goes on; may throw Killed.
+    std::function<void(uint64_t offset, uint64_t length)> after_read;
 
     void put(uint64_t offset, ByteView bytes) {
         std::lock_guard lock(mutex);
@@ -176,9 +177,11 @@ class MemoryDevice final : public BlockDevice {
     uint64_t size_bytes() const override { return content_.now.size(); }
     bool read_only() const override { return false; }
     Status read(uint64_t offset, MutableByteView out) override {
-        if (content_.before_read) content_.before_read(offset, out.size());
-        std::lock_guard lock(content_.mutex);
-        std::memcpy(out.data(), content_.now.data() + offset, out.size());
+        {
+            std::lock_guard lock(content_.mutex);
+            std::memcpy(out.data(), content_.now.data() + offset, out.size());
+        }
+        if (const auto after_read = content_.after_read) after_read(offset, out.size());
         return {};
     }
     Status write(uint64_t offset, ByteView data) override {
