@@ -112,13 +112,33 @@ Status Spool::scan(bool repair) {
             FS_TRY(fs_.remove(path(tail.name)));
             files_.pop_back();
         } else {
-            // What is found is acknowledged again from here on, so it must be durable now, whatever
-            // the process that wrote it had got to.
-            FS_TRY(tail.file->truncate(tail.size_bytes));
-            FS_TRY(tail.file->sync());
+            FS_TRY(settle_tail(tail));
         }
     }
+    // What is found is acknowledged again from here on, so all of it must be durable now, whatever the
+    // process that wrote it had got to.
+    for (SpoolFile& file : files_) FS_TRY(file.file->sync());
     return fs_.sync_directory(directory_);
+}
+
+// Writes the tail file anew. If a sync of it ever failed, what is read back may be in memory only, and
+// a sync of the same pages would not write them again: only new pages can be trusted.
+Status Spool::settle_tail(SpoolFile& tail) {
+    const std::string fresh = path(tail.name) + ".new";
+    FS_ASSIGN(std::unique_ptr<File> copy, fs_.open(fresh, OpenMode::kCreate));
+    FS_TRY(copy->truncate(0));
+    Bytes buffer;
+    for (uint64_t at = 0; at < tail.size_bytes; at += buffer.size()) {
+        buffer.resize(std::min<uint64_t>(tail.size_bytes - at, 4u << 20));
+        FS_ASSIGN(size_t got, tail.file->read_at(at, buffer));
+        if (got != buffer.size())
+            return fail(Code::kTruncated, fmt::format("{} became shorter", path(tail.name)));
+        FS_TRY(copy->write_at(at, buffer));
+    }
+    FS_TRY(copy->sync());
+    FS_TRY(fs_.rename(fresh, path(tail.name)));
+    tail.file = std::move(copy);
+    return {};
 }
 
 // `next_name` is where the next file begins, 0 for the last file. A file whose tail could not be cut

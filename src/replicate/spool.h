@@ -74,6 +74,7 @@ class Spool {
     std::string path(uint64_t name) const;
     Status scan(bool repair);
     Status scan_file(SpoolFile& file, uint64_t next_name, Sequence& previous);
+    Status settle_tail(SpoolFile& tail);
     Status begin_file(Sequence first);
     void roll_back();
 
