@@ -32,7 +32,10 @@ Code code_from_errno(int error_number) {
         case EDQUOT:
             return Code::kNoSpace;
         case ENOENT:
+        case ENOTDIR:  // a part of the path is a file: nothing can be there
             return Code::kNotFound;
+        case EISDIR:
+            return Code::kInvalidArgument;
         case EEXIST:
             return Code::kAlreadyExists;
         case ETIMEDOUT:

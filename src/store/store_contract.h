@@ -28,6 +28,7 @@ struct StoreHolder {
 struct StoreMaker {
     std::string name;
     std::function<std::unique_ptr<StoreHolder>()> make;
+    bool threads = true;  // the simulated store takes one thread only
     friend void PrintTo(const StoreMaker& maker, std::ostream* out) { *out << maker.name; }
 };
 
@@ -88,17 +89,22 @@ TEST_P(StoreContract, OneOfManyWritersWins) {
     for (int round = 0; round < 8; ++round) {
         const std::string name = "race/" + std::to_string(round);
         std::atomic<int> winners{0}, winner{-1};
+        const auto put_one = [&](int t) {
+            const Status put = store().put(name, pattern(50'000, static_cast<uint8_t>(t)));
+            if (put) {
+                ++winners;
+                winner = t;
+            } else {
+                EXPECT_EQ(put.error().code(), Code::kAlreadyExists) << put.error().to_string();
+            }
+        };
         std::vector<std::thread> threads;
-        for (int t = 0; t < 4; ++t)
-            threads.emplace_back([&, t] {
-                const Status put = store().put(name, pattern(50'000, static_cast<uint8_t>(t)));
-                if (put) {
-                    ++winners;
-                    winner = t;
-                } else {
-                    EXPECT_EQ(put.error().code(), Code::kAlreadyExists) << put.error().to_string();
-                }
-            });
+        for (int t = 0; t < 4; ++t) {
+            if (GetParam().threads)
+                threads.emplace_back(put_one, t);
+            else
+                put_one(t);
+        }
         for (std::thread& thread : threads) thread.join();
         ASSERT_EQ(winners, 1);
         EXPECT_EQ(*store().get(name), pattern(50'000, static_cast<uint8_t>(winner.load())));
