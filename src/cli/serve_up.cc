@@ -1,11 +1,103 @@
-#include <cstdio>
+// farshore up: vault, appliance and agent in one process; farshore vault serve: the vault alone.
+#include <memory>
 
+#include "agent/agent.h"
+#include "appliance/appliance.h"
 #include "base/error.h"
 #include "cli/serve.h"
+#include "cli/serve_common.h"
+#include "cli/server_location.h"
+#include "os/log.h"
+#include "os/process.h"
+#include "os/real.h"
+#include "vault/vault_server.h"
 
 namespace farshore {
+namespace {
 
-int run_up(const UpOptions&) { return code_exit_status(Code::kUnsupported); }
-int run_vault(const VaultServeOptions&) { return code_exit_status(Code::kUnsupported); }
+constexpr const char* kLocalAppliance = "appliance-local";
+constexpr const char* kLocalAgent = "agent-local";
+
+struct System {
+    PosixFileSystem files;
+    RealClock clock;
+    RealRandom random;
+};
+
+Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, System& system) {
+    FS_TRY(system.files.make_directories(options.data));
+    VaultServerOptions vault;
+    vault.vault.data_directory = options.data;
+    vault.vault.store_directory = options.store;
+    vault.vault.key_file = options.key_file;
+    vault.listen = options.listen.empty() ? kDefaultListen : options.listen;
+    vault.names = options.names;
+    FS_ASSIGN(auto server,
+              VaultServer::start(vault, system.files, system.clock, system.random));
+    FS_TRY(write_file_durably(system.files, options.data + "/authority.crt",
+                              as_bytes(server->vault().authority_pem()), FileAccess::kPublic));
+    ServerLocation location;
+    location.url = "https://" + server->address();
+    location.ca_file = "authority.crt";
+    location.token_file = "vault/admin.token";
+    FS_TRY(write_file_durably(system.files, options.data + "/" + kServerFile,
+                              as_bytes(format_server_file(location)), FileAccess::kPublic));
+    return server;
+}
+
+Result<std::shared_ptr<TlsContext>> local_tls(Vault& vault, PartyKind kind, const char* name) {
+    FS_ASSIGN(Credentials credentials, vault.local_party(kind, name));
+    return TlsContext::make(vault.authority_pem(), credentials);
+}
+
+Status serve_up(const UpOptions& options) {
+    ShutdownSignals signals;
+    FS_TRY(set_up_log(options.log_level));
+    System system;
+    FS_ASSIGN(auto server, start_vault(options, system));
+    Vault& vault = server->vault();
+
+    ApplianceOptions appliance;
+    appliance.name = kLocalAppliance;
+    appliance.directory = options.data + "/appliance";
+    appliance.listen =
+        options.replication_listen.empty() ? kDefaultReplicationListen : options.replication_listen;
+    FS_ASSIGN(auto appliance_tls, local_tls(vault, PartyKind::kAppliance, kLocalAppliance));
+    FS_ASSIGN(auto running_appliance,
+              Appliance::start(appliance, appliance_tls, vault.store(), vault));
+
+    AgentOptions agent;
+    agent.name = kLocalAgent;
+    agent.directory = options.data + "/agent";
+    agent.appliance = running_appliance->address();
+    FS_ASSIGN(auto agent_tls, local_tls(vault, PartyKind::kAgent, kLocalAgent));
+    FS_ASSIGN(auto running_agent, Agent::start(agent, agent_tls));
+
+    log::info("up", "the API is on https://{}, records are taken on {}", server->address(),
+              running_appliance->address());
+    const int signal = signals.wait();
+    log::info("up", "signal {}: taps and mirrors stay; what is under way goes on at the next start",
+              signal);
+    // From the source to the store, so that nobody talks to what has ended.
+    running_agent.reset();
+    running_appliance.reset();
+    return {};
+}
+
+Status serve_vault(const UpOptions& options) {
+    ShutdownSignals signals;
+    FS_TRY(set_up_log(options.log_level));
+    System system;
+    FS_ASSIGN(auto server, start_vault(options, system));
+    log::info("vault", "the API is on https://{}", server->address());
+    const int signal = signals.wait();
+    log::info("vault", "signal {}: the vault ends", signal);
+    return {};
+}
+
+}  // namespace
+
+int run_up(const UpOptions& options) { return exit_code_of(serve_up(options)); }
+int run_vault(const VaultServeOptions& options) { return exit_code_of(serve_vault(options.common)); }
 
 }  // namespace farshore
