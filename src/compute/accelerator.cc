@@ -154,10 +154,14 @@ TrialVerdict TrialWatch::feed(const TrialSample& sample) {
     if (sample.write_operations > 0)
         return decide(TrialVerdict::kAlive, "the guest wrote to a disk");
     if (sample.serial_bytes != last_.serial_bytes ||
-        sample.read_operations != last_.read_operations)
+        sample.read_operations != last_.read_operations) {
+        // Somewhere between the two samples: the earliest counts as a sign of life, the latest
+        // against silence, so that samples far apart decide nothing wrongly.
+        progress_after_ms_ = last_.age_ms;
         last_progress_ms_ = sample.age_ms;
+    }
     last_ = sample;
-    if (last_progress_ms_ >= kAliveAfterMs)
+    if (progress_after_ms_ >= kAliveAfterMs)
         return decide(TrialVerdict::kAlive, "the guest still works after its start");
     if (sample.age_ms - last_progress_ms_ >= kSilenceMs)
         return decide(TrialVerdict::kDead,

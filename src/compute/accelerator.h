@@ -71,6 +71,8 @@ class TrialWatch {
     TrialVerdict decide(TrialVerdict verdict, std::string words);
 
     TrialSample last_;
+    // It did something after the first and not later than the second.
+    int64_t progress_after_ms_ = 0;
     int64_t last_progress_ms_ = 0;
     TrialVerdict verdict_ = TrialVerdict::kUndecided;
     std::string words_;

@@ -23,7 +23,17 @@ TEST(TrialWatch, GuestThatStillWorksAfterItsStartIsAlive) {
         EXPECT_EQ(watch.feed({.age_ms = age_ms, .serial_bytes = uint64_t(age_ms) + 1}),
                   TrialVerdict::kUndecided);
     EXPECT_EQ(watch.feed({.age_ms = TrialWatch::kAliveAfterMs, .serial_bytes = 99999}),
+              TrialVerdict::kUndecided);
+    EXPECT_EQ(watch.feed({.age_ms = TrialWatch::kAliveAfterMs + 1000, .serial_bytes = 999999}),
               TrialVerdict::kAlive);
+}
+
+TEST(TrialWatch, FirstSampleThatComesLateIsNoSignOfLife) {
+    TrialWatch watch;
+    EXPECT_EQ(watch.feed({.age_ms = 60'000, .serial_bytes = 900, .read_operations = 9}),
+              TrialVerdict::kUndecided);
+    EXPECT_EQ(watch.feed({.age_ms = 70'000, .serial_bytes = 900, .read_operations = 9}),
+              TrialVerdict::kDead);
 }
 
 // A kernel that dies early: the boot loader has read it, then nothing comes any more.

@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <atomic>
+#include <cstdlib>
 #include <set>
 
+#include "compute/nbd_server.h"
 #include "compute/test_support.h"
 #include "e2e/bootsector/boot_sector.h"
 #include "os/real.h"
@@ -19,6 +22,17 @@ using replica_test::Appliance;
 using replica_test::test_item;
 using replica_test::test_key;
 using replica_test::TestRandom;
+
+// The real clock, with time that the test lets pass.
+class SkippingClock final : public Clock {
+  public:
+    TimePoint now() const override { return real_.now(); }
+    int64_t steady_us() const override { return real_.steady_us() + skipped_us.load(); }
+    std::atomic<int64_t> skipped_us = 0;
+
+  private:
+    RealClock real_;
+};
 
 constexpr uint64_t kDiskBytes = 2 << 20;
 
@@ -82,7 +96,7 @@ class FailoverTest : public testing::Test {
         add(RecordKind::kGeometry, 0, kDiskBytes, {});
         add(RecordKind::kGeometry, 1, kDiskBytes, {});
         add(RecordKind::kWrite, 0, 0,
-            boot_sector({.disks = 2, .sectors = {1, 9}, .write_sector = 9}));
+            boot_sector({.disks = 2, .sectors = {1, 9}, .write_sector = write_sector()}));
         add(RecordKind::kWrite, 1, 512, as_bytes("the second disk."));
         add(RecordKind::kWrite, 0, 512, as_bytes("first version.  "));
         first_ = {last_};
@@ -93,6 +107,7 @@ class FailoverTest : public testing::Test {
         ASSERT_TRUE(appliance.send(**replica, records));
         restart_vault();
     }
+    virtual uint32_t write_sector() const { return 9; }
     void TearDown() override {
         recoveries_.reset();
         // Whatever a failed test left.
@@ -118,7 +133,7 @@ class FailoverTest : public testing::Test {
             if (on_change_) on_change_(state);
         };
         options.plugin = FARSHORE_BINARY_DIR "/lib/nbdkit-farshore-plugin.so";
-        options.accelerator = "tcg";
+        options.accelerator = accelerator_;
         recoveries_ = std::make_unique<Recoveries>(std::move(options));
         const Status resumed = recoveries_->resume();
         ASSERT_TRUE(resumed) << resumed.error().to_string();
@@ -165,7 +180,8 @@ class FailoverTest : public testing::Test {
 
     TestDirectory directory_;
     PosixFileSystem files_;
-    RealClock clock_;
+    SkippingClock clock_;
+    std::string accelerator_ = "tcg";
     TestRandom random_{1};
     MemoryLedger ledger_;
     Leases leases_;
@@ -261,6 +277,7 @@ TEST_F(FailoverTest, StartThatFailsLeavesNothing) {
     EXPECT_EQ(recoveries_->start(request("t1", RecoveryKind::kTest, first_)).error().code(),
               Code::kPointOutsideWindow);
     expect_nothing_left();
+    leases_.gone.clear();
     // The lease is given, but the store has no such sequence: nbdkit ends.
     const auto unstored = recoveries_->start(request("t1", RecoveryKind::kTest, {last_ + 100}));
     ASSERT_FALSE(unstored);
@@ -388,6 +405,60 @@ TEST_F(FailoverTest, MachineThatEndsIsNoticedAndItsDisksAreKept) {
         << "a machine that was shut down is started again by a restart of the vault";
     EXPECT_EQ(leases_.held.size(), 1u);
     ASSERT_TRUE(recoveries_->commit("f1"));
+}
+
+TEST_F(FailoverTest, LeasesAreRenewedAndTakenAnewWhenLost) {
+    ASSERT_TRUE(recoveries_->start(request("t1", RecoveryKind::kTest, first_)));
+    recoveries_->tick();
+    EXPECT_EQ(leases_.renewals, 0);
+    clock_.skipped_us += 1300ll * 1'000'000;
+    recoveries_->tick();
+    EXPECT_EQ(leases_.renewals, 1);
+    leases_.held.clear();
+    clock_.skipped_us += 1300ll * 1'000'000;
+    recoveries_->tick();
+    EXPECT_EQ(leases_.held.size(), 1u) << "a lost lease was not taken anew";
+    leases_.held.clear();
+    leases_.gone.insert(first_.v);
+    clock_.skipped_us += 1300ll * 1'000'000;
+    recoveries_->tick();
+    const auto state = recoveries_->get("t1");
+    EXPECT_EQ(state->stage, RecoveryStage::kRunning);
+    ASSERT_TRUE(state->error) << "nobody is told that the machine's point is gone";
+    EXPECT_EQ(state->error->code, Code::kPointOutsideWindow);
+}
+
+// A guest that reads, says its words and halts: what a kernel that dies early looks like.
+class SilentGuestTest : public FailoverTest {
+  protected:
+    uint32_t write_sector() const override { return 0; }
+};
+
+TEST_F(SilentGuestTest, GuestThatKvmDoesNotCarryIsStartedAgainEmulated) {
+    if (!files_.open("/dev/kvm", OpenMode::kReadWrite)) GTEST_SKIP() << "no /dev/kvm here";
+    if (::getenv("FARSHORE_ACCEL") != nullptr) GTEST_SKIP() << "FARSHORE_ACCEL is set";
+    accelerator_ = "";
+    restart_vault();
+    RecoveryRequest wanted = request("t1", RecoveryKind::kTest, first_);
+    const auto started = recoveries_->start(wanted);
+    ASSERT_TRUE(started) << started.error().to_string();
+    if (!started->on_trial) GTEST_SKIP() << "KVM does not start QEMU here";
+    EXPECT_EQ(started->accelerator, Accelerator::kKvm);
+    for (int i = 0; i < 20 && recoveries_->get("t1")->on_trial; ++i) {
+        clock_.skipped_us += 1'000'000;
+        recoveries_->tick();
+    }
+    const auto state = recoveries_->get("t1");
+    ASSERT_TRUE(state);
+    EXPECT_FALSE(state->on_trial);
+    EXPECT_EQ(state->stage, RecoveryStage::kRunning);
+    EXPECT_EQ(state->accelerator, Accelerator::kTcg) << state->accelerator_words;
+    EXPECT_NE(serial("t1").find("DONE"), std::string::npos);
+    ASSERT_TRUE(recoveries_->clean_up("t1"));
+    const auto next = recoveries_->start(wanted);
+    ASSERT_TRUE(next);
+    EXPECT_EQ(next->accelerator, Accelerator::kTcg) << "every machine is started twice";
+    EXPECT_FALSE(next->on_trial);
 }
 
 TEST_F(FailoverTest, ExportServesOneDiskReadOnlyAndEnds) {
