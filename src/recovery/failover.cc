@@ -239,6 +239,9 @@ Status Recoveries::start_machine(Entry& entry) {
         entry.state.accelerator = options.accelerator = Accelerator::kTcg;
         entry.state.on_trial = false;
         machine = QemuMachine::start(options);
+        if (machine)
+            (void)remember_accelerator(*options_.files, options_.state_root + "/accelerator.json",
+                                       Accelerator::kTcg, entry.state.accelerator_words);
     }
     FS_ASSIGN(entry.machine, std::move(machine));
     return {};
