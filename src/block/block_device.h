@@ -33,7 +33,8 @@ class BlockDevice {
     virtual Status discard(uint64_t offset_bytes, uint64_t length_bytes) = 0;
     // What was written before is on stable storage when this returns.
     virtual Status flush() = 0;
-    // Extents that cover [offset, offset+length) without holes between them, in order. At least one.
+    // Extents that cover [offset, offset+length) without holes between them, in order. At least
+    // one.
     virtual Result<std::vector<BlockExtent>> extents(uint64_t offset_bytes,
                                                      uint64_t length_bytes) = 0;
 };

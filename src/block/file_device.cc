@@ -59,13 +59,17 @@ class FileDevice final : public BlockDevice {
         if (length == 0) return {};
         if (may_unmap && can_punch_) {
             if (allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)) return {};
-            if (errno == EOPNOTSUPP) can_punch_ = false;
-            else if (errno != EINVAL) return failed("punch a hole into");
+            if (errno == EOPNOTSUPP)
+                can_punch_ = false;
+            else if (errno != EINVAL)
+                return failed("punch a hole into");
         }
         if (can_zero_) {
             if (allocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length)) return {};
-            if (errno == EOPNOTSUPP) can_zero_ = false;
-            else if (errno != EINVAL) return failed("zero");
+            if (errno == EOPNOTSUPP)
+                can_zero_ = false;
+            else if (errno != EINVAL)
+                return failed("zero");
         }
         static const Bytes zeroes(1u << 20);
         while (length > 0) {

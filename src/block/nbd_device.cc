@@ -39,7 +39,8 @@ class NbdDevice final : public BlockDevice {
     Status read(uint64_t offset, MutableByteView out) override {
         FS_TRY(check(offset, out.size(), false));
         return with_handle([&](struct nbd_handle* nbd) -> Status {
-            const int64_t block = std::max<int64_t>(1, nbd_get_block_size(nbd, LIBNBD_SIZE_MINIMUM));
+            const int64_t block =
+                std::max<int64_t>(1, nbd_get_block_size(nbd, LIBNBD_SIZE_MINIMUM));
             while (!out.empty()) {
                 const auto unit = static_cast<uint64_t>(block);
                 const uint64_t before = offset % unit;
@@ -99,8 +100,10 @@ class NbdDevice final : public BlockDevice {
         std::vector<BlockExtent> found;
         auto status = with_handle([&](struct nbd_handle* nbd) -> Status {
             if (nbd_can_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) != 1) return {};
-            const int64_t block = std::max<int64_t>(1, nbd_get_block_size(nbd, LIBNBD_SIZE_MINIMUM));
-            const uint64_t from = offset / static_cast<uint64_t>(block) * static_cast<uint64_t>(block);
+            const int64_t block =
+                std::max<int64_t>(1, nbd_get_block_size(nbd, LIBNBD_SIZE_MINIMUM));
+            const uint64_t from =
+                offset / static_cast<uint64_t>(block) * static_cast<uint64_t>(block);
             // A 32-bit length on the wire; the answer may be shorter anyway.
             const uint64_t ask = std::min<uint64_t>(offset + length - from, 2ull << 30);
             Answer answer{&found, from, offset, offset + length};
@@ -116,8 +119,8 @@ class NbdDevice final : public BlockDevice {
             return {};
         });
         if (!status) return fail(status.error());
-        const uint64_t covered = found.empty() ? offset
-                                               : found.back().offset_bytes + found.back().length_bytes;
+        const uint64_t covered =
+            found.empty() ? offset : found.back().offset_bytes + found.back().length_bytes;
         // What the server did not say anything about may hold data.
         if (covered < offset + length)
             found.push_back({covered, offset + length - covered, false, false});
@@ -132,8 +135,8 @@ class NbdDevice final : public BlockDevice {
         uint64_t from;
         uint64_t end;
     };
-    static int on_extents(void* user, const char* context, uint64_t, uint32_t* entries, size_t count,
-                          int*) {
+    static int on_extents(void* user, const char* context, uint64_t, uint32_t* entries,
+                          size_t count, int*) {
         auto& answer = *static_cast<Answer*>(user);
         if (std::string_view(context) != LIBNBD_CONTEXT_BASE_ALLOCATION) return 0;
         for (size_t i = 0; i + 1 < count; i += 2) {
@@ -141,17 +144,16 @@ class NbdDevice final : public BlockDevice {
             answer.at += entries[i];
             const uint64_t end = std::min(answer.at, answer.end);
             if (end <= from) continue;
-            answer.out->push_back({from, end - from, (entries[i + 1] & 1) != 0,
-                                   (entries[i + 1] & 2) != 0});
+            answer.out->push_back(
+                {from, end - from, (entries[i + 1] & 1) != 0, (entries[i + 1] & 2) != 0});
         }
         return 0;
     }
 
     Status check(uint64_t offset, uint64_t length, bool changes) const {
         if (offset > size_bytes_ || length > size_bytes_ - offset)
-            return fail(Code::kInvalidArgument,
-                        fmt::format("bytes {} to {} of an NBD export of {}", offset, offset + length,
-                                    size_bytes_));
+            return fail(Code::kInvalidArgument, fmt::format("bytes {} to {} of an NBD export of {}",
+                                                            offset, offset + length, size_bytes_));
         if (changes && !options_.writable)
             return fail(Code::kForbidden, "the NBD export is used for reading only");
         return {};
@@ -198,15 +200,19 @@ class NbdDevice final : public BlockDevice {
         Status status;
         if (!handle) {
             auto connected = connect();
-            if (connected) handle = std::move(*connected);
-            else status = fail(connected.error());
+            if (connected)
+                handle = std::move(*connected);
+            else
+                status = fail(connected.error());
         }
         if (status) status = use(handle.get());
         const bool good = handle && nbd_aio_is_ready(handle.get()) == 1;
         {
             std::lock_guard lock(mutex_);
-            if (good) idle_.push_back(std::move(handle));
-            else --made_;
+            if (good)
+                idle_.push_back(std::move(handle));
+            else
+                --made_;
         }
         freed_.notify_one();
         return status;

@@ -1,8 +1,8 @@
 // An NBD export as a BlockDevice, through libnbd. Read-only unless asked otherwise.
 //
-// Any thread; a call takes one of a few connections, made when needed and made anew after an error: a
-// server that comes back is used again, without another try inside the call (kConnectionLost). Reads
-// and writes need not be aligned to what the server wants for reads; writes must be.
+// Any thread; a call takes one of a few connections, made when needed and made anew after an error:
+// a server that comes back is used again, without another try inside the call (kConnectionLost).
+// Reads and writes need not be aligned to what the server wants for reads; writes must be.
 #pragma once
 
 #include <memory>

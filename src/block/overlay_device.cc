@@ -50,10 +50,12 @@ class Overlay final : public OverlayDevice {
                         fmt::format("overlay map of version {}", load_u32(page.data() + 8)));
         const uint32_t crc = load_u32(page.data() + kCrcAt);
         store_u32(page.data() + kCrcAt, 0);
-        if (crc != crc32c(page)) return fail(Code::kCorrupt, "header of the overlay map is damaged");
+        if (crc != crc32c(page))
+            return fail(Code::kCorrupt, "header of the overlay map is damaged");
         if (load_u64(page.data() + 16) != size_bytes_)
-            return fail(Code::kDiskChanged, fmt::format("overlay of a disk of {} bytes, the base has {}",
-                                                        load_u64(page.data() + 16), size_bytes_));
+            return fail(Code::kDiskChanged,
+                        fmt::format("overlay of a disk of {} bytes, the base has {}",
+                                    load_u64(page.data() + 16), size_bytes_));
         const bool same_boot = std::memcmp(page.data() + 24, parts_.boot.raw.data(), 16) == 0;
         // After a crash of the host only what was flushed counts.
         for (uint64_t i = 0; i < pages_; ++i) {
@@ -68,7 +70,8 @@ class Overlay final : public OverlayDevice {
             return {};
         }
         for (uint64_t i = 0; i < pages_; ++i)
-            FS_TRY(parts_.map->write_at(written_at(i), bits_[i] ? bits_[i]->bytes : Bytes(kPageBytes)));
+            FS_TRY(parts_.map->write_at(written_at(i),
+                                        bits_[i] ? bits_[i]->bytes : Bytes(kPageBytes)));
         FS_TRY(parts_.map->sync());
         FS_TRY(write_header());
         return parts_.map->sync();
@@ -137,8 +140,7 @@ class Overlay final : public OverlayDevice {
         const uint64_t end = offset + length;
         while (offset < end && out.size() < 256) {
             const auto [here, n] = run(offset, end - offset);
-            FS_ASSIGN(const auto inner,
-                      (here ? *parts_.data : *parts_.base).extents(offset, n));
+            FS_ASSIGN(const auto inner, (here ? *parts_.data : *parts_.base).extents(offset, n));
             for (const BlockExtent& extent : inner) {
                 if (extent.offset_bytes >= offset + n) break;
                 out.push_back(extent);
@@ -191,8 +193,8 @@ class Overlay final : public OverlayDevice {
 
     Status check(uint64_t offset, uint64_t length) const {
         if (offset > size_bytes_ || length > size_bytes_ - offset)
-            return fail(Code::kInvalidArgument, fmt::format("bytes {} to {} of a disk of {}", offset,
-                                                            offset + length, size_bytes_));
+            return fail(Code::kInvalidArgument, fmt::format("bytes {} to {} of a disk of {}",
+                                                            offset, offset + length, size_bytes_));
         return {};
     }
 
@@ -234,8 +236,8 @@ class Overlay final : public OverlayDevice {
     Status change(uint64_t offset, uint64_t length, Put put) {
         const uint64_t first = offset / kOverlayBlockBytes;
         const uint64_t last = (offset + length - 1) / kOverlayBlockBytes;
-        const auto held = lock_.acquire(first * kOverlayBlockBytes,
-                                        (last - first + 1) * kOverlayBlockBytes);
+        const auto held =
+            lock_.acquire(first * kOverlayBlockBytes, (last - first + 1) * kOverlayBlockBytes);
         const uint64_t end = offset + length;
         const auto absent = [&](uint64_t block) {
             std::shared_lock lock(bits_mutex_);
@@ -322,7 +324,8 @@ Result<std::unique_ptr<OverlayDevice>> open_overlay_files(std::unique_ptr<BlockD
     {
         FS_ASSIGN(auto data, files.open(path, OpenMode::kCreate));
         FS_ASSIGN(const uint64_t size, data->size());
-        if (size == 0) FS_TRY(data->truncate(base->size_bytes()));
+        if (size == 0)
+            FS_TRY(data->truncate(base->size_bytes()));
         else if (size != base->size_bytes())
             return fail(Code::kDiskChanged, fmt::format("overlay '{}' has {} bytes, the base {}",
                                                         path, size, base->size_bytes()));

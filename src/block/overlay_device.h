@@ -1,5 +1,6 @@
-// A writable disk over a base that is never written: what is written goes to a local sparse file, and
-// a map beside it says which 4 KiB blocks are there. Formats and order of writes: docs/format/overlay.md.
+// A writable disk over a base that is never written: what is written goes to a local sparse file,
+// and a map beside it says which 4 KiB blocks are there. Formats and order of writes:
+// docs/format/overlay.md.
 //
 // After its process was killed, everything acknowledged is there. After a crash of the host, every
 // block is as some write up to the crash left it, and everything flushed is there; a block is never

@@ -38,8 +38,8 @@ class RangeLock {
     // Waits until no earlier operation that overlaps [offset, offset+length) is there.
     [[nodiscard]] Held acquire(uint64_t offset_bytes, uint64_t length_bytes) {
         std::unique_lock lock(mutex_);
-        const auto own = entries_.insert(entries_.end(),
-                                         Entry{offset_bytes, offset_bytes + length_bytes});
+        const auto own =
+            entries_.insert(entries_.end(), Entry{offset_bytes, offset_bytes + length_bytes});
         const auto blocked = [&] {
             for (auto it = entries_.begin(); it != own; ++it)
                 if (it->from < own->to && own->from < it->to) return true;

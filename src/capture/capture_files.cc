@@ -38,10 +38,10 @@ Result<CaptureFiles> open_existing(const CaptureConfig& config, const BootId& bo
         return fail(Code::kForeignStore,
                     fmt::format("'{}' is another item's", config.shared_memory_path));
     if (geometry.disk_bytes != config.disk_bytes)
-        return fail(Code::kDiskChanged,
-                    fmt::format("'{}' was made for other disks or other sizes",
-                                config.shared_memory_path),
-                    "disable and enable the protection of this machine");
+        return fail(
+            Code::kDiskChanged,
+            fmt::format("'{}' was made for other disks or other sizes", config.shared_memory_path),
+            "disable and enable the protection of this machine");
     FS_TRY(map(files, geometry));
     FS_ASSIGN(files.header, LogHeader::open(view(files.memory, geometry)));
     return files;
@@ -125,9 +125,8 @@ Result<std::unique_ptr<DirtyMap>> CaptureFiles::open_dirty_map(const CaptureConf
 }
 
 Status CaptureFiles::remove(const CaptureConfig& config, FileSystem& fs) {
-    for (const std::string& path :
-         {config.shared_memory_path, config.shared_memory_path + ".new", config.spill_path,
-          config.dirty_map_path}) {
+    for (const std::string& path : {config.shared_memory_path, config.shared_memory_path + ".new",
+                                    config.spill_path, config.dirty_map_path}) {
         if (path.empty()) continue;
         if (auto removed = fs.remove(path); !removed && removed.error().code() != Code::kNotFound)
             return removed;

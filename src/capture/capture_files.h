@@ -1,6 +1,6 @@
-// The files of one item's capture, and how they come to be: shared memory, spill, dirty map. The shell
-// that joins the core (capture_log.h, tap.h) to the system. Used by the tap's process and by the agent
-// (capture_session.h); whichever is first makes them.
+// The files of one item's capture, and how they come to be: shared memory, spill, dirty map. The
+// shell that joins the core (capture_log.h, tap.h) to the system. Used by the tap's process and by
+// the agent (capture_session.h); whichever is first makes them.
 #pragma once
 
 #include <memory>
@@ -23,22 +23,22 @@ struct CaptureConfig {
     uint64_t ring_bytes = 256ull << 20;
     uint64_t spill_bytes = 4ull << 30;
     std::vector<uint64_t> disk_bytes;  // by disk index
-    // When everything is new: the first sequence is at least this. For an item whose files were lost
-    // but whose log exists at the recovery site.
+    // When everything is new: the first sequence is at least this. For an item whose files were
+    // lost but whose log exists at the recovery site.
     Sequence first_at_least{1};
 };
 
-// Open files; movable. Whoever opens it decides whether it is the tap (one process, which then opens
-// the dirty map) or the agent (one process).
+// Open files; movable. Whoever opens it decides whether it is the tap (one process, which then
+// opens the dirty map) or the agent (one process).
 struct CaptureFiles {
     SharedMemory memory;
     LogHeader header;
     std::unique_ptr<File> spill;
 
-    // Opens what is there. What an earlier start of the host left, and what is damaged, is replaced by
-    // an empty log with a gap over what the dirty map says (without one: over everything).
-    // kDiskChanged when the disks are not those that were protected; kForeignStore when the files are
-    // another item's.
+    // Opens what is there. What an earlier start of the host left, and what is damaged, is replaced
+    // by an empty log with a gap over what the dirty map says (without one: over everything).
+    // kDiskChanged when the disks are not those that were protected; kForeignStore when the files
+    // are another item's.
     static Result<CaptureFiles> open(const CaptureConfig& config, FileSystem& files);
     // For the tap. Made new (everything counts as different) when it is missing.
     static Result<std::unique_ptr<DirtyMap>> open_dirty_map(const CaptureConfig& config,

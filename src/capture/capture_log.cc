@@ -57,7 +57,8 @@ CaptureProducer::CaptureProducer(LogHeader header, Options options)
             free_slots_.push_back(slot);
             continue;
         }
-        InFlight left{slot, static_cast<DiskIndex>(header_.in_flight(slot, kSlotDisk).load()),
+        InFlight left{slot,
+                      static_cast<DiskIndex>(header_.in_flight(slot, kSlotDisk).load()),
                       {header_.in_flight(slot, kSlotOffset).load(),
                        header_.in_flight(slot, kSlotLength).load()}};
         if (left.disk < todo_.size() && left.range.length_bytes > 0) {
@@ -141,8 +142,10 @@ std::optional<bool> CaptureProducer::place_locked(size_t bytes) {
     consumer_ = header_.consumer();
     const bool may_open = state_.last_run + 1 - consumer_.first_run < kRunSlots;
     if (state_.last_run == 0) {
-        if (bytes <= g.ring_bytes) return open_run_locked(false) ? std::optional(false) : std::nullopt;
-        if (bytes <= spill_free()) return open_run_locked(true) ? std::optional(true) : std::nullopt;
+        if (bytes <= g.ring_bytes)
+            return open_run_locked(false) ? std::optional(false) : std::nullopt;
+        if (bytes <= spill_free())
+            return open_run_locked(true) ? std::optional(true) : std::nullopt;
         return std::nullopt;
     }
     if (!in_spill_) {
@@ -497,8 +500,8 @@ Result<LogBatch> CaptureConsumer::batch_at(const Position& position, const Run& 
                                            std::vector<Boundary>* boundaries,
                                            Sequence stop_before) {
     // One record always fits into what is looked at.
-    const uint64_t want = std::min<uint64_t>(run.to - position.at,
-                                             std::max(max_bytes, kRecordHeaderBytes + kMaxWriteBytes));
+    const uint64_t want = std::min<uint64_t>(
+        run.to - position.at, std::max(max_bytes, kRecordHeaderBytes + kMaxWriteBytes));
     ByteView view;
     if (run.in_spill) {
         const uint64_t size = header_.geometry().spill_bytes;
@@ -570,8 +573,8 @@ Result<LogBatch> CaptureConsumer::peek(size_t max_bytes) {
     const ProducerState producer = header_.producer();
     FS_ASSIGN(auto run, settle(peeked_, producer));
     if (!run) return LogBatch{};
-    FS_ASSIGN(LogBatch batch, batch_at(peeked_, *run, max_bytes, expected_, &peeked_boundaries_,
-                                       {UINT64_MAX}));
+    FS_ASSIGN(LogBatch batch,
+              batch_at(peeked_, *run, max_bytes, expected_, &peeked_boundaries_, {UINT64_MAX}));
     peeked_.at += batch.records.size();
     peeked_expected_ = batch.last.next();
     return batch;
@@ -612,8 +615,7 @@ Status CaptureConsumer::seek(Sequence sequence) {
         FS_ASSIGN(auto run, settle(position, producer));
         if (!run) break;
         std::vector<Boundary> passed;
-        FS_ASSIGN(LogBatch batch,
-                  batch_at(position, *run, 4u << 20, expected, &passed, sequence));
+        FS_ASSIGN(LogBatch batch, batch_at(position, *run, 4u << 20, expected, &passed, sequence));
         if (batch.count == 0) break;
         position.at += batch.records.size();
         expected = batch.last.next();

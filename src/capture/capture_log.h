@@ -1,6 +1,6 @@
-// The log of one machine's writes between tap and agent: ring in shared memory, spill file behind it,
-// and past both the gap. docs/design/capture.md says how; docs/format/shared-memory.md and spill.md
-// fix the bytes.
+// The log of one machine's writes between tap and agent: ring in shared memory, spill file behind
+// it, and past both the gap. docs/design/capture.md says how; docs/format/shared-memory.md and
+// spill.md fix the bytes.
 #pragma once
 
 #include <condition_variable>
@@ -51,9 +51,9 @@ struct InFlight {
     ByteRange range;
 };
 
-// The tap's side; one for a log at a time. Any thread of the tap may call any function: one mutex of
-// this process (nothing in the shared memory is ever locked). No function waits for the agent, the
-// network or an fsync; a write into the spill goes to the page cache.
+// The tap's side; one for a log at a time. Any thread of the tap may call any function: one mutex
+// of this process (nothing in the shared memory is ever locked). No function waits for the agent,
+// the network or an fsync; a write into the spill goes to the page cache.
 class CaptureProducer {
   public:
     struct Options {
@@ -65,14 +65,15 @@ class CaptureProducer {
         std::function<void(const AppendRequest&, const Appended&)> on_append;
     };
 
-    // Takes up where the last tap stopped: its copy slots go back to the todo map at once; what it had
-    // in flight stays in its slots until the caller has dealt with it (leftovers()).
+    // Takes up where the last tap stopped: its copy slots go back to the todo map at once; what it
+    // had in flight stays in its slots until the caller has dealt with it (leftovers()).
     CaptureProducer(LogHeader header, Options options);
 
     const LogHeader& header() const { return header_; }
     TodoMap& todo(DiskIndex disk) { return todo_[disk]; }
     size_t disks() const { return todo_.size(); }
-    // In-flight slots of a tap that died. end() each of them when its range is in the log or on todo.
+    // In-flight slots of a tap that died. end() each of them when its range is in the log or on
+    // todo.
     const std::vector<InFlight>& leftovers() const { return leftovers_; }
 
     // Claims an in-flight slot, waiting for one when all are taken.
@@ -83,8 +84,8 @@ class CaptureProducer {
     // What is in flight or may differ is to be copied; outside a gap too.
     void set_todo(DiskIndex disk, uint64_t offset_bytes, uint64_t length_bytes);
 
-    // From here on the log is in a gap: `mark` (called under the lock) sets todo bits, GAP is appended
-    // as soon as the log is less than half full.
+    // From here on the log is in a gap: `mark` (called under the lock) sets todo bits, GAP is
+    // appended as soon as the log is less than half full.
     void open_gap(const std::function<void()>& mark);
     // Appends an owed GAP when there is room. True when none is owed afterwards.
     bool settle_gap();
@@ -99,8 +100,9 @@ class CaptureProducer {
     };
     // nullopt: no slot is free, or payload is being dropped.
     std::optional<CopyClaim> claim_copy(DiskIndex disk, ByteRange range);
-    // Appends `records` (their extents lie in the claim's range), unless a record for an overlapping
-    // range was appended since the claim: then the range is on todo again. False: on todo again.
+    // Appends `records` (their extents lie in the claim's range), unless a record for an
+    // overlapping range was appended since the claim: then the range is on todo again. False: on
+    // todo again.
     bool finish_copy(const CopyClaim& claim, const std::vector<AppendRequest>& records);
     // The range goes back to todo.
     void abandon_copy(const CopyClaim& claim);
@@ -137,10 +139,10 @@ class CaptureProducer {
     std::vector<InFlight> leftovers_;
 
     mutable std::mutex mutex_;
-    ProducerState state_;       // what is committed, and the next commit while appending
-    ConsumerState consumer_;    // last seen; may be behind
-    bool in_spill_ = false;     // medium of the last run
-    Bytes scratch_;             // a record on its way to the spill
+    ProducerState state_;     // what is committed, and the next commit while appending
+    ConsumerState consumer_;  // last seen; may be behind
+    bool in_spill_ = false;   // medium of the last run
+    Bytes scratch_;           // a record on its way to the spill
     std::array<bool, kCopySlots> copy_overlapped_{};
     std::array<CopyClaim, kCopySlots> copy_claims_{};
     std::array<bool, kCopySlots> copy_taken_{};
@@ -162,21 +164,23 @@ struct LogBatch {
     bool empty() const { return count == 0; }
 };
 
-// The agent's side; one for a log at a time, on one thread. What it reads comes from another process
-// and is checked: kCorrupt, kSequenceHole; then only a gap helps (discard_all, and the command).
+// The agent's side; one for a log at a time, on one thread. What it reads comes from another
+// process and is checked: kCorrupt, kSequenceHole; then only a gap helps (discard_all, and the
+// command).
 class CaptureConsumer {
   public:
-    // Starts at the oldest record that is not released. `spill` is borrowed, null when there is none.
+    // Starts at the oldest record that is not released. `spill` is borrowed, null when there is
+    // none.
     CaptureConsumer(LogHeader header, File* spill, WakeFunction wake);
 
-    // The next whole records, about `max_bytes` at most but at least one; empty when there are none.
-    // The view is good until the records are released (ring) or until the next peek (spill), to be
-    // safe: until the next call of either.
+    // The next whole records, about `max_bytes` at most but at least one; empty when there are
+    // none. The view is good until the records are released (ring) or until the next peek (spill),
+    // to be safe: until the next call of either.
     Result<LogBatch> peek(size_t max_bytes);
     // Moves the cursor behind what the last peek returned.
     void advance();
-    // The cursor goes to the first record at or above `sequence`. kSequenceHole when the log no longer
-    // has what it asks for; kInvalidArgument when it lies ahead of the log.
+    // The cursor goes to the first record at or above `sequence`. kSequenceHole when the log no
+    // longer has what it asks for; kInvalidArgument when it lies ahead of the log.
     Status seek(Sequence sequence);
     // Everything up to `sequence` is received (fsynced in the appliance's spool) and its space may
     // be used again. Freed in pieces of at least kReleaseGrainBytes or whole batches.
@@ -203,8 +207,8 @@ class CaptureConsumer {
         Sequence last;
         Position behind;
     };
-    // Bounds of the run at the position, by the producer's state; moves to the next run at the end of
-    // a closed one. nullopt: nothing there.
+    // Bounds of the run at the position, by the producer's state; moves to the next run at the end
+    // of a closed one. nullopt: nothing there.
     Result<std::optional<Run>> settle(Position& position, const ProducerState& producer) const;
     // Whole records from the position; moves nothing.
     Result<LogBatch> batch_at(const Position& position, const Run& run, size_t max_bytes,

@@ -28,8 +28,7 @@ void apply(std::vector<Bytes>& disks, DiskIndex disk, uint64_t offset, uint64_t 
     if (bytes.empty())
         std::fill_n(disks[disk].begin() + static_cast<ptrdiff_t>(offset), length, 0);
     else
-        std::copy(bytes.begin(), bytes.end(),
-                  disks[disk].begin() + static_cast<ptrdiff_t>(offset));
+        std::copy(bytes.begin(), bytes.end(), disks[disk].begin() + static_cast<ptrdiff_t>(offset));
 }
 
 struct Settings {
@@ -142,8 +141,8 @@ class World {
                              request.kind == RecordKind::kDiscard;
         if (changes) {
             highest_used_ = std::max(highest_used_, result.sequence.v);
-            Change change{result.sequence, request.disk, request.offset_bytes,
-                          request.length_bytes, to_bytes(request.payload)};
+            Change change{result.sequence, request.disk, request.offset_bytes, request.length_bytes,
+                          to_bytes(request.payload)};
             if (!request.guest && !recovering_ && !failing_) {
                 // A copy must say what the source was, not change it.
                 const uint8_t* at = latest_[change.disk].data() + change.offset;
@@ -304,9 +303,15 @@ class World {
         TapDisk& target = tap_->disk(disk);
         Status status;
         switch (random_() % 12) {
-            case 0: status = target.zero(offset, length, random_() % 2 == 0); break;
-            case 1: status = target.discard(offset, length); break;
-            case 2: status = target.flush(); break;
+            case 0:
+                status = target.zero(offset, length, random_() % 2 == 0);
+                break;
+            case 1:
+                status = target.discard(offset, length);
+                break;
+            case 2:
+                status = target.flush();
+                break;
             case 3: {
                 Bytes got(length);
                 status = target.read(offset, got);
@@ -373,10 +378,10 @@ class World {
     std::unique_ptr<CaptureConsumer> agent_;
     std::unique_ptr<TapCommands> commands_;
 
-    std::deque<Change> journal_;    // of the source, not yet in model_
-    std::vector<Bytes> latest_;     // the source by the journal's newest change
+    std::deque<Change> journal_;  // of the source, not yet in model_
+    std::vector<Bytes> latest_;   // the source by the journal's newest change
     std::vector<Bytes> replica_;
-    std::vector<Bytes> model_;      // the source as of what was received
+    std::vector<Bytes> model_;  // the source as of what was received
     std::vector<Bytes> truth_at_start_;
     std::vector<Bytes> stored_replica_;
     bool stored_in_gap_ = true;
@@ -405,10 +410,13 @@ struct Rates {
 
 void run(World& w, int steps, bool faults) {
     auto& random = w.random();
-    const auto rate = [&](uint64_t one_in) {
-        return faults && random() % 2 == 0 ? one_in : ~0ull;
-    };
-    const Rates rates{rate(60), rate(80), rate(100), rate(300), rate(150), rate(400),
+    const auto rate = [&](uint64_t one_in) { return faults && random() % 2 == 0 ? one_in : ~0ull; };
+    const Rates rates{rate(60),
+                      rate(80),
+                      rate(100),
+                      rate(300),
+                      rate(150),
+                      rate(400),
                       random() % 3 == 0 ? 15u : 90u};
     w.big_percent_ = random() % 3 == 0 ? 10 : 0;
     const uint64_t copies_most = random() % 3 == 0 ? 3 : 20;
@@ -421,7 +429,9 @@ void run(World& w, int steps, bool faults) {
             };
             if (dice(rates.kill)) {
                 switch (random() % 5) {
-                    case 0: w.kill_tap(); break;
+                    case 0:
+                        w.kill_tap();
+                        break;
                     case 3: {
                         auto& disk = *w.source_[random() % w.source_.size()];
                         disk.after_read = [&](uint64_t, uint64_t) {
@@ -430,10 +440,13 @@ void run(World& w, int steps, bool faults) {
                         };
                         break;
                     }
-                    case 1: w.kill_after_append_ = random() % 4; break;
+                    case 1:
+                        w.kill_after_append_ = random() % 4;
+                        break;
                     case 2: {
                         auto& disk = *w.source_[random() % w.source_.size()];
-                        disk.before_change = [&](uint64_t, uint64_t length, uint64_t& part) -> Status {
+                        disk.before_change = [&](uint64_t, uint64_t length,
+                                                 uint64_t& part) -> Status {
                             disk.before_change = nullptr;
                             part = random() % (length + 1);
                             throw Killed{};
@@ -470,7 +483,8 @@ void run(World& w, int steps, bool faults) {
             if (random() % 100 < rates.drain_percent) w.drain(random() % 300'000);
             if (random() % 4 == 0) w.release();
             if (random() % 20 == 0) w.store();
-            for (uint64_t copies = random() % copies_most; copies > 0; --copies) w.tap_->copier().step();
+            for (uint64_t copies = random() % copies_most; copies > 0; --copies)
+                w.tap_->copier().step();
             w.clock_.advance_us(static_cast<int64_t>(random() % 400'000));
             if (random() % 3 == 0) w.tap_->tick();
         } catch (const Killed&) {
@@ -485,7 +499,11 @@ void run(World& w, int steps, bool faults) {
 // Broken: an order, a gap, a copy or a restart rule of the tap.
 TEST(CaptureProperty, EveryOfferedSequenceIsTheSource) {
     const uint64_t first = base_seed();
-    const uint64_t runs = std::getenv("FARSHORE_SEED") != nullptr ? 1 : (std::getenv("FARSHORE_RUNS") ? std::strtoull(std::getenv("FARSHORE_RUNS"), nullptr, 10) : 60);
+    const uint64_t runs = std::getenv("FARSHORE_SEED") != nullptr
+                              ? 1
+                              : (std::getenv("FARSHORE_RUNS")
+                                     ? std::strtoull(std::getenv("FARSHORE_RUNS"), nullptr, 10)
+                                     : 60);
     uint64_t offered = 0, resynced = 0, kills = 0, crashes = 0, dropped = 0, spilled = 0;
     for (uint64_t seed = first; seed < first + runs; ++seed) {
         SCOPED_TRACE("FARSHORE_SEED=" + std::to_string(seed));
@@ -587,7 +605,8 @@ TEST(CaptureProperty, AWrongOrderIsNoticed) {
         ::testing::TestPartResultArray failures;
         {
             ::testing::ScopedFakeTestPartResultReporter reporter(
-                ::testing::ScopedFakeTestPartResultReporter::INTERCEPT_ONLY_CURRENT_THREAD, &failures);
+                ::testing::ScopedFakeTestPartResultReporter::INTERCEPT_ONLY_CURRENT_THREAD,
+                &failures);
             run(w, 200, false);
         }
         if (w.error_ || w.wrong_ > 0 || failures.size() > 0) ++noticed;
@@ -595,8 +614,8 @@ TEST(CaptureProperty, AWrongOrderIsNoticed) {
     EXPECT_GT(noticed, 5u);
 }
 
-// Whether the durable dirty map names a range before the backing disk changes there; false means that
-// a crash of the host at that instant would lose it.
+// Whether the durable dirty map names a range before the backing disk changes there; false means
+// that a crash of the host at that instant would lose it.
 uint64_t changes_before_marks(bool mark_too_late) {
     Settings settings;
     settings.bugs.mark_too_late = mark_too_late;
@@ -641,11 +660,13 @@ uint64_t changes_before_marks(bool mark_too_late) {
 }
 
 // Broken: invariant 4, what may differ after a host crash is a known set.
-TEST(CaptureProperty, RegionsAreMarkedBeforeTheyChange) { EXPECT_EQ(changes_before_marks(false), 0u); }
+TEST(CaptureProperty, RegionsAreMarkedBeforeTheyChange) {
+    EXPECT_EQ(changes_before_marks(false), 0u);
+}
 TEST(CaptureProperty, AMarkThatIsTooLateIsNoticed) { EXPECT_GT(changes_before_marks(true), 0u); }
 
-// Broken: what a gap dropped (or the initial copy has not reached) is forgotten by the dirty map because
-// later numbers are stored.
+// Broken: what a gap dropped (or the initial copy has not reached) is forgotten by the dirty map
+// because later numbers are stored.
 TEST(CaptureProperty, AHostCrashInsideAGapForgetsNothing) {
     for (const bool initial : {true, false}) {
         SCOPED_TRACE(initial ? "initial copy" : "later gap");
@@ -693,7 +714,8 @@ TEST(CaptureProperty, ManyThreadsAtOnce) {
                 if (random() % 6 == 0) {
                     EXPECT_TRUE(target.zero(offset, length, true));
                 } else {
-                    EXPECT_TRUE(target.write(offset, Bytes(length, static_cast<uint8_t>(random()))));
+                    EXPECT_TRUE(
+                        target.write(offset, Bytes(length, static_cast<uint8_t>(random()))));
                 }
             }
         });
@@ -731,7 +753,8 @@ TEST(CaptureProperty, ManyThreadsAtOnce) {
             const RecordHeader& h = record->header;
             EXPECT_TRUE(h.sequence == next || h.kind == RecordKind::kGap);
             next = h.sequence.next();
-            if (h.changes_disk()) apply(replica, h.disk, h.offset_bytes, h.length_bytes, record->payload);
+            if (h.changes_disk())
+                apply(replica, h.disk, h.offset_bytes, h.length_bytes, record->payload);
         }
         w.agent_->advance();
         w.agent_->release({next.v - 1});

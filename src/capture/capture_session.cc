@@ -70,11 +70,10 @@ Result<TapCommandResult> CaptureSession::run(const TapCommand& command, int64_t 
         const uint32_t seen = bell.load();
         if (auto result = poll(ticket)) {
             if (!result->ok)
-                return fail(result->code,
-                            fmt::format("the tap refused: {}", code_name(result->code)),
-                            result->code == Code::kPointInGap
-                                ? "wait until the machine is protected again"
-                                : "");
+                return fail(
+                    result->code, fmt::format("the tap refused: {}", code_name(result->code)),
+                    result->code == Code::kPointInGap ? "wait until the machine is protected again"
+                                                      : "");
             return *result;
         }
         const int64_t left = until - impl_->clock.steady_us();

@@ -1,9 +1,9 @@
-// What the agent needs of one item's capture, in one place: the files, the log to drain, commands to
-// the tap, settings, and what to show. The tap itself is a process (nbdkit with our plugin) that the
-// agent starts; nothing here depends on whether it runs.
+// What the agent needs of one item's capture, in one place: the files, the log to drain, commands
+// to the tap, settings, and what to show. The tap itself is a process (nbdkit with our plugin) that
+// the agent starts; nothing here depends on whether it runs.
 //
-// One session for an item at a time. log() and wait() belong to one thread (or executor); everything
-// else may be called from any. No call waits for the tap but wait().
+// One session for an item at a time. log() and wait() belong to one thread (or executor);
+// everything else may be called from any. No call waits for the tap but wait().
 //
 //   CaptureSession::open(config, files, clock)      also makes the files, before the tap is started
 //   session->write_tap_config(path, ...)            tap_config.h: the plugin's configuration
@@ -35,22 +35,22 @@ struct CaptureStatus {
     uint64_t copy_total_bytes = 0;
     uint64_t copy_done_bytes = 0;
     bool copy_paused = false;
-    uint64_t copied_bytes = 0;        // read from the source, ever
-    uint64_t copy_discarded = 0;      // reads thrown away
-    uint64_t copy_errors = 0;         // reads that failed
+    uint64_t copied_bytes = 0;    // read from the source, ever
+    uint64_t copy_discarded = 0;  // reads thrown away
+    uint64_t copy_errors = 0;     // reads that failed
     uint64_t appended_records = 0;
-    uint64_t appended_bytes = 0;      // encoded
+    uint64_t appended_bytes = 0;  // encoded
     uint64_t guest_bytes = 0;
     uint64_t spilled_bytes = 0;
     uint64_t dropped_records = 0;
     uint64_t spill_errors = 0;
     uint64_t backing_errors = 0;
     uint64_t dirty_regions = 0;
-    bool dirty_map_broken = false;    // after a host crash everything is copied again
+    bool dirty_map_broken = false;  // after a host crash everything is copied again
     uint32_t in_flight = 0;
     // Age of the oldest write in flight: the watchdog's measure. 0: none.
     int64_t oldest_in_flight_us = 0;
-    uint64_t tap_pid = 0;             // 0: none has started yet
+    uint64_t tap_pid = 0;  // 0: none has started yet
     uint64_t tap_starts = 0;
     // Since the tap's housekeeping last ran; a second is long. INT64_MAX: never.
     int64_t tap_heartbeat_age_us = 0;
@@ -64,8 +64,8 @@ class CaptureSession {
 
     const CaptureConfig& config() const;
     CaptureConsumer& log();
-    // Sleeps until the log has something behind the cursor, a command was done, poke() was called, or
-    // the time is over. True when the log has something.
+    // Sleeps until the log has something behind the cursor, a command was done, poke() was called,
+    // or the time is over. True when the log has something.
     bool wait(int64_t timeout_us);
     // Ends wait() early; any thread.
     void poke();
@@ -73,12 +73,12 @@ class CaptureSession {
     // Tickets are slots: few. See TapCommands.
     Result<size_t> post(const TapCommand& command);
     std::optional<TapCommandResult> poll(size_t ticket);
-    // Posts and waits for the answer: kTimeout when the tap did not answer (the command stays posted and
-    // the ticket is lost until then), else the command's own error.
+    // Posts and waits for the answer: kTimeout when the tap did not answer (the command stays
+    // posted and the ticket is lost until then), else the command's own error.
     Result<TapCommandResult> run(const TapCommand& command, int64_t timeout_us);
 
-    void set_point_interval_us(uint64_t interval_us);      // 0: none; at least 1 s
-    void set_copy_bytes_per_s(uint64_t bytes_per_s);       // 0: not throttled
+    void set_point_interval_us(uint64_t interval_us);  // 0: none; at least 1 s
+    void set_copy_bytes_per_s(uint64_t bytes_per_s);   // 0: not throttled
     void set_copy_paused(bool paused);
     void set_rotate_us(uint64_t rotate_us);
 

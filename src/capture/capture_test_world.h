@@ -1,5 +1,5 @@
-// What the tests of this folder share: memory that outlives a tap, files and a disk that can lose what
-// was not synced, a clock that stands still, and a model to compare the record stream with.
+// What the tests of this folder share: memory that outlives a tap, files and a disk that can lose
+// what was not synced, a clock that stands still, and a model to compare the record stream with.
 // Thread-safe unless said otherwise.
 #pragma once
 
@@ -33,8 +33,8 @@ class StillClock final : public Clock {
     std::atomic<int64_t> us_{0};
 };
 
-// Files with a cached and a durable content; power_loss() leaves the durable one. Entries are durable
-// at once. Handles stay valid.
+// Files with a cached and a durable content; power_loss() leaves the durable one. Entries are
+// durable at once. Handles stay valid.
 class TestFiles final : public FileSystem {
   public:
     struct Node {
@@ -83,8 +83,8 @@ class TestFiles final : public FileSystem {
         std::lock_guard lock(mutex_);
         nodes_[path] = std::make_shared<Node>(Node{content, content});
     }
-    // Called before each write or sync, with "write PATH" or "sync PATH"; may throw Killed or return
-    // an error.
+    // Called before each write or sync, with "write PATH" or "sync PATH"; may throw Killed or
+    // return an error.
     std::function<Status(const std::string&)> before;
 
   private:
@@ -151,7 +151,8 @@ struct DiskContent {
         Bytes bytes;
     };
     std::vector<Unsynced> unsynced;
-    // Before the change; may throw Killed or return an error. `part`: how many bytes to change first.
+    // Before the change; may throw Killed or return an error. `part`: how many bytes to change
+    // first.
     std::function<Status(uint64_t offset, uint64_t length, uint64_t& part)> before_change;
     // After a read, before its caller goes on; may throw Killed.
     std::function<void(uint64_t offset, uint64_t length)> after_read;
@@ -165,7 +166,8 @@ struct DiskContent {
     void power_loss(std::mt19937_64& random) {
         for (const Unsynced& change : unsynced)
             if (random() % 2 == 0)
-                std::memcpy(durable.data() + change.offset, change.bytes.data(), change.bytes.size());
+                std::memcpy(durable.data() + change.offset, change.bytes.data(),
+                            change.bytes.size());
         unsynced.clear();
         now = durable;
     }
@@ -222,8 +224,10 @@ class MemoryDevice final : public BlockDevice {
         for (uint64_t at = offset; at < offset + length;) {
             const uint64_t n = std::min<uint64_t>(32768 - at % 32768, offset + length - at);
             const bool zero = all_zero(ByteView(content_.now).subspan(at, n));
-            if (!out.empty() && out.back().zero == zero) out.back().length_bytes += n;
-            else out.push_back({at, n, zero, zero});
+            if (!out.empty() && out.back().zero == zero)
+                out.back().length_bytes += n;
+            else
+                out.push_back({at, n, zero, zero});
             at += n;
         }
         return out;

@@ -23,9 +23,8 @@ std::vector<AppendRequest> records_for(DiskIndex disk, uint64_t offset_bytes, By
     size_t from = 0;
     bool from_zero = false;
     for (size_t at = 0; at < data.size();) {
-        const size_t n =
-            std::min<size_t>(kTodoGranuleBytes - (offset_bytes + at) % kTodoGranuleBytes,
-                             data.size() - at);
+        const size_t n = std::min<size_t>(
+            kTodoGranuleBytes - (offset_bytes + at) % kTodoGranuleBytes, data.size() - at);
         const bool zero = all_zero(data.subspan(at, n));
         if (at > from && (zero != from_zero || (!zero && at + n - from > kMaxWriteBytes))) {
             add(from_zero, from, at);
@@ -43,9 +42,9 @@ Copier::Copier(CaptureProducer& producer, std::vector<Source> sources, const Clo
       sources_(std::move(sources)),
       clock_(clock),
       // A small ring still takes a few pieces.
-      chunk_bytes_(std::clamp<uint64_t>(producer.header().geometry().ring_bytes / 8 /
-                                            kTodoGranuleBytes * kTodoGranuleBytes,
-                                        kTodoGranuleBytes, kMaxWriteBytes)) {
+      chunk_bytes_(std::clamp<uint64_t>(
+          producer.header().geometry().ring_bytes / 8 / kTodoGranuleBytes * kTodoGranuleBytes,
+          kTodoGranuleBytes, kMaxWriteBytes)) {
     FS_CHECK(sources_.size() == producer_.disks());
 }
 
@@ -55,7 +54,8 @@ std::optional<Copier::Target> Copier::find() const {
     for (DiskIndex i = 0; i <= disks; ++i) {
         const auto disk = static_cast<DiskIndex>((disk_ + i) % disks);
         const uint64_t from = i == 0 ? offset_ : 0;
-        if (auto range = producer_.todo(disk).next(from, kMaxZeroBytes)) return Target{disk, *range};
+        if (auto range = producer_.todo(disk).next(from, kMaxZeroBytes))
+            return Target{disk, *range};
     }
     return std::nullopt;
 }
@@ -72,8 +72,8 @@ uint64_t Copier::known_zeroes(const Target& target) {
     if (target.disk == data_disk_ && target.range.offset_bytes >= data_.offset_bytes &&
         target.range.offset_bytes < data_.end())
         return 0;
-    auto extents = sources_[target.disk].device->extents(target.range.offset_bytes,
-                                                         target.range.length_bytes);
+    auto extents =
+        sources_[target.disk].device->extents(target.range.offset_bytes, target.range.length_bytes);
     if (!extents) return 0;  // reading will tell
     uint64_t zeroes = 0;
     for (const BlockExtent& extent : *extents) {

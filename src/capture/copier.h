@@ -1,9 +1,9 @@
-// Copies what is on the todo maps into the log: the initial replication, what a gap left, what a crash
-// of the host left. docs/design/capture.md, "Copying".
+// Copies what is on the todo maps into the log: the initial replication, what a gap left, what a
+// crash of the host left. docs/design/capture.md, "Copying".
 //
-// step() does one piece of work and never waits; one thread calls it. In path it holds the range lock
-// while it reads and appends, so that no write is in flight there; in mirror mode a read that an
-// appended record overlaps is thrown away.
+// step() does one piece of work and never waits; one thread calls it. In path it holds the range
+// lock while it reads and appends, so that no write is in flight there; in mirror mode a read that
+// an appended record overlaps is thrown away.
 #pragma once
 
 #include <vector>
@@ -23,11 +23,11 @@ class Copier {
     };
     enum class Outcome {
         kWorked,
-        kNothing,   // nothing on todo
-        kNoSpace,   // the log is too full: live writes come first
-        kThrottled, // wait wait_us()
+        kNothing,    // nothing on todo
+        kNoSpace,    // the log is too full: live writes come first
+        kThrottled,  // wait wait_us()
         kPaused,
-        kFailed,    // the source could not be read; it stays on todo
+        kFailed,  // the source could not be read; it stays on todo
     };
 
     Copier(CaptureProducer& producer, std::vector<Source> sources, const Clock& clock);
@@ -61,8 +61,8 @@ class Copier {
     Bytes buffer_;
 };
 
-// Records that make [offset, offset + data.size()) what `data` is: ZERO for granules of zeroes, WRITE
-// for the rest. Borrows `data`.
+// Records that make [offset, offset + data.size()) what `data` is: ZERO for granules of zeroes,
+// WRITE for the rest. Borrows `data`.
 std::vector<AppendRequest> records_for(DiskIndex disk, uint64_t offset_bytes, ByteView data);
 
 }  // namespace farshore

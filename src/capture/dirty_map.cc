@@ -105,7 +105,8 @@ Status DirtyMap::decode_header(ByteView page) {
     FS_TRY(in.bytes(sizeof kMagic));
     FS_ASSIGN(const uint32_t version, in.u32());
     if (version != kVersion)
-        return fail(Code::kNewerVersion, fmt::format("dirty map '{}' of version {}", path_, version),
+        return fail(Code::kNewerVersion,
+                    fmt::format("dirty map '{}' of version {}", path_, version),
                     "a newer version wrote it; upgrade, or remove it and copy everything");
     if (!sealed(page.first(kPageBytes)))
         return fail(Code::kCorrupt, fmt::format("header of dirty map '{}' is damaged", path_),
@@ -133,7 +134,8 @@ Status DirtyMap::decode_header(ByteView page) {
         if (region != disks_[i].region_bytes || first_page != disks_[i].first_page)
             return fail(Code::kMalformed, fmt::format("dirty map '{}' has another layout", path_));
     }
-    if (reserved == 0) return fail(Code::kMalformed, fmt::format("dirty map '{}' reserves nothing", path_));
+    if (reserved == 0)
+        return fail(Code::kMalformed, fmt::format("dirty map '{}' reserves nothing", path_));
     if (generation >= header_generation_) {
         header_generation_ = generation;
         reserved_until_ = reserved;

@@ -1,6 +1,6 @@
 // The dirty map: which regions of a machine's disks may differ from what is stored at the recovery
-// site, on stable storage, so that a crash of the host (which takes the shared memory) leaves a known
-// set. One file an item, for all of its disks. Bytes: docs/format/dirty-map.md; reasons:
+// site, on stable storage, so that a crash of the host (which takes the shared memory) leaves a
+// known set. One file an item, for all of its disks. Bytes: docs/format/dirty-map.md; reasons:
 // docs/design/capture.md.
 //
 // It also reserves sequence numbers in blocks, so that numbers after a host crash are above every
@@ -9,8 +9,8 @@
 //
 // Any thread of the tap may call; mark() waits for an fdatasync the first time that a region is
 // written (waiting threads share one), every other call but rotate() and the header's is in memory.
-// A map that cannot be written stops being waited for (broken()): the file is removed, so that after
-// a host crash everything counts as different.
+// A map that cannot be written stops being waited for (broken()): the file is removed, so that
+// after a host crash everything counts as different.
 #pragma once
 
 #include <condition_variable>
@@ -42,7 +42,8 @@ class DirtyMap {
       public:
         Mark() = default;
         Mark(DirtyMap* map, int parity) : map_(map), parity_(parity) {}
-        Mark(Mark&& other) noexcept : map_(std::exchange(other.map_, nullptr)), parity_(other.parity_) {}
+        Mark(Mark&& other) noexcept
+            : map_(std::exchange(other.map_, nullptr)), parity_(other.parity_) {}
         Mark& operator=(Mark&& other) noexcept {
             reset();
             map_ = std::exchange(other.map_, nullptr);
@@ -62,8 +63,8 @@ class DirtyMap {
     static Result<std::unique_ptr<DirtyMap>> create(FileSystem& files, const std::string& path,
                                                     const ItemId& item,
                                                     const std::vector<uint64_t>& disk_bytes);
-    // kNotFound; kCorrupt, kMalformed, kNewerVersion (header); kDiskChanged (other disks or sizes). A
-    // page that is damaged counts as all different, which is no error.
+    // kNotFound; kCorrupt, kMalformed, kNewerVersion (header); kDiskChanged (other disks or sizes).
+    // A page that is damaged counts as all different, which is no error.
     static Result<std::unique_ptr<DirtyMap>> open(FileSystem& files, const std::string& path,
                                                   const ItemId& item,
                                                   const std::vector<uint64_t>& disk_bytes);
@@ -72,8 +73,8 @@ class DirtyMap {
     Mark mark(DiskIndex disk, uint64_t offset_bytes, uint64_t length_bytes);
 
     // One step of the rotation, called now and then by one thread. `begin` starts a new one
-    // when none runs. `settled`: no gap is open and nothing is on todo; `last` is the newest sequence
-    // used (read it before `settled` is evaluated), `stored` the newest stored one.
+    // when none runs. `settled`: no gap is open and nothing is on todo; `last` is the newest
+    // sequence used (read it before `settled` is evaluated), `stored` the newest stored one.
     void rotate(bool begin, bool settled, Sequence last, Sequence stored);
 
     bool all_dirty() const;

@@ -159,7 +159,8 @@ Result<LogHeader> LogHeader::open(LogMemory memory) {
         return fail(Code::kCorrupt, fmt::format("capture log: {}", what),
                     "remove the file; protection continues from the dirty map");
     };
-    if (p.ring_head - c.ring_tail > header.geometry_.ring_bytes) return bad("ring use out of range");
+    if (p.ring_head - c.ring_tail > header.geometry_.ring_bytes)
+        return bad("ring use out of range");
     if (p.spill_head - c.spill_tail > header.geometry_.spill_bytes)
         return bad("spill use out of range");
     if (p.next_sequence == 0 || c.released >= p.next_sequence) return bad("sequences out of range");
@@ -196,8 +197,8 @@ ProducerState LogHeader::producer() const {
 void LogHeader::commit(const ProducerState& s) const {
     CommitCell<kProducerWords>(reinterpret_cast<uint64_t*>(memory_.control.data() + kProducerAt))
         .write({s.ring_head, s.spill_head, s.last_run, s.next_sequence,
-                static_cast<uint64_t>(s.gap), s.gap_sequence,
-                static_cast<uint64_t>(s.last_time_us), s.gaps});
+                static_cast<uint64_t>(s.gap), s.gap_sequence, static_cast<uint64_t>(s.last_time_us),
+                s.gaps});
 }
 
 ConsumerState LogHeader::consumer() const {

@@ -1,5 +1,5 @@
-// The shared memory of one replicated item: where things lie in it and how both sides read and write
-// it without locks. Layout and rules: docs/format/shared-memory.md.
+// The shared memory of one replicated item: where things lie in it and how both sides read and
+// write it without locks. Layout and rules: docs/format/shared-memory.md.
 //
 // Two processes map it: the tap (producer) and the agent (consumer). Either may be killed between
 // any two instructions and nothing in it is ever "locked": what one side must change atomically and
@@ -129,36 +129,36 @@ struct Run {
 // Words beside the commit cells, each by itself.
 enum class LogWord : size_t {
     // agent -> tap
-    kStored,            // sequence
-    kPointIntervalUs,   // 0: no periodic points
-    kCopyBytesPerS,     // 0: not throttled
+    kStored,           // sequence
+    kPointIntervalUs,  // 0: no periodic points
+    kCopyBytesPerS,    // 0: not throttled
     kCopyPaused,
-    kRotateUs,          // of the dirty map
-    kTapDoorbell,       // futex (low 32 bits)
-    kTapWaiting,        // the tap's housekeeping sleeps on the doorbell
-    kTapWantsSpace,     // ... and wants to hear of released space
+    kRotateUs,       // of the dirty map
+    kTapDoorbell,    // futex (low 32 bits)
+    kTapWaiting,     // the tap's housekeeping sleeps on the doorbell
+    kTapWantsSpace,  // ... and wants to hear of released space
     // tap -> agent
-    kAgentDoorbell,     // futex (low 32 bits)
+    kAgentDoorbell,  // futex (low 32 bits)
     kAgentWaiting,
     kTapPid,
     kTapStarts,
-    kTapHeartbeatUs,    // steady clock of the host
+    kTapHeartbeatUs,  // steady clock of the host
     kTapMode,
     kAppendedRecords,
     kAppendedBytes,
-    kGuestBytes,        // payload of writes and extents of zeroes by the guest
+    kGuestBytes,  // payload of writes and extents of zeroes by the guest
     kSpilledBytes,
     kDroppedRecords,
     kSpillErrors,
     kDirtyMapErrors,
     kBackingErrors,
-    kTodoGranules,      // still to copy
-    kCopyTotalGranules, // of the copy that runs, for progress
-    kCopyDoneGranules,  // of that copy
-    kCopiedBytes,       // read or known as hole, ever
-    kCopyDiscarded,     // reads thrown away for an overlapping write
+    kTodoGranules,       // still to copy
+    kCopyTotalGranules,  // of the copy that runs, for progress
+    kCopyDoneGranules,   // of that copy
+    kCopiedBytes,        // read or known as hole, ever
+    kCopyDiscarded,      // reads thrown away for an overlapping write
     kCopyState,
-    kLastPoint,         // sequence
+    kLastPoint,  // sequence
     kCopyErrors,
     kDirtyRegions,
     kEnd

@@ -1,5 +1,5 @@
-// Bugs that tests switch on to prove that they would be noticed. All off in production: nothing but a
-// test ever makes one of these with a field set.
+// Bugs that tests switch on to prove that they would be noticed. All off in production: nothing but
+// a test ever makes one of these with a field set.
 #pragma once
 
 namespace farshore {

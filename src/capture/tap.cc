@@ -42,8 +42,8 @@ struct Tap::Impl {
 
     explicit Impl(TapOptions given)
         : options(std::move(given)),
-          producer(options.header, {options.clock, options.spill, options.wake, options.bugs,
-                                    options.on_append}) {}
+          producer(options.header,
+                   {options.clock, options.spill, options.wake, options.bugs, options.on_append}) {}
 
     const LogHeader& header() const { return producer.header(); }
     bool in_path() const { return options.mode == TapMode::kInPath; }
@@ -59,7 +59,10 @@ struct Tap::Impl {
 class Tap::Impl::Disk final : public TapDisk {
   public:
     Disk(Impl& tap, DiskIndex index)
-        : tap_(tap), index_(index), device_(*tap.options.devices[index]), lock_(*tap.locks[index]) {}
+        : tap_(tap),
+          index_(index),
+          device_(*tap.options.devices[index]),
+          lock_(*tap.locks[index]) {}
 
     uint64_t size_bytes() const override { return device_.size_bytes(); }
     bool read_only() const override { return false; }
@@ -69,7 +72,9 @@ class Tap::Impl::Disk final : public TapDisk {
         return device_.read(offset, out);
     }
     Status write(uint64_t offset, ByteView data) override { return put(offset, data, false); }
-    Status write_through(uint64_t offset, ByteView data) override { return put(offset, data, true); }
+    Status write_through(uint64_t offset, ByteView data) override {
+        return put(offset, data, true);
+    }
     Status zero(uint64_t offset, uint64_t length, bool may_unmap) override {
         return clear(RecordKind::kZero, offset, length, may_unmap);
     }
@@ -93,14 +98,14 @@ class Tap::Impl::Disk final : public TapDisk {
   private:
     Status check(uint64_t offset, uint64_t length) const {
         if (offset > size_bytes() || length > size_bytes() - offset)
-            return fail(Code::kInvalidArgument, fmt::format("bytes {} to {} of disk {}, which has {}",
-                                                            offset, offset + length, index_,
-                                                            size_bytes()));
+            return fail(Code::kInvalidArgument,
+                        fmt::format("bytes {} to {} of disk {}, which has {}", offset,
+                                    offset + length, index_, size_bytes()));
         return {};
     }
 
-    // What every change does around the change itself. `change` changes the backing device; `append`
-    // puts the records into the log.
+    // What every change does around the change itself. `change` changes the backing device;
+    // `append` puts the records into the log.
     template <typename Change, typename Append>
     Status around(ByteRange range, Change change, Append append) {
         if (!tap_.in_path()) {
@@ -281,9 +286,9 @@ bool Tap::Impl::run_command(size_t slot) {
         case TapCommandKind::kResyncAll:
         case TapCommandKind::kGapDirty: {
             if (!gap_opened[slot]) {
-                const bool all = !in_path() || static_cast<TapCommandKind>(
-                                                   log.command(slot, kWordKind).load()) ==
-                                                   TapCommandKind::kResyncAll;
+                const bool all = !in_path() ||
+                                 static_cast<TapCommandKind>(log.command(slot, kWordKind).load()) ==
+                                     TapCommandKind::kResyncAll;
                 if (all && !options.dirty->broken() && !options.dirty->set_all_dirty()) {
                     // The map is gone then, which says the same.
                 }
@@ -339,15 +344,15 @@ Result<std::unique_ptr<Tap>> Tap::start(TapOptions options) {
     for (size_t i = 0; i < sizes.size(); ++i)
         if (options.devices[i]->size_bytes() != sizes[i])
             return fail(Code::kDiskChanged,
-                        fmt::format("disk {} had {} bytes when it was protected, now {}", i, sizes[i],
-                                    options.devices[i]->size_bytes()),
+                        fmt::format("disk {} had {} bytes when it was protected, now {}", i,
+                                    sizes[i], options.devices[i]->size_bytes()),
                         "disable and enable the protection of this machine");
     auto impl = std::make_unique<Impl>(std::move(options));
     std::vector<Copier::Source> sources;
     for (size_t i = 0; i < impl->options.devices.size(); ++i) {
         impl->locks.push_back(std::make_unique<RangeLock>());
-        sources.push_back({impl->options.devices[i].get(),
-                           impl->in_path() ? impl->locks.back().get() : nullptr});
+        sources.push_back(
+            {impl->options.devices[i].get(), impl->in_path() ? impl->locks.back().get() : nullptr});
     }
     for (size_t i = 0; i < impl->options.devices.size(); ++i)
         impl->disks.push_back(std::make_unique<Impl::Disk>(*impl, static_cast<DiskIndex>(i)));
@@ -387,8 +392,7 @@ int64_t Tap::tick() {
     // Points: on their interval, at once when a gap was closed, never inside one.
     const ProducerState state = producer.state();
     const uint64_t wanted = log.word(LogWord::kPointIntervalUs).load();
-    const uint64_t interval =
-        wanted == 0 ? 0 : std::max<uint64_t>(wanted, kMinPointIntervalUs);
+    const uint64_t interval = wanted == 0 ? 0 : std::max<uint64_t>(wanted, kMinPointIntervalUs);
     if (interval != tap.point_interval_us) {
         tap.point_interval_us = interval;
         tap.next_point_us = now + static_cast<int64_t>(interval);
@@ -475,9 +479,8 @@ TapCommands::TapCommands(LogHeader header, WakeFunction wake)
 
 Result<size_t> TapCommands::post(const TapCommand& command) {
     if (command.label.size() > kMaxLabelBytes)
-        return fail(Code::kInvalidArgument,
-                    fmt::format("a label of {} bytes; at most {}", command.label.size(),
-                                kMaxLabelBytes));
+        return fail(Code::kInvalidArgument, fmt::format("a label of {} bytes; at most {}",
+                                                        command.label.size(), kMaxLabelBytes));
     std::lock_guard lock(mutex_);
     for (size_t slot = 0; slot < kCommandSlots; ++slot) {
         const uint64_t state = header_.command(slot, kWordState).load(std::memory_order_acquire);

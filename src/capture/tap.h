@@ -1,11 +1,11 @@
 // The tap: what stands in a machine's write path. It serves the machine's disks as BlockDevices and
 // puts every change into the capture log. docs/design/capture.md.
 //
-// In path: owns the backing devices, serves reads from them and writes them. Mirror: QEMU has written
-// the source already; the devices are the source, for reading.
-// The disks' functions may be called from any thread; tick() and copier().step() each from one
-// thread (not necessarily the same). Nothing here waits for the agent or a network; in path, the
-// first write to a region waits for an fdatasync of the dirty map.
+// In path: owns the backing devices, serves reads from them and writes them. Mirror: QEMU has
+// written the source already; the devices are the source, for reading. The disks' functions may be
+// called from any thread; tick() and copier().step() each from one thread (not necessarily the
+// same). Nothing here waits for the agent or a network; in path, the first write to a region waits
+// for an fdatasync of the dirty map.
 #pragma once
 
 #include <memory>
@@ -42,8 +42,8 @@ class TapDisk : public BlockDevice {
 
 class Tap {
   public:
-    // Puts into the log what the last tap had in flight, before anything new is served. kDiskChanged
-    // when a device has another size than the log's disk.
+    // Puts into the log what the last tap had in flight, before anything new is served.
+    // kDiskChanged when a device has another size than the log's disk.
     static Result<std::unique_ptr<Tap>> start(TapOptions options);
     ~Tap();
 
@@ -52,8 +52,8 @@ class Tap {
     CaptureProducer& producer();
     Copier& copier();
 
-    // Housekeeping: commands, owed GAP, TIME, POINT, the dirty map's rotation. Returns the time until
-    // it should be called again, unless the tap's doorbell rings before.
+    // Housekeeping: commands, owed GAP, TIME, POINT, the dirty map's rotation. Returns the time
+    // until it should be called again, unless the tap's doorbell rings before.
     int64_t tick();
     // The agent asked for the end.
     bool quit_requested() const;
@@ -64,15 +64,18 @@ class Tap {
     std::unique_ptr<Impl> impl_;
 };
 
-// ---- a new log -----------------------------------------------------------------------------------
+// ---- a new log
+// -----------------------------------------------------------------------------------
 
-// The first number of a new log, above every one that was ever used; a block from it is reserved when
-// it returns. For LogHeader::format.
+// The first number of a new log, above every one that was ever used; a block from it is reserved
+// when it returns. For LogHeader::format.
 Result<Sequence> first_of_new_log(DirtyMap& dirty, Sequence at_least);
-// What may differ goes on the new log's todo maps: what the dirty map says, everything in mirror mode.
+// What may differ goes on the new log's todo maps: what the dirty map says, everything in mirror
+// mode.
 void fill_new_log(const LogHeader& header, const DirtyMap& dirty, TapMode mode);
 
-// ---- commands, through slots in shared memory ----------------------------------------------------
+// ---- commands, through slots in shared memory
+// ----------------------------------------------------
 
 enum class TapCommandKind : uint64_t {
     kPoint = 1,      // append POINT; kPointInGap while a gap is open
@@ -95,8 +98,8 @@ struct TapCommandResult {
     TimePoint time;
 };
 
-// The agent's side of the slots; any thread of one process. A command stays posted when the tap dies:
-// the next tap does it.
+// The agent's side of the slots; any thread of one process. A command stays posted when the tap
+// dies: the next tap does it.
 class TapCommands {
   public:
     TapCommands(LogHeader header, WakeFunction wake);

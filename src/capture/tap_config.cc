@@ -75,8 +75,8 @@ class Fields {
     }
     void bad(const char* key, const std::string& wanted) {
         if (status_)
-            status_ = fail(Code::kMalformed, fmt::format("tap configuration: {}{} must be {}", where_,
-                                                         key, wanted));
+            status_ = fail(Code::kMalformed,
+                           fmt::format("tap configuration: {}{} must be {}", where_, key, wanted));
     }
     const Status& status() const { return status_; }
 
@@ -188,8 +188,10 @@ Result<TapConfig> decode_tap_config(std::string_view text) {
         r.store_directory = fields.text("store_directory", true);
         r.item = fields.id<ItemId>("item");
         auto key = from_hex(fields.text("item_key", true));
-        if (!key || key->empty()) fields.bad("item_key", "hexadecimal digits");
-        else r.item_key = Secret(std::move(*key));
+        if (!key || key->empty())
+            fields.bad("item_key", "hexadecimal digits");
+        else
+            r.item_key = Secret(std::move(*key));
         r.sequence = {fields.number("sequence", true)};
         r.cache_bytes = fields.number("cache_bytes", false, r.cache_bytes);
         FS_TRY(fields.status());

@@ -1,5 +1,5 @@
-// The configuration of our nbdkit plugin: a JSON file of mode 0600 (it may hold a key), written by the
-// agent or by recovery, read by the plugin. Fields: docs/design/capture.md, "The plugin".
+// The configuration of our nbdkit plugin: a JSON file of mode 0600 (it may hold a key), written by
+// the agent or by recovery, read by the plugin. Fields: docs/design/capture.md, "The plugin".
 //
 // Plain values; any thread. Decoding refuses unknown modes and missing fields by name: kMalformed.
 #pragma once
@@ -49,7 +49,8 @@ struct ServedReplica {
 
 struct TapConfig {
     ServeMode mode = ServeMode::kInPath;
-    // In-path and mirror. disk_bytes and mode follow from the rest and need not be set for encoding.
+    // In-path and mirror. disk_bytes and mode follow from the rest and need not be set for
+    // encoding.
     CaptureConfig capture;
     std::vector<ServedDisk> disks;  // sorted by index; capture modes: 0, 1, 2, ... without holes
     std::optional<ServedReplica> replica;

@@ -80,8 +80,7 @@ void TodoMap::clear(uint64_t offset_bytes, uint64_t length_bytes) {
     if (offset_bytes >= disk_bytes_) return;
     const uint64_t end_bytes = offset_bytes + std::min(length_bytes, disk_bytes_ - offset_bytes);
     const uint64_t first = (offset_bytes + kTodoGranuleBytes - 1) / kTodoGranuleBytes;
-    const uint64_t end =
-        end_bytes == disk_bytes_ ? granules_ : end_bytes / kTodoGranuleBytes;
+    const uint64_t end = end_bytes == disk_bytes_ ? granules_ : end_bytes / kTodoGranuleBytes;
     if (first < end) change(first, end, false);
 }
 

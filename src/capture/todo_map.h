@@ -1,7 +1,7 @@
-// Which granules (64 KiB) of one disk must still be copied: one bit each, in shared memory, so that it
-// survives the tap. Setting and clearing are atomic on the words; in front of the bits stand two
-// summary levels of this process alone, rebuilt at attach, that make the search quick on a sparse 64 TiB
-// disk: one bit for each 64 granules, one bit for each 4096.
+// Which granules (64 KiB) of one disk must still be copied: one bit each, in shared memory, so that
+// it survives the tap. Setting and clearing are atomic on the words; in front of the bits stand two
+// summary levels of this process alone, rebuilt at attach, that make the search quick on a sparse
+// 64 TiB disk: one bit for each 64 granules, one bit for each 4096.
 //
 // Any thread of the tap may call any function; only the tap process changes the words.
 #pragma once

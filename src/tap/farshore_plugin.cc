@@ -15,6 +15,7 @@
 #include <string>
 
 #include "os/real.h"
+#include "os/waiting.h"
 #include "tap/serve.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
@@ -35,11 +36,16 @@ struct Connection {
 int errno_of(const Error& error) {
     if (error.error_number() != 0) return error.error_number();
     switch (error.code()) {
-        case Code::kInvalidArgument: return EINVAL;
-        case Code::kForbidden: return EPERM;
-        case Code::kNoSpace: return ENOSPC;
-        case Code::kUnsupported: return EOPNOTSUPP;
-        default: return EIO;
+        case Code::kInvalidArgument:
+            return EINVAL;
+        case Code::kForbidden:
+            return EPERM;
+        case Code::kNoSpace:
+            return ENOSPC;
+        case Code::kUnsupported:
+            return EOPNOTSUPP;
+        default:
+            return EIO;
     }
 }
 
@@ -109,7 +115,8 @@ void farshore_close(void* handle) { delete static_cast<Connection*>(handle); }
 
 int farshore_list_exports(int, int, struct nbdkit_exports* exports) {
     for (const ServedDisk& disk : server->config().disks)
-        if (nbdkit_add_export(exports, std::to_string(disk.index).c_str(), nullptr) == -1) return -1;
+        if (nbdkit_add_export(exports, std::to_string(disk.index).c_str(), nullptr) == -1)
+            return -1;
     return 0;
 }
 
@@ -131,7 +138,7 @@ void hang_if_told() {
     if (hang_file == nullptr || ::access(hang_file, F_OK) != 0) return;
     Tap* tap = server->tap();
     const size_t slot = tap != nullptr ? tap->producer().begin(0, 0, 0) : 0;
-    while (::access(hang_file, F_OK) == 0) ::usleep(10'000);
+    while (::access(hang_file, F_OK) == 0) pause_ms(10);
     if (tap != nullptr) tap->producer().end(slot);
 }
 
@@ -155,8 +162,7 @@ int farshore_trim(void* handle, uint32_t count, uint64_t offset, uint32_t flags)
 }
 int farshore_zero(void* handle, uint32_t count, uint64_t offset, uint32_t flags) {
     hang_if_told();
-    if (auto status =
-            device_of(handle).zero(offset, count, (flags & NBDKIT_FLAG_MAY_TRIM) != 0);
+    if (auto status = device_of(handle).zero(offset, count, (flags & NBDKIT_FLAG_MAY_TRIM) != 0);
         !status)
         return failed(status.error());
     return flush_if(handle, flags);
@@ -166,8 +172,8 @@ int farshore_extents(void* handle, uint32_t count, uint64_t offset, uint32_t fla
     auto found = device_of(handle).extents(offset, count);
     if (!found) return failed(found.error());
     for (const BlockExtent& extent : *found) {
-        const uint32_t type = (extent.hole ? NBDKIT_EXTENT_HOLE : 0u) |
-                              (extent.zero ? NBDKIT_EXTENT_ZERO : 0u);
+        const uint32_t type =
+            (extent.hole ? NBDKIT_EXTENT_HOLE : 0u) | (extent.zero ? NBDKIT_EXTENT_ZERO : 0u);
         if (nbdkit_add_extent(extents, extent.offset_bytes, extent.length_bytes, type) == -1)
             return -1;
         if ((flags & NBDKIT_FLAG_REQ_ONE) != 0) break;

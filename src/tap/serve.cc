@@ -1,22 +1,22 @@
 #include "tap/serve.h"
 
-#include <fcntl.h>
 #include <fmt/core.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "block/file_device.h"
 #include "block/nbd_device.h"
 #include "block/overlay_device.h"
 #include "block/replica_device.h"
-#include "os/fd.h"
+#include "os/process.h"
 #include "os/real.h"
+#include "os/waiting.h"
 #include "replica/replica_reader.h"
 #include "store/directory_store.h"
 
@@ -29,7 +29,7 @@ struct Server::Impl {
     RealRandom random;
     std::unique_ptr<ObjectStore> store;
     std::shared_ptr<ReplicaReader> reader;
-    UniqueFd lock;  // one tap for a capture log
+    std::optional<InstanceLock> lock;  // one tap for a capture log
     CaptureFiles files;
     std::vector<std::unique_ptr<BlockDevice>> devices;  // given to the tap when there is one
     std::unique_ptr<DirtyMap> dirty;
@@ -70,18 +70,15 @@ Server::Impl::~Impl() {
 // Held as long as the process lives, however it ends: the kernel lets go of it.
 Status Server::Impl::take_lock() {
     const std::string path = config.capture.shared_memory_path + ".tap";
-    lock = UniqueFd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    if (!lock) return fail_errno(errno, fmt::format("open '{}'", path));
+    Result<InstanceLock> taken = fail(Code::kInternal, "");
     // The tap before us may be dying.
-    for (int attempt = 0; attempt < 50; ++attempt) {
-        if (::flock(lock.get(), LOCK_EX | LOCK_NB) == 0) return {};
-        if (errno != EWOULDBLOCK && errno != EINTR)
-            return fail_errno(errno, fmt::format("lock '{}'", path));
-        ::usleep(100'000);
-    }
-    return fail(Code::kAlreadyExists, fmt::format("another tap serves '{}'",
-                                                  config.capture.shared_memory_path),
-                "end it first");
+    wait_until(5'000, 50, [&] {
+        taken = InstanceLock::acquire(path);
+        return taken || taken.error().code() != Code::kDuplicateIdentity;
+    });
+    if (!taken) return fail(taken.error().with_context("the tap's lock"));
+    lock.emplace(std::move(*taken));
+    return {};
 }
 
 Result<std::unique_ptr<BlockDevice>> Server::Impl::open_device(const ServedDisk& disk) {
@@ -216,9 +213,8 @@ Status Server::start(std::function<void()> on_quit) {
     options.clock = &impl_->clock;
     options.wake = real_wake();
     FS_ASSIGN(impl_->tap, Tap::start(std::move(options)));
-    impl_->housekeeping = std::thread([impl = impl_.get(), on_quit = std::move(on_quit)] {
-        impl->keep_house(on_quit);
-    });
+    impl_->housekeeping = std::thread(
+        [impl = impl_.get(), on_quit = std::move(on_quit)] { impl->keep_house(on_quit); });
     impl_->copying = std::thread([impl = impl_.get()] { impl->copy(); });
     return {};
 }
@@ -234,8 +230,9 @@ BlockDevice* Server::device(const std::string& export_name) const {
         const auto [at, error] = std::from_chars(export_name.data(), end, index);
         if (error != std::errc() || at != end) return nullptr;
         const auto& disks = impl_->config.disks;
-        const auto found = std::find_if(disks.begin(), disks.end(),
-                                        [&](const ServedDisk& disk) { return disk.index == index; });
+        const auto found = std::find_if(disks.begin(), disks.end(), [&](const ServedDisk& disk) {
+            return disk.index == index;
+        });
         if (found == disks.end()) return nullptr;
         position = static_cast<size_t>(found - disks.begin());
     }

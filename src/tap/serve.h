@@ -17,8 +17,8 @@ class Server {
   public:
     // Opens everything and fails early; starts no thread, so that the process may fork afterwards.
     static Result<std::unique_ptr<Server>> open(TapConfig config);
-    // Puts what an earlier tap left into the log and starts the threads. `on_quit` is called from one
-    // of them when the agent asks for the end.
+    // Puts what an earlier tap left into the log and starts the threads. `on_quit` is called from
+    // one of them when the agent asks for the end.
     Status start(std::function<void()> on_quit);
     ~Server();
 
