@@ -7,6 +7,7 @@
 #include "base/version.h"
 #include "cli/client_verbs.h"
 #include "cli/environment.h"
+#include "cli/extract_verb.h"
 #include "cli/serve.h"
 #include "cli/server_location.h"
 
@@ -32,6 +33,7 @@ struct Arguments {
     ProtectArguments protect;
     ExportArguments export_point;
     ListArguments list;
+    ExtractArguments extract;
     std::string token_kind = "agent";
     std::string token_name;
     uint64_t token_valid_s = 3600;
@@ -226,6 +228,21 @@ class Parser {
                       [&a](ClientVerbs& v) { return v.events(a.list); }));
         verb(app_, "agents", "Agents and appliances", [](ClientVerbs& v) { return v.agents(); });
         verb(app_, "server", "What the server is", [](ClientVerbs& v) { return v.server(); });
+        CLI::App* extract = app_.add_subcommand(
+            "extract", "Copy a disk at a point out of a store, with nothing but the key file");
+        extract->add_option("--store", a.extract.store, "directory of the store")->required();
+        extract->add_option("--key", a.extract.key_file, "key file")->required();
+        extract->add_option("--item", a.extract.item, "id or name of the item")->required();
+        extract->add_option("--point", a.extract.point, kPointHelp)->capture_default_str();
+        extract->add_option("--disk", a.extract.disk, "index of the disk")
+            ->capture_default_str()
+            ->check(CLI::Range(0, 63));
+        extract->add_option("--out", a.extract.out, "raw file to make")->required();
+        extract->add_flag("--force", a.extract.force, "replace the file");
+        extract->add_flag("--json", a.json, "one JSON document on one line, for programs");
+        extract->callback([this] {
+            action_ = [this] { return run_extract(environment_, arguments_.extract, arguments_.json); };
+        });
         CLI::App* token = app_.add_subcommand("token", "Enrolment tokens");
         token->require_subcommand(1);
         CLI::App* create = verb(*token, "create", "A one-time token that admits an agent or appliance",

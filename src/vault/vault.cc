@@ -207,15 +207,23 @@ Result<std::unique_ptr<Vault>> Vault::open(const VaultOptions& options, FileSyst
 Vault::Vault(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Vault::~Vault() {
-    impl_->ending = true;
-    impl_->notify();
+    end_jobs();
     if (impl_->tender) impl_->tender->stop();
+}
+
+void Vault::end_jobs() {
+    stop_waiting();
     std::map<uint64_t, std::unique_ptr<ThreadExecutor>> threads;
     {
         const std::lock_guard lock(impl_->jobs_mutex);
         threads.swap(impl_->job_threads);
     }
     for (auto& [id, thread] : threads) thread->stop();
+}
+
+void Vault::stop_waiting() {
+    impl_->ending = true;
+    impl_->notify();
 }
 
 // ---- waiting ---------------------------------------------------------------------------------------

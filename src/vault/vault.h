@@ -157,6 +157,11 @@ class Vault final : public VaultLink {
     Result<std::string> sync_agent(const std::string& agent, const std::string& status) override;
     Result<std::string> enrol(const std::string& token, const std::string& request_pem) override;
 
+    // Whoever waits for an item, a bookmark or a job gets what there is now. For the end of a server.
+    void stop_waiting();
+    // Waits for the jobs that run to notice it; they stay open for the next vault. Before what their
+    // work refers to is destroyed.
+    void end_jobs();
     // One round of background work: states, RPO, checkpoints, retention.
     void tend();
     // Moves the item along the table (recovery); an event says so.

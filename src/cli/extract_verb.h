@@ -1,0 +1,23 @@
+// `farshore extract`: a disk at a point, out of a store's directory and a key file alone.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "cli/environment.h"
+
+namespace farshore {
+
+struct ExtractArguments {
+    std::string store;
+    std::string key_file;
+    std::string item;
+    std::string point = "latest";
+    uint64_t disk = 0;
+    std::string out;
+    bool force = false;
+};
+
+int run_extract(CliEnvironment& environment, const ExtractArguments& arguments, bool json);
+
+}  // namespace farshore

@@ -1,0 +1,121 @@
+#include "cli/local_environment.h"
+
+#include <fmt/core.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <ctime>
+#include <filesystem>
+#include <iostream>
+
+#include "cli/server_location.h"
+#include "meta/json_fields.h"
+#include "os/http.h"
+#include "os/real.h"
+
+namespace farshore {
+namespace {
+
+constexpr size_t kMaxTokenBytes = 4096;
+constexpr size_t kMaxCertificateBytes = 1u << 20;
+constexpr size_t kMaxProblemBytes = 1u << 20;
+
+class HttpsTransport final : public ApiTransport {
+  public:
+    HttpsTransport(std::string url, HttpClientOptions options)
+        : url_(std::move(url)), client_(std::move(options)) {}
+
+    Result<std::string> call(const std::string& method, const std::string& target,
+                             const std::string& body, int timeout_s) override {
+        HttpClientRequest request;
+        request.method = method;
+        request.url = url_ + target;
+        request.body = body;
+        request.timeout_us = int64_t{timeout_s} * 1'000'000;
+        if (!body.empty()) request.headers.push_back({"Content-Type", "application/json"});
+        FS_ASSIGN(HttpResponse response, client_.request(request));
+        if (response.status >= 200 && response.status < 300) return std::move(response.body);
+        return fail(problem(response));
+    }
+
+  private:
+    static Error problem(const HttpResponse& response) {
+        auto json = parse_json(response.body, "the answer", kMaxProblemBytes);
+        if (json && json->is_object() && json->contains("code") && (*json)["code"].is_string()) {
+            const auto text = [&](const char* key) {
+                const auto at = json->find(key);
+                return at != json->end() && at->is_string() ? at->get<std::string>() : std::string();
+            };
+            return Error(code_from_name(text("code")), text("detail"), text("remedy"));
+        }
+        return Error(response.status == 401 ? Code::kUnauthenticated : Code::kUnavailable,
+                     fmt::format("the server answered with status {}", response.status),
+                     "is this the address of a Farshore vault?");
+    }
+
+    const std::string url_;
+    HttpClient client_;
+};
+
+Result<std::string> read_text(const std::string& path, size_t limit_bytes) {
+    PosixFileSystem files;
+    FS_ASSIGN(const Bytes bytes, read_whole_file(files, path, limit_bytes));
+    return to_text(bytes);
+}
+
+// From the first wait on, an interruption ends the wait instead of the program.
+bool wait_for_signal(int64_t milliseconds) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    const timespec timeout{milliseconds / 1000, (milliseconds % 1000) * 1'000'000};
+    return sigtimedwait(&set, nullptr, &timeout) > 0;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ApiTransport>> connect_https(const ServerLocation& location) {
+    HttpClientOptions options;
+    if (!location.ca_file.empty()) {
+        FS_ASSIGN(options.authority_pem, read_text(location.ca_file, kMaxCertificateBytes));
+    }
+    PosixFileSystem files;
+    auto token = read_whole_file(files, location.token_file, kMaxTokenBytes);
+    if (!token)
+        return fail(token.error().code() == Code::kForbidden ? Code::kForbidden
+                                                             : Code::kUnauthenticated,
+                    fmt::format("the access token cannot be read: {}", token.error().what()),
+                    "be the user that runs the server, or name a token with --token-file");
+    while (!token->empty() && (token->back() == '\n' || token->back() == ' ')) token->pop_back();
+    options.bearer_token = Secret(std::move(*token));
+    return std::make_unique<HttpsTransport>(location.url, std::move(options));
+}
+
+CliEnvironment local_environment() {
+    CliEnvironment environment;
+    environment.out = &std::cout;
+    environment.err = &std::cerr;
+    environment.out_is_terminal = ::isatty(1) == 1;
+    environment.err_is_terminal = ::isatty(2) == 1;
+    winsize size{};
+    if (environment.err_is_terminal && ::ioctl(2, TIOCGWINSZ, &size) == 0 && size.ws_col >= 20)
+        environment.columns = size.ws_col;
+    std::error_code ignored;
+    environment.working_directory = std::filesystem::current_path(ignored).string();
+    environment.variable = [](const std::string& name) {
+        const char* value = std::getenv(name.c_str());
+        return std::string(value == nullptr ? "" : value);
+    };
+    environment.read_file = [](const std::string& path) {
+        return read_text(path, kMaxServerFileBytes);
+    };
+    environment.connect = connect_https;
+    environment.pause = wait_for_signal;
+    return environment;
+}
+
+}  // namespace farshore

@@ -1,0 +1,571 @@
+#include "vault/api.h"
+
+#include <fmt/core.h>
+
+#include <charconv>
+
+#include "base/version.h"
+#include "meta/items.h"
+#include "meta/jobs.h"
+#include "meta/json_fields.h"
+#include "meta/parties.h"
+#include "os/log.h"
+#include "replicate/remote_link.h"
+#include "vault/recovery_desk.h"
+#include "vault/views.h"
+
+namespace farshore {
+
+bool same_secret(ByteView a, ByteView b) {
+    // The length of the token is no secret.
+    if (a.size() != b.size()) return false;
+    volatile uint8_t difference = 0;
+    for (size_t i = 0; i < a.size(); ++i)
+        difference = static_cast<uint8_t>(difference | (a[i] ^ b[i]));
+    return difference == 0;
+}
+
+// A request with its path in pieces: /v1/items/web/points is {"items", "web", "points"}.
+struct Api::Call {
+    const HttpRequest& request;
+    std::vector<std::string> parts;
+    Json body;
+
+    bool is(std::string_view method) const { return request.method == method; }
+    const std::string& part(size_t i) const {
+        static const std::string none;
+        return i < parts.size() ? parts[i] : none;
+    }
+    std::string query(const std::string& name) const {
+        const auto at = request.query.find(name);
+        return at == request.query.end() ? std::string() : at->second;
+    }
+    Result<uint64_t> number(const std::string& name, uint64_t otherwise, uint64_t limit) const {
+        const std::string text = query(name);
+        if (text.empty()) return otherwise;
+        uint64_t value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        if (error != std::errc() || end != text.data() + text.size() || value > limit)
+            return fail(Code::kInvalidArgument,
+                        fmt::format("{} must be a number from 0 to {}", name, limit));
+        return value;
+    }
+    Result<size_t> limit() const {
+        FS_ASSIGN(const uint64_t rows, number("limit", 100, 1000));
+        return static_cast<size_t>(std::max<uint64_t>(rows, 1));
+    }
+    Result<int64_t> wait_us() const {
+        FS_ASSIGN(const uint64_t seconds, number("wait_s", 0, 60));
+        return std::min<int64_t>(static_cast<int64_t>(seconds), kMaxWaitS) * 1'000'000;
+    }
+    Result<JsonFields> fields() const {
+        static const Json none = Json::object();
+        return JsonFields::of(body.is_null() ? none : body, "body");
+    }
+};
+
+namespace {
+
+HttpResponse answer(const Json& json, int status = 200) {
+    return HttpResponse::json(dump_json(json), status);
+}
+HttpResponse nothing() {
+    HttpResponse response;
+    response.status = 204;
+    return response;
+}
+
+HttpResponse refusal(const Error& error) {
+    HttpResponse response = HttpResponse::json(dump_json(problem_view(error)),
+                                               code_http_status(error.code()));
+    for (auto& [name, value] : response.headers)
+        if (name == "Content-Type" || name == "content-type") value = "application/problem+json";
+    if (error.code() == Code::kUnauthenticated)
+        response.headers.push_back({"WWW-Authenticate", "Bearer"});
+    if (error.retry() != Retry::kNever) response.headers.push_back({"Retry-After", "1"});
+    return response;
+}
+
+tl::unexpected<Error> no_such_resource(const HttpRequest& request) {
+    return fail(Code::kNotFound, fmt::format("there is no {} {}", request.method,
+                                             request.path.substr(0, 200)),
+                "api/openapi.yaml lists what there is");
+}
+
+std::vector<std::string> split(const std::string& path) {
+    std::vector<std::string> parts;
+    for (size_t from = 1; from <= path.size();) {
+        const size_t end = std::min(path.find('/', from), path.size());
+        parts.push_back(path.substr(from, end - from));
+        from = end + 1;
+    }
+    return parts;
+}
+
+Result<ItemPolicy> read_policy(const JsonFields& body, ItemPolicy policy) {
+    const Json* json = body.find("policy");
+    if (json == nullptr) return policy;
+    FS_ASSIGN(const JsonFields fields, JsonFields::of(*json, "policy"));
+    FS_ASSIGN(const uint64_t interval,
+              fields.u64("crash_point_interval_s", policy.crash_point_interval_s, 86'400));
+    FS_ASSIGN(const uint64_t window, fields.u64("window_s", policy.window_s, 31'536'000));
+    FS_ASSIGN(const uint64_t grace, fields.u64("grace_s", policy.grace_s, 604'800));
+    FS_ASSIGN(policy.copy_throttle_bytes_per_s,
+              fields.u64("copy_throttle_bytes_per_s", policy.copy_throttle_bytes_per_s));
+    if (interval < 1)
+        return fail(Code::kInvalidArgument, "policy.crash_point_interval_s must be at least 1");
+    if (window < 60) return fail(Code::kInvalidArgument, "policy.window_s must be at least 60");
+    policy.crash_point_interval_s = static_cast<uint32_t>(interval);
+    policy.window_s = static_cast<uint32_t>(window);
+    policy.grace_s = static_cast<uint32_t>(grace);
+    return policy;
+}
+
+// A metric's label value (exposition format: backslash, quote and line end are escaped).
+std::string label(std::string_view text) {
+    std::string out;
+    for (char c : text) {
+        if (c == '\\' || c == '"') out.push_back('\\');
+        if (c == '\n')
+            out += "\\n";
+        else
+            out.push_back(c);
+    }
+    return out;
+}
+
+}  // namespace
+
+HttpResponse Api::handle(const HttpRequest& request) {
+    auto response = route(request);
+    if (response) return std::move(*response);
+    if (code_http_status(response.error().code()) >= 500)
+        log::warn("api", "{} {}: {}", request.method, request.path.substr(0, 200),
+                  response.error().to_string());
+    return refusal(response.error());
+}
+
+Result<RecoveryDesk*> Api::desk() {
+    if (recovery_ == nullptr)
+        return fail(Code::kUnsupported, "this vault has no recovery of its own");
+    return recovery_;
+}
+
+Result<HttpResponse> Api::route(const HttpRequest& request) {
+    if (request.body.size() > kMaxRequestBytes)
+        return fail(Code::kTooLarge, fmt::format("a request has at most {} bytes", kMaxRequestBytes));
+    Call call{request, split(request.path), {}};
+    if (call.part(0) == "internal") {
+        if (call.part(1) == "v1" && call.part(2) == "link" && call.parts.size() == 4 &&
+            call.is("POST"))
+            return link(request, call.part(3));
+        return no_such_resource(request);
+    }
+    if (request.path == "/v1/health") {
+        // Whether the database answers is what "serves" means.
+        FS_TRY(get_setting(vault_.database(), "vault_id"));
+        return answer({{"status", "ok"}});
+    }
+    if (!request.body.empty()) {
+        FS_ASSIGN(call.body, parse_json(request.body, "the request's body", kMaxRequestBytes));
+    }
+    if (request.path == "/v1/enrol" && call.is("POST")) {
+        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const std::string token, fields.required_text("token", 1024));
+        FS_ASSIGN(const std::string request_pem, fields.required_text("request_pem", 64u << 10));
+        FS_ASSIGN(const std::string certificate, vault_.enrol(token, request_pem));
+        return answer({{"certificate_pem", certificate}});
+    }
+    if (!same_secret(as_bytes(request.bearer_token()), vault_.admin_token().reveal()))
+        return fail(Code::kUnauthenticated,
+                    request.bearer_token().empty() ? "the request carries no access token"
+                                                   : "the access token is not this vault's",
+                    "the token is in vault/admin.token of the server's data directory");
+    if (request.path == "/metrics" && call.is("GET")) return metrics();
+    if (call.part(0) != "v1") return no_such_resource(request);
+    call.parts.erase(call.parts.begin());
+    const std::string& resource = call.part(0);
+    if (resource == "server" && call.is("GET")) return server();
+    if (resource == "items") return call.parts.size() <= 1 ? items(call) : item(call);
+    if (resource == "bookmarks" || resource == "exports")
+        return resource == "exports" ? exports(call) : bookmarks(call);
+    if (resource == "jobs") return jobs(call);
+    if (resource == "events") return events(call);
+    if (resource == "agents" || resource == "enrolment-tokens") return parties(call);
+    return no_such_resource(request);
+}
+
+Result<HttpResponse> Api::link(const HttpRequest& request, const std::string& method) {
+    if (method != "enrol") {
+        if (request.peer_certificate_name.empty())
+            return fail(Code::kUnauthenticated, "this needs the certificate of an appliance");
+        FS_ASSIGN(const PartyRecord party, vault_.check_party(request.peer_certificate_name));
+        if (party.kind != PartyKind::kAppliance)
+            return fail(Code::kForbidden,
+                        fmt::format("'{}' is an agent; agents speak through an appliance", party.name));
+    }
+    FS_ASSIGN(std::string body, serve_link(vault_, method, request.body));
+    return HttpResponse::json(std::move(body));
+}
+
+// ---- items -----------------------------------------------------------------------------------------
+
+Result<HttpResponse> Api::items(const Call& call) {
+    if (call.is("GET")) {
+        FS_ASSIGN(const size_t limit, call.limit());
+        FS_ASSIGN(const auto reports, vault_.items(call.query("after"), limit));
+        Json list = Json::array();
+        for (const ItemReport& report : reports) list.push_back(item_view(report));
+        Json json{{"items", std::move(list)}};
+        if (reports.size() == limit) json["next"] = reports.back().record.name;
+        return answer(json);
+    }
+    if (!call.is("POST")) return no_such_resource(call.request);
+    FS_ASSIGN(const JsonFields fields, call.fields());
+    ProtectRequest protect;
+    FS_ASSIGN(protect.name, fields.required_text("name", kMaxItemNameBytes));
+    FS_ASSIGN(protect.qmp_socket, fields.text("qmp_socket", kMaxPathBytes));
+    FS_ASSIGN(protect.agent, fields.text("agent", 64));
+    FS_ASSIGN(const Json* disks, fields.array("disks", kMaxDisks));
+    for (size_t i = 0; disks != nullptr && i < disks->size(); ++i) {
+        if (!(*disks)[i].is_string()) return fields.wrong("disks", "must be a list of paths");
+        protect.disks.push_back((*disks)[i].get<std::string>());
+    }
+    FS_ASSIGN(protect.policy, read_policy(fields, {}));
+    FS_ASSIGN(const uint64_t wait_s, fields.u64("wait_s", 30, 60));
+    FS_ASSIGN(ItemReport report, vault_.protect(protect));
+    FS_ASSIGN(report,
+              vault_.wait_for_item(
+                  report.record.id,
+                  std::min<int64_t>(static_cast<int64_t>(wait_s), kMaxWaitS) * 1'000'000,
+                  [](const ItemReport& now) {
+                      if (now.record.error) return true;
+                      if (now.record.state == ItemState::kEnabling) return false;
+                      return now.record.mode == CaptureMode::kMirror || !now.record.nbd_socket.empty();
+                  }));
+    return answer(item_view(report), 201);
+}
+
+Result<HttpResponse> Api::item(const Call& call) {
+    const std::string& name = call.part(1);
+    const std::string& what = call.part(2);
+    if (call.parts.size() == 2) {
+        if (call.is("GET")) {
+            FS_ASSIGN(const ItemReport report, vault_.item(name));
+            return answer(item_view(report));
+        }
+        if (call.is("PATCH")) {
+            FS_ASSIGN(const ItemReport before, vault_.item(name));
+            FS_ASSIGN(const JsonFields fields, call.fields());
+            FS_ASSIGN(const ItemPolicy policy, read_policy(fields, before.record.policy));
+            FS_ASSIGN(const ItemReport report, vault_.change_policy(name, policy));
+            return answer(item_view(report));
+        }
+        if (call.is("DELETE")) {
+            const bool force = call.query("force") == "true";
+            if (force && recovery_ != nullptr) {
+                FS_ASSIGN(const ItemReport report, vault_.item(name));
+                FS_TRY(recovery_->end_all(report.record.id));
+            }
+            FS_ASSIGN(const JobRecord job, vault_.unprotect(name, force));
+            return answer(job_view(job), 202);
+        }
+        return no_such_resource(call.request);
+    }
+    if (what == "resynchronise" && call.parts.size() == 3 && call.is("POST")) {
+        FS_ASSIGN(const ItemReport report, vault_.resynchronise(name));
+        return answer(item_view(report), 202);
+    }
+    if (what == "points") return points(call);
+    if (what == "bookmarks" && call.parts.size() == 3) return bookmarks(call);
+    if (what == "exports" && call.parts.size() == 3) return exports(call);
+    if (what == "failovers" && call.parts.size() == 3) {
+        FS_ASSIGN(RecoveryDesk * recovery, desk());
+        if (call.is("GET")) {
+            FS_ASSIGN(const auto states, recovery->failovers(name));
+            Json list = Json::array();
+            for (const RecoveryState& state : states) list.push_back(failover_view(state));
+            return answer({{"failovers", std::move(list)}});
+        }
+        if (call.is("POST")) {
+            FS_ASSIGN(const JsonFields fields, call.fields());
+            FS_ASSIGN(const std::string action, fields.required_text("action", 64));
+            FS_ASSIGN(const std::string point, fields.text("point", 1024, "latest"));
+            FS_ASSIGN(const JobRecord job, recovery->failover(name, action, point));
+            return answer(job_view(job), 202);
+        }
+    }
+    return no_such_resource(call.request);
+}
+
+// ---- points ----------------------------------------------------------------------------------------
+
+Result<HttpResponse> Api::points(const Call& call) {
+    if (!call.is("GET") || call.parts.size() > 4) return no_such_resource(call.request);
+    FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), call.part(1)));
+    FS_ASSIGN(const auto replica, vault_.replica(item.id));
+    if (call.parts.size() == 4) {
+        FS_ASSIGN(const ResolvedPoint point, replica->resolve(PointSpec::parse(call.part(3))));
+        PointQuery exact;
+        exact.from = exact.to = point.sequence;
+        exact.limit = 1;
+        FS_ASSIGN(const PointList named, replica->points(exact));
+        if (!named.points.empty() && named.points.front().sequence == point.sequence)
+            return answer(point_view(named.points.front()));
+        return answer(point_view(point.sequence, point.time));
+    }
+    PointQuery query;
+    query.newest_first = true;
+    FS_ASSIGN(query.limit, call.limit());
+    query.label = call.query("label");
+    if (const std::string kind = call.query("kind"); !kind.empty()) {
+        FS_ASSIGN(query.kind, point_kind_from_name(kind));
+    }
+    FS_ASSIGN(const uint64_t before, call.number("before", 0, UINT64_MAX));
+    if (before != 0) query.to = {before - 1};
+    FS_ASSIGN(const PointList list, replica->points(query));
+    Json points = Json::array();
+    for (const PointRow& point : list.points) points.push_back(point_view(point));
+    Json gaps = Json::array();
+    for (size_t i = 0; i + 1 < list.ranges.size(); ++i)
+        gaps.push_back({{"after", point_view(list.ranges[i].last, list.ranges[i].last_time)},
+                        {"before", point_view(list.ranges[i + 1].first,
+                                              list.ranges[i + 1].first_time)}});
+    FS_ASSIGN(const ReplicaStatus status, replica->status());
+    if (status.gap_open && !list.ranges.empty())
+        gaps.push_back({{"after", point_view(list.ranges.back().last, list.ranges.back().last_time)}});
+    Json json{{"points", std::move(points)}, {"gaps", std::move(gaps)}};
+    if (!list.ranges.empty())
+        json["window"] = {
+            {"oldest", point_view(list.ranges.front().first, list.ranges.front().first_time)},
+            {"newest", point_view(list.ranges.back().last, list.ranges.back().last_time)}};
+    if (list.points.size() == query.limit) json["next"] = list.points.back().sequence.v;
+    return answer(json);
+}
+
+Result<HttpResponse> Api::bookmarks(const Call& call) {
+    if (call.part(0) == "bookmarks") {
+        if (!call.is("GET") || call.parts.size() != 2) return no_such_resource(call.request);
+        FS_ASSIGN(const int64_t wait_us, call.wait_us());
+        FS_ASSIGN(const BookmarkReport report, vault_.bookmark(call.part(1), wait_us));
+        return answer(bookmark_view(report));
+    }
+    if (!call.is("POST")) return no_such_resource(call.request);
+    FS_ASSIGN(const JsonFields fields, call.fields());
+    FS_ASSIGN(const std::string text, fields.required_text("label", kMaxLabelBytes));
+    FS_ASSIGN(const uint64_t wait_s, fields.u64("wait_s", 30, 60));
+    FS_ASSIGN(BookmarkReport report, vault_.create_bookmark(call.part(1), text));
+    FS_ASSIGN(report, vault_.bookmark(report.record.id,
+                                      std::min<int64_t>(static_cast<int64_t>(wait_s), kMaxWaitS) *
+                                          1'000'000));
+    return answer(bookmark_view(report), 201);
+}
+
+Result<HttpResponse> Api::exports(const Call& call) {
+    FS_ASSIGN(RecoveryDesk * recovery, desk());
+    if (call.part(0) == "items") {
+        if (!call.is("POST")) return no_such_resource(call.request);
+        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const std::string point, fields.required_text("point", 1024));
+        FS_ASSIGN(const std::string socket, fields.required_text("socket", kMaxPathBytes));
+        FS_ASSIGN(const uint64_t disk, fields.u64("disk", 0, kMaxDisks - 1));
+        FS_ASSIGN(const ExportReport report,
+                  recovery->start_export(call.part(1), point, static_cast<DiskIndex>(disk), socket));
+        return answer(export_view(report.state, report.size_bytes), 201);
+    }
+    if (call.parts.size() == 1 && call.is("GET")) {
+        Json list = Json::array();
+        for (const ExportReport& report : recovery->exports())
+            list.push_back(export_view(report.state, report.size_bytes));
+        return answer({{"exports", std::move(list)}});
+    }
+    if (call.parts.size() == 2 && call.is("GET")) {
+        FS_ASSIGN(const ExportReport report, recovery->renew_export(call.part(1)));
+        return answer(export_view(report.state, report.size_bytes));
+    }
+    if (call.parts.size() == 2 && call.is("DELETE")) {
+        FS_TRY(recovery->end_export(call.part(1)));
+        return nothing();
+    }
+    return no_such_resource(call.request);
+}
+
+// ---- the rest --------------------------------------------------------------------------------------
+
+Result<HttpResponse> Api::jobs(const Call& call) {
+    if (call.parts.size() == 1 && call.is("GET")) {
+        FS_ASSIGN(const size_t limit, call.limit());
+        FS_ASSIGN(const uint64_t before, call.number("before", 0, INT64_MAX));
+        std::optional<ItemId> item;
+        if (const std::string name = call.query("item"); !name.empty()) {
+            FS_ASSIGN(const ItemRecord record, find_item(vault_.database(), name));
+            item = record.id;
+        }
+        FS_ASSIGN(const auto rows, list_jobs(vault_.database(), before, limit, item));
+        Json list = Json::array();
+        for (const JobRecord& row : rows) list.push_back(job_view(row));
+        Json json{{"jobs", std::move(list)}};
+        if (rows.size() == limit) json["next"] = rows.back().id;
+        return answer(json);
+    }
+    const std::string& text = call.part(1);
+    uint64_t id = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
+    if (error != std::errc() || end != text.data() + text.size())
+        return fail(Code::kNotFound, fmt::format("there is no job '{}'", text.substr(0, 64)));
+    if (call.parts.size() == 2 && call.is("GET")) {
+        FS_ASSIGN(const int64_t wait_us, call.wait_us());
+        FS_ASSIGN(const JobRecord job, vault_.job(id, wait_us));
+        FS_ASSIGN(const auto messages, job_messages(vault_.database(), id));
+        Json json = job_view(job);
+        json["messages"] = Json::array();
+        for (const JobMessage& message : messages)
+            json["messages"].push_back({{"time", to_rfc3339(message.time)}, {"text", message.text}});
+        return answer(json);
+    }
+    if (call.parts.size() == 3 && call.part(2) == "cancel" && call.is("POST")) {
+        FS_TRY(vault_.cancel_job(id));
+        FS_ASSIGN(const JobRecord job, vault_.job(id, 0));
+        return answer(job_view(job), 202);
+    }
+    return no_such_resource(call.request);
+}
+
+Result<HttpResponse> Api::events(const Call& call) {
+    if (call.parts.size() != 1 || !call.is("GET")) return no_such_resource(call.request);
+    FS_ASSIGN(const size_t limit, call.limit());
+    FS_ASSIGN(const uint64_t before, call.number("before", 0, INT64_MAX));
+    std::optional<ItemId> item;
+    if (const std::string name = call.query("item"); !name.empty()) {
+        FS_ASSIGN(const ItemRecord record, find_item(vault_.database(), name));
+        item = record.id;
+    }
+    FS_ASSIGN(const auto rows, list_events(vault_.database(), before, limit, item));
+    Json list = Json::array();
+    for (const EventRecord& row : rows) list.push_back(event_view(row));
+    Json json{{"events", std::move(list)}};
+    if (rows.size() == limit) json["next"] = rows.back().id;
+    return answer(json);
+}
+
+Result<HttpResponse> Api::parties(const Call& call) {
+    if (call.part(0) == "enrolment-tokens") {
+        if (call.parts.size() != 1 || !call.is("POST")) return no_such_resource(call.request);
+        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const std::string kind_text, fields.text("kind", 64, "agent"));
+        FS_ASSIGN(const PartyKind kind, party_kind_from_name(kind_text));
+        FS_ASSIGN(const std::string name, fields.text("name", 64));
+        FS_ASSIGN(const uint64_t valid_s, fields.u64("valid_s", 3600, 604'800));
+        if (valid_s < 60) return fail(Code::kInvalidArgument, "valid_s must be at least 60");
+        TimePoint expires;
+        FS_ASSIGN(const std::string token, vault_.create_token(kind, name,
+                                                               static_cast<int64_t>(valid_s), expires));
+        Json json{{"token", token}, {"kind", kind_text}, {"expires", to_rfc3339(expires)}};
+        if (!name.empty()) json["name"] = name;
+        return answer(json, 201);
+    }
+    if (call.parts.size() == 1 && call.is("GET")) {
+        FS_ASSIGN(const size_t limit, call.limit());
+        FS_ASSIGN(const auto reports, vault_.parties(call.query("after"), limit));
+        Json list = Json::array();
+        for (const PartyReport& report : reports) list.push_back(party_view(report));
+        Json json{{"agents", std::move(list)}};
+        if (reports.size() == limit) json["next"] = reports.back().record.name;
+        return answer(json);
+    }
+    if (call.parts.size() == 2 && call.is("DELETE")) {
+        FS_TRY(vault_.remove_party(call.part(1)));
+        return nothing();
+    }
+    return no_such_resource(call.request);
+}
+
+Result<HttpResponse> Api::server() {
+    const VaultInfo info = vault_.info();
+    uint64_t count = 0, stored = 0, written = 0;
+    std::string after;
+    while (true) {
+        FS_ASSIGN(const auto reports, vault_.items(after, 500));
+        if (reports.empty()) break;
+        after = reports.back().record.name;
+        for (const ItemReport& report : reports) {
+            ++count;
+            if (!report.replica) continue;
+            stored += report.replica->stored_bytes;
+            written += report.replica->written_bytes;
+        }
+    }
+    return answer({{"version", kFarshoreVersion},
+                   {"vault_id", info.vault_id},
+                   {"store_id", info.store_id},
+                   {"key_id", info.key_id},
+                   {"epoch", info.epoch.v},
+                   {"started", to_rfc3339(info.started)},
+                   {"fenced", info.fenced},
+                   {"items", count},
+                   {"stored_bytes", stored},
+                   {"written_bytes", written}});
+}
+
+Result<HttpResponse> Api::metrics() {
+    struct Metric {
+        const char* name;
+        const char* help;
+        const char* type;
+        std::string lines;
+    };
+    Metric metrics[] = {
+        {"farshore_item_state", "1 for the state that the item has", "gauge", {}},
+        {"farshore_item_health", "0 normal, 1 warning, 2 critical", "gauge", {}},
+        {"farshore_item_rpo_seconds", "age of the newest point", "gauge", {}},
+        {"farshore_item_lag_bytes", "captured and not yet received", "gauge", {}},
+        {"farshore_item_stored_bytes", "in the object store", "gauge", {}},
+        {"farshore_item_written_bytes_total", "written by the machine", "counter", {}},
+        {"farshore_item_stored_sequence", "newest sequence stored", "counter", {}},
+        {"farshore_item_tap_restarts_total", "of the tap, since the agent started", "counter", {}},
+    };
+    std::string after;
+    while (true) {
+        FS_ASSIGN(const auto reports, vault_.items(after, 500));
+        if (reports.empty()) break;
+        after = reports.back().record.name;
+        for (const ItemReport& report : reports) {
+            const std::string item = fmt::format("item=\"{}\"", label(report.record.name));
+            const auto add = [&](size_t which, auto value) {
+                metrics[which].lines +=
+                    fmt::format("{}{{{}}} {}\n", metrics[which].name, item, value);
+            };
+            metrics[0].lines += fmt::format("{}{{{},state=\"{}\"}} 1\n", metrics[0].name, item,
+                                            item_state_name(report.record.state));
+            const std::string_view health = health_name(report.troubles);
+            add(1, health == "critical" ? 2 : health == "warning" ? 1 : 0);
+            if (report.rpo_us) add(2, static_cast<double>(*report.rpo_us) / 1e6);
+            if (report.agent) {
+                add(3, report.agent->ring_used_bytes + report.agent->spill_used_bytes);
+                add(7, report.agent->tap_restarts);
+            }
+            if (report.replica) {
+                add(4, report.replica->stored_bytes);
+                add(5, report.replica->written_bytes);
+                add(6, report.replica->stored.v);
+            }
+        }
+    }
+    const VaultInfo info = vault_.info();
+    std::string text = fmt::format(
+        "# HELP farshore_vault_info what runs here\n# TYPE farshore_vault_info gauge\n"
+        "farshore_vault_info{{version=\"{}\",vault=\"{}\"}} 1\n"
+        "# HELP farshore_vault_fenced another vault has taken over the store\n"
+        "# TYPE farshore_vault_fenced gauge\nfarshore_vault_fenced {}\n",
+        kFarshoreVersion, info.vault_id, info.fenced ? 1 : 0);
+    for (const Metric& metric : metrics)
+        text += fmt::format("# HELP {} {}\n# TYPE {} {}\n{}", metric.name, metric.help, metric.name,
+                            metric.type, metric.lines);
+    HttpResponse response = HttpResponse::text(std::move(text));
+    for (auto& [name, value] : response.headers)
+        if (name == "Content-Type" || name == "content-type")
+            value = "text/plain; version=0.0.4; charset=utf-8";
+    return response;
+}
+
+}  // namespace farshore

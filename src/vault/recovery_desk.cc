@@ -1,0 +1,391 @@
+#include "vault/recovery_desk.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "meta/items.h"
+#include "meta/json_fields.h"
+#include "os/log.h"
+#include "os/real.h"
+#include "vault/views.h"
+
+namespace farshore {
+namespace {
+
+constexpr size_t kMaxJobInputBytes = 64u << 10;
+
+// The machine as the agent described it, with the disks that the replica has.
+Result<MachineDescription> machine_of(const ItemRecord& item, const ReplicaStatus& status) {
+    if (!item.machine.empty()) {
+        FS_ASSIGN(MachineDescription machine, decode_machine(item.machine));
+        machine.name = item.name;
+        for (MachineDisk& disk : machine.disks)
+            for (const DiskSize& size : status.disks)
+                if (size.disk == disk.index) disk.size_bytes = size.size_bytes;
+        return machine;
+    }
+    std::vector<PlainDisk> disks;
+    for (const DiskSize& size : status.disks) disks.push_back({"", size.size_bytes});
+    if (disks.empty())
+        return fail(Code::kPointNotFound, "nothing is known of this machine's disks yet");
+    return describe_plain_machine(item.name, disks);
+}
+
+}  // namespace
+
+RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random& random,
+                           Options options)
+    : vault_(vault), clock_(clock), random_(random) {
+    RecoveryOptions recovery;
+    recovery.files = &files;
+    recovery.clock = &clock;
+    recovery.state_root = vault.directory() + "/recoveries";
+    recovery.run_root =
+        options.run_directory.empty() ? vault.directory() + "/run" : options.run_directory;
+    recovery.store_directory = options.store_directory;
+    recovery.plugin = options.plugin;
+    recovery.accelerator = options.accelerator;
+    recovery.leases.take = [this](const ItemId& item, Sequence sequence, const std::string& holder,
+                                  int64_t duration_us) -> Result<uint64_t> {
+        FS_ASSIGN(const auto replica, vault_.replica(item));
+        FS_ASSIGN(const LeaseRow lease, replica->lease(sequence, holder, duration_us));
+        return lease.id;
+    };
+    recovery.leases.renew = [this](const ItemId& item, uint64_t lease,
+                                   int64_t duration_us) -> Status {
+        FS_ASSIGN(const auto replica, vault_.replica(item));
+        return replica->renew(lease, duration_us);
+    };
+    recovery.leases.release = [this](const ItemId& item, uint64_t lease) -> Status {
+        auto replica = vault_.replica(item);
+        // An item that is gone holds no leases.
+        if (!replica) return replica.error().code() == Code::kItemNotFound
+                                 ? Status()
+                                 : tl::unexpected(replica.error());
+        return (*replica)->release(lease);
+    };
+    recovery.item_key = [this](const ItemId& item) { return vault_.item_key(item); };
+    recovery.on_change = [this](const RecoveryState& state) {
+        if (state.stage == RecoveryStage::kFailed && state.error)
+            vault_.event(Severity::kCritical, std::string(code_name(state.error->code)), nullptr,
+                         fmt::format("{} of '{}': {}", recovery_kind_name(state.kind),
+                                     state.item_name, state.error->what),
+                         state.error->remedy);
+    };
+    recoveries_ = std::make_unique<Recoveries>(std::move(recovery));
+    vault_.set_resumer("failover",
+                       [this](const JobRecord& job) { return machine_work(job.input); });
+    vault_.set_resumer("test-failover",
+                       [this](const JobRecord& job) { return machine_work(job.input); });
+    preparer_ = std::make_unique<ThreadExecutor>("fs-prepare");
+    preparer_->post([this] { recoveries_->prepare(); });
+    if (options.tick_interval_us > 0) {
+        ticker_ = std::make_unique<ThreadExecutor>("fs-recovery");
+        auto round = std::make_shared<std::function<void()>>();
+        *round = [this, weak = std::weak_ptr(round), interval = options.tick_interval_us] {
+            tick();
+            if (auto again = weak.lock())
+                ticker_->post_after_us(interval, [again] { (*again)(); });
+        };
+        ticker_->post_after_us(options.tick_interval_us, [round] { (*round)(); });
+    }
+}
+
+RecoveryDesk::~RecoveryDesk() {
+    if (ticker_) ticker_->stop();
+    preparer_->stop();
+    // Exports belong to whoever asked this process for them; machines go on without it.
+    for (const ExportReport& report : exports())
+        if (auto ended = end_export(report.state.id); !ended)
+            log::warn("vault", "export {}: {}", report.state.id, ended.error().to_string());
+}
+
+Status RecoveryDesk::resume() {
+    FS_TRY(recoveries_->resume());
+    // Nobody renews the exports of an earlier vault for long: its clients see the end and ask again.
+    const std::lock_guard hold(mutex_);
+    for (const RecoveryState& state : recoveries_->list())
+        if (state.kind == RecoveryKind::kExport)
+            exports_[state.id] = {clock_.steady_us() + kExportKeptUs, 0, state.export_socket};
+    return {};
+}
+
+void RecoveryDesk::tick() {
+    recoveries_->tick();
+    std::vector<std::string> ended;
+    {
+        const std::lock_guard hold(mutex_);
+        for (const auto& [id, entry] : exports_)
+            if (entry.until_us < clock_.steady_us()) ended.push_back(id);
+    }
+    for (const std::string& id : ended) {
+        log::info("vault", "export {} ends: nobody renewed it", id);
+        if (auto done = end_export(id); !done)
+            log::warn("vault", "export {}: {}", id, done.error().to_string());
+    }
+}
+
+std::string RecoveryDesk::new_id(std::string_view kind) {
+    uint8_t raw[6];
+    random_.fill(raw);
+    return fmt::format("{}-{}", kind, to_hex(raw));
+}
+
+std::vector<RecoveryState> RecoveryDesk::of_item(const ItemId& item, RecoveryKind kind) {
+    std::vector<RecoveryState> states = recoveries_->list();
+    std::erase_if(states, [&](const RecoveryState& state) {
+        return state.item != item || state.kind != kind;
+    });
+    return states;
+}
+
+std::string RecoveryDesk::result_of(const RecoveryState& state) {
+    Json json = failover_view(state);
+    if (auto access = recoveries_->access(state.id)) {
+        if (!access->nbd_socket.empty()) json["nbd_socket"] = access->nbd_socket;
+        if (!access->serial_log.empty()) json["serial_log"] = access->serial_log;
+        if (!access->serial_socket.empty()) json["serial_socket"] = access->serial_socket;
+        if (!access->vnc_socket.empty()) json["vnc_socket"] = access->vnc_socket;
+    }
+    return dump_json(json);
+}
+
+// ---- machines --------------------------------------------------------------------------------------
+
+JobWork RecoveryDesk::machine_work(const std::string& input) {
+    return [this, input](JobRun& run) { return start_machine(run, input); };
+}
+
+// The whole of a test failover or failover; may have been begun by a vault that crashed since.
+Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& input) {
+    FS_ASSIGN(const Json json, parse_json(input, "the job's input", kMaxJobInputBytes));
+    FS_ASSIGN(const JsonFields fields, JsonFields::of(json, "input"));
+    RecoveryRequest request;
+    FS_ASSIGN(request.id, fields.required_text("id", 64));
+    FS_ASSIGN(const std::string item_text, fields.required_text("item", 32));
+    FS_ASSIGN(request.item, ItemId::parse(item_text));
+    FS_ASSIGN(const std::string kind, fields.required_text("kind", 16));
+    FS_ASSIGN(request.kind, recovery_kind_from_name(kind));
+    FS_ASSIGN(const std::string point, fields.required_text("point", 4096));
+    const bool real = request.kind == RecoveryKind::kFailover;
+    request.network = real ? NetworkChoice::kUser : NetworkChoice::kIsolated;
+
+    const auto work = [&]() -> Result<std::string> {
+        // An earlier vault may have got it running already.
+        if (auto known = recoveries_->get(request.id)) {
+            if (known->stage == RecoveryStage::kRunning) return result_of(*known);
+            FS_TRY(recoveries_->clean_up(request.id));
+        }
+        FS_ASSIGN(const ItemRecord item, get_item(vault_.database(), request.item));
+        FS_ASSIGN(const auto replica, vault_.replica(request.item));
+        if (real) {
+            // From here on nobody else appends to the log: the point that is chosen is the last one.
+            FS_TRY(run.report(0.1, "fencing the log"));
+            FS_TRY(replica->acquire_log("failover"));
+        }
+        FS_TRY(run.report(0.2, "finding the point"));
+        FS_ASSIGN(const ResolvedPoint resolved, replica->resolve(PointSpec::parse(point)));
+        FS_ASSIGN(const ReplicaStatus status, replica->status());
+        request.item_name = item.name;
+        request.sequence = resolved.sequence;
+        request.point_time = resolved.time;
+        FS_ASSIGN(request.machine, machine_of(item, status));
+        FS_TRY(run.report(0.4, fmt::format("starting the machine at {}", to_rfc3339(resolved.time))));
+        FS_ASSIGN(const RecoveryState state, recoveries_->start(request));
+        vault_.event(Severity::kInformation, real ? "failed-over" : "test-failover-started", &item,
+                     fmt::format("runs at sequence {}, {}", state.sequence.v,
+                                 to_rfc3339(state.point_time)));
+        return result_of(state);
+    };
+    auto result = work();
+    if (!real || run.vault_ends()) return result;
+    if (result) {
+        FS_TRY(vault_.change_state(request.item, ItemState::kFailedOver, {}));
+        return result;
+    }
+    if (auto back = vault_.change_state(request.item, ItemState::kCatchingUp, "the failover failed");
+        !back)
+        log::error("vault", "{}", back.error().to_string());
+    return result;
+}
+
+Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::string& action,
+                                         const std::string& point_text) {
+    FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
+    const std::string point = point_text.empty() ? "latest" : point_text;
+    const PointSpec spec = PointSpec::parse(point);
+    FS_ASSIGN(const auto replica, vault_.replica(item.id));
+    const auto machine_job = [&](RecoveryKind kind, const char* job_kind) -> Result<JobRecord> {
+        const Json input{{"id", new_id(recovery_kind_name(kind))},
+                         {"item", item.id.to_string()},
+                         {"kind", std::string(recovery_kind_name(kind))},
+                         {"point", point}};
+        return vault_.start_job(job_kind, item, false, dump_json(input),
+                                machine_work(dump_json(input)));
+    };
+    if (action == "test") {
+        FS_TRY(check_action(item.state, ItemAction::kTestFailover));
+        FS_TRY(replica->resolve(spec));  // a bad point is told at once, not by a job
+        return machine_job(RecoveryKind::kTest, "test-failover");
+    }
+    if (action == "start") {
+        FS_TRY(check_action(item.state, ItemAction::kFailover));
+        FS_TRY(replica->resolve(spec));
+        FS_TRY(vault_.change_state(item.id, ItemState::kFailingOver, "to point " + point));
+        auto job = machine_job(RecoveryKind::kFailover, "failover");
+        if (!job)
+            FS_TRY(vault_.change_state(item.id, ItemState::kCatchingUp, "the failover did not begin"));
+        return job;
+    }
+    if (action == "cleanup") {
+        const auto tests = of_item(item.id, RecoveryKind::kTest);
+        if (tests.empty())
+            return fail(Code::kNotFound,
+                        fmt::format("no test failover of '{}' is there to be cleaned up", item.name));
+        return vault_.start_job("cleanup", item, false, "", [this, tests](JobRun& run) -> Result<std::string> {
+            size_t done = 0;
+            for (const RecoveryState& test : tests) {
+                FS_TRY(run.report(static_cast<double>(done) / static_cast<double>(tests.size()),
+                                  "ending " + test.id));
+                FS_TRY(recoveries_->clean_up(test.id));
+                ++done;
+            }
+            return fmt::format("{{\"cleaned_up\":{}}}", done);
+        });
+    }
+    if (action != "change-point" && action != "commit")
+        return fail(Code::kInvalidArgument,
+                    fmt::format("'{}' is not a way to fail over", action.substr(0, 64)),
+                    "use test, start, change-point, commit or cleanup");
+    FS_TRY(check_action(item.state,
+                        action == "commit" ? ItemAction::kCommit : ItemAction::kChangePoint));
+    const auto running = of_item(item.id, RecoveryKind::kFailover);
+    if (running.empty())
+        return fail(Code::kNotFound, fmt::format("no failover of '{}' is known here", item.name));
+    const std::string id = running.front().id;
+    if (action == "commit")
+        return vault_.start_job("commit", item, false, "",
+                                [this, id, item_id = item.id](JobRun&) -> Result<std::string> {
+                                    FS_TRY(recoveries_->commit(id));
+                                    FS_TRY(vault_.change_state(item_id, ItemState::kCommitted, {}));
+                                    FS_ASSIGN(const RecoveryState state, recoveries_->get(id));
+                                    return result_of(state);
+                                });
+    FS_ASSIGN(const ResolvedPoint resolved, replica->resolve(spec));
+    return vault_.start_job("change-point", item, false, "",
+                            [this, id, resolved](JobRun& run) -> Result<std::string> {
+                                FS_TRY(run.report(0.2, "starting the machine at " +
+                                                           to_rfc3339(resolved.time)));
+                                FS_ASSIGN(const RecoveryState state,
+                                          recoveries_->change_point(id, resolved.sequence,
+                                                                    resolved.time));
+                                return result_of(state);
+                            });
+}
+
+Result<std::vector<RecoveryState>> RecoveryDesk::failovers(const std::string& name) {
+    FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
+    std::vector<RecoveryState> states = recoveries_->list();
+    std::erase_if(states, [&](const RecoveryState& state) {
+        return state.item != item.id || state.kind == RecoveryKind::kExport;
+    });
+    std::sort(states.begin(), states.end(), [](const RecoveryState& a, const RecoveryState& b) {
+        return a.timings.requested > b.timings.requested;
+    });
+    return states;
+}
+
+Status RecoveryDesk::end_all(const ItemId& item) {
+    for (const RecoveryState& state : recoveries_->list()) {
+        if (state.item != item) continue;
+        FS_TRY(recoveries_->clean_up(state.id, Recoveries::CleanUp::kRemoveCommitted));
+        const std::lock_guard hold(mutex_);
+        exports_.erase(state.id);
+    }
+    return {};
+}
+
+// ---- exports ---------------------------------------------------------------------------------------
+
+ExportReport RecoveryDesk::export_report(const RecoveryState& state) {
+    const std::lock_guard hold(mutex_);
+    const auto at = exports_.find(state.id);
+    return {state, at == exports_.end() ? 0 : at->second.size_bytes};
+}
+
+Result<ExportReport> RecoveryDesk::start_export(const std::string& name, const std::string& point,
+                                                DiskIndex disk, const std::string& socket) {
+    if (socket.empty() || socket[0] != '/' || socket.size() > 107)
+        return fail(Code::kInvalidArgument,
+                    "the socket must be an absolute path of at most 107 bytes");
+    FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
+    FS_TRY(check_action(item.state, ItemAction::kRead));
+    FS_ASSIGN(const auto replica, vault_.replica(item.id));
+    FS_ASSIGN(const ResolvedPoint resolved,
+              replica->resolve(PointSpec::parse(point.empty() ? "latest" : point)));
+    FS_ASSIGN(const ReplicaStatus status, replica->status());
+    const auto size = std::find_if(status.disks.begin(), status.disks.end(),
+                                   [&](const DiskSize& known) { return known.disk == disk; });
+    if (size == status.disks.end())
+        return fail(Code::kNotFound, fmt::format("'{}' has no disk {}", item.name, disk));
+    ExportRequest request;
+    request.id = new_id("export");
+    request.item = item.id;
+    request.item_name = item.name;
+    request.sequence = resolved.sequence;
+    request.point_time = resolved.time;
+    request.disk = disk;
+    request.socket_path = socket;
+    {
+        const std::lock_guard hold(mutex_);
+        if (exports_.size() >= kMaxExports)
+            return fail(Code::kLimitReached, fmt::format("{} exports serve already", kMaxExports),
+                        "end some of them");
+        for (const auto& [id, entry] : exports_)
+            if (entry.socket == socket)
+                return fail(Code::kAlreadyExists,
+                            fmt::format("export {} serves at {} already", id, socket));
+        exports_[request.id] = {clock_.steady_us() + kExportKeptUs, size->size_bytes, socket};
+    }
+    auto state = recoveries_->start_export(request);
+    if (!state) {
+        const std::lock_guard hold(mutex_);
+        exports_.erase(request.id);
+        return tl::unexpected(state.error());
+    }
+    return export_report(*state);
+}
+
+Result<ExportReport> RecoveryDesk::renew_export(const std::string& id) {
+    {
+        const std::lock_guard hold(mutex_);
+        const auto at = exports_.find(id);
+        if (at == exports_.end())
+            return fail(Code::kNotFound, fmt::format("there is no export {}", id.substr(0, 64)));
+        at->second.until_us = clock_.steady_us() + kExportKeptUs;
+    }
+    FS_ASSIGN(const RecoveryState state, recoveries_->get(id));
+    return export_report(state);
+}
+
+std::vector<ExportReport> RecoveryDesk::exports() {
+    std::vector<ExportReport> reports;
+    for (const RecoveryState& state : recoveries_->list())
+        if (state.kind == RecoveryKind::kExport) reports.push_back(export_report(state));
+    return reports;
+}
+
+Status RecoveryDesk::end_export(const std::string& id) {
+    {
+        const std::lock_guard hold(mutex_);
+        if (exports_.count(id) == 0)
+            return fail(Code::kNotFound, fmt::format("there is no export {}", id.substr(0, 64)));
+    }
+    FS_TRY(recoveries_->clean_up(id));
+    const std::lock_guard hold(mutex_);
+    exports_.erase(id);
+    return {};
+}
+
+}  // namespace farshore

@@ -1,0 +1,82 @@
+// Test failovers, failovers and exports as the vault offers them: src/recovery's verbs with points
+// resolved, leases taken from the item's replica, the item's state moved, and jobs around what lasts.
+//
+// Owned by the server, borrows the vault. Any thread may call.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "recovery/failover.h"
+#include "vault/vault.h"
+
+namespace farshore {
+
+class ThreadExecutor;
+
+// An export that nobody renews ends after this.
+inline constexpr int64_t kExportKeptUs = 60'000'000;
+inline constexpr size_t kMaxExports = 64;
+
+struct ExportReport {
+    RecoveryState state;
+    uint64_t size_bytes = 0;
+};
+
+class RecoveryDesk {
+  public:
+    struct Options {
+        std::string store_directory;
+        std::string run_directory;  // empty: VAULT/run
+        std::string plugin;         // empty: found beside the program
+        std::string accelerator;    // empty: found out
+        int64_t tick_interval_us = 1'000'000;  // 0: only by tick()
+    };
+    RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random& random, Options options);
+    ~RecoveryDesk();
+
+    // Takes up what an earlier vault left: before Vault::resume_jobs().
+    Status resume();
+    void tick();
+
+    // `action` is test, start, change-point, commit or cleanup; a job does it.
+    Result<JobRecord> failover(const std::string& item, const std::string& action,
+                               const std::string& point);
+    Result<std::vector<RecoveryState>> failovers(const std::string& item);
+    // Ends everything that runs of an item, committed failovers too: before it is unprotected by force.
+    Status end_all(const ItemId& item);
+
+    Result<ExportReport> start_export(const std::string& item, const std::string& point,
+                                      DiskIndex disk, const std::string& socket);
+    // Renews it. kNotFound.
+    Result<ExportReport> renew_export(const std::string& id);
+    std::vector<ExportReport> exports();
+    Status end_export(const std::string& id);
+
+  private:
+    struct Export {
+        int64_t until_us = 0;  // steady
+        uint64_t size_bytes = 0;
+        std::string socket;
+    };
+    std::string new_id(std::string_view kind);
+    JobWork machine_work(const std::string& input);
+    Result<std::string> start_machine(JobRun& run, const std::string& input);
+    std::string result_of(const RecoveryState& state);
+    std::vector<RecoveryState> of_item(const ItemId& item, RecoveryKind kind);
+    ExportReport export_report(const RecoveryState& state);
+
+    Vault& vault_;
+    Clock& clock_;
+    Random& random_;
+    std::unique_ptr<Recoveries> recoveries_;
+    std::mutex mutex_;
+    std::map<std::string, Export> exports_;  // guarded by mutex_
+    std::unique_ptr<ThreadExecutor> ticker_;
+    std::unique_ptr<ThreadExecutor> preparer_;
+};
+
+}  // namespace farshore

@@ -1,0 +1,65 @@
+#include "vault/vault_server.h"
+
+#include "os/http.h"
+#include "os/log.h"
+#include "os/tls_connection.h"
+#include "vault/api.h"
+#include "vault/recovery_desk.h"
+
+namespace farshore {
+
+struct VaultServer::Impl {
+    // In the order of dependence: destroyed from the last to the first.
+    std::unique_ptr<Vault> vault;
+    std::unique_ptr<RecoveryDesk> recovery;
+    std::unique_ptr<Api> api;
+    std::unique_ptr<HttpServer> http;
+};
+
+VaultServer::VaultServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+VaultServer::~VaultServer() {
+    // Long polls are told first: the server waits for its handlers.
+    impl_->vault->stop_waiting();
+    impl_->http->stop();
+    impl_->vault->end_jobs();
+}
+
+Vault& VaultServer::vault() { return *impl_->vault; }
+const std::string& VaultServer::address() const { return impl_->http->address(); }
+
+Result<std::unique_ptr<VaultServer>> VaultServer::start(const VaultServerOptions& options,
+                                                        FileSystem& files, Clock& clock,
+                                                        Random& random) {
+    auto impl = std::make_unique<Impl>();
+    FS_ASSIGN(impl->vault, Vault::open(options.vault, files, clock, random));
+    if (options.recovery) {
+        RecoveryDesk::Options recovery;
+        recovery.store_directory = options.vault.store_directory.empty()
+                                       ? options.vault.data_directory + "/store"
+                                       : options.vault.store_directory;
+        recovery.run_directory = options.run_directory;
+        impl->recovery =
+            std::make_unique<RecoveryDesk>(*impl->vault, files, clock, random, recovery);
+        if (auto resumed = impl->recovery->resume(); !resumed)
+            log::error("vault", "recoveries of an earlier run: {}", resumed.error().to_string());
+    }
+    impl->vault->resume_jobs();
+    impl->api = std::make_unique<Api>(*impl->vault, impl->recovery.get());
+    HttpServerOptions http;
+    http.address = options.listen;
+    std::vector<std::string> names = options.names;
+    FS_ASSIGN(const HostPort where, parse_host_port(options.listen));
+    if (!where.host.empty() && where.host != "0.0.0.0" && where.host != "::")
+        names.push_back(where.host);
+    FS_ASSIGN(http.credentials, impl->vault->server_credentials(names));
+    http.client_authority_pem = impl->vault->authority_pem();
+    http.workers = 32;
+    http.max_body_bytes = kMaxRequestBytes;
+    FS_ASSIGN(impl->http, HttpServer::start(http, [api = impl->api.get()](const HttpRequest& request) {
+                  return api->handle(request);
+              }));
+    log::info("vault", "serves at https://{}", impl->http->address());
+    return std::unique_ptr<VaultServer>(new VaultServer(std::move(impl)));
+}
+
+}  // namespace farshore

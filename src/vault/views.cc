@@ -1,0 +1,217 @@
+#include "vault/views.h"
+
+#include <fmt/core.h>
+
+#include "meta/json_fields.h"
+#include "os/http.h"
+
+namespace farshore {
+namespace {
+
+Json problem(Code code, const std::string& detail, const std::string& remedy) {
+    static constexpr const char* kRetry[] = {"never", "soon", "later"};
+    const std::string name(code_name(code));
+    std::string title = name;
+    std::replace(title.begin(), title.end(), '-', ' ');
+    Json json{{"type", "urn:farshore:error:" + name},
+              {"title", title},
+              {"status", code_http_status(code)},
+              {"code", name},
+              {"detail", detail},
+              {"retry", kRetry[static_cast<size_t>(code_retry(code))]}};
+    if (!remedy.empty()) json["remedy"] = remedy;
+    return json;
+}
+
+double seconds(int64_t us) { return static_cast<double>(us) / 1e6; }
+
+Json parsed_or_null(const std::string& text) {
+    if (text.empty()) return nullptr;
+    Json json = Json::parse(text, nullptr, false);
+    return json.is_discarded() ? Json(nullptr) : json;
+}
+
+}  // namespace
+
+std::string nbd_uri(const std::string& socket, const std::string& export_name) {
+    return fmt::format("nbd+unix:///{}?socket={}", percent_encode(export_name), socket);
+}
+
+Json problem_view(const Error& error) {
+    return problem(error.code(), error.what(), error.remedy());
+}
+Json problem_view(const ItemError& error) { return problem(error.code, error.what, error.remedy); }
+
+Json policy_view(const ItemPolicy& policy) {
+    return {{"crash_point_interval_s", policy.crash_point_interval_s},
+            {"window_s", policy.window_s},
+            {"grace_s", policy.grace_s},
+            {"copy_throttle_bytes_per_s", policy.copy_throttle_bytes_per_s}};
+}
+
+Json point_view(Sequence sequence, TimePoint time) {
+    return {{"sequence", sequence.v}, {"time", to_rfc3339(time)}};
+}
+
+Json point_view(const PointRow& point) {
+    Json json = point_view(point.sequence, point.time);
+    json["kind"] = std::string(point_kind_name(point.kind));
+    if (!point.label.empty()) json["label"] = point.label;
+    return json;
+}
+
+Json item_view(const ItemReport& report) {
+    const ItemRecord& item = report.record;
+    Json disks = Json::array();
+    for (const DesiredDisk& disk : item.disks) {
+        Json json{{"index", disk.index}};
+        if (!disk.path.empty()) json["path"] = disk.path;
+        if (disk.size_bytes != 0) json["size_bytes"] = disk.size_bytes;
+        if (!item.nbd_socket.empty())
+            json["nbd_uri"] = nbd_uri(item.nbd_socket, std::to_string(disk.index));
+        disks.push_back(std::move(json));
+    }
+    Json troubles = Json::array();
+    for (const Trouble& trouble : report.troubles) {
+        Json json{{"severity", std::string(severity_name(trouble.severity))},
+                  {"code", trouble.code},
+                  {"cause", trouble.cause}};
+        if (!trouble.remedy.empty()) json["remedy"] = trouble.remedy;
+        troubles.push_back(std::move(json));
+    }
+    Json json{{"id", item.id.to_string()},
+              {"name", item.name},
+              {"state", std::string(item_state_name(item.state))},
+              {"state_since", to_rfc3339(item.state_since)},
+              {"health", std::string(health_name(report.troubles))},
+              {"troubles", std::move(troubles)},
+              {"mode", std::string(capture_mode_name(item.mode))},
+              {"agent", item.agent},
+              {"disks", std::move(disks)},
+              {"policy", policy_view(item.policy)},
+              {"created", to_rfc3339(item.created)}};
+    if (!item.qmp_socket.empty()) json["qmp_socket"] = item.qmp_socket;
+    if (!item.nbd_socket.empty()) {
+        json["nbd_socket"] = item.nbd_socket;
+        json["nbd_uri"] = nbd_uri(item.nbd_socket, "0");
+    }
+    if (Json machine = parsed_or_null(item.machine); machine.is_object())
+        json["machine"] = std::move(machine);
+    if (report.agent_seen) json["agent_seen"] = to_rfc3339(*report.agent_seen);
+    if (report.rpo_us) json["rpo_s"] = seconds(*report.rpo_us);
+    if (report.rpo_worst_us) json["rpo_worst_s"] = seconds(*report.rpo_worst_us);
+    if (report.agent) {
+        const AgentItemStatus& agent = *report.agent;
+        json["lag_bytes"] = agent.ring_used_bytes + agent.spill_used_bytes;
+        const uint64_t stored = report.replica ? report.replica->stored.v : 0;
+        json["lag_records"] = agent.last.v > stored ? agent.last.v - stored : 0;
+        json["copied_bytes"] = agent.copied_bytes;
+        json["copy_total_bytes"] = agent.copy_total_bytes;
+        json["copy_rate_bytes_per_s"] = agent.copy_rate_bytes_per_s;
+        if (agent.copied_bytes >= agent.copy_total_bytes)
+            json["eta_s"] = 0;
+        else if (agent.copy_rate_bytes_per_s != 0)
+            json["eta_s"] =
+                (agent.copy_total_bytes - agent.copied_bytes) / agent.copy_rate_bytes_per_s;
+        json["tap_restarts"] = agent.tap_restarts;
+    }
+    if (report.replica) {
+        const ReplicaStatus& replica = *report.replica;
+        if (replica.oldest) json["oldest_point"] = point_view(*replica.oldest, replica.oldest_time);
+        if (replica.newest) json["newest_point"] = point_view(*replica.newest, replica.newest_time);
+        json["stored_sequence"] = replica.stored.v;
+        if (replica.stored.v != 0) json["stored_time"] = to_rfc3339(replica.stored_time);
+        json["written_bytes"] = replica.written_bytes;
+        json["stored_bytes"] = replica.stored_bytes;
+    }
+    return json;
+}
+
+Json bookmark_view(const BookmarkReport& report) {
+    const BookmarkRecord& bookmark = report.record;
+    const bool made = bookmark.sequence.v != 0;
+    Json json{{"id", bookmark.id},
+              {"label", bookmark.label},
+              {"state", report.stored ? "stored" : made ? "made" : "requested"}};
+    if (made) {
+        json["sequence"] = bookmark.sequence.v;
+        json["time"] = to_rfc3339(bookmark.time);
+    }
+    return json;
+}
+
+Json job_view(const JobRecord& job) {
+    Json json{{"id", job.id},
+              {"kind", job.kind},
+              {"state", std::string(job_state_name(job.state))},
+              {"cancellable", job.cancellable},
+              {"progress", job.progress_permille / 1000.0},
+              {"message", job.message},
+              {"created", to_rfc3339(job.created)}};
+    if (job.item) json["item_id"] = job.item->to_string();
+    if (!job.item_name.empty()) json["item"] = job.item_name;
+    if (job.eta_s >= 0) json["eta_s"] = job.eta_s;
+    if (Json result = parsed_or_null(job.result); !result.is_null())
+        json["result"] = std::move(result);
+    if (job.error) json["error"] = problem_view(*job.error);
+    if (job.started.us != 0) json["started"] = to_rfc3339(job.started);
+    if (job.ended.us != 0) json["ended"] = to_rfc3339(job.ended);
+    return json;
+}
+
+Json event_view(const EventRecord& event) {
+    Json json{{"id", event.id},
+              {"time", to_rfc3339(event.time)},
+              {"severity", std::string(severity_name(event.severity))},
+              {"code", event.code},
+              {"cause", event.cause}};
+    if (event.item) json["item_id"] = event.item->to_string();
+    if (!event.item_name.empty()) json["item"] = event.item_name;
+    if (!event.remedy.empty()) json["remedy"] = event.remedy;
+    return json;
+}
+
+Json party_view(const PartyReport& report) {
+    const PartyRecord& party = report.record;
+    Json json{{"name", party.name},
+              {"kind", std::string(party_kind_name(party.kind))},
+              {"version", party.version},
+              {"connected", report.connected},
+              {"fingerprint", party.fingerprint},
+              {"enrolled", to_rfc3339(party.enrolled)}};
+    if (party.last_seen.us != 0) json["last_seen"] = to_rfc3339(party.last_seen);
+    return json;
+}
+
+Json export_view(const RecoveryState& state, uint64_t size_bytes) {
+    return {{"id", state.id},
+            {"item", state.item_name},
+            {"disk", state.export_disk},
+            {"socket", state.export_socket},
+            {"uri", nbd_uri(state.export_socket, "")},
+            {"point", point_view(state.sequence, state.point_time)},
+            {"size_bytes", size_bytes}};
+}
+
+Json failover_view(const RecoveryState& state) {
+    Json timings{{"requested", to_rfc3339(state.timings.requested)}};
+    if (state.timings.disks_ready_ms >= 0) timings["disks_ready_ms"] = state.timings.disks_ready_ms;
+    if (state.timings.machine_started_ms >= 0)
+        timings["machine_started_ms"] = state.timings.machine_started_ms;
+    if (state.timings.first_read_ms >= 0) timings["first_read_ms"] = state.timings.first_read_ms;
+    Json json{{"id", state.id},
+              {"item", state.item_name},
+              {"kind", std::string(recovery_kind_name(state.kind))},
+              {"state", state.committed ? "committed"
+                                        : std::string(recovery_stage_name(state.stage))},
+              {"point", point_view(state.sequence, state.point_time)},
+              {"created", to_rfc3339(state.timings.requested)},
+              {"timings", std::move(timings)}};
+    if (!state.accelerator_words.empty()) json["accelerator"] = state.accelerator_words;
+    if (state.error)
+        json["error"] =
+            problem_view(ItemError{state.error->code, state.error->what, state.error->remedy});
+    return json;
+}
+
+}  // namespace farshore

@@ -1,0 +1,27 @@
+// Our values as the documents of api/openapi.yaml. For .cc files only: it pulls in the JSON library.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "recovery/recovery_state.h"
+#include "vault/vault.h"
+
+namespace farshore {
+
+nlohmann::json problem_view(const Error& error);
+nlohmann::json problem_view(const ItemError& error);
+nlohmann::json policy_view(const ItemPolicy& policy);
+nlohmann::json item_view(const ItemReport& report);
+nlohmann::json point_view(Sequence sequence, TimePoint time);
+nlohmann::json point_view(const PointRow& point);
+nlohmann::json bookmark_view(const BookmarkReport& report);
+nlohmann::json job_view(const JobRecord& job);
+nlohmann::json event_view(const EventRecord& event);
+nlohmann::json party_view(const PartyReport& report);
+nlohmann::json export_view(const RecoveryState& state, uint64_t size_bytes);
+nlohmann::json failover_view(const RecoveryState& state);
+
+// An NBD URI on a unix socket; an empty export name is the default export.
+std::string nbd_uri(const std::string& socket, const std::string& export_name);
+
+}  // namespace farshore
