@@ -93,8 +93,7 @@ Result<ShardContent> decode_shard_body(ByteView body, DiskIndex disk, uint32_t s
         if (moved < -int64_t{UINT32_MAX} || moved > int64_t{UINT32_MAX})
             return malformed("a position is out of range");
         const int64_t position = int64_t{ends[object]} + moved;
-        if (position < 0 ||
-            static_cast<uint64_t>(position) + length > kMaxSegmentPayloadBytes)
+        if (position < 0 || static_cast<uint64_t>(position) + length > kMaxSegmentPayloadBytes)
             return malformed("a position is out of range");
         content.map.append({static_cast<uint32_t>(at), static_cast<uint32_t>(length),
                             static_cast<uint32_t>(object), static_cast<uint32_t>(position)});

@@ -23,8 +23,8 @@ struct ShardContent {
     ExtentMap map;
 };
 
-// The whole object under shard_name(item, shard). `name_object` says what an Extent::object of `map`
-// stands for.
+// The whole object under shard_name(item, shard). `name_object` says what an Extent::object of
+// `map` stands for.
 Result<Bytes> encode_shard(const ItemId& item, const ShardRef& shard, const ExtentMap& map,
                            const std::function<ObjectRef(uint32_t)>& name_object,
                            const Secret& item_key, Random& random,

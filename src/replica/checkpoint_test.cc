@@ -82,9 +82,8 @@ TEST(Checkpoint, ShardsComeBackAsTheyWere) {
         std::vector<std::pair<Extent, ObjectRef>> a, b;
         const auto without = [](Extent e) { return e.object = 0, e; };
         map.for_each([&](const Extent& e) { a.emplace_back(without(e), ref_of(e.object)); });
-        content->map.for_each([&](const Extent& e) {
-            b.emplace_back(without(e), content->objects[e.object].ref);
-        });
+        content->map.for_each(
+            [&](const Extent& e) { b.emplace_back(without(e), content->objects[e.object].ref); });
         EXPECT_EQ(a, b);
     }
 }
@@ -166,8 +165,7 @@ TEST(SealedObject, SaysWhoseItIsAndWhatOpensIt) {
     const auto code = [](const auto& result) { return result.error().code(); };
     EXPECT_EQ(code(open_object(kManifestMagic, "a", test_item(), object, test_key())),
               Code::kMalformed);
-    EXPECT_EQ(code(open_object(kShardMagic, "b", test_item(), object, test_key())),
-              Code::kCorrupt);
+    EXPECT_EQ(code(open_object(kShardMagic, "b", test_item(), object, test_key())), Code::kCorrupt);
     EXPECT_EQ(code(open_object(kShardMagic, "a", ItemId{}, object, test_key())),
               Code::kForeignStore);
     EXPECT_EQ(code(open_object(kShardMagic, "a", test_item(), object, Secret(Bytes(32, 1)))),

@@ -40,6 +40,7 @@ class CompactReader {
             if (at_ == in_.size()) return truncated();
             const uint8_t byte = in_[at_++];
             if (shift == 63 && byte > 1) break;
+            if (shift > 0 && byte == 0) break;  // longer than needed
             v |= uint64_t{byte & 0x7fu} << shift;
             if (byte & 0x80) continue;
             if (v > limit) break;

@@ -27,8 +27,7 @@ void ExtentMap::erase(uint32_t start, uint32_t length) {
         const uint32_t last_end = last->first + last->second.length;
         if (last_end > end) {
             const uint32_t skipped = end - last->first;
-            const Target rest{last_end - end, last->second.object,
-                              last->second.position + skipped};
+            const Target rest{last_end - end, last->second.object, last->second.position + skipped};
             it = map_.erase(it, std::next(last));
             map_.insert(it, {end, rest});
             return;

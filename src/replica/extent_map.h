@@ -2,8 +2,8 @@
 // nowhere, which reads as zeroes.
 //
 // Objects are small numbers that the map's owner gives meaning to. All positions are bytes. At most
-// kMaxBytesPerExtent of memory an extent when filled at random (measured: replica_bench). One thread
-// at a time may change it; any number may read one that nobody changes.
+// kMaxBytesPerExtent of memory an extent when filled at random (measured: replica_bench). One
+// thread at a time may change it; any number may read one that nobody changes.
 #pragma once
 
 #include <absl/container/btree_map.h>

@@ -23,7 +23,8 @@ TEST(ExtentMap, EqualsAnArrayOfBytesAfterEveryChange) {
         ExtentMap map;
         for (int step = 0; step < 400; ++step) {
             const uint32_t start = random() % size;
-            const uint32_t length = 1 + random() % std::min<uint32_t>(size - start, 1 + random() % size);
+            const uint32_t length =
+                1 + random() % std::min<uint32_t>(size - start, 1 + random() % size);
             if (random() % 4 == 0) {
                 map.erase(start, length);
                 for (uint32_t i = 0; i < length; ++i) oracle[start + i] = {};

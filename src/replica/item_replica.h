@@ -1,13 +1,13 @@
-// The replica of one item in the vault: keeps the log, gives out points, writes checkpoints, and lets
-// go of what left the window (docs/design/replica.md).
+// The replica of one item in the vault: keeps the log, gives out points, writes checkpoints, and
+// lets go of what left the window (docs/design/replica.md).
 //
-// One per item and vault process; owned by the vault. Borrows store, ledger, clock, random and fence.
-// Any thread may call. Two locks, held across store and ledger calls: one for what appends to the log
-// (acquire_log, register_segment, mark_idle), one for upkeep (checkpoint, run_retention). Everything
-// else only reads the ledger. No threads of its own.
+// One per item and vault process; owned by the vault. Borrows store, ledger, clock, random and
+// fence. Any thread may call. Two locks, held across store and ledger calls: one for what appends
+// to the log (acquire_log, register_segment, mark_idle), one for upkeep (checkpoint,
+// run_retention). Everything else only reads the ledger. No threads of its own.
 //
-// After an error or a crash anywhere, opening again on the same store and ledger goes on; every call
-// may be repeated.
+// After an error or a crash anywhere, opening again on the same store and ledger goes on; every
+// call may be repeated.
 #pragma once
 
 #include <atomic>
@@ -54,6 +54,10 @@ struct RetentionPolicy {
     // Objects this small are put together when there are many.
     uint64_t small_object_bytes = 1u << 20;
     size_t small_objects = 16;
+    // Test-only bugs that the simulation must catch.
+    struct PlantedBugs {
+        bool delete_too_early = false;  // what the newest manifest does not need goes at once
+    } planted;
 };
 
 struct RetentionReport {
@@ -117,8 +121,8 @@ class ItemReplica {
                                                      const ItemId& item, const Secret& item_key,
                                                      ItemReplicaOptions options = {});
     // Fills an empty ledger (or empties it first) from the store alone: the newest manifests, then
-    // the log behind the floor. Leases, idle time and the appliance's name are not in the store. The
-    // vault claims its epoch first (fence), so that log leases of before are fenced.
+    // the log behind the floor. Leases, idle time and the appliance's name are not in the store.
+    // The vault claims its epoch first (fence), so that log leases of before are fenced.
     static Status rebuild(ObjectStore& store, ReplicaLedger& ledger, const ItemId& item,
                           const Secret& item_key, const ItemReplicaOptions& options = {});
 

@@ -17,9 +17,8 @@ struct World {
           store(memory, fate),
           options(std::move(with)),
           appliance(memory, random, test_item(), test_key()) {
-        ledger.set_hook([this](const char*, bool after) {
-            return after ? fate.after() : fate.before();
-        });
+        ledger.set_hook(
+            [this](const char*, bool after) { return after ? fate.after() : fate.before(); });
         open();
     }
     void open() {
@@ -43,13 +42,12 @@ struct World {
             for (uint64_t s = range.first.v; s <= range.last.v; ++s) offered.insert(s);
         }
         for (const auto& [sequence, disks] : machine.history()) {
-            const bool expected = sequence >= std::max<uint64_t>(state->floor.v, 1) &&
-                                  sequence <= state->stored.v;
+            const bool expected =
+                sequence >= std::max<uint64_t>(state->floor.v, 1) && sequence <= state->stored.v;
             ASSERT_EQ(offered.contains(sequence), expected) << "sequence " << sequence;
             if (!expected) continue;
             offered.erase(sequence);
-            if (sequence % every != 0 && sequence != state->floor.v &&
-                sequence != state->stored.v)
+            if (sequence % every != 0 && sequence != state->floor.v && sequence != state->stored.v)
                 continue;
             SCOPED_TRACE("sequence " + std::to_string(sequence));
             auto reader = read(sequence);
@@ -389,8 +387,8 @@ TEST(ItemReplica, FencesOlderLeasesAndOlderVaults) {
     ASSERT_TRUE(old_fence);
     ItemReplicaOptions with;
     with.fence = &*old_fence;
-    auto old_vault = ItemReplica::open(w.memory, w.ledger, w.clock, w.random, test_item(),
-                                       test_key(), with);
+    auto old_vault =
+        ItemReplica::open(w.memory, w.ledger, w.clock, w.random, test_item(), test_key(), with);
     ASSERT_TRUE(old_vault);
     ASSERT_TRUE(second.acquire(**old_vault));
     Bytes more;
@@ -409,8 +407,8 @@ TEST(ItemReplica, FencesOlderLeasesAndOlderVaults) {
     ASSERT_TRUE(ItemReplica::rebuild(w.memory, fresh, test_item(), test_key()));
     EXPECT_EQ(fresh.state()->stored.v, w.machine.last());
     with.fence = &*new_fence;
-    auto new_vault = ItemReplica::open(w.memory, fresh, w.clock, w.random, test_item(), test_key(),
-                                       with);
+    auto new_vault =
+        ItemReplica::open(w.memory, fresh, w.clock, w.random, test_item(), test_key(), with);
     ASSERT_TRUE(new_vault);
     EXPECT_TRUE((*new_vault)->register_segment(*late)) << "it is there already";
     const auto lease = (*new_vault)->acquire_log("x");
@@ -521,25 +519,30 @@ TEST(ItemReplica, NamesPointsAndSaysWhyNot) {
         for (const Error& error :
              {w.replica->resolve(PointSpec::parse(std::to_string(s))).error(), w.read(s).error()}) {
             EXPECT_EQ(error.code(), Code::kPointInGap);
-            EXPECT_NE(error.what().find(std::to_string(before_gap)), std::string::npos) << error.what();
-            EXPECT_NE(error.what().find(std::to_string(after_gap)), std::string::npos) << error.what();
+            EXPECT_NE(error.what().find(std::to_string(before_gap)), std::string::npos)
+                << error.what();
+            EXPECT_NE(error.what().find(std::to_string(after_gap)), std::string::npos)
+                << error.what();
         }
     }
     // By time: the last sequence whose time is not later.
     const auto at = w.replica->resolve(PointSpec::parse(to_rfc3339({w.clock.now_us})));
     ASSERT_TRUE(at) << at.error().to_string();
     EXPECT_EQ(at->sequence.v, after_gap);
-    EXPECT_EQ(w.replica->resolve(PointSpec::parse(to_rfc3339({w.clock.now_us - 2'000'000})))->sequence.v,
-              before_gap);
+    EXPECT_EQ(
+        w.replica->resolve(PointSpec::parse(to_rfc3339({w.clock.now_us - 2'000'000})))->sequence.v,
+        before_gap);
     EXPECT_EQ(w.replica->resolve(PointSpec::parse(to_rfc3339({w.clock.now_us - 1'000'000})))
-                  .error().code(), Code::kPointInGap);
+                  .error()
+                  .code(),
+              Code::kPointInGap);
     const auto future = w.replica->resolve(PointSpec::parse(to_rfc3339({w.clock.now_us + 1})));
     ASSERT_FALSE(future);
     EXPECT_EQ(future.error().code(), Code::kPointOutsideWindow);
     EXPECT_NE(future.error().what().find(std::to_string(after_gap)), std::string::npos);
     // An idle mark moves the window's end without a record.
-    ASSERT_TRUE(w.replica->mark_idle(w.appliance.lease().epoch, {after_gap},
-                                     {w.clock.now_us + 500}));
+    ASSERT_TRUE(
+        w.replica->mark_idle(w.appliance.lease().epoch, {after_gap}, {w.clock.now_us + 500}));
     EXPECT_EQ(w.replica->resolve(PointSpec::parse(to_rfc3339({w.clock.now_us + 400})))->sequence.v,
               after_gap);
     EXPECT_EQ(w.replica->status()->current_until.us, w.clock.now_us + 500);

@@ -3,8 +3,8 @@
 //
 // Owned by whoever owns the item (src/meta over SQLite; MemoryLedger for tests and the simulator).
 // Every commit_* is one transaction: after an error or a crash all of it or nothing is there.
-// Errors: kIo, kNoSpace, kUnavailable from the database, and what a method names. Any thread may call;
-// ItemReplica serialises the commits that depend on each other.
+// Errors: kIo, kNoSpace, kUnavailable from the database, and what a method names. Any thread may
+// call; ItemReplica serialises the commits that depend on each other.
 //
 // Everything in it but leases and the idle mark can be rebuilt from the object store alone
 // (ItemReplica::rebuild); nothing here may become the only place where something is known.
@@ -63,8 +63,8 @@ struct GeometryRow {
     uint64_t size_bytes = 0;
 };
 
-// A manifest object that is in force. Key: object_name. Of two at one sequence the one of the larger
-// generation is used, and the other is on its way out.
+// A manifest object that is in force. Key: object_name. Of two at one sequence the one of the
+// larger generation is used, and the other is on its way out.
 struct ManifestRow {
     std::string object_name;
     Sequence sequence;
@@ -81,8 +81,8 @@ struct DeadRow {
     uint64_t tick = 0;  // set by the ledger
 };
 
-// Somebody reads at `sequence`; the floor does not pass it while the lease is valid, and objects that
-// died after the lease was given are not removed.
+// Somebody reads at `sequence`; the floor does not pass it while the lease is valid, and objects
+// that died after the lease was given are not removed.
 struct LeaseRow {
     uint64_t id = 0;    // set by the ledger, never used twice
     uint64_t tick = 0;  // set by the ledger
@@ -123,18 +123,18 @@ struct ManifestCommit {
     std::vector<ManifestRow> added;
     std::vector<std::string> dropped;  // object names; no longer in force
     uint64_t added_bytes = 0;          // manifests, shards and base objects that came with it
-    // When set: the floor moves up. Rows of segments <= floor_segment, of points < floor, of gaps with
-    // resynced <= floor and of geometry that a newer one at or below the floor replaces go.
+    // When set: the floor moves up. Rows of segments <= floor_segment, of points < floor, of gaps
+    // with resynced <= floor and of geometry that a newer one at or below the floor replaces go.
     std::optional<Sequence> floor;
     SegmentNumber floor_segment;
     TimePoint floor_time;
 };
 
 struct PointQuery {
-    Sequence from;               // inclusive
-    Sequence to{UINT64_MAX};     // inclusive
+    Sequence from;            // inclusive
+    Sequence to{UINT64_MAX};  // inclusive
     std::optional<PointKind> kind;
-    std::string label;           // empty: any
+    std::string label;  // empty: any
     bool newest_first = false;
     size_t limit = 1000;
 };

@@ -55,8 +55,8 @@ Status walk_log(ObjectStore& store, const ItemId& item, const Secret& item_key, 
         std::vector<Result<std::shared_ptr<SegmentReader>>> opened(
             count, fail(Code::kInternal, "not opened"));
         const auto open_one = [&](size_t i) {
-            opened[i] = SegmentReader::open(store, object_name(item, segments[from + i]), item,
-                                            item_key);
+            opened[i] =
+                SegmentReader::open(store, object_name(item, segments[from + i]), item, item_key);
         };
         if (parallel)
             parallel(count, open_one);
@@ -65,11 +65,11 @@ Status walk_log(ObjectStore& store, const ItemId& item, const Secret& item_key, 
         for (size_t i = 0; i < count; ++i) {
             FS_ASSIGN(const auto segment, std::move(opened[i]));
             const SegmentHeader& header = segment->header();
-            const bool follows =
-                header.number == at.number.next() && header.previous_header == at.header &&
-                (header.first == at.last.next() ||
-                 (header.first > at.last && !segment->index().empty() &&
-                  segment->index().front().kind == RecordKind::kGap));
+            const bool follows = header.number == at.number.next() &&
+                                 header.previous_header == at.header &&
+                                 (header.first == at.last.next() ||
+                                  (header.first > at.last && !segment->index().empty() &&
+                                   segment->index().front().kind == RecordKind::kGap));
             if (header.epoch < at.epoch) return {};
             if (!follows) {
                 return fail(Code::kCorrupt,
@@ -99,8 +99,8 @@ Status LogState::apply(const IndexEntry& entry) {
                     fmt::format("record {} does not follow record {}", entry.sequence.v, last_.v));
     switch (entry.kind) {
         case RecordKind::kPoint:
-            points_.push_back({entry.sequence, static_cast<PointKind>(entry.flags), entry.time,
-                               entry.label});
+            points_.push_back(
+                {entry.sequence, static_cast<PointKind>(entry.flags), entry.time, entry.label});
             break;
         case RecordKind::kGap:
             if (!open_gap_) {
@@ -161,13 +161,12 @@ Error point_in_gap(Sequence wanted, const GapRow& gap, Sequence floor) {
         return fmt::format("{} ({})", s.v, to_rfc3339(time));
     };
     const bool good = gap.last_good.v > 0 && gap.last_good >= floor;
-    return Error(Code::kPointInGap,
-                 fmt::format("sequence {} lies in a gap; the good points next to it are {} and {}",
-                             wanted.v,
-                             good ? named(gap.last_good, gap.last_good_time) : "none before it",
-                             gap.open() ? "none after it yet"
-                                        : named(gap.resynced, gap.resynced_time)),
-                 "choose one of its neighbours");
+    return Error(
+        Code::kPointInGap,
+        fmt::format("sequence {} lies in a gap; the good points next to it are {} and {}", wanted.v,
+                    good ? named(gap.last_good, gap.last_good_time) : "none before it",
+                    gap.open() ? "none after it yet" : named(gap.resynced, gap.resynced_time)),
+        "choose one of its neighbours");
 }
 
 void ShardOps::add_range(DiskIndex disk, uint64_t offset, uint64_t length, uint32_t object,

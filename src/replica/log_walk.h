@@ -1,5 +1,6 @@
 // Walking an item's log: which segments of the store are the log, and what their records mean for
-// points, gaps, disk sizes and shards. Shared by the replica at a point, checkpoints and rebuilding.
+// points, gaps, disk sizes and shards. Shared by the replica at a point, checkpoints and
+// rebuilding.
 #pragma once
 
 #include <cstdint>
@@ -33,14 +34,14 @@ struct LogPosition {
     TimePoint last_time;
 };
 
-// Of each number behind `after`, the one with the largest epoch (core.md §4), up to the first number
-// that is missing.
+// Of each number behind `after`, the one with the largest epoch (core.md §4), up to the first
+// number that is missing.
 Result<std::vector<ObjectRef>> list_log(ObjectStore& store, const ItemId& item,
                                         SegmentNumber after);
 
-// Opens the segments one after the other and hands them out. It ends where `visit` says false, after
-// the last one, or at a leftover of a fenced lease: one whose epoch is older than its predecessor's.
-// Any other that does not follow its predecessor is kCorrupt.
+// Opens the segments one after the other and hands them out. It ends where `visit` says false,
+// after the last one, or at a leftover of a fenced lease: one whose epoch is older than its
+// predecessor's. Any other that does not follow its predecessor is kCorrupt.
 Status walk_log(ObjectStore& store, const ItemId& item, const Secret& item_key, LogPosition& at,
                 const std::vector<ObjectRef>& segments, const ParallelFor& parallel,
                 const std::function<Result<bool>(const std::shared_ptr<SegmentReader>&)>& visit);

@@ -105,8 +105,8 @@ std::optional<ShardRef> parse_shard_name(const ItemId& item, std::string_view na
     if (!vault || !take(name, "-")) return std::nullopt;
     const auto number = take_hex(name, 16);
     if (!number || name != ".shard") return std::nullopt;
-    return ShardRef{static_cast<DiskIndex>(*disk), static_cast<uint32_t>(*shard),
-                    {{*vault}, *number}, 0};
+    return ShardRef{
+        static_cast<DiskIndex>(*disk), static_cast<uint32_t>(*shard), {{*vault}, *number}, 0};
 }
 
 std::string after_segment(const ItemId& item, SegmentNumber number) {

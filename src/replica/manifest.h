@@ -1,9 +1,9 @@
-// The names of an item's objects, and the manifest: the immutable object that says of one sequence of
-// the log where every byte of every disk is. Bytes: docs/format/manifest.md §4.
+// The names of an item's objects, and the manifest: the immutable object that says of one sequence
+// of the log where every byte of every disk is. Bytes: docs/format/manifest.md §4.
 //
-// A manifest stands at a segment's end. It names the checkpoint object of each shard (checkpoint.h),
-// the log and base objects that those refer to with what is still needed of them, and the points and
-// gaps of the window up to it. Values; any thread may call.
+// A manifest stands at a segment's end. It names the checkpoint object of each shard
+// (checkpoint.h), the log and base objects that those refer to with what is still needed of them,
+// and the points and gaps of the window up to it. Values; any thread may call.
 #pragma once
 
 #include <compare>
@@ -73,7 +73,7 @@ struct Manifest {
     std::vector<ShardRef> shards;     // by disk, shard; those that are not here are all zeroes
     std::vector<LiveObject> objects;  // by object
     std::vector<PointRow> points;     // in [floor, sequence]
-    std::vector<GapRow> gaps;         // that end behind the floor, with what was known at `sequence`
+    std::vector<GapRow> gaps;  // that end behind the floor, with what was known at `sequence`
 };
 
 inline constexpr uint32_t kMaxShards = 1u << 20;

@@ -29,7 +29,8 @@ class LiveCount {
         for (const auto& object : objects) {
             const auto it = by_ref_.find(object.ref);
             if (it == by_ref_.end() || it->second.live_bytes < object.live_bytes)
-                return fail(Code::kCorrupt, "a manifest and its shards count live bytes differently");
+                return fail(Code::kCorrupt,
+                            "a manifest and its shards count live bytes differently");
             it->second.live_bytes -= object.live_bytes;
         }
         return {};
@@ -88,9 +89,8 @@ Result<Manifest> ManifestBuilder::extend(const Manifest& from,
             const SegmentHeader& header = segment->header();
             const SegmentRow& row = segments[numbered.size()];
             if (header.header_hash != row.header_hash)
-                return fail(Code::kCorrupt,
-                            fmt::format("{} is not the segment that was registered",
-                                        row.object_name));
+                return fail(Code::kCorrupt, fmt::format("{} is not the segment that was registered",
+                                                        row.object_name));
             const auto number = static_cast<uint32_t>(numbered.size());
             numbered.push_back({header.kind, header.number, header.epoch});
             live.set_payload(numbered.back(), header.payload_bytes);
@@ -134,9 +134,9 @@ Result<Manifest> ManifestBuilder::extend(const Manifest& from,
         if (map.empty()) continue;
         ShardRef ref{disk, index, generation, 0};
         std::vector<ShardContent::Object> objects;
-        FS_ASSIGN(const Bytes object, encode_shard(item_, ref, map,
-                                                   [&](uint32_t n) { return names[n]; }, key_,
-                                                   random_, &objects));
+        FS_ASSIGN(const Bytes object, encode_shard(
+                                          item_, ref, map, [&](uint32_t n) { return names[n]; },
+                                          key_, random_, &objects));
         ref.object_bytes = object.size();
         FS_TRY(put_object(shard_name(item_, ref), object));
         live.add(objects);
@@ -179,8 +179,12 @@ Result<ManifestBuilder::Moves> ManifestBuilder::move_payload(
             // As records of a base object, so no longer than one.
             for (uint32_t done = 0; done < extent.length;) {
                 const uint32_t length = std::min(extent.length - done, kMaxWriteBytes);
-                pieces.push_back({ref.disk, uint64_t{ref.shard} * kShardBytes + extent.start + done,
-                                  length, object, extent.position + done, {}});
+                pieces.push_back({ref.disk,
+                                  uint64_t{ref.shard} * kShardBytes + extent.start + done,
+                                  length,
+                                  object,
+                                  extent.position + done,
+                                  {}});
                 done += length;
             }
         });
@@ -213,8 +217,8 @@ Result<ManifestBuilder::Moves> ManifestBuilder::move_payload(
             if (chunk.size() <= skip)
                 return fail(Code::kCorrupt, fmt::format("{} is shorter than its map says",
                                                         object_name(item_, opened)));
-            const size_t n = std::min<size_t>(chunk.size() - skip,
-                                              piece.length - piece.payload.size());
+            const size_t n =
+                std::min<size_t>(chunk.size() - skip, piece.length - piece.payload.size());
             piece.payload.insert(piece.payload.end(), chunk.begin() + static_cast<ptrdiff_t>(skip),
                                  chunk.begin() + static_cast<ptrdiff_t>(skip + n));
         }
@@ -320,16 +324,17 @@ Result<Manifest> ManifestBuilder::relocate(const Manifest& manifest, const Moves
                             std::prev(it)->position + std::prev(it)->length > position)
                             --it;
                         if (it == list.end() || it->position > position) {
-                            missed = fail(Code::kCorrupt,
-                                          fmt::format("{} refers to payload of {} that the window's "
-                                                      "floor does not",
-                                                      name, object_name(item_, object)));
+                            missed =
+                                fail(Code::kCorrupt,
+                                     fmt::format("{} refers to payload of {} that the window's "
+                                                 "floor does not",
+                                                 name, object_name(item_, object)));
                             return;
                         }
                         const uint32_t skip = position - it->position;
                         const uint32_t n = std::min(extent.length - at, it->length - skip);
-                        map.write({extent.start + at, n, number(it->object),
-                                   it->new_position + skip});
+                        map.write(
+                            {extent.start + at, n, number(it->object), it->new_position + skip});
                         at += n;
                         ++it;
                     }
@@ -338,9 +343,9 @@ Result<Manifest> ManifestBuilder::relocate(const Manifest& manifest, const Moves
                 result.before = content.objects;
                 result.ref.generation = generation;
                 FS_ASSIGN(const Bytes object,
-                          encode_shard(item_, result.ref, map,
-                                       [&](uint32_t n) { return names[n]; }, key_, random_,
-                                       &result.after));
+                          encode_shard(
+                              item_, result.ref, map, [&](uint32_t n) { return names[n]; }, key_,
+                              random_, &result.after));
                 result.ref.object_bytes = object.size();
                 FS_TRY(put_object(shard_name(item_, result.ref), object));
             }

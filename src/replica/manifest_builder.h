@@ -1,6 +1,6 @@
 // Makes manifests: a newer one from an older one and the segments between, and the same one again
-// after payload moved into base objects. Puts shard and base objects; the caller puts nothing itself
-// and commits what comes back. Internal to item_replica.cc. One thread at a time.
+// after payload moved into base objects. Puts shard and base objects; the caller puts nothing
+// itself and commits what comes back. Internal to item_replica.cc. One thread at a time.
 #pragma once
 
 #include <map>

@@ -91,9 +91,8 @@ Status MemoryLedger::commit_manifest(const ManifestCommit& commit, TimePoint now
         t.state.floor_time = commit.floor_time;
         std::erase_if(t.segments, [&](auto& row) { return row.first <= commit.floor_segment; });
         std::erase_if(t.points, [&](auto& row) { return row.first < floor; });
-        std::erase_if(t.gaps, [&](auto& row) {
-            return !row.second.open() && row.second.resynced <= floor;
-        });
+        std::erase_if(
+            t.gaps, [&](auto& row) { return !row.second.open() && row.second.resynced <= floor; });
         for (auto it = t.geometry.begin(); it != t.geometry.end();) {
             auto next = std::next(it);
             const bool replaced = next != t.geometry.end() &&

@@ -29,7 +29,11 @@ void BM_ExtentMapInsert(benchmark::State& state) {
     }
     state.SetItemsProcessed(state.iterations() * state.range(0));
 }
-BENCHMARK(BM_ExtentMapInsert)->Arg(1'000'000)->Arg(10'000'000)->Unit(benchmark::kMillisecond)->Iterations(1);
+BENCHMARK(BM_ExtentMapInsert)
+    ->Arg(1'000'000)
+    ->Arg(10'000'000)
+    ->Unit(benchmark::kMillisecond)
+    ->Iterations(1);
 
 void BM_ExtentMapLookup(benchmark::State& state) {
     Rng rng(1);
@@ -74,6 +78,7 @@ struct Million {
                 h.sequence = {++sequence};
                 h.offset_bytes = rng.below(kDiskBytes / 4096) * 4096;
                 h.length_bytes = 4096;
+                written.push_back(h.offset_bytes);
                 rng.fill(MutableByteView(payload).first(2048));
                 append_record(records, h, payload);
             }
@@ -81,6 +86,7 @@ struct Million {
         }
     }
     static constexpr uint64_t kDiskBytes = 64ull << 30;
+    std::vector<uint64_t> written;
     TestClock clock;
     TestRandom random;
     MemoryStore memory;
@@ -140,9 +146,8 @@ void BM_LoadAllShards(benchmark::State& state) {
         auto disk = *(*reader)->disk(0);
         for (uint64_t at = 0; at < Million::kDiskBytes; at += kShardBytes)
             (void)disk->extents(at, 4096);
-        state.counters["bytes_per_extent"] =
-            static_cast<double>(mallinfo2().uordblks - before) /
-            static_cast<double>((*reader)->stats().extents_loaded);
+        state.counters["bytes_per_extent"] = static_cast<double>(mallinfo2().uordblks - before) /
+                                             static_cast<double>((*reader)->stats().extents_loaded);
     }
 }
 BENCHMARK(BM_LoadAllShards)->Unit(benchmark::kMillisecond);
@@ -152,18 +157,17 @@ void BM_RandomRead(benchmark::State& state) {
     const bool cached = state.range(0) != 0;
     ReplicaReaderOptions options;
     options.cache_bytes = 64u << 20;
-    auto reader =
-        *ReplicaReader::open(m.memory, test_item(), test_key(), kLatestSequence, options);
+    auto reader = *ReplicaReader::open(m.memory, test_item(), test_key(), kLatestSequence, options);
     auto disk = *reader->disk(0);
     Rng rng(3);
     Bytes out(4096);
     std::vector<uint64_t> places;
-    for (int i = 0; i < 500; ++i) places.push_back(rng.below(Million::kDiskBytes / 4096) * 4096);
+    for (int i = 0; i < 500; ++i) places.push_back(m.written[rng.below(m.written.size())]);
     for (const uint64_t at : places) (void)disk->read(at, out);
     for (uint64_t at = 0; at < Million::kDiskBytes; at += kShardBytes) (void)disk->extents(at, 1);
     for (auto _ : state) {
         const uint64_t at = cached ? places[rng.below(places.size())]
-                                   : rng.below(Million::kDiskBytes / 4096) * 4096;
+                                   : m.written[rng.below(m.written.size())];
         (void)disk->read(at, out);
     }
     state.SetItemsProcessed(state.iterations());

@@ -57,7 +57,7 @@ class Reader final : public ReplicaReader, public std::enable_shared_from_this<R
         std::optional<ShardRef> checkpoint;
         std::vector<ShardOp> ops;
         std::mutex mutex;
-        std::unique_ptr<ExtentMap> map;               // set once under mutex
+        std::unique_ptr<ExtentMap> map;                 // set once under mutex
         std::atomic<const ExtentMap*> loaded{nullptr};  // published after
     };
 
@@ -75,7 +75,8 @@ class Reader final : public ReplicaReader, public std::enable_shared_from_this<R
     Result<std::shared_ptr<SegmentReader>> segment(Object& object);
     Result<SharedBytes> chunk(Object& object, uint32_t chunk);
     void read_ahead(uint32_t object, uint32_t chunk);
-    // Calls visit(piece, offset of the piece in [offset, offset+length)) for every piece of the range.
+    // Calls visit(piece, offset of the piece in [offset, offset+length)) for every piece of the
+    // range.
     template <typename Visit>
     Status pieces(DiskIndex disk, uint64_t offset, uint64_t length, Visit visit);
 
@@ -102,8 +103,7 @@ class Reader final : public ReplicaReader, public std::enable_shared_from_this<R
 
 class Disk final : public ReplicaDisk {
   public:
-    Disk(std::shared_ptr<Reader> reader, DiskSize disk)
-        : reader_(std::move(reader)), disk_(disk) {}
+    Disk(std::shared_ptr<Reader> reader, DiskSize disk) : reader_(std::move(reader)), disk_(disk) {}
     DiskIndex index() const override { return disk_.disk; }
     uint64_t size_bytes() const override { return disk_.size_bytes; }
     Status read(uint64_t offset, MutableByteView out) override {
@@ -171,9 +171,8 @@ Status Reader::open_from(const std::vector<Listed>& manifests, Sequence wanted) 
     have_floor_ = false;
     std::optional<Error> damage;
     const auto newest = std::max_element(
-        manifests.begin(), manifests.end(), [](const Listed& a, const Listed& b) {
-            return a.parsed.generation < b.parsed.generation;
-        });
+        manifests.begin(), manifests.end(),
+        [](const Listed& a, const Listed& b) { return a.parsed.generation < b.parsed.generation; });
     if (newest != manifests.end()) {
         auto manifest = load_manifest(*newest);
         if (manifest) {
@@ -185,8 +184,7 @@ Status Reader::open_from(const std::vector<Listed>& manifests, Sequence wanted) 
             damage = manifest.error();
         }
     }
-    if (have_floor_ && wanted < floor_.floor)
-        return outside_window(wanted, floor_.sequence);
+    if (have_floor_ && wanted < floor_.floor) return outside_window(wanted, floor_.sequence);
 
     // Names sort by sequence, then generation: from the back comes the best first.
     for (auto it = manifests.rbegin(); it != manifests.rend(); ++it) {
@@ -209,8 +207,8 @@ Status Reader::open_from(const std::vector<Listed>& manifests, Sequence wanted) 
                                    "restore it from a copy of the store"));
     if (damage) {
         FS_ASSIGN(const auto log, list_log(store_, item_, SegmentNumber{0}));
-        FS_ASSIGN(const auto behind, list_all(store_, log_prefix(item_),
-                                              after_segment(item_, {log.size()})));
+        FS_ASSIGN(const auto behind,
+                  list_all(store_, log_prefix(item_), after_segment(item_, {log.size()})));
         if (log.empty() || !behind.empty()) return fail(*damage);
     }
     return open_behind(Manifest{}, wanted);
@@ -237,25 +235,25 @@ Status Reader::open_behind(const Manifest& from, Sequence wanted) {
         FS_ASSIGN(const auto log, list_log(store_, item_, from.segment));
         LogPosition at{from.segment, from.segment_epoch, from.segment_header, from.sequence,
                        from.time};
-        const Status walked = walk_log(
-            store_, item_, key_, at, log, options_.parallel,
-            [&](const std::shared_ptr<SegmentReader>& opened) -> Result<bool> {
-                ++behind;
-                const SegmentHeader& header = opened->header();
-                const uint32_t object = intern({header.kind, header.number, header.epoch});
-                for (const IndexEntry& entry : opened->index()) {
-                    // A GAP behind the point shows that the point lies in what it skipped.
-                    if (entry.sequence > wanted &&
-                        !(entry.kind == RecordKind::kGap && state.last() < wanted))
-                        break;
-                    FS_TRY(state.apply(entry));
-                    ops.add(entry, object);
-                }
-                opened->forget_index();
-                objects_[object]->segment = opened;
-                stored = header.last;
-                return header.last < wanted;
-            });
+        const Status walked =
+            walk_log(store_, item_, key_, at, log, options_.parallel,
+                     [&](const std::shared_ptr<SegmentReader>& opened) -> Result<bool> {
+                         ++behind;
+                         const SegmentHeader& header = opened->header();
+                         const uint32_t object = intern({header.kind, header.number, header.epoch});
+                         for (const IndexEntry& entry : opened->index()) {
+                             // A GAP behind the point shows that the point lies in what it skipped.
+                             if (entry.sequence > wanted &&
+                                 !(entry.kind == RecordKind::kGap && state.last() < wanted))
+                                 break;
+                             FS_TRY(state.apply(entry));
+                             ops.add(entry, object);
+                         }
+                         opened->forget_index();
+                         objects_[object]->segment = opened;
+                         stored = header.last;
+                         return header.last < wanted;
+                     });
         if (!walked) return walked;
     }
     const bool latest = wanted == kLatestSequence;
@@ -356,8 +354,7 @@ Status Reader::pieces(DiskIndex disk, uint64_t offset, uint64_t length, Visit vi
         const uint32_t start = static_cast<uint32_t>(at % kShardBytes);
         const uint32_t part =
             static_cast<uint32_t>(std::min<uint64_t>(length - done, kShardBytes - start));
-        FS_ASSIGN(const ExtentMap* map,
-                  shard_map(disk, static_cast<uint32_t>(at / kShardBytes)));
+        FS_ASSIGN(const ExtentMap* map, shard_map(disk, static_cast<uint32_t>(at / kShardBytes)));
         if (map == nullptr) {
             FS_TRY(visit(Extent{start, part, kNoObject, 0}, done));
         } else {
@@ -465,8 +462,8 @@ Result<std::shared_ptr<ReplicaDisk>> Reader::disk(DiskIndex index) {
     for (const DiskSize& disk : disks_) {
         if (disk.disk == index) return std::make_shared<Disk>(shared_from_this(), disk);
     }
-    return fail(Code::kNotFound, fmt::format("at sequence {} the machine has no disk {}",
-                                             sequence_.v, index));
+    return fail(Code::kNotFound,
+                fmt::format("at sequence {} the machine has no disk {}", sequence_.v, index));
 }
 
 }  // namespace

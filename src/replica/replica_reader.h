@@ -2,9 +2,9 @@
 // store with the item's key alone. No ledger, no vault.
 //
 // Opening loads the newest usable manifest at or below the point and the indexes of the segments
-// behind it; a shard's map is loaded when the shard is first read, a chunk when its bytes are. Memory:
-// at most kMaxBytesPerExtent an extent of the shards that were read, 16 bytes a change that waits for
-// its shard, a few KiB an object that is read from, and the chunk cache.
+// behind it; a shard's map is loaded when the shard is first read, a chunk when its bytes are.
+// Memory: at most kMaxBytesPerExtent an extent of the shards that were read, 16 bytes a change that
+// waits for its shard, a few KiB an object that is read from, and the chunk cache.
 //
 // Whoever reads holds a lease of the item (ItemReplica::lease); without one, retention may remove
 // what is read: that is kNotFound or kCorrupt, never wrong data.

@@ -53,8 +53,8 @@ struct Stored {
     explicit Stored(uint64_t seed) : machine(seed), random(seed) {
         ItemReplicaOptions options;
         options.max_manifests = 2;
-        auto replica = *ItemReplica::open(memory, ledger, clock, random, test_item(), test_key(),
-                                          options);
+        auto replica =
+            *ItemReplica::open(memory, ledger, clock, random, test_item(), test_key(), options);
         Appliance appliance(memory, random, test_item(), test_key());
         EXPECT_TRUE(appliance.acquire(*replica));
         Bytes records;
@@ -96,8 +96,7 @@ struct Stored {
 TEST(ReplicaReader, OpensWithTheManifestAndTheLogBehindItAlone) {
     Stored s(1);
     WatchedStore store(s.memory);
-    auto reader =
-        ReplicaReader::open(store, test_item(), test_key(), kLatestSequence);
+    auto reader = ReplicaReader::open(store, test_item(), test_key(), kLatestSequence);
     ASSERT_TRUE(reader);
     EXPECT_LE(store.count("/manifest/"), 2u);
     EXPECT_EQ(store.count("/shard/"), 0u);
@@ -162,12 +161,11 @@ TEST(ReplicaReader, DamageIsANamedErrorOrPassedOver) {
                 ++errors;
                 ++kinds[std::string(code_name(error->code()))];
                 ASSERT_FALSE(error->what().empty());
-                ASSERT_TRUE(error->code() == Code::kCorrupt || error->code() == Code::kTruncated ||
-                            error->code() == Code::kMalformed ||
-                            error->code() == Code::kNewerVersion ||
-                            error->code() == Code::kForeignStore ||
-                            error->code() == Code::kWrongKey ||
-                            error->code() == Code::kPointNotFound)
+                ASSERT_TRUE(
+                    error->code() == Code::kCorrupt || error->code() == Code::kTruncated ||
+                    error->code() == Code::kMalformed || error->code() == Code::kNewerVersion ||
+                    error->code() == Code::kForeignStore || error->code() == Code::kWrongKey ||
+                    error->code() == Code::kPointNotFound)
                     << error->to_string();
             }
             if (damage == 7)
@@ -244,8 +242,7 @@ TEST(ReplicaReader, AShrunkDiskReadsZeroesWhereItGrowsAgain) {
     TestClock clock;
     MemoryStore memory;
     MemoryLedger ledger;
-    auto replica =
-        *ItemReplica::open(memory, ledger, clock, random, test_item(), test_key());
+    auto replica = *ItemReplica::open(memory, ledger, clock, random, test_item(), test_key());
     Appliance appliance(memory, random, test_item(), test_key());
     ASSERT_TRUE(appliance.acquire(*replica));
     uint64_t sequence = 0;

@@ -19,8 +19,7 @@ inline void expect_equal(ReplicaReader& reader, const std::vector<Machine::Disk>
         ASSERT_TRUE(read) << read.error().to_string();
         ASSERT_TRUE(bytes == model.bytes)
             << "disk " << d << " differs from byte "
-            << std::mismatch(bytes.begin(), bytes.end(), model.bytes.begin()).first -
-                   bytes.begin();
+            << std::mismatch(bytes.begin(), bytes.end(), model.bytes.begin()).first - bytes.begin();
         // Outside of the region nothing is ever written.
         const auto expect_zero = [&](uint64_t from, uint64_t to) {
             if (from >= to) return;

@@ -1,6 +1,6 @@
 // What the replica's tests share: a machine that writes at random and remembers what every sequence
-// looked like, an appliance that cuts its records into segments, and a store and ledger that fail or
-// die at a chosen operation. Only for tests.
+// looked like, an appliance that cuts its records into segments, and a store and ledger that fail
+// or die at a chosen operation. Only for tests.
 #pragma once
 
 #include <functional>
@@ -39,7 +39,12 @@ struct Died {};
 struct Fate {
     uint64_t operations = 0;
     uint64_t at = 0;  // 0: never
-    enum class Kind : uint8_t { kDieBefore, kDieAfter, kFailBefore, kFailAfter } kind = Kind::kDieBefore;
+    enum class Kind : uint8_t {
+        kDieBefore,
+        kDieAfter,
+        kFailBefore,
+        kFailAfter
+    } kind = Kind::kDieBefore;
     bool happened = false;
 
     Status before() {
@@ -148,8 +153,8 @@ class Machine {
             for (size_t at = 0; at < disk.bytes.size();) {
                 const size_t n = std::min<size_t>(1 + rng_.below(30'000), disk.bytes.size() - at);
                 const ByteView content = ByteView(disk.bytes).subspan(at, n);
-                RecordHeader h = header(all_zero(content) ? RecordKind::kZero : RecordKind::kWrite,
-                                        now_us);
+                RecordHeader h =
+                    header(all_zero(content) ? RecordKind::kZero : RecordKind::kWrite, now_us);
                 h.disk = d;
                 h.offset_bytes = disk.region + at;
                 h.length_bytes = static_cast<uint32_t>(n);
@@ -215,8 +220,8 @@ class Machine {
                 h.length_bytes = static_cast<uint32_t>(
                     std::min<uint64_t>(1 + rng_.below(kMaxZeroBytes), disk.size - h.offset_bytes));
                 const uint64_t from = std::max(h.offset_bytes, disk.region);
-                const uint64_t to = std::min(h.offset_bytes + h.length_bytes,
-                                             disk.region + disk.bytes.size());
+                const uint64_t to =
+                    std::min(h.offset_bytes + h.length_bytes, disk.region + disk.bytes.size());
                 at = from - disk.region;
                 n = to > from ? to - from : 0;
                 if (n == 0) at = 0;

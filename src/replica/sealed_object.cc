@@ -71,8 +71,7 @@ Result<Bytes> open_object(std::string_view magic, const std::string& name, const
     const auto refuse = [&](Code code, const std::string& what, std::string remedy = {}) {
         return fail(code, name + " " + what, std::move(remedy));
     };
-    if (object.size() < kHeaderBytes)
-        return refuse(Code::kTruncated, "ends inside its header");
+    if (object.size() < kHeaderBytes) return refuse(Code::kTruncated, "ends inside its header");
     const ByteView header = object.first(kHeaderBytes);
     if (as_text(header.first(8)) != magic)
         return refuse(Code::kMalformed, "is another kind of object, or not Farshore's");
@@ -86,6 +85,12 @@ Result<Bytes> open_object(std::string_view magic, const std::string& name, const
     if (load_u16(&header[kVersionAt]) != kVersion ||
         load_u16(&header[kHeaderBytesAt]) != kHeaderBytes)
         return refuse(Code::kMalformed, "has a header that no version writes");
+    for (const auto& [from, to] :
+         {std::pair{kCodecAt + 1, kPlainBytesAt}, std::pair{kSealedBytesAt + 4, kKeyAt},
+          std::pair{kKeyAt + kWrappedKeyBytes, kHeaderBytes}}) {
+        if (!all_zero(header.subspan(from, to - from)))
+            return refuse(Code::kMalformed, "has reserved bytes that are not zero");
+    }
     if (!std::equal(item.raw.begin(), item.raw.end(), header.begin() + kItemAt))
         return refuse(Code::kForeignStore, "belongs to another item");
     const Digest digest = name_digest(name);

@@ -1,5 +1,6 @@
 // The shell of checkpoint shards and manifests: a header, and a body that is compressed and then
-// sealed under a data key of its own, which the item's key wraps. Bytes: docs/format/manifest.md §1.
+// sealed under a data key of its own, which the item's key wraps. Bytes: docs/format/manifest.md
+// §1.
 #pragma once
 
 #include <string>

@@ -31,8 +31,8 @@ Result<VaultFence> VaultFence::claim(ObjectStore& store, Clock& clock, Random& r
     // The id tells our own claim, whose answer was lost, from that of another vault.
     std::array<uint8_t, 16> id;
     random.fill(id);
-    const std::string text = fmt::format("farshore-vault 1\nid {}\nwho {}\nat {}\n", to_hex(id), who,
-                                         to_rfc3339(clock.now()));
+    const std::string text = fmt::format("farshore-vault 1\nid {}\nwho {}\nat {}\n", to_hex(id),
+                                         who, to_rfc3339(clock.now()));
     FS_ASSIGN(const auto infos, list_all(store, kPrefix));
     uint64_t newest = 0;
     for (const ObjectInfo& info : infos) newest = std::max(newest, epoch_of(info.name));

@@ -1,6 +1,6 @@
 // Which vault owns a store: the one with the largest `vault/<epoch>` object (core.md §4). A vault
-// that starts claims a new epoch; from then on an older one that still runs on the store finds itself
-// fenced at its next registration or deletion.
+// that starts claims a new epoch; from then on an older one that still runs on the store finds
+// itself fenced at its next registration or deletion.
 #pragma once
 
 #include <string>
@@ -18,8 +18,8 @@ class VaultFence {
     static Result<VaultFence> claim(ObjectStore& store, Clock& clock, Random& random,
                                     const std::string& who);
     Epoch epoch() const { return epoch_; }
-    // kFenced when a newer vault has claimed the store since; errors of the store: not known, so the
-    // caller must not go on either.
+    // kFenced when a newer vault has claimed the store since; errors of the store: not known, so
+    // the caller must not go on either.
     Status still_mine() const;
 
   private:

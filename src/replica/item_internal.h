@@ -1,0 +1,40 @@
+// What the parts of ItemReplica share: item_replica.cc (log, points, leases), item_upkeep.cc
+// (checkpoints, retention), item_rebuild.cc. Not for others.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "replica/item_replica.h"
+
+namespace farshore::item_internal {
+
+// Whether an object is damaged or gone, so that another may serve in its place.
+inline bool is_damage(Code code) {
+    return code == Code::kCorrupt || code == Code::kTruncated || code == Code::kMalformed ||
+           code == Code::kNotFound;
+}
+
+// The gap that covers a sequence, or null.
+inline const GapRow* gap_over(const std::vector<GapRow>& gaps, Sequence sequence) {
+    for (const GapRow& gap : gaps) {
+        if (gap.covers(sequence)) return &gap;
+    }
+    return nullptr;
+}
+
+inline std::optional<GapRow> open_gap(const std::vector<GapRow>& gaps) {
+    if (gaps.empty() || !gaps.back().open()) return std::nullopt;
+    return gaps.back();
+}
+
+inline Result<Manifest> load_manifest(ObjectStore& store, const ItemId& item, const Secret& key,
+                                      const std::string& name) {
+    FS_ASSIGN(const Bytes object, store.get(name));
+    return decode_manifest(item, name, object, key);
+}
+
+// What the records of a segment mean for the ledger. `state` moves on.
+Result<RegistrationCommit> registration_of(const SegmentReader& segment, LogState& state);
+
+}  // namespace farshore::item_internal

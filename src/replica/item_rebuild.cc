@@ -1,0 +1,123 @@
+// ItemReplica: the ledger from the store alone.
+#include <algorithm>
+#include <map>
+
+#include "replica/item_internal.h"
+
+namespace farshore {
+
+using namespace item_internal;
+
+Status ItemReplica::rebuild(ObjectStore& store, ReplicaLedger& ledger, const ItemId& item,
+                            const Secret& item_key, const ItemReplicaOptions& options) {
+    struct Found {
+        std::string name;
+        ManifestName parsed;
+    };
+    FS_ASSIGN(const auto infos, list_all(store, manifest_prefix(item)));
+    std::vector<Found> found;
+    uint64_t generation = 0, total_bytes = 0;
+    for (const ObjectInfo& info : infos) {
+        total_bytes += info.size_bytes;
+        if (const auto parsed = parse_manifest_name(item, info.name)) {
+            found.push_back({info.name, *parsed});
+            generation = std::max(generation, parsed->generation.number);
+        }
+    }
+    FS_ASSIGN(const auto shards, list_all(store, shard_prefix(item)));
+    for (const ObjectInfo& info : shards) {
+        total_bytes += info.size_bytes;
+        if (const auto shard = parse_shard_name(item, info.name))
+            generation = std::max(generation, shard->generation.number);
+    }
+    FS_ASSIGN(const auto bases, list_all(store, base_prefix(item)));
+    for (const ObjectInfo& info : bases) {
+        total_bytes += info.size_bytes;
+        if (const auto base = parse_object_name(item, info.name))
+            generation = std::max(generation, base->number.v);
+    }
+    uint64_t epoch = 0;
+    FS_ASSIGN(const auto logs, list_all(store, log_prefix(item)));
+    for (const ObjectInfo& info : logs) {
+        total_bytes += info.size_bytes;
+        if (const auto segment = parse_object_name(item, info.name))
+            epoch = std::max(epoch, segment->epoch.v);
+    }
+
+    // The window is what the newest manifest that can be read says.
+    std::sort(found.begin(), found.end(), [](const Found& a, const Found& b) {
+        return a.parsed.generation > b.parsed.generation;
+    });
+    std::map<Sequence, Manifest> newest;  // of each sequence, the newest generation
+    std::optional<Error> damage;
+    Sequence floor;
+    bool have_window = false;
+    for (const Found& f : found) {
+        if (have_window && (f.parsed.sequence < floor || newest.contains(f.parsed.sequence)))
+            continue;
+        auto manifest = load_manifest(store, item, item_key, f.name);
+        if (!manifest) {
+            if (!is_damage(manifest.error().code())) return fail(manifest.error());
+            if (!damage) damage = manifest.error();
+            continue;
+        }
+        if (!have_window) floor = manifest->floor;
+        have_window = true;
+        newest.emplace(manifest->sequence, std::move(*manifest));
+    }
+
+    RebuildStart start;
+    LogPosition at;
+    if (floor.v > 0) {
+        const auto at_floor = newest.find(floor);
+        if (at_floor == newest.end())
+            return fail(damage ? *damage
+                               : Error(Code::kCorrupt,
+                                       "the manifest at the window's floor is "
+                                       "missing"));
+        const Manifest& m = at_floor->second;
+        at = {m.segment, m.segment_epoch, m.segment_header, m.sequence, m.time};
+        LedgerState& state = start.state;
+        state.last_segment = m.segment;
+        state.last_segment_epoch = m.segment_epoch;
+        state.last_header = m.segment_header;
+        state.stored = state.floor = m.sequence;
+        state.stored_time = state.floor_time = m.time;
+        state.floor_segment = m.segment;
+        state.written_bytes = m.written_bytes;
+        for (const PointRow& point : m.points) {
+            if (point.sequence >= floor) start.points.push_back(point);
+        }
+        for (const DiskSize& disk : m.disks)
+            start.geometry.push_back({disk.disk, m.sequence, disk.size_bytes});
+    }
+    FS_TRY(ledger.begin_rebuild(start));
+    FS_ASSIGN(const auto log, list_log(store, item, at.number));
+    if (log.empty() && floor.v == 0 && damage) return fail(*damage);
+    LogState state(at.last, at.last_time, std::nullopt, {});
+    FS_TRY(walk_log(store, item, item_key, at, log, options.parallel,
+                    [&](const std::shared_ptr<SegmentReader>& segment) -> Result<bool> {
+                        LogState one(state.last(), state.last_time(), state.open_gap(), {});
+                        auto commit = registration_of(*segment, one);
+                        if (!commit) return fail(commit.error());
+                        state = std::move(one);
+                        auto done = ledger.commit_registration(*commit);
+                        if (!done) return fail(done.error());
+                        return true;
+                    }));
+    ManifestCommit manifests;
+    for (const auto& [sequence, m] : newest) {
+        // One beyond the log's end stands on segments that are gone.
+        if (m.segment > at.number) continue;
+        manifests.added.push_back({manifest_name(item, m.sequence, m.generation), m.sequence,
+                                   m.segment, m.generation.number, m.time});
+    }
+    FS_TRY(ledger.commit_manifest(manifests, {}));
+    FS_ASSIGN(LedgerState end, ledger.state());
+    end.generation = generation;
+    end.epoch = {std::max(end.epoch.v, epoch)};
+    end.stored_bytes = total_bytes;
+    return ledger.finish_rebuild(end);
+}
+
+}  // namespace farshore

@@ -1,0 +1,401 @@
+// ItemReplica: checkpoints and retention. docs/design/replica.md.
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "replica/item_internal.h"
+#include "replica/manifest_builder.h"
+
+namespace farshore {
+
+using namespace item_internal;
+
+namespace {
+
+// Rows, names and removals that are handled at once.
+constexpr size_t kPage = 1000;
+constexpr size_t kRemoveBatch = 64;
+
+// The newest of `rows` (by sequence, generation) at or below `limit` that can be read; an empty
+// manifest when there is none and the log is whole from its start.
+Result<Manifest> newest_manifest(ObjectStore& store, const ItemId& item, const Secret& key,
+                                 const std::vector<ManifestRow>& rows, Sequence limit,
+                                 const LedgerState& state) {
+    std::optional<Error> damage;
+    for (auto it = rows.rbegin(); it != rows.rend(); ++it) {
+        if (it->sequence > limit) continue;
+        auto manifest = load_manifest(store, item, key, it->object_name);
+        if (manifest) return manifest;
+        if (!is_damage(manifest.error().code())) return fail(manifest.error());
+        if (!damage) damage = manifest.error();
+    }
+    if (state.floor_segment.v == 0) return Manifest{};
+    if (damage) return fail(*damage);
+    return fail(Code::kCorrupt, "no manifest at the window's floor is known",
+                "rebuild the ledger from the store");
+}
+
+// Registered segments in (after, last].
+Result<std::vector<SegmentRow>> segments_between(ReplicaLedger& ledger, SegmentNumber after,
+                                                 SegmentNumber last) {
+    std::vector<SegmentRow> out;
+    while (after < last) {
+        FS_ASSIGN(auto page, ledger.list_segments(after, kPage));
+        if (page.empty()) break;
+        for (SegmentRow& row : page) {
+            if (row.number > last) return out;
+            if (row.number != after.next())
+                return fail(Code::kCorrupt, "the ledger does not know all segments of the log",
+                            "rebuild the ledger from the store");
+            after = row.number;
+            out.push_back(std::move(row));
+        }
+    }
+    return out;
+}
+
+}  // namespace
+
+// ---- checkpoints
+
+Result<bool> ItemReplica::maybe_checkpoint() {
+    return write_checkpoint(options_.checkpoint_entries, options_.checkpoint_segments);
+}
+
+Result<bool> ItemReplica::checkpoint() { return write_checkpoint(1, 1); }
+
+Result<bool> ItemReplica::write_checkpoint(uint64_t min_entries, uint64_t min_segments) {
+    std::lock_guard lock(upkeep_mutex_);
+    FS_ASSIGN(const LedgerState state, ledger_.state());
+    FS_ASSIGN(const auto manifests, ledger_.list_manifests());
+    const SegmentNumber newest = manifests.empty() ? SegmentNumber{} : manifests.back().segment;
+    if (newest >= state.last_segment) return false;
+    FS_ASSIGN(const auto behind, segments_between(ledger_, newest, state.last_segment));
+    uint64_t entries = 0;
+    for (const SegmentRow& row : behind) entries += row.entries;
+    if (entries < min_entries && behind.size() < min_segments) return false;
+
+    FS_TRY(check_fence());
+    FS_ASSIGN(const Manifest from,
+              newest_manifest(store_, item_, key_, manifests, {UINT64_MAX}, state));
+    FS_ASSIGN(const auto segments, segments_between(ledger_, from.segment, state.last_segment));
+    FS_ASSIGN(const uint64_t generation, ledger_.reserve_generation());
+    ManifestBuilder builder(store_, item_, key_, random_, options_.parallel);
+    FS_ASSIGN(Manifest made, builder.extend(from, segments, {vault_epoch(), generation}));
+    made.floor = state.floor;
+    made.floor_segment = state.floor_segment;
+    made.floor_time = state.floor_time;
+    std::erase_if(made.points, [&](const PointRow& p) { return p.sequence < state.floor; });
+    std::erase_if(made.gaps,
+                  [&](const GapRow& g) { return !g.open() && g.resynced <= state.floor; });
+    FS_TRY(builder.put(made));
+
+    ManifestCommit commit;
+    commit.added.push_back({manifest_name(item_, made.sequence, made.generation), made.sequence,
+                            made.segment, generation, made.time});
+    commit.added_bytes = builder.put_bytes();
+    // Too many between: the one goes whose neighbours are closest to each other. The first is the
+    // floor's (or the oldest), the newest is the one just made.
+    std::vector<ManifestRow> kept = manifests;
+    kept.push_back(commit.added.front());
+    while (kept.size() > options_.max_manifests + 1 && kept.size() > 2) {
+        size_t least = 1;
+        for (size_t i = 1; i + 1 < kept.size(); ++i) {
+            if (kept[i + 1].segment.v - kept[i - 1].segment.v <
+                kept[least + 1].segment.v - kept[least - 1].segment.v)
+                least = i;
+        }
+        commit.dropped.push_back(kept[least].object_name);
+        kept.erase(kept.begin() + static_cast<ptrdiff_t>(least));
+    }
+    FS_TRY(ledger_.commit_manifest(commit, clock_.now()));
+    return true;
+}
+
+// ---- retention
+
+Result<std::optional<SegmentRow>> ItemReplica::choose_floor(const RetentionPolicy& policy,
+                                                            const LedgerState& state) {
+    const std::optional<SegmentRow> stay;
+    FS_ASSIGN(const auto gaps, ledger_.list_gaps());
+    const auto gap = open_gap(gaps);
+    // Below the newest point: while a gap is open, that is the last one before it.
+    const Sequence newest = gap ? gap->last_good : state.stored;
+    if (newest.v == 0) return stay;
+    Sequence limit{newest.v - 1};
+    FS_ASSIGN(const auto leases, ledger_.list_leases());
+    const TimePoint now = clock_.now();
+    for (const LeaseRow& lease : leases) {
+        if (lease.expires > now) limit = std::min(limit, lease.sequence);
+    }
+    const TimePoint edge{now.us - policy.window_us};
+    while (limit > state.floor) {
+        auto row = ledger_.segment_ended(limit, edge);
+        if (!row) {
+            if (row.error().code() == Code::kNotFound) return stay;
+            return fail(row.error());
+        }
+        if (row->number <= state.floor_segment) return stay;
+        if (const GapRow* over = gap_over(gaps, row->last)) {
+            limit = over->last_good;
+            continue;
+        }
+        if (state.floor.v > 0 && row->last_time.us - state.floor_time.us < policy.min_advance_us)
+            return stay;
+        return std::optional<SegmentRow>(std::move(*row));
+    }
+    return stay;
+}
+
+Status ItemReplica::move_floor(const RetentionPolicy& policy, RetentionReport& report) {
+    FS_ASSIGN(const LedgerState state, ledger_.state());
+    FS_ASSIGN(const auto row, choose_floor(policy, state));
+    const SegmentNumber segment = row ? row->number : state.floor_segment;
+    const Sequence floor = row ? row->last : state.floor;
+    const TimePoint floor_time = row ? row->last_time : state.floor_time;
+    report.floor = floor;
+    if (floor.v == 0) return {};
+
+    FS_ASSIGN(const auto manifests, ledger_.list_manifests());
+    FS_ASSIGN(const Manifest from, newest_manifest(store_, item_, key_, manifests, floor, state));
+    ManifestBuilder builder(store_, item_, key_, random_, options_.parallel);
+    const auto set_window = [&](Manifest& m) {
+        m.floor = floor;
+        m.floor_segment = segment;
+        m.floor_time = floor_time;
+        std::erase_if(m.points, [&](const PointRow& p) { return p.sequence < floor; });
+        std::erase_if(m.gaps, [&](const GapRow& g) { return !g.open() && g.resynced <= floor; });
+    };
+    const auto next_generation = [&]() -> Result<Generation> {
+        FS_ASSIGN(const uint64_t number, ledger_.reserve_generation());
+        return Generation{vault_epoch(), number};
+    };
+    Manifest at_floor = from;
+    if (from.segment < segment) {
+        FS_ASSIGN(const auto segments, segments_between(ledger_, from.segment, segment));
+        FS_ASSIGN(const Generation generation, next_generation());
+        FS_ASSIGN(at_floor, builder.extend(from, segments, generation));
+    }
+
+    // What is mostly dead, most dead first, and what is small when there is a lot of it.
+    std::vector<LiveObject> moving;
+    std::vector<LiveObject> small;
+    if (policy.rewrite_below_percent > 0) {
+        for (const LiveObject& object : at_floor.objects) {
+            if (object.live_bytes * 100 < object.payload_bytes * policy.rewrite_below_percent)
+                moving.push_back(object);
+            else if (object.payload_bytes < policy.small_object_bytes)
+                small.push_back(object);
+        }
+        std::sort(moving.begin(), moving.end(), [](const LiveObject& a, const LiveObject& b) {
+            return std::pair(a.live_bytes * b.payload_bytes, a.object) <
+                   std::pair(b.live_bytes * a.payload_bytes, b.object);
+        });
+        if (small.size() >= std::max<size_t>(policy.small_objects, 2))
+            moving.insert(moving.end(), small.begin(), small.end());
+        uint64_t bytes = 0;
+        size_t count = 0;
+        while (count < moving.size() && (bytes += moving[count].live_bytes) <= policy.rewrite_bytes)
+            ++count;
+        moving.resize(count);
+    }
+    if (!row && moving.empty()) return {};
+
+    ManifestCommit commit;
+    const auto add = [&](Manifest& m) -> Status {
+        set_window(m);
+        FS_TRY(builder.put(m));
+        commit.added.push_back({manifest_name(item_, m.sequence, m.generation), m.sequence,
+                                m.segment, m.generation.number, m.time});
+        return {};
+    };
+    ManifestBuilder::Moves moves;
+    if (!moving.empty()) {
+        FS_ASSIGN(moves, builder.move_payload(at_floor, moving, vault_epoch(),
+                                              [&] { return ledger_.reserve_generation(); }));
+        FS_ASSIGN(const Generation generation, next_generation());
+        FS_ASSIGN(at_floor, builder.relocate(at_floor, moves, generation));
+    } else if (at_floor.generation == from.generation) {
+        // The floor reaches a checkpoint: the same shards under a manifest that says so.
+        FS_ASSIGN(at_floor.generation, next_generation());
+        at_floor.previous = manifest_name(item_, from.sequence, from.generation);
+    }
+    // First: whoever sees a later manifest with this floor finds the floor's own.
+    FS_TRY(add(at_floor));
+    for (const ManifestRow& known : manifests) {
+        if (known.sequence <= floor) {
+            commit.dropped.push_back(known.object_name);
+            continue;
+        }
+        if (moves.empty()) continue;
+        auto manifest = load_manifest(store_, item_, key_, known.object_name);
+        if (!manifest) {
+            if (!is_damage(manifest.error().code())) return fail(manifest.error());
+            commit.dropped.push_back(known.object_name);  // the log behind the floor replaces it
+            continue;
+        }
+        const bool refers =
+            std::any_of(manifest->objects.begin(), manifest->objects.end(),
+                        [&](const LiveObject& o) { return moves.contains(o.object); });
+        if (!refers) continue;
+        FS_ASSIGN(const Generation generation, next_generation());
+        FS_ASSIGN(Manifest moved, builder.relocate(*manifest, moves, generation));
+        FS_TRY(add(moved));
+        commit.dropped.push_back(known.object_name);
+    }
+    commit.added_bytes = builder.put_bytes();
+    if (row) {
+        commit.floor = floor;
+        commit.floor_segment = segment;
+        commit.floor_time = floor_time;
+    }
+    const Status committed = ledger_.commit_manifest(commit, clock_.now());
+    if (!committed) {
+        // A lease came in between: the next run chooses another floor, the sweep takes what was
+        // put.
+        if (committed.error().code() == Code::kWrongState) return {};
+        return committed;
+    }
+    report.floor_moved = row.has_value();
+    report.rewritten_objects = moving.size();
+    report.rewritten_bytes = builder.moved_bytes();
+    return {};
+}
+
+Status ItemReplica::sweep(const RetentionPolicy& policy, RetentionReport& report) {
+    // The listing comes first: what is put or registered afterwards is not in it.
+    const std::string own = item_prefix(item_);
+    std::vector<ObjectInfo> there;
+    for (const std::string& prefix :
+         {base_prefix(item_), log_prefix(item_), manifest_prefix(item_), shard_prefix(item_)}) {
+        FS_ASSIGN(auto infos, list_all(store_, prefix));
+        there.insert(there.end(), std::make_move_iterator(infos.begin()),
+                     std::make_move_iterator(infos.end()));
+    }
+    FS_ASSIGN(const LedgerState state, ledger_.state());
+    FS_ASSIGN(const auto manifests, ledger_.list_manifests());
+    std::set<std::string> needed, in_force;
+    for (const ManifestRow& row : manifests) {
+        needed.insert(row.object_name);
+        in_force.insert(row.object_name);
+    }
+    // Every manifest that a reader can still find keeps what it refers to.
+    size_t found_in_force = 0;
+    for (const ObjectInfo& info : there) {
+        if (!parse_manifest_name(item_, info.name)) continue;
+        found_in_force += in_force.count(info.name);
+        auto manifest = load_manifest(store_, item_, key_, info.name);
+        if (!manifest) {
+            // Of one in force it must be known what it needs; nothing is removed until it is
+            // mended.
+            if (in_force.contains(info.name) || !is_damage(manifest.error().code()))
+                return fail(manifest.error());
+            continue;
+        }
+        for (const ShardRef& shard : manifest->shards) needed.insert(shard_name(item_, shard));
+        for (const LiveObject& object : manifest->objects)
+            needed.insert(object_name(item_, object.object));
+    }
+    if (found_in_force != in_force.size())
+        return fail(Code::kCorrupt, "a manifest that is in force is missing in the store",
+                    "rebuild the ledger from the store");
+    FS_ASSIGN(const auto rows, segments_between(ledger_, state.floor_segment, state.last_segment));
+    for (const SegmentRow& row : rows) needed.insert(row.object_name);
+
+    const auto dispensable = [&](const ObjectInfo& info) {
+        if (needed.contains(info.name)) return false;
+        if (parse_manifest_name(item_, info.name)) return true;
+        if (const auto shard = parse_shard_name(item_, info.name))
+            return shard->generation.vault <= vault_epoch();
+        const auto object = parse_object_name(item_, info.name);
+        if (!object) return false;  // not ours
+        if (object->kind == SegmentKind::kBase) return object->epoch <= vault_epoch();
+        // Put and about to be registered: its lease is the newest.
+        return object->number <= state.last_segment || object->epoch < state.epoch;
+    };
+    const TimePoint now = clock_.now();
+    std::map<std::string, uint64_t> unneeded;
+    uint64_t there_bytes = 0;
+    for (const ObjectInfo& info : there) {
+        there_bytes += info.size_bytes;
+        if (dispensable(info)) unneeded[info.name] = info.size_bytes;
+    }
+
+    std::vector<DeadRow> listed;
+    for (std::string after;;) {
+        FS_ASSIGN(auto page, ledger_.list_dead(after, kPage));
+        const bool last = page.size() < kPage;
+        if (!page.empty()) after = page.back().object_name;
+        listed.insert(listed.end(), std::make_move_iterator(page.begin()),
+                      std::make_move_iterator(page.end()));
+        if (last) break;
+    }
+    std::vector<std::string> revived, gone;
+    std::set<std::string> known;
+    std::vector<DeadRow> ripe;
+    FS_ASSIGN(const auto leases, ledger_.list_leases());
+    uint64_t oldest_lease = UINT64_MAX;
+    for (const LeaseRow& lease : leases) {
+        if (lease.expires > now)
+            oldest_lease = std::min(oldest_lease, lease.tick);
+        else
+            FS_TRY(ledger_.release_lease(lease.id));
+    }
+    for (const DeadRow& row : listed) {
+        known.insert(row.object_name);
+        if (!unneeded.contains(row.object_name)) {
+            (needed.contains(row.object_name) ? revived : gone).push_back(row.object_name);
+        } else if (now.us - row.since.us >= policy.grace_us && oldest_lease > row.tick) {
+            ripe.push_back(row);
+        } else {
+            ++report.waiting;
+        }
+    }
+    if (!revived.empty()) FS_TRY(ledger_.commit_removed(revived, true));
+    if (!gone.empty()) FS_TRY(ledger_.commit_removed(gone, false));
+    std::vector<DeadRow> dead;
+    for (const auto& [name, bytes] : unneeded) {
+        if (!known.contains(name)) dead.push_back({name, bytes, now, 0});
+    }
+    for (size_t from = 0; from < dead.size(); from += kPage) {
+        const auto end = std::min(dead.size(), from + kPage);
+        FS_TRY(ledger_.commit_dead({dead.begin() + static_cast<ptrdiff_t>(from),
+                                    dead.begin() + static_cast<ptrdiff_t>(end)}));
+    }
+    report.found_dead = dead.size();
+    report.waiting += dead.size();
+
+    for (size_t from = 0; from < ripe.size(); from += kRemoveBatch) {
+        FS_TRY(check_fence());
+        const auto end = std::min(ripe.size(), from + kRemoveBatch);
+        std::vector<std::string> names;
+        for (size_t i = from; i < end; ++i) {
+            FS_TRY(store_.remove(ripe[i].object_name));
+            names.push_back(ripe[i].object_name);
+            there_bytes -= std::min(there_bytes, unneeded[ripe[i].object_name]);
+            report.removed_bytes += unneeded[ripe[i].object_name];
+            ++report.removed;
+        }
+        FS_TRY(ledger_.commit_removed(names, false));
+    }
+    FS_ASSIGN(const LedgerState after, ledger_.state());
+    // What was registered since the listing is counted by the ledger alone.
+    const uint64_t registered =
+        after.last_segment == state.last_segment
+            ? 0
+            : after.stored_bytes - std::min(after.stored_bytes, state.stored_bytes);
+    stored_correction_bytes_ =
+        static_cast<int64_t>(there_bytes + registered) - static_cast<int64_t>(after.stored_bytes);
+    return {};
+}
+
+Result<RetentionReport> ItemReplica::run_retention(const RetentionPolicy& policy) {
+    std::lock_guard lock(upkeep_mutex_);
+    RetentionReport report;
+    FS_TRY(check_fence());
+    FS_TRY(move_floor(policy, report));
+    FS_TRY(sweep(policy, report));
+    return report;
+}
+
+}  // namespace farshore
