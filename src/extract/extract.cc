@@ -66,6 +66,9 @@ class Extraction {
     Status visit(const Segment& segment);
     Status resolve_point();
     Status check_target(uint64_t sequence);
+    bool in_gap(uint64_t sequence) const {
+        return std::ranges::any_of(log_.gaps, [&](const Gap& gap) { return gap.covers(sequence); });
+    }
     Status write_output();
     Status write_from(const Start& start, File& out);
     Status write_base(const Start& start, File& out);
@@ -224,11 +227,15 @@ Status Extraction::choose_window() {
                 "restore the missing objects from a copy of the store");
 }
 
+// As the vault takes it: what has more digits than any sequence is a label.
+bool is_sequence(std::string_view point) {
+    return !point.empty() && point.size() <= 19 &&
+           point.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
 Status Extraction::parse_point() {
     const std::string& point = options_.point;
-    const bool digits =
-        !point.empty() && std::ranges::all_of(point, [](char c) { return c >= '0' && c <= '9'; });
-    if (digits || point == "latest" || point == "latest-processed") return {};
+    if (is_sequence(point) || point == "latest" || point == "latest-processed") return {};
     if (auto time = from_rfc3339(point)) {
         wanted_time_us_ = time->us;
         if (oldest_.manifest && oldest_.manifest->time_us <= *wanted_time_us_)
@@ -339,24 +346,22 @@ Status Extraction::check_target(uint64_t sequence) {
 
 Status Extraction::resolve_point() {
     const std::string& point = options_.point;
-    if (point == "latest") {
+    if (point == "latest-processed") {
+        uint64_t newest = 0;
+        for (const ManifestName& name : manifest_names_)
+            if (!in_gap(name.sequence) && name.sequence >= first_point_ &&
+                name.sequence <= log_.last_sequence)
+                newest = std::max(newest, name.sequence);
+        if (newest != 0) return check_target(newest);
+        // Nothing is processed yet: the newest point is as good.
+    }
+    if (point == "latest" || point == "latest-processed") {
         const bool open = !log_.gaps.empty() && log_.gaps.back().resynced == 0;
         const uint64_t newest = open ? log_.gaps.back().last_good : log_.last_sequence;
         if (newest < first_point_)
             return fail(Code::kPointNotFound,
                         fmt::format("'{}' has no point yet: its first copy is not complete",
                                     description_.name));
-        return check_target(newest);
-    }
-    if (point == "latest-processed") {
-        uint64_t newest = 0;
-        for (const ManifestName& name : manifest_names_) {
-            const bool good = std::ranges::none_of(
-                log_.gaps, [&](const Gap& gap) { return gap.covers(name.sequence); });
-            if (good && name.sequence >= first_point_ && name.sequence <= log_.last_sequence)
-                newest = std::max(newest, name.sequence);
-        }
-        if (newest == 0) return fail(Code::kPointNotFound, "there is no processed point yet");
         return check_target(newest);
     }
     if (wanted_time_us_) {
@@ -368,14 +373,18 @@ Status Extraction::resolve_point() {
             return fail(Code::kCorrupt, fmt::format("{}: {}", when(*wanted_time_us_), end_of_log_));
         return check_target(log_.at_wanted_time);
     }
-    if (!point.empty() && std::ranges::all_of(point, [](char c) { return c >= '0' && c <= '9'; })) {
-        if (point.size() > 19) return fail(Code::kInvalidArgument, "no sequence is that large");
-        return check_target(std::stoull(point));
+    if (is_sequence(point)) return check_target(std::stoull(point));
+    // The newest point of that label that can be had.
+    constexpr std::string_view kPrefix = "label:";
+    const std::string label = point.starts_with(kPrefix) ? point.substr(kPrefix.size()) : point;
+    std::optional<uint64_t> newest;
+    for (auto at = log_.points.rbegin(); at != log_.points.rend(); ++at) {
+        if (at->label != label) continue;
+        if (!newest) newest = at->sequence;
+        if (!in_gap(at->sequence)) return check_target(at->sequence);
     }
-    // The newest point of that label.
-    for (auto at = log_.points.rbegin(); at != log_.points.rend(); ++at)
-        if (at->label == point) return check_target(at->sequence);
-    return fail(Code::kPointNotFound, fmt::format("no point is called '{}'", point.substr(0, 80)),
+    if (newest) return check_target(*newest);
+    return fail(Code::kPointNotFound, fmt::format("no point is called '{}'", label.substr(0, 80)),
                 fmt::format("the window is {}; a sequence, a time or 'latest' is taken too",
                             window_words()));
 }

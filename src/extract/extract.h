@@ -20,8 +20,9 @@ namespace farshore {
 struct ExtractOptions {
     std::string store_directory;
     std::string key_file;
-    std::string item;              // id or, when only one item has it, name
-    std::string point = "latest";  // or latest-processed, a sequence, an RFC 3339 time, a label
+    std::string item;  // id or, when only one item has it, name
+    std::string point =
+        "latest";  // or latest-processed, a sequence, an RFC 3339 time, [label:]LABEL
     DiskIndex disk = 0;
     std::string out_path;           // written beside it first, renamed at the end
     bool replace_existing = false;  // otherwise kAlreadyExists
