@@ -9,8 +9,9 @@ namespace {
 
 constexpr int64_t kCallTimeoutUs = 30'000'000;
 
-// The error that a problem document (RFC 9457) carries; the code is a member of ours.
-Error error_of(const HttpResponse& response) {
+}  // namespace
+
+Error problem_of(const HttpResponse& response) {
     const auto document = nlohmann::json::parse(response.body, nullptr, false);
     const auto text = [&](const char* name) -> std::string {
         if (!document.is_object()) return {};
@@ -24,8 +25,6 @@ Error error_of(const HttpResponse& response) {
     const std::string detail = text("detail");
     return Error(code_from_name(code), detail.empty() ? text("title") : detail, text("remedy"));
 }
-
-}  // namespace
 
 std::shared_ptr<HttpClient> make_vault_client(const std::string& authority_pem,
                                               const std::optional<Credentials>& credentials) {
@@ -47,7 +46,7 @@ std::unique_ptr<VaultLink> make_http_vault_link(std::shared_ptr<HttpClient> clie
             request.headers = {{"content-type", "application/json"}};
             request.body = body;
             FS_ASSIGN(HttpResponse response, client->request(request));
-            if (response.status / 100 != 2) return fail(error_of(response));
+            if (response.status / 100 != 2) return fail(problem_of(response));
             return std::move(response.body);
         });
 }

@@ -18,4 +18,7 @@ std::unique_ptr<VaultLink> make_http_vault_link(std::shared_ptr<HttpClient> clie
 std::shared_ptr<HttpClient> make_vault_client(const std::string& authority_pem,
                                               const std::optional<Credentials>& credentials);
 
+// The error that a problem document (RFC 9457) of the vault carries.
+Error problem_of(const HttpResponse& response);
+
 }  // namespace farshore
