@@ -23,8 +23,6 @@ std::string random_hex(Random& random, size_t bytes) {
 
 }  // namespace
 
-std::string item_prefix(const ItemId& id) { return "items/" + id.to_string() + "/"; }
-
 // ---- opening ---------------------------------------------------------------------------------------
 
 Status Vault::Impl::open_store() {

@@ -117,7 +117,4 @@ struct Vault::Impl {
     void launch_job(uint64_t id, JobWork work);
 };
 
-// From the store's names: items/<id>/.
-std::string item_prefix(const ItemId& id);
-
 }  // namespace farshore

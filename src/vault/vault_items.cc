@@ -3,6 +3,7 @@
 
 #include "os/log.h"
 #include "replica/item_object.h"
+#include "replica/manifest.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
