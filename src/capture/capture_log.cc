@@ -473,6 +473,9 @@ CaptureConsumer::CaptureConsumer(LogHeader header, File* spill, WakeFunction wak
 
 Result<std::optional<Run>> CaptureConsumer::settle(Position& position,
                                                    const ProducerState& producer) const {
+    if (producer.last_run >= position.run && producer.last_run - position.run >= kRunSlots)
+        return fail(Code::kCorrupt, "capture log: more runs than there can be",
+                    "the agent asks for a gap");
     for (;;) {
         if (position.run > producer.last_run) return std::optional<Run>();
         Run run = header_.run(position.run);

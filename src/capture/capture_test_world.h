@@ -3,8 +3,6 @@
 // Thread-safe unless said otherwise.
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <functional>

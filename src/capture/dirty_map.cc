@@ -336,9 +336,10 @@ void DirtyMap::drop_old(std::unique_lock<std::mutex>& lock) {
     changed_.notify_all();
 }
 
-void DirtyMap::rotate(bool begin, bool settled, Sequence last, Sequence stored) {
+void DirtyMap::rotate(bool begin, bool settled, Sequence last, Sequence stored,
+                      const std::function<Status()>& flush) {
     std::unique_lock lock(mutex_);
-    if (broken_) return;
+    if (broken_ || disks_unsafe_) return;
     switch (rotation_) {
         case Rotation::kIdle:
             if (!begin) return;
@@ -358,6 +359,19 @@ void DirtyMap::rotate(bool begin, bool settled, Sequence last, Sequence stored) 
             // What a gap dropped has a number and is not in the log: only without a gap does the
             // number say anything.
             if (!settled) return;
+            // The record is stored, the region clean, the host crashes and its disk never had the
+            // write: then the source would differ from the replica and nobody know where.
+            if (flush) {
+                lock.unlock();
+                const Status flushed = flush();
+                lock.lock();
+                // A second flush would succeed and mean nothing.
+                if (!flushed) {
+                    disks_unsafe_ = true;
+                    return;
+                }
+                if (broken_ || rotation_ != Rotation::kDrained) return;
+            }
             rotation_sequence_ = last;
             rotation_ = Rotation::kAwaitStored;
             return;

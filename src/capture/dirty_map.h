@@ -125,6 +125,7 @@ class DirtyMap {
     uint64_t reserved_until_ = 1;
     bool all_dirty_ = true;
     bool broken_ = false;
+    bool disks_unsafe_ = false;  // a flush failed: nobody knows what of the disks is durable
     bool io_busy_ = false;  // somebody writes the file, without the mutex
     std::set<std::pair<DiskIndex, uint64_t>> pending_pages_;
     uint64_t requested_ = 0;

@@ -420,8 +420,12 @@ int64_t Tap::tick() {
                     now + static_cast<int64_t>(log.word(LogWord::kRotateUs).load());
             }
             const bool settled = producer.settled();
+            // The number is read before `settled`, see rotate().
             dirty.rotate(begin, settled, {producer.state().next_sequence - 1},
-                         {log.word(LogWord::kStored).load()});
+                         {log.word(LogWord::kStored).load()}, [&tap]() -> Status {
+                             for (auto& device : tap.options.devices) FS_TRY(device->flush());
+                             return {};
+                         });
             log.word(LogWord::kDirtyRegions).store(dirty.dirty_regions());
         }
     } else {
