@@ -78,7 +78,7 @@ Status Vault::Impl::open_authority() {
         FS_ASSIGN(authority, CertificateAuthority::load(credentials));
         return {};
     }
-    FS_ASSIGN(authority, CertificateAuthority::create("Farshore " + info.vault_id.substr(0, 8),
+    FS_ASSIGN(authority, CertificateAuthority::create("farshore-" + info.vault_id.substr(0, 8),
                                                       clock.now()));
     return save_credentials(files, pki_directory + "/ca", authority->credentials());
 }
