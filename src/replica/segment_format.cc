@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "codec/crc32c.h"
@@ -74,7 +75,7 @@ Bytes encode_header(const Header& header) {
     const SegmentHeader& pub = header.pub;
     Bytes out(kHeaderBytes);
     uint8_t* p = out.data();
-    std::memcpy(p, kMagic, 8);
+    std::copy_n(kMagic, 8, p);
     store_u16(p + kVersionAt, kVersion);
     store_u16(p + kHeaderBytesAt, kHeaderBytes);
     p[kKindAt] = static_cast<uint8_t>(pub.kind);

@@ -18,9 +18,9 @@ constexpr size_t kFirstReadBytes = 256u << 10;
 
 class OpenedSegment final : public SegmentReader {
   public:
-    OpenedSegment(std::string name, sf::Header header, SealKey key, sf::Index index)
+    OpenedSegment(std::string name, const sf::Header& header, SealKey key, sf::Index index)
         : name_(std::move(name)),
-          header_(std::move(header)),
+          header_(header),
           key_(std::move(key)),
           chunks_(std::move(index.chunks)),
           entries_(std::move(index.entries)) {
@@ -143,8 +143,7 @@ Result<std::shared_ptr<SegmentReader>> open_segment(ObjectStore& store, const st
         FS_ASSIGN(plain, decompress(header.index_codec, packed, header.index_plain_bytes));
     }
     FS_ASSIGN(sf::Index index, sf::decode_index(plain, pub));
-    auto opened =
-        std::make_shared<OpenedSegment>(name, std::move(header), std::move(key), std::move(index));
+    auto opened = std::make_shared<OpenedSegment>(name, header, std::move(key), std::move(index));
     if (opened->end() != opened->header().object_bytes)
         return fail(Code::kMalformed, "its chunks do not fill it");
     return opened;

@@ -244,7 +244,7 @@ Status DirectoryStore::remove(const std::string& name) {
         return fail(file.error());
     }
     const std::string path = fmt::format("{}/{}", root_, name);
-    const Status removed = files_.remove(path);
+    Status removed = files_.remove(path);
     if (!removed && removed.error().code() != Code::kNotFound) return removed;
     return files_.sync_directory(parent_of(path));
 }
