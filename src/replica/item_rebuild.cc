@@ -1,4 +1,6 @@
 // ItemReplica: the ledger from the store alone.
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <map>
 
@@ -105,10 +107,26 @@ Status ItemReplica::rebuild(ObjectStore& store, ReplicaLedger& ledger, const Ite
                         if (!done) return fail(done.error());
                         return true;
                     }));
+    // A log that ends too early would be continued over what was acknowledged. Appliances put a
+    // segment only when the one before is registered, so what lies beyond the end, is not older
+    // than it and does not follow it, follows something that was lost; so does a manifest beyond
+    // it.
+    const auto missing = [&] {
+        return fail(Code::kCorrupt,
+                    fmt::format("segment {} of the log is missing in the store, and later ones are "
+                                "there",
+                                at.number.v + 1),
+                    "restore it from a copy of the store");
+    };
+    for (const Found& f : found) {
+        if (f.parsed.sequence > at.last) return missing();
+    }
+    for (const ObjectInfo& info : logs) {
+        const auto segment = parse_object_name(item, info.name);
+        if (segment && segment->number > at.number && segment->epoch >= at.epoch) return missing();
+    }
     ManifestCommit manifests;
     for (const auto& [sequence, m] : newest) {
-        // One beyond the log's end stands on segments that are gone.
-        if (m.segment > at.number) continue;
         manifests.added.push_back({manifest_name(item, m.sequence, m.generation), m.sequence,
                                    m.segment, m.generation.number, m.time});
     }

@@ -37,6 +37,9 @@ struct World {
         const auto list = replica->points({});
         ASSERT_TRUE(list) << list.error().to_string();
         const auto state = ledger.state();
+        if (state->floor.v > 0 && !list->ranges.empty()) {
+            ASSERT_LT(state->floor, list->ranges.back().last) << "the newest point stays a choice";
+        }
         std::set<uint64_t> offered;
         for (const OfferedRange& range : list->ranges) {
             for (uint64_t s = range.first.v; s <= range.last.v; ++s) offered.insert(s);
@@ -436,6 +439,83 @@ TEST(VaultFence, ClaimsAreDistinctAndRepeatable) {
         EXPECT_TRUE(fence->still_mine());
     }
     EXPECT_LT(list_all(memory, "vault/")->size(), 30u) << "old claims are cleared away";
+}
+
+// Would break: a segment that is uploaded, but whose registration takes long.
+TEST(ItemReplica, WhatIsAboutToBeRegisteredIsNotRemoved) {
+    World w(6);
+    ASSERT_TRUE(w.appliance.acquire(*w.replica));
+    Bytes first, records;
+    w.machine.begin(first, w.clock.now_us, false);
+    w.send(first);
+    w.machine.run(5, records, w.clock.now_us);
+    const auto late = w.appliance.build(records);
+    ASSERT_TRUE(late);
+    for (int i = 0; i < 3; ++i) {
+        w.clock.now_us += 60'000'000;
+        ASSERT_TRUE(w.replica->run_retention(short_window(1'000'000, 0)));
+    }
+    ASSERT_TRUE(w.replica->register_segment(*late));
+    w.appliance.registered(*late);
+    w.check_all();
+    // On a fenced lease it never will be: it goes when the log has passed it.
+    records.clear();
+    w.machine.run(5, records, w.clock.now_us);
+    const auto fenced = w.appliance.build(records);
+    ASSERT_TRUE(fenced);
+    ASSERT_TRUE(w.appliance.acquire(*w.replica));
+    w.send(records);
+    for (int i = 0; i < 3; ++i) {
+        w.clock.now_us += 60'000'000;
+        ASSERT_TRUE(w.replica->run_retention(short_window(1'000'000, 0)));
+    }
+    EXPECT_EQ(w.memory.head(fenced->object_name).error().code(), Code::kNotFound);
+    w.check_all();
+}
+
+// Would break: a rebuild that takes a part of the log for all of it, so that it is written over.
+TEST(ItemReplica, RebuildingRefusesALogWithAHole) {
+    World w(8);
+    ASSERT_TRUE(w.appliance.acquire(*w.replica));
+    Bytes records;
+    w.machine.begin(records, w.clock.now_us, false);
+    w.send(records);
+    for (int i = 0; i < 12; ++i) {
+        w.clock.now_us += 500'000;
+        records.clear();
+        w.machine.run(10, records, w.clock.now_us);
+        w.send(records);
+        if (i == 8) {
+            ASSERT_TRUE(w.replica->run_retention(short_window(2'000'000, 0))->floor_moved);
+        }
+        if (i == 9) {
+            ASSERT_TRUE(*w.replica->checkpoint());
+        }
+    }
+    ASSERT_TRUE(w.replica->run_retention(short_window(60'000'000, 0)));
+    const auto objects = *list_all(w.memory, item_prefix(test_item()));
+    const LedgerState before = *w.ledger.state();
+    for (const ObjectInfo& info : objects) {
+        const Bytes good = *w.memory.get(info.name);
+        for (const bool removed : {true, false}) {
+            SCOPED_TRACE(info.name);
+            ASSERT_TRUE(w.memory.remove(info.name));
+            if (!removed) w.memory.replace(info.name, Bytes(good.begin(), good.begin() + 100));
+            MemoryLedger fresh;
+            const Status rebuilt =
+                ItemReplica::rebuild(w.memory, fresh, test_item(), test_key(), w.options);
+            // Either it says so, or what it rebuilt is the whole log (but for its very end, of
+            // which nobody can know).
+            if (rebuilt) {
+                const auto segment = parse_object_name(test_item(), info.name);
+                const bool end = segment && segment->kind == SegmentKind::kLog &&
+                                 segment->number == before.last_segment;
+                EXPECT_TRUE(end || fresh.state()->last_segment == before.last_segment);
+                EXPECT_TRUE(end || fresh.state()->floor <= before.floor);
+            }
+            w.memory.replace(info.name, good);
+        }
+    }
 }
 
 TEST(ItemReplica, RefusesWhatDoesNotFollow) {

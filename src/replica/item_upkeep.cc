@@ -300,7 +300,13 @@ Status ItemReplica::sweep(const RetentionPolicy& policy, RetentionReport& report
         return fail(Code::kCorrupt, "a manifest that is in force is missing in the store",
                     "rebuild the ledger from the store");
     FS_ASSIGN(const auto rows, segments_between(ledger_, state.floor_segment, state.last_segment));
-    for (const SegmentRow& row : rows) needed.insert(row.object_name);
+    for (const SegmentRow& row : rows) {
+        // The planted bug: what a newer manifest covers need not be kept.
+        if (policy.planted.delete_too_early && !manifests.empty() &&
+            row.last <= manifests.back().sequence)
+            continue;
+        needed.insert(row.object_name);
+    }
 
     const auto dispensable = [&](const ObjectInfo& info) {
         if (needed.contains(info.name)) return false;
@@ -310,8 +316,9 @@ Status ItemReplica::sweep(const RetentionPolicy& policy, RetentionReport& report
         const auto object = parse_object_name(item_, info.name);
         if (!object) return false;  // not ours
         if (object->kind == SegmentKind::kBase) return object->epoch <= vault_epoch();
-        // Put and about to be registered: its lease is the newest.
-        return object->number <= state.last_segment || object->epoch < state.epoch;
+        // Beyond the log's end: about to be registered, or a leftover that goes when the log has
+        // passed its number.
+        return object->number <= state.last_segment;
     };
     const TimePoint now = clock_.now();
     std::map<std::string, uint64_t> unneeded;
