@@ -337,7 +337,7 @@ void DirtyMap::drop_old(std::unique_lock<std::mutex>& lock) {
 }
 
 void DirtyMap::rotate(bool begin, bool settled, Sequence last, Sequence stored,
-                      const std::function<Status()>& flush) {
+                      const std::function<Result<bool>()>& durable) {
     std::unique_lock lock(mutex_);
     if (broken_ || disks_unsafe_) return;
     switch (rotation_) {
@@ -361,15 +361,13 @@ void DirtyMap::rotate(bool begin, bool settled, Sequence last, Sequence stored,
             if (!settled) return;
             // The record is stored, the region clean, the host crashes and its disk never had the
             // write: then the source would differ from the replica and nobody know where.
-            if (flush) {
+            if (durable) {
                 lock.unlock();
-                const Status flushed = flush();
+                const Result<bool> flushed = durable();
                 lock.lock();
                 // A second flush would succeed and mean nothing.
-                if (!flushed) {
-                    disks_unsafe_ = true;
-                    return;
-                }
+                if (!flushed) disks_unsafe_ = true;
+                if (!flushed || !*flushed) return;
                 if (broken_ || rotation_ != Rotation::kDrained) return;
             }
             rotation_sequence_ = last;

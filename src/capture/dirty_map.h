@@ -73,9 +73,15 @@ class DirtyMap {
     Mark mark(DiskIndex disk, uint64_t offset_bytes, uint64_t length_bytes);
 
     // One step of the rotation, called now and then by one thread. `begin` starts a new one
-    // when none runs. `settled`: no gap is open and nothing is on todo; `last` is the newest
-    // sequence used (read it before `settled` is evaluated), `stored` the newest stored one.
-    void rotate(bool begin, bool settled, Sequence last, Sequence stored);
+    // when none runs. `settled`: no gap is open and nothing is on todo; `last`: the newest sequence
+    // used, read *after* `settled` was: what a gap dropped has its records behind its own number.
+    // `stored`: the newest stored one.
+    // `durable`, asked when every write that marked before the rotation is done: whether the
+    // backing disks have these writes on stable storage. Without that a host crash takes back what
+    // is stored already. An error: a flush has failed, nothing is dropped any more. Null: they
+    // have.
+    void rotate(bool begin, bool settled, Sequence last, Sequence stored,
+                const std::function<Result<bool>()>& durable = {});
 
     bool all_dirty() const;
     // Durable when it returns.
@@ -126,7 +132,7 @@ class DirtyMap {
     bool all_dirty_ = true;
     bool broken_ = false;
     bool disks_unsafe_ = false;  // a flush failed: nobody knows what of the disks is durable
-    bool io_busy_ = false;  // somebody writes the file, without the mutex
+    bool io_busy_ = false;       // somebody writes the file, without the mutex
     std::set<std::pair<DiskIndex, uint64_t>> pending_pages_;
     uint64_t requested_ = 0;
     uint64_t committed_ = 0;

@@ -14,6 +14,7 @@ constexpr int64_t kMinPointIntervalUs = 1'000'000;
 constexpr int64_t kTickUs = 250'000;
 constexpr int64_t kBusyTickUs = 20'000;
 constexpr int64_t kTrimUs = 10'000'000;
+constexpr int64_t kForcedFlushUs = 60'000'000;
 
 constexpr uint64_t kCommandFree = 0, kCommandFilling = 1, kCommandPosted = 2, kCommandDone = 3;
 constexpr size_t kWordState = 0, kWordKind = 1, kWordPoint = 2, kWordLabelBytes = 3, kWordCode = 4,
@@ -31,10 +32,27 @@ struct Tap::Impl {
     std::unique_ptr<Copier> copier;
     std::atomic<bool> quit{false};
 
+    // Orders changes and flushes of the backing disks: numbers of events, one count for all.
+    struct DiskEvents {
+        std::atomic<uint64_t> last_change{0};  // counted when it was done
+        std::atomic<uint64_t> last_flush{0};   // counted when it began; good ones only
+    };
+    static void raise(std::atomic<uint64_t>& to, uint64_t value) {
+        uint64_t before = to;
+        while (before < value && !to.compare_exchange_weak(before, value)) {
+        }
+    }
+    std::atomic<uint64_t> events{0};
+    std::vector<std::unique_ptr<DiskEvents>> disk_events;
+    std::atomic<bool> flush_failed{false};
+    Status flush_device(DiskIndex disk);
+
     // Housekeeping only.
     int64_t next_point_us = 0;
     int64_t next_rotation_us = 0;
     int64_t next_trim_us = 0;
+    int64_t rotation_asked_us = -1;  // when durability was first asked for; -1: not yet
+    uint64_t rotation_event = 0;     // ... and the event then
     bool rotate_now = false;
     GapState last_gap = GapState::kNone;
     uint64_t point_interval_us = 0;
@@ -48,6 +66,9 @@ struct Tap::Impl {
     const LogHeader& header() const { return producer.header(); }
     bool in_path() const { return options.mode == TapMode::kInPath; }
 
+    // Whether everything that was written before the rotation's first question is on stable
+    // storage. The guest's own flushes usually see to it.
+    Result<bool> backing_is_durable(int64_t now_us);
     // Appends what the device has in the range now, as ordinary records.
     void capture_present(DiskIndex disk, ByteRange range);
     void recover();
@@ -82,7 +103,7 @@ class Tap::Impl::Disk final : public TapDisk {
         return clear(RecordKind::kDiscard, offset, length, true);
     }
     Status flush() override {
-        if (tap_.in_path()) FS_TRY(device_.flush());
+        if (tap_.in_path()) FS_TRY(tap_.flush_device(index_));
         AppendRequest record;
         record.kind = RecordKind::kFlush;
         record.disk = index_;
@@ -104,6 +125,9 @@ class Tap::Impl::Disk final : public TapDisk {
         return {};
     }
 
+    // The backing disk has changed, or may have.
+    void changed() { raise(tap_.disk_events[index_]->last_change, ++tap_.events); }
+
     // What every change does around the change itself. `change` changes the backing device;
     // `append` puts the records into the log.
     template <typename Change, typename Append>
@@ -119,8 +143,8 @@ class Tap::Impl::Disk final : public TapDisk {
             mark = tap_.options.dirty->mark(index_, range.offset_bytes, range.length_bytes);
         const auto held = lock_.acquire(range.offset_bytes, range.length_bytes);
         const size_t slot = tap_.producer.begin(index_, range.offset_bytes, range.length_bytes);
-        Status changed = change();
-        if (changed) {
+        Status status = change();
+        if (status) {
             append();
         } else {
             // The device may have done any part of it: what it has now is what the guest can read.
@@ -130,7 +154,7 @@ class Tap::Impl::Disk final : public TapDisk {
         tap_.producer.end(slot);
         if (tap_.options.bugs.mark_too_late)
             mark = tap_.options.dirty->mark(index_, range.offset_bytes, range.length_bytes);
-        return changed;
+        return status;
     }
 
     Status put(uint64_t offset, ByteView data, bool through) {
@@ -143,8 +167,10 @@ class Tap::Impl::Disk final : public TapDisk {
         return around(
             {offset, data.size()},
             [&]() -> Status {
-                FS_TRY(device_.write(offset, data));
-                if (through) FS_TRY(device_.flush());
+                const Status written = device_.write(offset, data);
+                changed();
+                FS_TRY(written);
+                if (through) FS_TRY(tap_.flush_device(index_));
                 return {};
             },
             [&] {
@@ -175,8 +201,11 @@ class Tap::Impl::Disk final : public TapDisk {
             FS_TRY(around(
                 {offset, n},
                 [&] {
-                    return kind == RecordKind::kDiscard ? device_.discard(offset, n)
-                                                        : device_.zero(offset, n, may_unmap);
+                    const Status cleared = kind == RecordKind::kDiscard
+                                               ? device_.discard(offset, n)
+                                               : device_.zero(offset, n, may_unmap);
+                    changed();
+                    return cleared;
                 },
                 [&] {
                     AppendRequest record;
@@ -198,6 +227,34 @@ class Tap::Impl::Disk final : public TapDisk {
     BlockDevice& device_;
     RangeLock& lock_;
 };
+
+Status Tap::Impl::flush_device(DiskIndex disk) {
+    const uint64_t begun = ++events;
+    Status flushed = options.devices[disk]->flush();
+    if (!flushed) {
+        flush_failed = true;
+        return flushed;
+    }
+    raise(disk_events[disk]->last_flush, begun);
+    return flushed;
+}
+
+Result<bool> Tap::Impl::backing_is_durable(int64_t now_us) {
+    if (flush_failed) return fail(Code::kIo, "a flush of the backing disk failed");
+    if (rotation_asked_us < 0) {
+        rotation_asked_us = now_us;
+        rotation_event = ++events;
+    }
+    for (size_t i = 0; i < disk_events.size(); ++i) {
+        const uint64_t flushed = disk_events[i]->last_flush;
+        if (flushed > rotation_event || flushed > disk_events[i]->last_change) continue;
+        // A guest that does not flush: by now the kernel has written most of it back by itself.
+        if (now_us - rotation_asked_us < kForcedFlushUs) return false;
+        FS_TRY(flush_device(static_cast<DiskIndex>(i)));
+    }
+    rotation_asked_us = -1;  // the next rotation asks anew
+    return true;
+}
 
 void Tap::Impl::capture_present(DiskIndex disk, ByteRange range) {
     BlockDevice& device = *options.devices[disk];
@@ -351,6 +408,9 @@ Result<std::unique_ptr<Tap>> Tap::start(TapOptions options) {
     std::vector<Copier::Source> sources;
     for (size_t i = 0; i < impl->options.devices.size(); ++i) {
         impl->locks.push_back(std::make_unique<RangeLock>());
+        impl->disk_events.push_back(std::make_unique<Impl::DiskEvents>());
+        // What an earlier tap wrote and did not flush.
+        impl->disk_events.back()->last_change = ++impl->events;
         sources.push_back(
             {impl->options.devices[i].get(), impl->in_path() ? impl->locks.back().get() : nullptr});
     }
@@ -420,12 +480,10 @@ int64_t Tap::tick() {
                     now + static_cast<int64_t>(log.word(LogWord::kRotateUs).load());
             }
             const bool settled = producer.settled();
-            // The number is read before `settled`, see rotate().
-            dirty.rotate(begin, settled, {producer.state().next_sequence - 1},
-                         {log.word(LogWord::kStored).load()}, [&tap]() -> Status {
-                             for (auto& device : tap.options.devices) FS_TRY(device->flush());
-                             return {};
-                         });
+            // Read after `settled`, see rotate().
+            const Sequence last{producer.state().next_sequence - 1};
+            dirty.rotate(begin, settled, last, {log.word(LogWord::kStored).load()},
+                         [&] { return tap.backing_is_durable(now); });
             log.word(LogWord::kDirtyRegions).store(dirty.dirty_regions());
         }
     } else {

@@ -1,0 +1,199 @@
+#include "block/overlay_device.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <thread>
+
+#include "block/file_device.h"
+#include "os/real.h"
+#include "os/test_directory.h"
+
+namespace farshore {
+namespace {
+
+using Boot = Id<struct BootIdTag>;
+
+// A raw file made of a seed, and the overlay on it.
+struct Disk {
+    explicit Disk(uint64_t size) : base_content(size) {
+        std::mt19937_64 random(size);
+        for (auto& byte : base_content) byte = static_cast<uint8_t>(random());
+        auto file = files.open(directory / "base", OpenMode::kCreate);
+        FS_CHECK((*file)->write_at(0, base_content).has_value());
+        auto data = files.open(directory / "data", OpenMode::kCreate);
+        FS_CHECK((*data)->truncate(size).has_value());
+    }
+    // Another process of the same start of the host, or of another one.
+    void open(Boot boot) {
+        overlay.reset();
+        OverlayParts parts;
+        parts.base = *open_file_device(directory / "base", {true, 0});
+        parts.data = *open_file_device(directory / "data");
+        parts.map = *files.open(directory / "map", OpenMode::kCreate);
+        parts.boot = boot;
+        auto opened = open_overlay(std::move(parts));
+        ASSERT_TRUE(opened) << opened.error().to_string();
+        overlay = std::move(*opened);
+    }
+    Bytes all() {
+        Bytes out(base_content.size());
+        EXPECT_TRUE(overlay->read(0, out));
+        return out;
+    }
+    TestDirectory directory;
+    PosixFileSystem files;
+    Bytes base_content;
+    std::unique_ptr<OverlayDevice> overlay;
+};
+
+// Broken: a block is taken from the wrong side, in whole or in part, also after the process was
+// killed.
+TEST(Overlay, AgreesWithAModel) {
+    for (uint64_t seed = 1; seed <= 8; ++seed) {
+        SCOPED_TRACE(seed);
+        std::mt19937_64 random(seed);
+        Disk disk(200'000 + random() % 10'000);
+        disk.open({});
+        Bytes model = disk.base_content;
+        for (int i = 0; i < 150; ++i) {
+            const uint64_t length = 1 + random() % (random() % 4 == 0 ? 50'000 : 3'000);
+            const uint64_t offset = random() % (model.size() - length + 1);
+            const auto at = model.begin() + static_cast<ptrdiff_t>(offset);
+            switch (random() % 6) {
+                case 0:
+                    ASSERT_TRUE(disk.overlay->zero(offset, length, random() % 2 == 0));
+                    std::fill_n(at, length, 0);
+                    break;
+                case 1:
+                    ASSERT_TRUE(disk.overlay->flush());
+                    break;
+                case 2:
+                    disk.open({});
+                    break;  // killed and started again
+                default: {
+                    const Bytes data(length, static_cast<uint8_t>(random()));
+                    ASSERT_TRUE(disk.overlay->write(offset, data));
+                    std::copy(data.begin(), data.end(), at);
+                }
+            }
+            Bytes got(length);
+            ASSERT_TRUE(disk.overlay->read(offset, got));
+            ASSERT_TRUE(std::equal(got.begin(), got.end(), at));
+        }
+        EXPECT_TRUE(disk.all() == model);
+        uint64_t at = 0;
+        while (at < model.size()) {
+            auto extents = disk.overlay->extents(at, model.size() - at);
+            ASSERT_TRUE(extents);
+            for (const BlockExtent& extent : *extents) {
+                ASSERT_EQ(extent.offset_bytes, at);
+                if (extent.zero)
+                    EXPECT_TRUE(all_zero(ByteView(model).subspan(at, extent.length_bytes)));
+                at += extent.length_bytes;
+            }
+        }
+        EXPECT_EQ(at, model.size());
+    }
+}
+
+// Broken: after a host crash, blocks that were never made durable are taken from the overlay's
+// file.
+TEST(Overlay, AHostCrashKeepsWhatWasFlushed) {
+    Disk disk(100'001);
+    disk.open({{1}});
+    ASSERT_TRUE(disk.overlay->write(5'000, Bytes(3'000, 1)));
+    ASSERT_TRUE(disk.overlay->flush());
+    ASSERT_TRUE(disk.overlay->write(50'000, Bytes(3'000, 2)));
+    const Bytes before = disk.all();
+    disk.open({{1}});
+    EXPECT_TRUE(disk.all() == before);
+    disk.open({{2}});
+    Bytes expected = disk.base_content;
+    std::fill_n(expected.begin() + 5'000, 3'000, 1);
+    EXPECT_TRUE(disk.all() == expected);
+    EXPECT_EQ(disk.overlay->written_bytes(), 4096u);
+    // And the next start finds the same.
+    disk.open({{2}});
+    EXPECT_TRUE(disk.all() == expected);
+}
+
+// Broken: two writes into one block at once lose one of them.
+TEST(Overlay, NeighboursInOneBlockDoNotLoseEachOther) {
+    Disk disk(1u << 20);
+    disk.open({});
+    std::vector<std::thread> threads;
+    for (uint64_t t = 0; t < 4; ++t)
+        threads.emplace_back([&, t] {
+            for (uint64_t block = 0; block < 100; ++block)
+                ASSERT_TRUE(disk.overlay->write(block * 4096 + t * 1024,
+                                                Bytes(1024, static_cast<uint8_t>(t + 1))));
+        });
+    for (auto& thread : threads) thread.join();
+    const Bytes all = disk.all();
+    for (uint64_t i = 0; i < 100 * 4096; ++i) ASSERT_EQ(all[i], i % 4096 / 1024 + 1);
+}
+
+TEST(Overlay, RefusesByName) {
+    Disk disk(1u << 20);
+    disk.open({});
+    disk.overlay.reset();
+    const auto code_with = [&](size_t at, uint8_t bits) {
+        auto map = disk.files.open(disk.directory / "map", OpenMode::kReadWrite);
+        Bytes byte(1);
+        EXPECT_TRUE((*map)->read_at(at, byte));
+        byte[0] ^= bits;
+        EXPECT_TRUE((*map)->write_at(at, byte));
+        OverlayParts parts;
+        parts.base = *open_file_device(disk.directory / "base", {true, 0});
+        parts.data = *open_file_device(disk.directory / "data");
+        parts.map = *disk.files.open(disk.directory / "map", OpenMode::kReadWrite);
+        auto opened = open_overlay(std::move(parts));
+        byte[0] ^= bits;
+        EXPECT_TRUE((*map)->write_at(at, byte));
+        return opened ? Code::kInternal : opened.error().code();
+    };
+    EXPECT_EQ(code_with(0, 1), Code::kMalformed);
+    EXPECT_EQ(code_with(8, 2), Code::kNewerVersion);
+    EXPECT_EQ(code_with(16, 1), Code::kCorrupt);
+    EXPECT_EQ(code_with(0, 0), Code::kInternal);  // good again
+    EXPECT_EQ(disk.overlay, nullptr);
+    disk.open({});
+    EXPECT_EQ(disk.overlay->write((1u << 20) - 1, Bytes(2)).error().code(), Code::kInvalidArgument);
+}
+
+// Broken: the file device's zeroes, holes, ends and refusals, on which all of this stands.
+TEST(FileDevice, ZeroesHolesAndEnds) {
+    TestDirectory directory;
+    PosixFileSystem files;
+    {
+        auto file = files.open(directory / "f", OpenMode::kCreate);
+        ASSERT_TRUE((*file)->truncate((1u << 20) + 3));
+    }
+    auto device = open_file_device(directory / "f", {false, (1u << 20) + 3});
+    ASSERT_TRUE(device);
+    ASSERT_TRUE((*device)->write(1u << 20, Bytes{1, 2, 3}));
+    auto extents = (*device)->extents(0, (1u << 20) + 3);
+    ASSERT_TRUE(extents);
+    EXPECT_TRUE(extents->front().zero);
+    EXPECT_FALSE(extents->back().zero);
+    ASSERT_TRUE((*device)->write(1000, Bytes(10'000, 7)));
+    ASSERT_TRUE((*device)->zero(1001, 5'000, true));
+    ASSERT_TRUE((*device)->discard(7'000, 3));
+    Bytes got(10'000);
+    ASSERT_TRUE((*device)->read(1000, got));
+    EXPECT_EQ(got[0], 7);
+    EXPECT_TRUE(all_zero(ByteView(got).subspan(1, 5'000)));
+    EXPECT_EQ(got[5'001], 7);
+    EXPECT_TRUE(all_zero(ByteView(got).subspan(6'000, 3)));
+    EXPECT_EQ((*device)->write((1u << 20) + 2, Bytes(2)).error().code(), Code::kInvalidArgument);
+    EXPECT_EQ(open_file_device(directory / "f", {false, 5}).error().code(), Code::kDiskChanged);
+    EXPECT_EQ(open_file_device(directory / "none").error().code(), Code::kNotFound);
+    EXPECT_FALSE(open_file_device(directory.path()));
+    auto reading = open_file_device(directory / "f", {true, 0});
+    ASSERT_TRUE(reading);
+    EXPECT_EQ((*reading)->write(0, Bytes(1)).error().code(), Code::kForbidden);
+}
+
+}  // namespace
+}  // namespace farshore
