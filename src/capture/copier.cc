@@ -150,7 +150,13 @@ Copier::Outcome Copier::step() {
         target->range.length_bytes = zeroes;
         outcome = copy_zeroes(*target);
     } else {
-        target->range.length_bytes = std::min<uint64_t>(target->range.length_bytes, chunk_bytes_);
+        uint64_t most = chunk_bytes_;
+        // Not into the hole behind the data, as far as the source told.
+        if (target->disk == data_disk_ && data_.end() > target->range.offset_bytes)
+            most = std::min(most, (data_.end() + kTodoGranuleBytes - 1) / kTodoGranuleBytes *
+                                          kTodoGranuleBytes -
+                                      target->range.offset_bytes);
+        target->range.length_bytes = std::min<uint64_t>(target->range.length_bytes, most);
         outcome = copy_data(*target);
     }
     if (outcome != Outcome::kNoSpace) {
