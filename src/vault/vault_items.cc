@@ -11,6 +11,8 @@ namespace {
 
 // The removal of a point must not wait longer than this for an agent that does not come.
 constexpr int64_t kDetachPatienceUs = 60'000'000;
+// By force it is asked all the same, but not waited for.
+constexpr int64_t kForcedPatienceUs = 3'000'000;
 constexpr int64_t kJobReportUs = 1'000'000;
 constexpr size_t kDeleteBatch = 1000;
 
@@ -405,15 +407,17 @@ Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id
     if (!record && record.error().code() == Code::kItemNotFound) return "{}";  // an earlier run did it
     if (!record) return tl::unexpected(record.error());
     // 1. The source is detached first: a guest must never wait for a tap that is being taken away.
-    if (!force && !record->agent.empty()) {
+    if (!record->agent.empty()) {
         FS_TRY(run.report(0, "waiting until the agent has detached"));
-        const int64_t until_us = clock.steady_us() + kDetachPatienceUs;
+        const int64_t until_us =
+            clock.steady_us() + (force ? kForcedPatienceUs : kDetachPatienceUs);
         FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(id));
         while (true) {
             {
                 const std::lock_guard hold(item->mutex);
                 if (item->agent && item->agent->state == AgentItemState::kRemoved) break;
             }
+            if (clock.steady_us() > until_us && force) break;
             if (clock.steady_us() > until_us)
                 return fail(Code::kTimeout,
                             fmt::format("agent '{}' has not detached from the machine", record->agent),

@@ -1,0 +1,615 @@
+#include <fmt/core.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <thread>
+
+#include "meta/json_fields.h"
+#include "os/http.h"
+#include "os/real.h"
+#include "replica/item_object.h"
+#include "replica/segment.h"
+#include "replicate/remote_link.h"
+#include "vault/item_drive.h"
+#include "vault/vault.h"
+#include "vault/vault_server.h"
+
+namespace farshore {
+namespace {
+
+// Wall clock and steady clock that a test moves. Atomic: the vault's own threads read them.
+class TestClock final : public Clock {
+  public:
+    TimePoint now() const override { return {us.load()}; }
+    int64_t steady_us() const override { return us.load(); }
+    std::atomic<int64_t> us{1'700'000'000'000'000};
+};
+
+std::string fresh_directory() {
+    char pattern[] = "/tmp/farshore-vault-XXXXXX";
+    return ::mkdtemp(pattern);
+}
+
+// A vault behind HTTPS in a directory of its own, without background rounds: the test calls tend().
+struct Site {
+    Site() : directory(fresh_directory()) { start(); }
+    ~Site() {
+        server.reset();
+        std::filesystem::remove_all(directory);
+    }
+    VaultServerOptions options() const {
+        VaultServerOptions options;
+        options.vault.data_directory = directory;
+        options.vault.tend_interval_us = 0;
+        options.listen = "127.0.0.1:0";
+        options.recovery = false;
+        return options;
+    }
+    void start() {
+        server.reset();
+        auto started = VaultServer::start(options(), files, clock, random);
+        ASSERT_TRUE(started) << started.error().to_string();
+        server = std::move(*started);
+        HttpClientOptions client;
+        client.authority_pem = vault().authority_pem();
+        client.bearer_token = vault().admin_token();
+        http = std::make_unique<HttpClient>(client);
+    }
+    Vault& vault() { return server->vault(); }
+
+    HttpResponse request(HttpClient& client, const std::string& method, const std::string& target,
+                         const Json& body = {}) {
+        HttpClientRequest request;
+        request.method = method;
+        request.url = "https://" + server->address() + target;
+        if (!body.is_null()) request.body = dump_json(body);
+        auto response = client.request(request);
+        EXPECT_TRUE(response) << response.error().to_string();
+        return response.value_or(HttpResponse{});
+    }
+    Json call(const std::string& method, const std::string& target, int status,
+              const Json& body = {}) {
+        const HttpResponse response = request(*http, method, target, body);
+        EXPECT_EQ(response.status, status) << method << " " << target << ": " << response.body;
+        if (response.body.empty()) return {};
+        return Json::parse(response.body, nullptr, false);
+    }
+    // The code of the problem that the server answered.
+    std::string refused(const std::string& method, const std::string& target, const Json& body = {}) {
+        const HttpResponse response = request(*http, method, target, body);
+        const Json json = Json::parse(response.body, nullptr, false);
+        EXPECT_EQ(response.header("content-type"), "application/problem+json");
+        if (!json.is_object() || !json.contains("code")) return "none: " + response.body;
+        EXPECT_EQ(response.status, code_http_status(code_from_name(json["code"].get<std::string>())));
+        EXPECT_FALSE(json["detail"].get<std::string>().empty());
+        return json["code"];
+    }
+
+    std::string directory;
+    PosixFileSystem files;
+    TestClock clock;
+    RealRandom random;
+    std::unique_ptr<VaultServer> server;
+    std::unique_ptr<HttpClient> http;
+};
+
+// The agent's end of the conversation.
+struct FakeAgent {
+    Site& site;
+    std::string name = "agent-1";
+    std::string instance = "one";
+
+    Result<AgentInstructions> sync(std::vector<AgentItemStatus> items = {}) {
+        AgentStatus status{name, instance, "0.1", site.clock.now(), std::move(items)};
+        FS_ASSIGN(const std::string down, site.vault().sync_agent(name, encode_status(status)));
+        return decode_instructions(down);
+    }
+};
+
+AgentItemStatus live(const ItemId& item) {
+    AgentItemStatus status;
+    status.item = item;
+    status.state = AgentItemState::kLive;
+    status.nbd_socket = "/run/tap.sock";
+    status.disks = {{0, 1 << 20, "/disks/a"}};
+    status.machine_description = R"({"name":"web","cpus":1})";
+    return status;
+}
+
+// The appliance's: builds real segments of real records.
+struct FakeAppliance {
+    Site& site;
+    VaultLink& link;
+    ItemId item;
+    LogLease lease;
+    SegmentNumber number;
+    Digest previous{};
+    Sequence next{1};
+
+    Status acquire() {
+        FS_ASSIGN(lease, link.acquire_log(item, "appliance-1"));
+        number = lease.next_segment;
+        previous = lease.previous_header;
+        next = lease.stored.next();
+        return {};
+    }
+    void add(Bytes& records, RecordKind kind, const std::string& payload = {}, uint8_t flags = 0) {
+        RecordHeader header;
+        header.kind = kind;
+        header.flags = flags;
+        header.sequence = next;
+        header.time = site.clock.now();
+        if (kind == RecordKind::kGeometry) header.offset_bytes = 1 << 20;
+        if (header.has_payload()) header.length_bytes = static_cast<uint32_t>(payload.size());
+        append_record(records, header, as_bytes(payload));
+        next = next.next();
+    }
+    Result<SegmentRegistration> build(const Bytes& records) {
+        SegmentWriter writer;
+        FS_TRY(writer.add(records));
+        SegmentWriter::BuildOptions options;
+        options.item = item;
+        options.epoch = lease.epoch;
+        options.number = number;
+        options.previous_header = previous;
+        options.item_key = &lease.item_key;
+        options.random = &site.random;
+        FS_ASSIGN(const BuiltSegment built, writer.build(options));
+        SegmentRegistration registration;
+        registration.item = item;
+        registration.epoch = lease.epoch;
+        registration.number = number;
+        registration.object_name = segment_object_name(built.header);
+        registration.object_bytes = built.object.size();
+        registration.header_hash = built.header.header_hash;
+        registration.previous_header = previous;
+        registration.first = built.header.first;
+        registration.last = built.header.last;
+        registration.first_time = built.header.first_time;
+        registration.last_time = built.header.last_time;
+        FS_TRY(site.vault().store().put(registration.object_name, built.object));
+        previous = built.header.header_hash;
+        number = number.next();
+        return registration;
+    }
+    Status send(const Bytes& records) {
+        FS_ASSIGN(const SegmentRegistration registration, build(records));
+        return link.register_segment(registration);
+    }
+    // A protected machine's first segment: gap, geometry, a write, RESYNCED, a point.
+    Status send_first() {
+        Bytes records;
+        add(records, RecordKind::kGap);
+        add(records, RecordKind::kGeometry);
+        add(records, RecordKind::kWrite, std::string(4096, 'x'));
+        add(records, RecordKind::kResynced);
+        add(records, RecordKind::kPoint, "", static_cast<uint8_t>(PointKind::kCrash));
+        return send(records);
+    }
+};
+
+ItemId id_of(const Json& item) { return *ItemId::parse(item["id"].get<std::string>()); }
+
+// An item that is captured, with a first segment stored.
+struct ProtectedItem {
+    explicit ProtectedItem(Site& site_in)
+        : site(site_in), agent{site_in}, appliance{site_in, site_in.vault(), {}, {}, {}, {}, {1}} {
+        EXPECT_TRUE(site.vault().local_party(PartyKind::kAgent, "agent-1"));
+        document = site.call("POST", "/v1/items", 201,
+                             {{"name", "web"}, {"disks", {"/disks/a"}}, {"wait_s", 0}});
+        item = id_of(document);
+        appliance.item = item;
+        EXPECT_EQ(agent.sync()->items.size(), 1u);
+        EXPECT_TRUE(agent.sync({live(item)}));
+        EXPECT_TRUE(appliance.acquire());
+        EXPECT_TRUE(appliance.send_first());
+        site.vault().tend();
+    }
+    Site& site;
+    FakeAgent agent;
+    FakeAppliance appliance;
+    Json document;
+    ItemId item;
+};
+
+// Broken if the whole way from "protect" to points did not work over the real API, or its documents
+// lacked what people look at.
+TEST(Vault, ProtectsAndOffersPoints) {
+    Site site;
+    ASSERT_TRUE(site.vault().local_party(PartyKind::kAgent, "agent-1"));
+    Json item = site.call("POST", "/v1/items", 201,
+                          {{"name", "web"}, {"disks", {"/disks/a"}}, {"wait_s", 0}});
+    EXPECT_EQ(item["state"], "enabling");
+    FakeAgent agent{site};
+    auto down = agent.sync();
+    ASSERT_TRUE(down) << down.error().to_string();
+    ASSERT_EQ(down->items.size(), 1u);
+    EXPECT_EQ(down->items[0].desired, Desired::kProtect);
+    EXPECT_EQ(down->items[0].disks[0].path, "/disks/a");
+    FakeAppliance appliance{site, site.vault(), id_of(item), {}, {}, {}, {1}};
+    // No log before the machine is known: the object that describes the item is written once.
+    EXPECT_EQ(appliance.acquire().error().code(), Code::kUnavailable);
+    ASSERT_TRUE(agent.sync({live(id_of(item))}));
+    item = site.call("GET", "/v1/items/web", 200);
+    EXPECT_EQ(item["state"], "initial-replication");
+    EXPECT_EQ(item["nbd_socket"], "/run/tap.sock");
+    EXPECT_EQ(item["machine"]["cpus"], 1);
+    EXPECT_EQ(site.refused("GET", "/v1/items/web/points/latest"), "point-not-found");
+    ASSERT_TRUE(appliance.acquire());
+    auto sent = appliance.send_first();
+    ASSERT_TRUE(sent) << sent.error().to_string();
+    site.vault().tend();
+    item = site.call("GET", "/v1/items/web", 200);
+    EXPECT_EQ(item["state"], "protected");
+    EXPECT_EQ(item["health"], "normal") << item;
+    EXPECT_EQ(item["stored_sequence"], 5);
+    EXPECT_EQ(item["rpo_s"], 0.0);
+    const Json points = site.call("GET", "/v1/items/web/points", 200);
+    ASSERT_EQ(points["points"].size(), 1u) << points;
+    EXPECT_EQ(points["points"][0]["kind"], "crash");
+    EXPECT_EQ(points["window"]["newest"]["sequence"], 5);
+    EXPECT_EQ(site.call("GET", "/v1/items/web/points/latest", 200)["sequence"], 5);
+    // The object with which a reader without a vault begins.
+    auto object = site.vault().store().get(item_object_name(id_of(item)));
+    ASSERT_TRUE(object);
+    auto decoded = decode_item_object(*object, id_of(item));
+    ASSERT_TRUE(decoded);
+    EXPECT_EQ(decoded->disks[0].size_bytes, 1u << 20);
+}
+
+// Broken if bad requests were taken, or refused without saying what is wrong.
+TEST(Vault, NamesBadRequests) {
+    Site site;
+    ProtectedItem item(site);
+    EXPECT_EQ(site.refused("GET", "/v1/items/nope"), "item-not-found");
+    EXPECT_EQ(site.refused("GET", "/v1/items/web/points/77"), "point-not-found");
+    EXPECT_EQ(site.refused("GET", "/v1/items/web/points/2"), "point-in-gap");
+    EXPECT_EQ(site.refused("GET", "/v1/items/web/points/2001-01-01T00:00:00Z"),
+              "point-outside-window");
+    EXPECT_EQ(site.refused("GET", "/v1/items/web/points/nolabel"), "point-not-found");
+    EXPECT_EQ(site.refused("GET", "/v1/nothing"), "not-found");
+    EXPECT_EQ(site.refused("PUT", "/v1/items"), "not-found");
+    EXPECT_EQ(site.refused("GET", "/v1/jobs/seven"), "not-found");
+    EXPECT_EQ(site.refused("GET", "/v1/items?limit=x"), "invalid-argument");
+    EXPECT_EQ(site.refused("POST", "/v1/items", {{"name", "a b"}, {"disks", {"/x"}}}),
+              "invalid-argument");
+    EXPECT_EQ(site.refused("POST", "/v1/items", {{"name", "b"}}), "invalid-argument");
+    EXPECT_EQ(site.refused("POST", "/v1/items", {{"name", "b"}, {"disks", {"x"}}}),
+              "invalid-argument");
+    EXPECT_EQ(site.refused("POST", "/v1/items", {{"name", 7}}), "malformed");
+    EXPECT_EQ(site.refused("POST", "/v1/items", {{"name", "web"}, {"disks", {"/y"}}}),
+              "already-exists");
+    EXPECT_EQ(site.refused("POST", "/v1/items", {{"name", "two"}, {"disks", {"/disks/a"}}}),
+              "already-exists");
+    EXPECT_EQ(site.refused("POST", "/v1/items",
+                           {{"name", "b"}, {"disks", {"/y"}}, {"policy", {{"window_s", 1}}}}),
+              "invalid-argument");
+    EXPECT_EQ(site.refused("POST", "/v1/items/web/bookmarks", {{"label", ""}}), "malformed");
+    EXPECT_EQ(site.refused("POST", "/v1/items/web/exports",
+                           {{"point", "latest"}, {"socket", "/tmp/x"}}),
+              "unsupported");
+    EXPECT_EQ(site.refused("POST", "/v1/enrol", {{"token", "guess"}, {"request_pem", "x"}}),
+              "unauthenticated");
+}
+
+// Broken if anybody but the administrator and enrolled appliances were let in.
+TEST(Vault, AsksWhoItIs) {
+    Site site;
+    HttpClientOptions options;
+    options.authority_pem = site.vault().authority_pem();
+    HttpClient nobody(options);
+    EXPECT_EQ(site.request(nobody, "GET", "/v1/health").status, 200);
+    const HttpResponse refused = site.request(nobody, "GET", "/v1/items");
+    EXPECT_EQ(refused.status, 401);
+    EXPECT_NE(refused.body.find("\"unauthenticated\""), std::string::npos);
+    EXPECT_EQ(site.request(nobody, "POST", "/internal/v1/link/acquire-log", Json::object()).status, 401);
+    options.bearer_token = Secret(as_bytes("wrong"));
+    HttpClient wrong(options);
+    EXPECT_EQ(site.request(wrong, "GET", "/v1/items").status, 401);
+    EXPECT_EQ(site.request(wrong, "GET", "/metrics").status, 401);
+    EXPECT_EQ(site.request(*site.http, "GET", "/metrics").status, 200);
+
+    // An appliance with a certificate may, an agent may not, a removed appliance may no longer.
+    const auto client_of = [&](PartyKind kind, const std::string& name) {
+        HttpClientOptions with = options;
+        with.bearer_token = Secret();
+        with.credentials = *site.vault().local_party(kind, name);
+        return std::make_unique<HttpClient>(with);
+    };
+    const Json round{{"agent", "a"}, {"status", "{}"}};
+    auto agent = client_of(PartyKind::kAgent, "an-agent");
+    EXPECT_EQ(site.request(*agent, "POST", "/internal/v1/link/sync-agent", round).status, 403);
+    auto appliance = client_of(PartyKind::kAppliance, "an-appliance");
+    RemoteVaultLink link([&](const std::string& method,
+                             const std::string& body) -> Result<std::string> {
+        HttpClientRequest request;
+        request.method = "POST";
+        request.url = "https://" + site.server->address() + "/internal/v1/link/" + method;
+        request.body = body;
+        FS_ASSIGN(HttpResponse response, appliance->request(request));
+        if (response.status == 200) return response.body;
+        const Json json = Json::parse(response.body, nullptr, false);
+        return fail(code_from_name(json["code"].get<std::string>()),
+                    json["detail"].get<std::string>());
+    });
+    ItemId none = *ItemId::parse(std::string(32, '7'));
+    EXPECT_EQ(link.acquire_log(none, "x").error().code(), Code::kItemNotFound);
+    EXPECT_EQ(link.sync_agent("stranger", "{}").error().code(), Code::kUnauthenticated);
+    site.call("DELETE", "/v1/agents/an-appliance", 204);
+    EXPECT_EQ(link.acquire_log(none, "x").error().code(), Code::kUnauthenticated);
+}
+
+// Broken if a token admitted twice, after its time, or under a name that it is not for.
+TEST(Vault, TokensAdmitOnce) {
+    Site site;
+    const Json token = site.call("POST", "/v1/enrolment-tokens", 201,
+                                 {{"kind", "agent"}, {"name", "host7"}, {"valid_s", 60}});
+    const KeyAndRequest request = *make_key_and_request("whatever");
+    auto chain = site.vault().enrol(token["token"], request.request_pem);
+    ASSERT_TRUE(chain) << chain.error().to_string();
+    EXPECT_EQ(inspect_certificate(*chain)->common_name, "host7");
+    EXPECT_EQ(site.vault().enrol(token["token"], request.request_pem).error().code(),
+              Code::kUnauthenticated);
+    FakeAgent agent{site, "host7"};
+    EXPECT_TRUE(agent.sync());
+    const Json late = site.call("POST", "/v1/enrolment-tokens", 201, {{"valid_s", 60}});
+    site.clock.us += 61'000'000;
+    EXPECT_EQ(site.vault().enrol(late["token"], request.request_pem).error().code(),
+              Code::kUnauthenticated);
+}
+
+// Broken if two agents with one identity fought over a machine, or a restarted one were shut out.
+TEST(Vault, OneAgentOfAName) {
+    Site site;
+    ProtectedItem item(site);
+    FakeAgent twin{site, "agent-1", "two"};
+    auto refused = twin.sync();
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), Code::kDuplicateIdentity);
+    site.clock.us += 5'000'000;
+    EXPECT_TRUE(twin.sync());
+    EXPECT_EQ(item.agent.sync().error().code(), Code::kDuplicateIdentity);
+}
+
+// Broken if a bookmark were called stored before its record is.
+TEST(Vault, BookmarkIsStoredWhenItsRecordIs) {
+    Site site;
+    ProtectedItem item(site);
+    Json bookmark = site.call("POST", "/v1/items/web/bookmarks", 201,
+                              {{"label", "before the update"}, {"wait_s", 0}});
+    EXPECT_EQ(bookmark["state"], "requested");
+    auto down = item.agent.sync({live(item.item)});
+    ASSERT_EQ(down->items[0].bookmarks.size(), 1u);
+    EXPECT_EQ(down->items[0].bookmarks[0].label, "before the update");
+    AgentItemStatus made = live(item.item);
+    const Sequence sequence = item.appliance.next;
+    made.bookmarks = {{down->items[0].bookmarks[0].request_id, sequence, site.clock.now()}};
+    ASSERT_TRUE(item.agent.sync({made}));
+    const std::string target = "/v1/bookmarks/" + bookmark["id"].get<std::string>();
+    EXPECT_EQ(site.call("GET", target, 200)["state"], "made");
+    EXPECT_TRUE(item.agent.sync({made})->items[0].bookmarks.empty());
+    Bytes records;
+    item.appliance.add(records, RecordKind::kPoint, "before the update",
+                       static_cast<uint8_t>(PointKind::kBookmark));
+    ASSERT_TRUE(item.appliance.send(records));
+    EXPECT_EQ(site.call("GET", target, 200)["state"], "stored");
+    EXPECT_EQ(site.call("GET", "/v1/items/web/points/before%20the%20update", 200)["sequence"],
+              sequence.v);
+}
+
+// Broken if an appliance that was fenced off could still append, or a hole were accepted.
+TEST(Vault, FencedAppliancesAndHolesAreRefused) {
+    Site site;
+    ProtectedItem item(site);
+    FakeAppliance newer = item.appliance;
+    ASSERT_TRUE(newer.acquire());
+    Bytes records;
+    item.appliance.add(records, RecordKind::kTime);
+    auto fenced = item.appliance.send(records);
+    ASSERT_FALSE(fenced);
+    EXPECT_EQ(fenced.error().code(), Code::kFenced);
+    EXPECT_EQ(site.vault().mark_idle(item.item, item.appliance.lease.epoch, {5}, site.clock.now())
+                  .error()
+                  .code(),
+              Code::kFenced);
+    records.clear();
+    newer.next = newer.next.next();
+    newer.add(records, RecordKind::kTime);
+    auto hole = newer.send(records);
+    ASSERT_FALSE(hole);
+    EXPECT_EQ(hole.error().code(), Code::kSequenceHole);
+}
+
+// Broken if RPO, states or health did not follow what happens at the source.
+TEST(Vault, StateAndHealthFollowTheSource) {
+    Site site;
+    ProtectedItem item(site);
+    const auto state = [&] { return site.call("GET", "/v1/items/web", 200)["state"].get<std::string>(); };
+    // Idle time moves the age of the newest point.
+    site.clock.us += 20'000'000;
+    ASSERT_TRUE(site.vault().mark_idle(item.item, item.appliance.lease.epoch, {5}, site.clock.now()));
+    ASSERT_TRUE(item.agent.sync({live(item.item)}));
+    site.vault().tend();
+    EXPECT_EQ(site.call("GET", "/v1/items/web", 200)["rpo_s"], 0.0);
+    // Silence: first behind, then critical.
+    site.clock.us += 40'000'000;
+    site.vault().tend();
+    Json now = site.call("GET", "/v1/items/web", 200);
+    EXPECT_EQ(now["state"], "catching-up");
+    EXPECT_EQ(now["rpo_s"], 40.0);
+    EXPECT_EQ(now["health"], "critical");
+    EXPECT_EQ(now["troubles"][0]["code"], "agent-lost");
+    ASSERT_TRUE(site.vault().mark_idle(item.item, item.appliance.lease.epoch, {5}, site.clock.now()));
+    AgentItemStatus gap = live(item.item);
+    gap.state = AgentItemState::kGap;
+    gap.gap_open = true;
+    gap.error = AgentItemError{Code::kNoSpace, "the spill is full", "free some room"};
+    ASSERT_TRUE(item.agent.sync({gap}));
+    site.vault().tend();
+    EXPECT_EQ(state(), "resynchronising");
+    EXPECT_EQ(site.call("GET", "/v1/items/web", 200)["troubles"][0]["code"], "no-space");
+    ASSERT_TRUE(item.agent.sync({live(item.item)}));
+    site.vault().tend();
+    now = site.call("GET", "/v1/items/web", 200);
+    EXPECT_EQ(now["state"], "protected");
+    EXPECT_EQ(now["health"], "normal");
+    EXPECT_EQ(now["rpo_worst_s"], 40.0);
+    const Json events = site.call("GET", "/v1/events?item=web", 200);
+    EXPECT_GE(events["events"].size(), 5u);
+}
+
+// Broken if unprotecting left objects behind, deleted before the machine was let go, or went on while
+// somebody reads.
+TEST(Vault, UnprotectDetachesThenDeletes) {
+    Site site;
+    ProtectedItem item(site);
+    auto lease = (*site.vault().replica(item.item))->lease({5}, "a reader", 60'000'000);
+    ASSERT_TRUE(lease);
+    EXPECT_EQ(site.refused("DELETE", "/v1/items/web"), "wrong-state");
+    ASSERT_TRUE((*site.vault().replica(item.item))->release(lease->id));
+    const Json job = site.call("DELETE", "/v1/items/web", 202);
+    const std::string target = fmt::format("/v1/jobs/{}", job["id"].get<int>());
+    EXPECT_EQ(site.call("GET", target, 200)["ended"], nullptr);
+    EXPECT_EQ(item.agent.sync()->items[0].desired, Desired::kRemove);
+    EXPECT_EQ(item.appliance.acquire().error().code(), Code::kWrongState);
+    EXPECT_FALSE(site.vault().store().list(item_object_name(item.item), "", 1)->empty());
+    AgentItemStatus removed = live(item.item);
+    removed.state = AgentItemState::kRemoved;
+    ASSERT_TRUE(item.agent.sync({removed}));
+    // The job's pauses follow the test's clock.
+    Json now;
+    for (int i = 0; i < 1000; ++i) {
+        site.clock.us += 100'000;
+        if (!site.vault().job(job["id"].get<uint64_t>(), 1000)->over()) continue;
+        now = site.call("GET", target, 200);
+        break;
+    }
+    ASSERT_TRUE(now.is_object());
+    EXPECT_EQ(now["state"], "succeeded") << now;
+    EXPECT_TRUE(site.vault().store().list("items/", "", 1)->empty());
+    EXPECT_EQ(site.refused("GET", "/v1/items/web"), "item-not-found");
+    EXPECT_TRUE(item.agent.sync()->items.empty());
+}
+
+// Broken if a restart lost an item, its points or its token, or let the log go on with an old lease
+// that a newer vault does not know.
+TEST(Vault, RestartKeepsEverything) {
+    Site site;
+    ProtectedItem item(site);
+    const std::string token = to_text(site.vault().admin_token().reveal());
+    const Epoch epoch = site.vault().info().epoch;
+    site.start();
+    EXPECT_EQ(to_text(site.vault().admin_token().reveal()), token);
+    EXPECT_GT(site.vault().info().epoch, epoch);
+    EXPECT_EQ(site.call("GET", "/v1/items/web", 200)["state"], "protected");
+    EXPECT_EQ(site.call("GET", "/v1/items/web/points/latest", 200)["sequence"], 5);
+}
+
+// Broken if the database were the only place where something is known.
+TEST(Vault, LostDatabaseIsRebuiltFromTheStore) {
+    Site site;
+    { ProtectedItem item(site); }
+    site.server.reset();
+    for (const char* name : {"farshore.db", "farshore.db-wal", "farshore.db-shm"})
+        std::filesystem::remove(site.directory + "/vault/" + name);
+    site.start();
+    const Json item = site.call("GET", "/v1/items/web", 200);
+    EXPECT_EQ(item["state"], "catching-up");
+    EXPECT_EQ(item["machine"]["cpus"], 1);
+    EXPECT_EQ(site.call("GET", "/v1/items/web/points/latest", 200)["sequence"], 5);
+    EXPECT_EQ(site.call("GET", "/v1/events", 200)["events"][0]["code"], "rebuilt-from-store");
+}
+
+Code open_error(Site& site) {
+    VaultOptions options = site.options().vault;
+    auto opened = Vault::open(options, site.files, site.clock, site.random);
+    return opened ? Code::kInternal : opened.error().code();
+}
+
+// Broken if a vault started on what is not its own: each is a named error, and nothing is changed.
+TEST(Vault, RefusesWhatIsNotItsOwn) {
+    Site site;
+    { ProtectedItem item(site); }
+    EXPECT_EQ(open_error(site), Code::kDuplicateIdentity);  // it runs
+    site.server.reset();
+    // Another key, no key.
+    std::filesystem::rename(site.directory + "/vault/key", site.directory + "/kept");
+    EXPECT_EQ(open_error(site), Code::kWrongKey);
+    ASSERT_TRUE(save_key_file(site.files, site.directory + "/vault/key", make_key_file(site.random)));
+    EXPECT_EQ(open_error(site), Code::kWrongKey);
+    std::filesystem::rename(site.directory + "/kept", site.directory + "/vault/key");
+    // Another vault's store, and a directory that is no store.
+    std::filesystem::rename(site.directory + "/store", site.directory + "/kept");
+    EXPECT_EQ(open_error(site), Code::kForeignStore);
+    std::filesystem::remove_all(site.directory + "/store");
+    std::filesystem::create_directories(site.directory + "/store");
+    ASSERT_TRUE(write_file_durably(site.files, site.directory + "/store/photo", as_bytes("x")));
+    EXPECT_EQ(open_error(site), Code::kForeignStore);
+    std::filesystem::remove_all(site.directory + "/store");
+    std::filesystem::rename(site.directory + "/kept", site.directory + "/store");
+    site.start();
+    EXPECT_EQ(site.call("GET", "/v1/items/web/points/latest", 200)["sequence"], 5);
+}
+
+// Broken if an older vault went on registering on a store that a newer one has taken over.
+TEST(Vault, TheOlderVaultOnAStoreIsFenced) {
+    Site site;
+    ProtectedItem item(site);
+    const std::string other = fresh_directory();
+    {
+        VaultOptions options;
+        options.data_directory = other;
+        options.store_directory = site.directory + "/store";
+        options.key_file = site.directory + "/vault/key";
+        options.tend_interval_us = 0;
+        auto newer = Vault::open(options, site.files, site.clock, site.random);
+        ASSERT_TRUE(newer) << newer.error().to_string();
+        EXPECT_EQ((*newer)->item("web")->replica->stored.v, 5u);
+        Bytes records;
+        item.appliance.add(records, RecordKind::kTime);
+        auto fenced = item.appliance.send(records);
+        ASSERT_FALSE(fenced);
+        EXPECT_EQ(fenced.error().code(), Code::kFenced);
+        EXPECT_TRUE(site.call("GET", "/v1/server", 200)["fenced"].get<bool>());
+    }
+    std::filesystem::remove_all(other);
+}
+
+// Broken if a state were entered that the table does not know, whatever the agent says.
+TEST(ItemDrive, NeverLeavesTheTable) {
+    for (int s = 0; s < kItemStates; ++s)
+        for (int agent = -1; agent < 6; ++agent)
+            for (int bits = 0; bits < 8; ++bits)
+                for (int64_t rpo_us : {int64_t{0}, kCaughtUpBelowUs + 1, kCatchingUpAfterUs + 1}) {
+                    DriveInputs in;
+                    in.state = static_cast<ItemState>(s);
+                    if (agent >= 0) in.agent = static_cast<AgentItemState>(agent);
+                    in.agent_gap = bits & 1;
+                    in.has_point = bits & 2;
+                    in.replica_gap = bits & 4;
+                    in.rpo_us = rpo_us;
+                    const ItemState next = next_item_state(in);
+                    EXPECT_TRUE(check_transition(in.state, next))
+                        << item_state_name(in.state) << " -> " << item_state_name(next);
+                    if (next == ItemState::kProtected && in.state != ItemState::kProtected) {
+                        EXPECT_TRUE(in.has_point && !in.replica_gap);
+                    }
+                }
+}
+
+TEST(ItemDrive, WorstOfHourForgetsAfterAnHour) {
+    WorstOfHour worst;
+    EXPECT_FALSE(worst.worst(0));
+    worst.sample(0, 7);
+    for (int64_t minute = 1; minute <= 60; ++minute) worst.sample(minute * 60'000'000, 2);
+    EXPECT_EQ(worst.worst(60 * 60'000'000ll), 7);
+    worst.sample(61 * 60'000'000ll, 3);
+    EXPECT_EQ(worst.worst(61 * 60'000'000ll), 3);
+    EXPECT_FALSE(worst.worst(200 * 60'000'000ll));
+}
+
+}  // namespace
+}  // namespace farshore
