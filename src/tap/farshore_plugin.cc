@@ -5,6 +5,7 @@
 // docs/design/capture.md, "The plugin". nbdkit calls the data functions from many threads at once.
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
+#include <sys/prctl.h>
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -97,6 +98,9 @@ int farshore_get_ready() {
 }
 
 int farshore_after_fork() {
+    // nbdkit 1.32 of Debian 12 asks for SIGTERM when its parent ends, with -f and without
+    // --exit-with-parent (seen with strace). A tap is the guest's disk: it outlives the agent.
+    ::prctl(PR_SET_PDEATHSIG, 0);
     return done(server->start([] { nbdkit_shutdown(); }));
 }
 
