@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "compute/json_read.h"
@@ -90,6 +91,9 @@ Result<Accelerator> accelerator_from_name(std::string_view name) {
 
 Status remember_accelerator(FileSystem& files, const std::string& state_path,
                             Accelerator accelerator, const std::string& words) {
+    // The probe in the background and a machine's trial may end at once.
+    static std::mutex one_writer;
+    const std::lock_guard lock(one_writer);
     FS_ASSIGN(const BootId boot, host_boot_id());
     const Json json = {{"boot", boot.to_string()},
                        {"accelerator", accelerator_name(accelerator)},

@@ -58,6 +58,10 @@ bool has_machine(const RecoveryState& state) { return state.kind != RecoveryKind
 struct Recoveries::Entry {
     std::mutex mutex;
     RecoveryState state;
+    // The state as it was last saved, for those who only look: a start may hold `mutex` for
+    // seconds.
+    std::mutex seen_mutex;
+    RecoveryState seen;  // guarded by seen_mutex
     std::optional<NbdServer> disks;
     std::optional<QemuMachine> machine;
     TrialWatch trial;
@@ -102,6 +106,7 @@ Result<Recoveries::EntryPtr> Recoveries::add(RecoveryState state) {
                     "clean some of them up");
     auto entry = std::make_shared<Entry>();
     const std::string id = state.id;
+    entry->seen = state;
     entry->state = std::move(state);
     entries_.emplace(id, entry);
     return entry;
@@ -114,8 +119,8 @@ void Recoveries::forget(const std::string& id) {
 
 Result<RecoveryState> Recoveries::get(const std::string& id) {
     FS_ASSIGN(const EntryPtr entry, find(id));
-    const std::lock_guard lock(entry->mutex);
-    return entry->state;
+    const std::lock_guard lock(entry->seen_mutex);
+    return entry->seen;
 }
 
 std::vector<RecoveryState> Recoveries::list() {
@@ -126,8 +131,8 @@ std::vector<RecoveryState> Recoveries::list() {
     }
     std::vector<RecoveryState> states;
     for (const EntryPtr& entry : entries) {
-        const std::lock_guard lock(entry->mutex);
-        if (!entry->forgotten) states.push_back(entry->state);
+        const std::lock_guard lock(entry->seen_mutex);
+        states.push_back(entry->seen);
     }
     return states;
 }
@@ -155,7 +160,11 @@ Status Recoveries::save(Entry& entry) {
     return {};
 }
 
-void Recoveries::tell(const Entry& entry) {
+void Recoveries::tell(Entry& entry) {
+    {
+        const std::lock_guard lock(entry.seen_mutex);
+        entry.seen = entry.state;
+    }
     if (options_.on_change) options_.on_change(entry.state);
 }
 
@@ -485,30 +494,35 @@ Status Recoveries::resume() {
     FS_TRY(options_.files->make_directories(options_.state_root));
     FS_TRY(options_.files->make_directories(options_.run_root));
     FS_ASSIGN(const auto names, options_.files->list(options_.state_root));
+    // One that cannot be taken up must not keep the others' machines waiting.
+    Status first;
     for (const std::string& name : names) {
         if (!name.ends_with('/')) continue;
         const std::string id = name.substr(0, name.size() - 1);
         if (!valid_id(id)) continue;
-        const auto text = read_whole_file(*options_.files, state_directory(id) + "/recovery.json",
-                                          kMaxRecoveryStateBytes);
-        if (!text && text.error().code() == Code::kNotFound) {
-            // A crash before the first step or after the last: nothing runs, nothing is held.
-            FS_TRY(remove_directory(*options_.files, run_directory(id)));
-            FS_TRY(remove_directory(*options_.files, state_directory(id)));
-            continue;
-        }
-        FS_TRY(text);
-        auto state = decode_recovery_state(as_text(*text));
-        // Not ours to throw away: somebody may mend it, or a newer Farshore wrote it.
-        if (!state) return fail(state.error().with_context(state_directory(id)));
-        if (state->id != id)
-            return fail(Code::kMalformed,
-                        fmt::format("{} holds the state of '{}'", state_directory(id),
-                                    state->id.substr(0, 64)));
-        FS_ASSIGN(const EntryPtr entry, add(std::move(*state)));
-        const std::lock_guard lock(entry->mutex);
-        resume_entry(*entry);
+        if (Status resumed = resume_one(id); !resumed && first) first = std::move(resumed);
     }
+    return first;
+}
+
+Status Recoveries::resume_one(const std::string& id) {
+    const auto text = read_whole_file(*options_.files, state_directory(id) + "/recovery.json",
+                                      kMaxRecoveryStateBytes);
+    if (!text && text.error().code() == Code::kNotFound) {
+        // A crash before the first step or after the last: nothing runs, nothing is held.
+        FS_TRY(remove_directory(*options_.files, run_directory(id)));
+        return remove_directory(*options_.files, state_directory(id));
+    }
+    FS_TRY(text);
+    auto state = decode_recovery_state(as_text(*text));
+    // Not ours to throw away: somebody may mend it, or a newer Farshore wrote it.
+    if (!state) return fail(state.error().with_context(state_directory(id)));
+    if (state->id != id)
+        return fail(Code::kMalformed, fmt::format("{} holds the state of '{}'", state_directory(id),
+                                                  state->id.substr(0, 64)));
+    FS_ASSIGN(const EntryPtr entry, add(std::move(*state)));
+    const std::lock_guard lock(entry->mutex);
+    resume_entry(*entry);
     return {};
 }
 
@@ -562,6 +576,7 @@ void Recoveries::resume_entry(Entry& entry) {
             state.error = describe(done.error());
         else
             (void)fail_entry(entry, done.error());
+        tell(entry);
     }
 }
 

@@ -132,7 +132,7 @@ class Recoveries {
     // ended, judges machines on trial and starts them with TCG when KVM does not carry them.
     void tick();
 
-    // kNotFound.
+    // As last saved; never waits for a start or a clean-up under way. kNotFound.
     Result<RecoveryState> get(const std::string& id);
     std::vector<RecoveryState> list();
     Result<RecoveryAccess> access(const std::string& id);
@@ -150,7 +150,7 @@ class Recoveries {
 
     // All below with the entry's mutex held.
     Status save(Entry& entry);
-    void tell(const Entry& entry);
+    void tell(Entry& entry);
     Status take_lease(Entry& entry);
     Status start_disks(Entry& entry);
     Status start_machine(Entry& entry);
@@ -161,6 +161,7 @@ class Recoveries {
     Status remove_everything(Entry& entry);
     Status fail_entry(Entry& entry, const Error& error);
     Result<RecoveryState> begin(RecoveryState state);
+    Status resume_one(const std::string& id);
     void resume_entry(Entry& entry);
     void tend(Entry& entry);
     void tend_trial(Entry& entry);

@@ -120,6 +120,11 @@ class FailoverTest : public testing::Test {
     // As a vault that was killed and started again: knows only what is on disk.
     void restart_vault() {
         recoveries_.reset();
+        new_recoveries();
+        const Status resumed = recoveries_->resume();
+        ASSERT_TRUE(resumed) << resumed.error().to_string();
+    }
+    void new_recoveries() {
         RecoveryOptions options;
         options.files = &files_;
         options.clock = &clock_;
@@ -135,8 +140,6 @@ class FailoverTest : public testing::Test {
         options.plugin = FARSHORE_BINARY_DIR "/lib/nbdkit-farshore-plugin.so";
         options.accelerator = accelerator_;
         recoveries_ = std::make_unique<Recoveries>(std::move(options));
-        const Status resumed = recoveries_->resume();
-        ASSERT_TRUE(resumed) << resumed.error().to_string();
     }
     RecoveryRequest request(const std::string& id, RecoveryKind kind, Sequence sequence) {
         RecoveryRequest request;
@@ -162,7 +165,8 @@ class FailoverTest : public testing::Test {
     void expect_nothing_left() {
         EXPECT_TRUE(leases_.held.empty()) << "a lease is held for ever";
         EXPECT_TRUE(files_.list(directory_ / "r")->empty()) << "run files are left";
-        for (const std::string& name : *files_.list(directory_ / "s"))
+        const auto states = files_.list(directory_ / "s");
+        for (const std::string& name : *states)
             EXPECT_FALSE(name.ends_with('/')) << name << " is left";
         EXPECT_TRUE(recoveries_->list().empty());
     }
@@ -258,6 +262,19 @@ TEST_F(FailoverTest, FailoverChangesItsPointUntilItIsCommitted) {
     EXPECT_TRUE(recoveries_->get("f1")->committed);
     ASSERT_TRUE(recoveries_->clean_up("f1", Recoveries::CleanUp::kRemoveCommitted));
     expect_nothing_left();
+}
+
+TEST_F(FailoverTest, LookingDoesNotWaitForAStart) {
+    bool seen = false;
+    on_change_ = [&](const RecoveryState& state) {
+        if (state.stage != RecoveryStage::kStartingMachine) return;
+        // From within the start, which holds the recovery: waiting for it would never end.
+        const auto now = recoveries_->get("t1");
+        seen =
+            now && now->stage == RecoveryStage::kStartingMachine && recoveries_->list().size() == 1;
+    };
+    ASSERT_TRUE(recoveries_->start(request("t1", RecoveryKind::kTest, first_)));
+    EXPECT_TRUE(seen);
 }
 
 TEST_F(FailoverTest, RequestsThatDoNotFitTheStateAreRefused) {
@@ -500,12 +517,16 @@ TEST_F(FailoverTest, ExportServesOneDiskReadOnlyAndEnds) {
 }
 
 TEST_F(FailoverTest, StateOfANewerFarshoreIsLeftAlone) {
+    ASSERT_TRUE(recoveries_->start(request("t2", RecoveryKind::kTest, first_)));
     ASSERT_TRUE(files_.make_directories((directory_ / "s") + "/t1"));
     ASSERT_TRUE(write_file_durably(files_, (directory_ / "s") + "/t1/recovery.json",
                                    as_bytes("{\"version\": 2}")));
+    recoveries_.reset();
+    new_recoveries();
     const Status resumed = recoveries_->resume();
     ASSERT_FALSE(resumed);
     EXPECT_EQ(resumed.error().code(), Code::kNewerVersion);
+    EXPECT_TRUE(recoveries_->get("t2")) << "one bad state kept the vault from finding its machines";
     EXPECT_TRUE(*files_.exists((directory_ / "s") + "/t1/recovery.json"));
 }
 
