@@ -49,11 +49,14 @@ struct RetentionPolicy {
     // Objects of which less than this is still needed are rewritten: their live payload goes into
     // base objects. 0: never.
     uint32_t rewrite_below_percent = 50;
+    // But only when this much (and 1/64 of all payload) comes free: rewriting puts the shards of
+    // every manifest in force again. 0: always.
+    uint64_t rewrite_min_bytes = 16u << 20;
     // At most this much payload is held in memory and rewritten in one run.
     uint64_t rewrite_bytes = 128u << 20;
     // Objects this small are put together when there are many.
     uint64_t small_object_bytes = 1u << 20;
-    size_t small_objects = 16;
+    size_t small_objects = 256;
     // Test-only bugs that the simulation must catch.
     struct PlantedBugs {
         bool delete_too_early = false;  // what the newest manifest does not need goes at once

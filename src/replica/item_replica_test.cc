@@ -89,6 +89,7 @@ RetentionPolicy short_window(int64_t window_us = 3'000'000, int64_t grace_us = 1
     policy.window_us = window_us;
     policy.grace_us = grace_us;
     policy.small_objects = 4;
+    policy.rewrite_min_bytes = 0;
     return policy;
 }
 
@@ -639,6 +640,11 @@ TEST(ItemReplica, NamesPointsAndSaysWhyNot) {
     const auto report = w.replica->run_retention(short_window());
     ASSERT_TRUE(report) << report.error().to_string();
     EXPECT_TRUE(report->floor_moved);
+    // What is still there can be read by whoever held a lease; what is gone is named.
+    for (int i = 0; i < 2; ++i) {
+        ASSERT_TRUE(w.replica->run_retention(short_window(3'000'000, 0)));
+    }
+    ASSERT_FALSE(w.read(good));
     for (const Error& error : {w.replica->resolve(PointSpec::parse(std::to_string(good))).error(),
                                w.read(good).error(), w.replica->lease({good}, "x", 1).error()}) {
         EXPECT_EQ(error.code(), Code::kPointOutsideWindow) << error.what();

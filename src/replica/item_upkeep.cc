@@ -181,8 +181,18 @@ Status ItemReplica::move_floor(const RetentionPolicy& policy, RetentionReport& r
     std::vector<LiveObject> moving;
     std::vector<LiveObject> small;
     if (policy.rewrite_below_percent > 0) {
+        uint64_t payload = 0, dead = 0;
+        const auto mostly_dead = [&](const LiveObject& object) {
+            return object.live_bytes * 100 < object.payload_bytes * policy.rewrite_below_percent;
+        };
         for (const LiveObject& object : at_floor.objects) {
-            if (object.live_bytes * 100 < object.payload_bytes * policy.rewrite_below_percent)
+            payload += object.payload_bytes;
+            if (mostly_dead(object)) dead += object.payload_bytes - object.live_bytes;
+        }
+        const bool worth_it = policy.rewrite_min_bytes == 0 ||
+                              dead >= std::max(policy.rewrite_min_bytes, payload / 64);
+        for (const LiveObject& object : at_floor.objects) {
+            if (worth_it && mostly_dead(object))
                 moving.push_back(object);
             else if (object.payload_bytes < policy.small_object_bytes)
                 small.push_back(object);

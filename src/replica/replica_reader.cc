@@ -184,12 +184,21 @@ Status Reader::open_from(const std::vector<Listed>& manifests, Sequence wanted) 
             damage = manifest.error();
         }
     }
-    if (have_floor_ && wanted < floor_.floor) return outside_window(wanted, floor_.sequence);
+    // That manifest may come from a move of the floor that was never committed, and the point may be
+    // leased: below the floor, what is still there is read.
+    const bool below_floor = have_floor_ && wanted < floor_.floor;
+    const auto checked = [&](Status opened) -> Status {
+        if (opened || !below_floor) return opened;
+        const Code code = opened.error().code();
+        if (code == Code::kSequenceHole || code == Code::kPointNotFound || is_damage(code))
+            return outside_window(wanted, floor_.sequence);
+        return opened;
+    };
 
     // Names sort by sequence, then generation: from the back comes the best first.
     for (auto it = manifests.rbegin(); it != manifests.rend(); ++it) {
         if (it->parsed.sequence > wanted) continue;
-        if (have_floor_ && it->parsed.sequence < floor_.floor) break;
+        if (have_floor_ && !below_floor && it->parsed.sequence < floor_.floor) break;
         auto manifest = load_manifest(*it);
         if (!manifest) {
             if (!is_damage(manifest.error().code())) return fail(manifest.error());
@@ -197,8 +206,9 @@ Status Reader::open_from(const std::vector<Listed>& manifests, Sequence wanted) 
             continue;
         }
         if (!have_floor_) floor_ = *manifest;
-        return open_behind(*manifest, wanted);
+        return checked(open_behind(*manifest, wanted));
     }
+    if (below_floor) return checked(open_behind(Manifest{}, wanted));
     // Without a manifest the log is read from its start; where that has been folded, the damaged
     // manifest is what is wrong.
     if (have_floor_ && floor_.floor.v > 0)

@@ -72,6 +72,7 @@ struct Stored {
                 RetentionPolicy policy;
                 policy.window_us = 3'000'000;
                 policy.small_objects = 3;
+                policy.rewrite_min_bytes = 0;
                 for (int i = 0; i < 3; ++i) {
                     EXPECT_TRUE(replica->run_retention(policy));
                     policy.grace_us = 0;
