@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 
 import support
+from farshore import in_document
 from support import BINARY, BOOT_SECTOR, EndToEnd, FarshoreError, Model, seeded
 
 MIB = 1 << 20
@@ -105,7 +106,7 @@ class InPath(EndToEnd):
         clients[0].write(512, b"\xff" * 512)
         job = self.farshore.call("failover", "test", "web", "--point", "good")
         self.assertEqual("succeeded", job["state"], job)
-        log = pathlib.Path(support.in_document([job, self.farshore.call("failover", "list", "web")],
+        log = pathlib.Path(in_document([job, self.farshore.call("failover", "list", "web")],
                                                "serial_log"))
         self.farshore.wait_for("the machine has booted", lambda: b"DONE" in log.read_bytes(), 60)
         text = log.read_text(errors="replace")

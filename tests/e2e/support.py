@@ -18,7 +18,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/demo")]
 
-from farshore import Farshore, FarshoreError, in_document  # noqa: E402,F401
+from farshore import Farshore, FarshoreError  # noqa: E402
 
 BINARY = pathlib.Path(os.environ.get("FARSHORE_BINARY") or ROOT / "build/release/bin/farshore")
 BOOT_SECTOR = ROOT / "tests/e2e/bootsector/bootsector.bin"
@@ -191,6 +191,7 @@ class EndToEnd(unittest.TestCase):
                 item = self.farshore.call("item", name)
                 for path, export in self.nbd_sockets(item):
                     clients.append(NbdClient(path, export))
+                    self.addCleanup(clients[-1].close)
                 return clients
             except (OSError, FarshoreError, KeyError):
                 for client in clients:
