@@ -117,6 +117,8 @@ void ItemIntake::acquired(Result<LogLease> lease) {
     }
     last_error_.clear();
     welcome();
+    // What a process before this stored and did not come to free.
+    trim();
     maybe_cut();
 }
 
@@ -521,16 +523,29 @@ void ItemIntake::uploaded(Status status) {
     stored_time_ = std::max(stored_time_, done->segment.header.last_time);
     uploaded_bytes_ += done->segment.object.size();
     ++segments_;
-    run_on(
-        *server_.executors_.spool,
-        [spool = spool_, stored = stored_] { return spool->trim(stored); },
-        [this](Status trimmed) {
-            if (!trimmed) note(trimmed.error());
-            send_ack();
-        });
+    trim();
     send_ack();
     schedule_upload();
     maybe_cut();
+}
+
+// Frees what is stored. A full spool stops the sender, so this is tried until it succeeds.
+void ItemIntake::trim() {
+    if (trimming_) return;
+    trimming_ = true;
+    run_on(
+        *server_.executors_.spool,
+        [spool = spool_, stored = stored_] { return spool->trim(stored); },
+        [this, stored = stored_](Status trimmed) {
+            trimming_ = false;
+            if (!trimmed) {
+                note(trimmed.error());
+                retry([this] { trim(); });
+                return;
+            }
+            if (stored < stored_) trim();
+            send_ack();
+        });
 }
 
 void ItemIntake::maybe_mark_idle() {

@@ -71,6 +71,7 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
     void put_back(const std::vector<SpoolRange>& ranges);
     void schedule_upload();
     void uploaded(Status status);
+    void trim();
     void maybe_mark_idle();
     void retry(std::function<void()> what);
     void note(const Error& error);
@@ -113,6 +114,7 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
     Digest previous_header_{};
     std::deque<std::shared_ptr<Sealed>> sealed_;
     bool uploading_ = false;
+    bool trimming_ = false;
     int64_t retry_us_ = kRetryFirstUs;
 
     bool marking_ = false;
