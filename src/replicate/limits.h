@@ -38,6 +38,8 @@ inline constexpr int64_t kRetryFirstUs = 50'000;
 inline constexpr int64_t kRetryMaxUs = 5'000'000;
 // A session that said nothing for this long is dead: live agents send an idle mark each second.
 inline constexpr int64_t kSessionSilenceUs = 10'000'000;
+// A sender that waits for an answer connects again when nothing came for this long.
+inline constexpr int64_t kPeerSilenceUs = 20'000'000;
 inline constexpr size_t kMaxControlBytes = 2u << 20;
 inline constexpr size_t kMaxItemsPerAppliance = 1024;
 

@@ -46,6 +46,8 @@ void LogSender::stop() {
     running_ = false;
     if (timer_) executor_.cancel(*timer_);
     timer_.reset();
+    if (silence_timer_) executor_.cancel(*silence_timer_);
+    silence_timer_.reset();
     connection_.reset();
     welcomed_ = false;
     status_.connected = false;
@@ -70,14 +72,17 @@ void LogSender::dialled(Result<std::unique_ptr<Connection>> made) {
     }
     connection_ = std::move(*made);
     Connection::Handlers handlers;
-    handlers.on_frame = [this, alive = std::weak_ptr(alive_)](ByteView frame) {
-        if (!alive.expired()) on_frame(frame);
+    const auto current = [this, session = ++session_, alive = std::weak_ptr(alive_)] {
+        return !alive.expired() && session == session_ && connection_ != nullptr;
     };
-    handlers.on_closed = [this, alive = std::weak_ptr(alive_)](const Error& error) {
-        if (!alive.expired()) disconnected(error);
+    handlers.on_frame = [this, current](ByteView frame) {
+        if (current()) on_frame(frame);
     };
-    handlers.on_drained = [this, alive = std::weak_ptr(alive_)] {
-        if (!alive.expired()) pump();
+    handlers.on_closed = [this, current](const Error& error) {
+        if (current()) disconnected(error);
+    };
+    handlers.on_drained = [this, current] {
+        if (current()) pump();
     };
     connection_->start(std::move(handlers));
     HelloFrame hello;
@@ -85,6 +90,27 @@ void LogSender::dialled(Result<std::unique_ptr<Connection>> made) {
     hello.instance = instance_;
     hello.first_available = source_.first_available();
     connection_->send(encode(hello));
+    heard_us_ = clock_.steady_us();
+    watch(kPeerSilenceUs);
+}
+
+// A connection whose other end is gone without a word shows it only to who sends. So who waits for
+// an answer and sends nothing must not wait for ever.
+void LogSender::watch(int64_t delay_us) {
+    if (silence_timer_) executor_.cancel(*silence_timer_);
+    silence_timer_ = executor_.post_after_us(delay_us, [this, alive = std::weak_ptr(alive_)] {
+        if (alive.expired()) return;
+        silence_timer_.reset();
+        if (!connection_) return;
+        const int64_t silent_us = clock_.steady_us() - heard_us_;
+        const bool waits = !welcomed_ || in_flight_bytes_ > 0 || window_bytes_ == 0;
+        if (waits && silent_us >= kPeerSilenceUs) {
+            disconnected(Error(Code::kTimeout, fmt::format("the appliance has said nothing for {} s",
+                                                           silent_us / 1'000'000)));
+            return;
+        }
+        watch(waits ? kPeerSilenceUs - silent_us : kPeerSilenceUs);
+    });
 }
 
 void LogSender::disconnected(const Error& error) {
@@ -110,6 +136,7 @@ void LogSender::disconnected(const Error& error) {
 
 void LogSender::on_frame(ByteView frame) {
     if (!connection_) return;
+    heard_us_ = clock_.steady_us();
     if (Status handled = handle(frame); !handled) disconnected(handled.error());
 }
 

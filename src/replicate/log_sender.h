@@ -64,6 +64,7 @@ class LogSender {
     Status on_welcome(const WelcomeFrame& welcome);
     void acknowledge(Sequence received, Sequence stored);
     void disconnected(const Error& error);
+    void watch(int64_t delay_us);
     void pump();
 
     Executor& executor_;
@@ -80,7 +81,10 @@ class LogSender {
     bool dialling_ = false;
     bool pumping_ = false;
     std::unique_ptr<Connection> connection_;
+    uint64_t session_ = 0;  // counts connections: an old one's last words are not heard
     std::optional<Executor::TimerId> timer_;
+    std::optional<Executor::TimerId> silence_timer_;
+    int64_t heard_us_ = 0;  // from the peer, by the steady clock
     int64_t retry_us_ = kRetryFirstUs;
     uint64_t window_bytes_ = 0;
     uint64_t in_flight_bytes_ = 0;
