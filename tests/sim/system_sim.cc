@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <map>
 #include <optional>
 #include <set>
@@ -28,6 +29,12 @@ namespace {
 constexpr char kDirtyPath[] = "capture/dirty";
 constexpr char kSpillPath[] = "capture/spill";
 const std::string kAddresses[] = {"appliance-0:7000", "appliance-1:7000"};
+
+// How many lines of the trace a failure prints.
+size_t report_lines() {
+    const char* text = std::getenv("FARSHORE_TRACE");
+    return text != nullptr ? std::strtoull(text, nullptr, 10) : 80;
+}
 
 // What a seed draws once.
 struct Shape {
@@ -169,6 +176,15 @@ class System {
                 process.restart_after_us(world_.rng().between(1'000, 800'000));
             }
         });
+        source_host_.disk().on_operation(
+            [this](SimProcess& process, DiskOp op, const std::string& path) {
+                if (!death_at_write_ || &process != tap_ || op != DiskOp::kWrite ||
+                    !path.starts_with("disks/"))
+                    return;
+                DeathPlan plan = *std::exchange(death_at_write_, std::nullopt);
+                plan.at_operation += process.operations();
+                process.plan_death(plan);
+            });
         store_.on_remove([this](SimProcess*, const std::string&) {
             ++outcome_.removed;
             removed_since_check_ = true;
@@ -181,6 +197,8 @@ class System {
     void breach(std::string what) {
         if (broken_.empty()) {
             broken_ = std::move(what);
+            if (!broken_.ends_with('\n')) broken_ += '\n';
+            broken_states_ = states();
             world_.trace("BROKEN", 0, 0, broken_.substr(0, 60));
         }
     }
@@ -235,6 +253,7 @@ class System {
     SimProcess& any_process();
     void become_calm();
     bool protected_again();
+    std::string states();
 
     bool oracle_ready() const { return active_vault_ == 0 || ledger_ready_[1]; }
     void check_stored();
@@ -255,7 +274,8 @@ class System {
     Secret key_{Bytes(32, 0x17)};
     SystemModel model_;
     SystemOutcome outcome_;
-    std::string broken_;
+    std::string broken_, broken_states_;
+    const char* why_not_ = "";
     bool over_ = false;
     bool faults_ = false;
 
@@ -275,6 +295,7 @@ class System {
     uint64_t guest_left_ = 0;
     int64_t guest_idle_until_us_ = 0;
     uint64_t guest_burst_ = 0;
+    std::optional<DeathPlan> death_at_write_;  // operations after the next write to the source
 
     // Oracle.
     Sequence acked_received_, acked_stored_;
@@ -893,16 +914,14 @@ void System::strike() {
             // All is stored and the dirty map is clean; then the first write meets a power loss.
             guest_idle_until_us_ = world_.now_us() + draw_.between(1'500'000, 5'000'000);
             world_.run_for_us(guest_idle_until_us_ - world_.now_us());
-            const uint64_t before = outcome_.writes;
             guest_left_ = std::max<uint64_t>(guest_left_, 5);
-            world_.run_until([&] { return outcome_.writes > before || !tap_->alive(); }, 600'000);
-            if (!tap_->alive()) return;
             DeathPlan plan;
-            plan.at_operation = tap_->operations() + 1 + draw_.below(4);
+            plan.at_operation = 1 + draw_.below(draw_.coin() ? 1 : 4);
             plan.moment = static_cast<DeathPlan::Moment>(draw_.below(3));
             plan.power_loss = draw_.below(4) != 0;
-            tap_->plan_death(plan);
+            death_at_write_ = plan;
             world_.run_until([&] { return !tap_->alive(); }, 800'000);
+            death_at_write_.reset();
             return;
         }
         case 17: return jump_clock(host);
@@ -1030,16 +1049,58 @@ void System::check(size_t samples) {
 
 bool System::protected_again() {
     if (!broken_.empty()) return true;
-    if (!oracle_ready() || !tap_->alive() || !pending_.empty() || guest_left_ > 0) return false;
-    const auto program = tap_->program<TapProgram>();
-    if (program == nullptr || program->tap == nullptr || !program->tap->producer().settled())
+    const auto not_yet = [this](const char* why) {
+        why_not_ = why;
         return false;
+    };
+    if (!source_host_.up() || !tap_->alive()) return not_yet("the tap is not there");
+    if (!pending_.empty() || guest_left_ > 0) return not_yet("the guest waits");
+    const auto program = tap_->program<TapProgram>();
+    if (program == nullptr || program->tap == nullptr) return not_yet("the tap is not there");
+    if (!program->tap->producer().settled()) return not_yet("the tap is not settled");
+    if (!oracle_ready()) return not_yet("the vault is not there");
     const auto state = ledgers_[active_vault_].state();
-    if (!state || state->rebuilding || state->stored.v < model_.last_change()) return false;
+    if (!state || state->rebuilding) return not_yet("the ledger is not there");
+    if (state->stored.v < model_.last_change()) return not_yet("changes are not stored");
     const auto gaps = ledgers_[active_vault_].list_gaps();
     if (!gaps || std::ranges::any_of(*gaps, [](const GapRow& gap) { return gap.open(); }))
-        return false;
-    return source_host_.up();
+        return not_yet("a gap is open");
+    return true;
+}
+
+// What the parts say about themselves, for a failure's report.
+std::string System::states() {
+    std::string out;
+    if (const auto p = tap_->program<TapProgram>(); p != nullptr && p->tap != nullptr) {
+        const ProducerState s = p->tap->producer().state();
+        const LogUsage usage = p->tap->producer().usage();
+        out += fmt::format("tap: next {}, gap {} of {}, todo {}, ring {}, spill {}\n",
+                           s.next_sequence, static_cast<uint64_t>(s.gap), s.gap_sequence,
+                           p->tap->producer().todo_granules(), usage.ring_bytes, usage.spill_bytes);
+    }
+    if (const auto p = agent_->program<AgentProgram>(); p != nullptr && p->sender != nullptr) {
+        const LogSenderStatus s = p->sender->status();
+        out += fmt::format("agent: connected {}, sent {}, received {}, stored {}, released {}, waiting "
+                           "for a gap {}, {}\n",
+                           s.connected, s.sent.v, s.received.v, s.stored.v, p->consumer->released().v,
+                           p->source->waiting_for_gap(), s.last_error);
+    }
+    for (SimProcess* process : appliances_) {
+        const auto p = process->program<ApplianceProgram>();
+        if (p == nullptr || p->server == nullptr) continue;
+        for (const IntakeStatus& s : p->server->status())
+            out += fmt::format("{}: connected {}, received {}, stored {}, spool {}, queued {}, {}\n",
+                               process->name(), s.connected, s.received.v, s.stored.v, s.spool_bytes,
+                               s.queued_bytes, s.last_error);
+    }
+    out += fmt::format("network: {} dials, {} failed\n", network_.counters().dials,
+                       network_.counters().dials_failed);
+    if (const auto s = ledgers_[active_vault_].state())
+        out += fmt::format("vault {}: stored {}, epoch {} of {}, floor {}; last change {}, heard: "
+                           "received {}, stored {}\n",
+                           active_vault_, s->stored.v, s->epoch.v, s->appliance, s->floor.v,
+                           model_.last_change(), acked_received_.v, acked_stored_.v);
+    return out;
 }
 
 SystemOutcome System::run() {
@@ -1065,7 +1126,7 @@ SystemOutcome System::run() {
         const int64_t from_us = world_.now_us();
         const bool again = world_.run_until([this] { return protected_again(); }, kProtectedAgainUs);
         outcome_.calm_us = std::max(outcome_.calm_us, world_.now_us() - from_us);
-        if (!again) breach("the item is not protected again\n");
+        if (!again) breach(std::string("the item is not protected again: ") + why_not_);
         check(4);
         if (!broken_.empty()) return;
         if (model_.latest() != source_content()) {
@@ -1091,13 +1152,13 @@ SystemOutcome System::run() {
     over_ = true;
     if (!broken_.empty()) {
         outcome_.broken =
-            broken_ +
+            broken_ + broken_states_ +
             fmt::format("{} disks, {}, spill {}, {} appliance(s), {} vault(s), disk errors {}/{}\n",
                         shape_.disk_bytes.size(),
                         shape_.mode == TapMode::kMirror ? "mirror" : "in path", shape_.spill_bytes,
                         shape_.two_appliances ? 2 : 1, shape_.two_vaults ? 2 : 1,
                         shape_.source_errors, shape_.appliance_errors) +
-            world_.report(80);
+            world_.report(report_lines());
     }
     outcome_.hash = world_.trace_hash();
     outcome_.faults = world_.faults();
