@@ -192,5 +192,7 @@ class Farshore:
                      else ["--appliance", listen])
             self.start_server(kind, kind, "serve", "--data", site / kind, "--ca", authority,
                               "--enrol-token-file", token, "--name", f"demo-{kind}", *where)
-            self.wait_for(f"the {kind} is connected", lambda k=kind: any(
-                a["kind"] == k and a.get("connected") for a in self.call("agents")["agents"]), 60)
+            # An appliance is heard of when it has an agent.
+            self.wait_for(f"the {kind} is enrolled", lambda k=kind: any(
+                a["kind"] == k and (a.get("connected") or k == "appliance")
+                for a in self.call("agents")["agents"]), 60)

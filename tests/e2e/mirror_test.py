@@ -20,7 +20,11 @@ class Qmp:
     def __init__(self, path):
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(60)
-        self._socket.connect(str(path))
+        try:
+            self._socket.connect(str(path))
+        except OSError:
+            self._socket.close()
+            raise
         self._stream = self._socket.makefile("rw", encoding="utf-8")
         self._stream.readline()
         self.execute("qmp_capabilities")

@@ -39,6 +39,13 @@ class NbdClient:
     def __init__(self, path, export, timeout_s=30):
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_s)
+        try:
+            self._start(path, export)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _start(self, path, export):
         self._socket.connect(str(path))
         magic, options_magic, _ = struct.unpack(">8s8sH", self._receive(18))
         if (magic, options_magic) != (b"NBDMAGIC", b"IHAVEOPT"):
