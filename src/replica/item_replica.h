@@ -185,6 +185,7 @@ class ItemReplica {
     const ItemReplicaOptions options_;
     std::mutex log_mutex_;
     std::mutex upkeep_mutex_;
+    SegmentNumber not_due_at_{UINT64_MAX};  // no checkpoint was due at this segment
     // What the store really holds beyond the ledger's count, measured by the last sweep (objects of
     // crashed attempts).
     std::atomic<int64_t> stored_correction_bytes_{0};

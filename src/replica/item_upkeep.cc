@@ -67,13 +67,18 @@ Result<bool> ItemReplica::checkpoint() { return write_checkpoint(1, 1); }
 Result<bool> ItemReplica::write_checkpoint(uint64_t min_entries, uint64_t min_segments) {
     std::lock_guard lock(upkeep_mutex_);
     FS_ASSIGN(const LedgerState state, ledger_.state());
+    // Asked several times a second: the rows are only read when there are new ones.
+    if (state.last_segment == not_due_at_ && min_segments > 1) return false;
     FS_ASSIGN(const auto manifests, ledger_.list_manifests());
     const SegmentNumber newest = manifests.empty() ? SegmentNumber{} : manifests.back().segment;
     if (newest >= state.last_segment) return false;
     FS_ASSIGN(const auto behind, segments_between(ledger_, newest, state.last_segment));
     uint64_t entries = 0;
     for (const SegmentRow& row : behind) entries += row.entries;
-    if (entries < min_entries && behind.size() < min_segments) return false;
+    if (entries < min_entries && behind.size() < min_segments) {
+        not_due_at_ = state.last_segment;
+        return false;
+    }
 
     FS_TRY(check_fence());
     FS_ASSIGN(const Manifest from,

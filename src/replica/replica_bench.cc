@@ -166,8 +166,8 @@ void BM_RandomRead(benchmark::State& state) {
     for (const uint64_t at : places) (void)disk->read(at, out);
     for (uint64_t at = 0; at < Million::kDiskBytes; at += kShardBytes) (void)disk->extents(at, 1);
     for (auto _ : state) {
-        const uint64_t at = cached ? places[rng.below(places.size())]
-                                   : m.written[rng.below(m.written.size())];
+        const uint64_t at =
+            cached ? places[rng.below(places.size())] : m.written[rng.below(m.written.size())];
         (void)disk->read(at, out);
     }
     state.SetItemsProcessed(state.iterations());

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <mutex>
 
@@ -97,6 +98,7 @@ class Reader final : public ReplicaReader, public std::enable_shared_from_this<R
     std::map<ObjectRef, uint32_t> object_numbers_;
     std::unordered_map<uint64_t, std::unique_ptr<Shard>> shards_;
 
+    std::array<std::mutex, 64> decoding_;  // by chunk: one thread decodes it
     std::atomic<uint64_t> shards_loaded_{0}, extents_loaded_{0}, chunks_decoded_{0},
         chunks_prefetched_{0}, segments_behind_{0};
 };
@@ -184,8 +186,8 @@ Status Reader::open_from(const std::vector<Listed>& manifests, Sequence wanted) 
             damage = manifest.error();
         }
     }
-    // That manifest may come from a move of the floor that was never committed, and the point may be
-    // leased: below the floor, what is still there is read.
+    // That manifest may come from a move of the floor that was never committed, and the point may
+    // be leased: below the floor, what is still there is read.
     const bool below_floor = have_floor_ && wanted < floor_.floor;
     const auto checked = [&](Status opened) -> Status {
         if (opened || !below_floor) return opened;
@@ -438,6 +440,10 @@ Result<std::shared_ptr<SegmentReader>> Reader::segment(Object& object) {
 
 Result<SharedBytes> Reader::chunk(Object& object, uint32_t number) {
     const ChunkKey key{item_, object.ref, number};
+    if (SharedBytes cached = options_.cache->find(key)) return cached;
+    // Clients cut large reads into pieces and send them at once: the first decodes, the others
+    // wait.
+    std::lock_guard lock(decoding_[(object.ref.number.v * 37 + number) % decoding_.size()]);
     if (SharedBytes cached = options_.cache->find(key)) return cached;
     FS_ASSIGN(const auto opened, segment(object));
     FS_ASSIGN(Bytes plain, opened->read_chunk(store_, number));
