@@ -295,6 +295,7 @@ class System {
     uint64_t guest_left_ = 0;
     int64_t guest_idle_until_us_ = 0;
     uint64_t guest_burst_ = 0;
+    size_t guest_flushes_ = 0;  // disks to flush before anything else
     std::optional<DeathPlan> death_at_write_;  // operations after the next write to the source
 
     // Oracle.
@@ -355,7 +356,7 @@ void System::draw_shape() {
     }
     shape_.mode = d.below(4) == 0 ? TapMode::kMirror : TapMode::kInPath;
     shape_.spill_bytes = d.below(3) == 0 ? 0 : (128u << 10) << d.below(3);
-    shape_.rotate_us = static_cast<uint64_t>(d.between(200'000, 1'500'000));
+    shape_.rotate_us = static_cast<uint64_t>(d.between(100'000, 800'000));
     shape_.two_appliances = d.below(4) == 0;
     shape_.two_vaults = d.below(4) == 0;
     shape_.appliance_errors = d.below(3) == 0;
@@ -383,6 +384,7 @@ void System::draw_shape() {
     r.window_us = d.between(2'000'000, 12'000'000);
     r.grace_us = d.between(200'000, 3'000'000);
     r.rewrite_below_percent = static_cast<uint32_t>(d.below(4) * 30);
+    r.rewrite_min_bytes = 0;
     r.rewrite_bytes = (64u << 10) << d.below(6);
     r.small_object_bytes = 64u << 10;
     r.small_objects = 2 + d.below(10);
@@ -763,9 +765,17 @@ void System::guest_tick() {
         wait_us = d.between(100, 2'000);
     }
     guest_->executor().post_after_us(wait_us, [this] { guest_tick(); });
-    if (guest_left_ == 0 || world_.now_us() < guest_idle_until_us_) return;
     if (pending_.size() >= (mirror ? 3u : 1u)) return;
-    auto op = std::make_shared<GuestOp>(draw_op());
+    auto op = std::make_shared<GuestOp>();
+    if (guest_flushes_ > 0) {
+        op->kind = GuestOp::Kind::kFlush;
+        op->disk = static_cast<DiskIndex>(--guest_flushes_);
+        ++guest_left_;
+    } else if (guest_left_ == 0 || world_.now_us() < guest_idle_until_us_) {
+        return;
+    } else {
+        *op = draw_op();
+    }
     for (const auto& other : pending_)
         if (op->overlaps(*other)) return;
     --guest_left_;
@@ -912,11 +922,13 @@ void System::strike() {
         case 15:
         case 16: {
             // All is stored and the dirty map is clean; then the first write meets a power loss.
-            guest_idle_until_us_ = world_.now_us() + draw_.between(1'500'000, 5'000'000);
+            guest_flushes_ = shape_.disk_bytes.size();
+            guest_idle_until_us_ = world_.now_us() + draw_.between(4'000'000, 9'000'000);
             world_.run_for_us(guest_idle_until_us_ - world_.now_us());
             guest_left_ = std::max<uint64_t>(guest_left_, 5);
+            if (!tap_->alive()) return;
             DeathPlan plan;
-            plan.at_operation = 1 + draw_.below(draw_.coin() ? 1 : 4);
+            plan.at_operation = 1 + draw_.below(draw_.coin() ? 2 : 5);
             plan.moment = static_cast<DeathPlan::Moment>(draw_.below(3));
             plan.power_loss = draw_.below(4) != 0;
             death_at_write_ = plan;

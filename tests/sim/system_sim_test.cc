@@ -16,7 +16,7 @@ namespace {
 
 constexpr uint64_t kSeeds = 2000;
 // A planted bug is found within so many.
-constexpr uint64_t kSeedsForAPlant = 300;
+constexpr uint64_t kSeedsForAPlant = 400;
 
 std::string regressions() {
     std::ifstream file(FARSHORE_SOURCE_DIR "/tests/sim/regress.seeds");
