@@ -183,12 +183,20 @@ def lint_seams():
 # --- format, tidy --------------------------------------------------------------------------------
 
 def lint_format():
+    """Files of unformatted.txt are waited for, not failed: formatting them is a commit of its own."""
+    waiting = {line.strip() for line in (HERE / "unformatted.txt").read_text().splitlines()
+               if line.strip() and not line.startswith("#")}
     files = [p for folder in ("src", "tests", "bench") for p in sources("*.h", "*.cc", folder=folder)]
     wrong = []
     for path in files:
         done = subprocess.run(["clang-format", "--dry-run", "-Werror", "-ferror-limit=1", str(path)],
                               capture_output=True, text=True, check=False)
-        if done.returncode != 0:
+        if done.returncode == 0:
+            if relative(path) in waiting:
+                print(f"{relative(path)} is formatted: take it off tests/lint/unformatted.txt")
+        elif relative(path) in waiting:
+            print(f"warning: {relative(path)} still waits for ./run format")
+        else:
             wrong.append(f"{relative(path)}: not as clang-format writes it (./run format)")
     return wrong
 
