@@ -175,8 +175,9 @@ def lint_seams():
                     if exception is None:
                         wrong.append(f"{name}:{number}: {kind} outside the seams: {line.strip()}")
                     used.add(exception)
-    wrong += [f"tests/lint/seams_allowed.txt: '{glob}' is not needed any more"
-              for glob, _ in exceptions if glob not in used]
+    for glob, _ in exceptions:
+        if glob not in used:
+            print(f"warning: tests/lint/seams_allowed.txt: '{glob}' is not needed any more")
     return sorted(set(wrong))
 
 
