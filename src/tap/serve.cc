@@ -17,6 +17,7 @@
 #include "os/process.h"
 #include "os/real.h"
 #include "os/waiting.h"
+#include "os/worker_pool.h"
 #include "replica/replica_reader.h"
 #include "store/directory_store.h"
 
@@ -28,8 +29,10 @@ struct Server::Impl {
     RealClock clock;
     RealRandom random;
     std::unique_ptr<ObjectStore> store;
+    std::unique_ptr<WorkerPool> helpers;
     std::shared_ptr<ReplicaReader> reader;
-    std::optional<InstanceLock> lock;  // one tap for a capture log
+    std::unique_ptr<ThreadExecutor> ahead;  // ends before what its tasks use
+    std::optional<InstanceLock> lock;       // one tap for a capture log
     CaptureFiles files;
     std::vector<std::unique_ptr<BlockDevice>> devices;  // given to the tap when there is one
     std::unique_ptr<DirtyMap> dirty;
@@ -45,6 +48,7 @@ struct Server::Impl {
     ~Impl();
     bool captures() const { return config.mode != ServeMode::kPlain; }
     Result<std::unique_ptr<BlockDevice>> open_device(const ServedDisk& disk);
+    Status open_devices();
     Status open_replica();
     Status take_lock();
     void keep_house(const std::function<void()>& on_quit);
@@ -116,12 +120,27 @@ Result<std::unique_ptr<BlockDevice>> Server::Impl::open_device(const ServedDisk&
     return device;
 }
 
+Status Server::Impl::open_devices() {
+    for (const ServedDisk& disk : config.disks) {
+        auto device = open_device(disk);
+        if (!device) return fail(device.error().with_context(fmt::format("disk {}", disk.index)));
+        devices.push_back(std::move(*device));
+    }
+    return {};
+}
+
 Status Server::Impl::open_replica() {
     if (reader) return {};
     const ServedReplica& replica = *config.replica;
     FS_ASSIGN(store, DirectoryStore::open(file_system, random, {replica.store_directory, false}));
     ReplicaReaderOptions options;
     options.cache_bytes = replica.cache_bytes;
+    helpers = std::make_unique<WorkerPool>(2);
+    ahead = std::make_unique<ThreadExecutor>("read-ahead");
+    options.parallel = [this](size_t n, const std::function<void(size_t)>& job) {
+        helpers->run(n, job);
+    };
+    options.background = [this](std::function<void()> task) { ahead->post(std::move(task)); };
     FS_ASSIGN(reader, ReplicaReader::open(*store, replica.item, replica.item_key, replica.sequence,
                                           std::move(options)));
     return {};
@@ -187,11 +206,8 @@ Server::~Server() = default;
 Result<std::unique_ptr<Server>> Server::open(TapConfig config) {
     auto impl = std::make_unique<Impl>();
     impl->config = std::move(config);
-    for (const ServedDisk& disk : impl->config.disks) {
-        auto device = impl->open_device(disk);
-        if (!device) return fail(device.error().with_context(fmt::format("disk {}", disk.index)));
-        impl->devices.push_back(std::move(*device));
-    }
+    // A replica's reader has threads, which a fork would lose.
+    if (!impl->config.replica) FS_TRY(impl->open_devices());
     if (impl->captures()) {
         FS_TRY(impl->take_lock());
         FS_ASSIGN(impl->files, CaptureFiles::open(impl->config.capture, impl->file_system));
@@ -202,6 +218,7 @@ Result<std::unique_ptr<Server>> Server::open(TapConfig config) {
 }
 
 Status Server::start(std::function<void()> on_quit) {
+    if (impl_->config.replica) FS_TRY(impl_->open_devices());
     if (!impl_->captures()) return {};
     impl_->files.header.word(LogWord::kTapPid).store(static_cast<uint64_t>(::getpid()));
     TapOptions options;
