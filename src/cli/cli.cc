@@ -3,14 +3,12 @@
 #include <CLI/CLI.hpp>
 #include <ostream>
 
-
 #include "base/version.h"
 #include "cli/client_verbs.h"
 #include "cli/environment.h"
 #include "cli/extract_verb.h"
 #include "cli/serve.h"
 #include "cli/server_location.h"
-
 
 namespace farshore {
 namespace {
@@ -48,7 +46,8 @@ void add_common(CLI::App& app, Arguments& arguments) {
                    "the vault, https://host:port (FARSHORE_SERVER)");
     app.add_option("--data", arguments.location.data,
                    "data directory of a server on this machine (FARSHORE_DATA)");
-    app.add_option("--ca", arguments.location.ca_file, "certificate of its authority (FARSHORE_CA)");
+    app.add_option("--ca", arguments.location.ca_file,
+                   "certificate of its authority (FARSHORE_CA)");
     app.add_option("--token-file", arguments.location.token_file,
                    "file with the access token (FARSHORE_TOKEN_FILE)");
     app.add_flag("--json", arguments.json, "one JSON document on one line, for programs");
@@ -58,9 +57,10 @@ class Parser {
   public:
     Parser(CliEnvironment& environment)
         : environment_(environment),
-          app_("Farshore: disaster recovery for machines. Protects them write by write, and starts "
-               "them elsewhere from any recovery point.",
-               "farshore") {}
+          app_(
+              "Farshore: disaster recovery for machines. Protects them write by write, and starts "
+              "them elsewhere from any recovery point.",
+              "farshore") {}
 
     int run(int argc, const char* const* argv) {
         app_.set_version_flag("--version", std::string("farshore ") + kFarshoreVersion);
@@ -71,8 +71,9 @@ class Parser {
         add_recovery();
         add_others();
         add_servers();
-        app_.footer("Exit codes: 0 success, 64 usage, 66 not found, 69 unavailable, 74 input/output, "
-                    "75 try later, 77 not allowed; all in docs/operations/cli.md.");
+        app_.footer(
+            "Exit codes: 0 success, 64 usage, 66 not found, 69 unavailable, 74 input/output, "
+            "75 try later, 77 not allowed; all in docs/operations/cli.md.");
         try {
             app_.parse(argc, argv);
         } catch (const CLI::ParseError& error) {
@@ -130,8 +131,9 @@ class Parser {
         protect->add_option("--throttle", a.protect.copy_throttle_bytes_per_s,
                             "bytes a second for the first copy; 0: none");
         protect->add_flag("--wait", a.protect.wait, "wait until it is protected");
-        protect->add_option("--capture-wait", a.protect.capture_wait_s,
-                            "seconds to wait for its agent")
+        protect
+            ->add_option("--capture-wait", a.protect.capture_wait_s,
+                         "seconds to wait for its agent")
             ->capture_default_str()
             ->check(CLI::Range(0, 60));
         protect->parse_complete_callback([&a] {
@@ -156,19 +158,21 @@ class Parser {
             });
         points->add_option("--limit", a.list.limit, "how many")->capture_default_str();
         points->add_option("--kind", a.kind, "crash, application or bookmark");
-        CLI::App* point = named(app_, "point",
-                                "Make a recovery point with a label and wait until it is stored, or "
-                                "look one up",
-                                [&a](ClientVerbs& v) {
-                                    return a.label.empty() ? v.point(a.name, a.point)
-                                                           : v.bookmark(a.name, a.label, a.timeout_s);
-                                });
+        CLI::App* point =
+            named(app_, "point",
+                  "Make a recovery point with a label and wait until it is stored, or "
+                  "look one up",
+                  [&a](ClientVerbs& v) {
+                      return a.label.empty() ? v.point(a.name, a.point)
+                                             : v.bookmark(a.name, a.label, a.timeout_s);
+                  });
         CLI::Option* bookmark = point->add_option("--bookmark", a.label, "the new point's label");
         CLI::Option* which = point->add_option("--point", a.point, kPointHelp);
         which->excludes(bookmark);
         point->add_option("--timeout", a.timeout_s, "seconds to wait")->capture_default_str();
         point->parse_complete_callback([&a] {
-            if (a.label.empty() && a.point.empty()) throw CLI::RequiredError("--bookmark or --point");
+            if (a.label.empty() && a.point.empty())
+                throw CLI::RequiredError("--bookmark or --point");
         });
         CLI::App* serve =
             named(app_, "export", "Serve a disk at a point over NBD, read-only, until Ctrl-C",
@@ -177,13 +181,15 @@ class Parser {
                       return v.export_point(a.export_point);
                   });
         serve->add_option("--point", a.export_point.point, kPointHelp)->capture_default_str();
-        serve->add_option("--disk", a.export_point.disk, "index of the disk")->capture_default_str();
+        serve->add_option("--disk", a.export_point.disk, "index of the disk")
+            ->capture_default_str();
         serve->add_option("--socket", a.export_point.socket, "unix socket to make")->required();
     }
 
     void add_recovery() {
         Arguments& a = arguments_;
-        CLI::App* failover = app_.add_subcommand("failover", "Start a machine from a recovery point");
+        CLI::App* failover =
+            app_.add_subcommand("failover", "Start a machine from a recovery point");
         failover->require_subcommand(1);
         struct Row {
             const char* name;
@@ -196,10 +202,9 @@ class Parser {
               Row{"change-point", "Start it again from another point", true},
               Row{"commit", "Keep the point for good", false},
               Row{"cleanup", "End a test failover and forget what it wrote", false}}) {
-            CLI::App* action =
-                named(*failover, row.name, row.help, [&a, row](ClientVerbs& v) {
-                    return v.failover(row.name, a.name, a.point, !a.no_wait);
-                });
+            CLI::App* action = named(*failover, row.name, row.help, [&a, row](ClientVerbs& v) {
+                return v.failover(row.name, a.name, a.point, !a.no_wait);
+            });
             if (row.point) {
                 CLI::Option* point = action->add_option("--point", a.point, kPointHelp);
                 if (std::string_view(row.name) == "change-point") point->required();
@@ -241,14 +246,17 @@ class Parser {
         extract->add_flag("--force", a.extract.force, "replace the file");
         extract->add_flag("--json", a.json, "one JSON document on one line, for programs");
         extract->callback([this] {
-            action_ = [this] { return run_extract(environment_, arguments_.extract, arguments_.json); };
+            action_ = [this] {
+                return run_extract(environment_, arguments_.extract, arguments_.json);
+            };
         });
         CLI::App* token = app_.add_subcommand("token", "Enrolment tokens");
         token->require_subcommand(1);
-        CLI::App* create = verb(*token, "create", "A one-time token that admits an agent or appliance",
-                                [&a](ClientVerbs& v) {
-                                    return v.create_token(a.token_kind, a.token_name, a.token_valid_s);
-                                });
+        CLI::App* create =
+            verb(*token, "create", "A one-time token that admits an agent or appliance",
+                 [&a](ClientVerbs& v) {
+                     return v.create_token(a.token_kind, a.token_name, a.token_valid_s);
+                 });
         create->add_option("--kind", a.token_kind, "agent or appliance")
             ->capture_default_str()
             ->check(CLI::IsMember({"agent", "appliance"}));
@@ -279,8 +287,9 @@ class Parser {
         CLI::App* up = app_.add_subcommand(
             "up", "Agent, appliance and vault in one process: all that one machine needs");
         add_up_options(up, a.up);
-        up->add_option("--replication-listen", a.up.replication_listen,
-                       std::string("address for agents elsewhere (") + kDefaultReplicationListen + ")");
+        up->add_option(
+            "--replication-listen", a.up.replication_listen,
+            std::string("address for agents elsewhere (") + kDefaultReplicationListen + ")");
         serve(up, a.up, run_up);
 
         CLI::App* vault = app_.add_subcommand("vault", "The vault alone");

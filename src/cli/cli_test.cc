@@ -120,7 +120,8 @@ TEST(Cli, ShowsOneItem) {
 // Broken if --json printed anything else than the server's document on one line.
 TEST(Cli, JsonIsTheDocument) {
     Terminal t;
-    t.script = {{"GET /v1/items/web", std::string(R"({"name":"web","sequence":9223372036854775807})")}};
+    t.script = {
+        {"GET /v1/items/web", std::string(R"({"name":"web","sequence":9223372036854775807})")}};
     EXPECT_EQ(t.run({"item", "web", "--json"}), 0);
     EXPECT_EQ(t.out.str(), "{\"name\":\"web\",\"sequence\":9223372036854775807}\n");
     EXPECT_EQ(t.err.str(), "");
@@ -129,32 +130,37 @@ TEST(Cli, JsonIsTheDocument) {
 // Broken if a script could not tell failures apart: exit code and words of the server's error.
 TEST(Cli, ErrorsBecomeExitCodes) {
     Terminal t;
-    for (auto [code, exit] : {std::pair{Code::kItemNotFound, 66}, {Code::kPointOutsideWindow, 66},
-                              {Code::kUnauthenticated, 77}, {Code::kWrongState, 75}}) {
+    for (auto [code, exit] : {std::pair{Code::kItemNotFound, 66},
+                              {Code::kPointOutsideWindow, 66},
+                              {Code::kUnauthenticated, 77},
+                              {Code::kWrongState, 75}}) {
         t.script = {{"GET /v1/items/x", fail(code, "no\n'x'", "try y")}};
         EXPECT_EQ(t.run({"item", "x"}), exit);
-        EXPECT_EQ(t.err.str(), "farshore: " + std::string(code_name(code)) + ": no\\x0a'x'; try y\n");
+        EXPECT_EQ(t.err.str(),
+                  "farshore: " + std::string(code_name(code)) + ": no\\x0a'x'; try y\n");
         EXPECT_EQ(t.out.str(), "");
     }
     t.script = {{"GET /v1/items/x", fail(Code::kItemNotFound, "no 'x'")}};
     EXPECT_EQ(t.run({"item", "x", "--json"}), 66);
-    EXPECT_EQ(t.err.str(), "{\"code\":\"item-not-found\",\"detail\":\"no 'x'\","
-                           "\"type\":\"urn:farshore:error:item-not-found\"}\n");
+    EXPECT_EQ(t.err.str(),
+              "{\"code\":\"item-not-found\",\"detail\":\"no 'x'\","
+              "\"type\":\"urn:farshore:error:item-not-found\"}\n");
 }
 
 // Broken if mistyped commands did something, or ended with a code that means something else.
 TEST(Cli, UsageErrors) {
     Terminal t;
-    for (auto words : std::vector<std::vector<const char*>>{{},
-                                                            {"itemz"},
-                                                            {"item"},
-                                                            {"protect", "x"},
-                                                            {"protect", "x", "--qmp", "a", "--disk", "b"},
-                                                            {"point", "x"},
-                                                            {"failover", "x"},
-                                                            {"failover", "change-point", "x"},
-                                                            {"export", "x"},
-                                                            {"job", "seven"}}) {
+    for (auto words :
+         std::vector<std::vector<const char*>>{{},
+                                               {"itemz"},
+                                               {"item"},
+                                               {"protect", "x"},
+                                               {"protect", "x", "--qmp", "a", "--disk", "b"},
+                                               {"point", "x"},
+                                               {"failover", "x"},
+                                               {"failover", "change-point", "x"},
+                                               {"export", "x"},
+                                               {"job", "seven"}}) {
         EXPECT_EQ(t.run(words), 64);
         EXPECT_NE(t.err.str(), "");
     }
@@ -200,8 +206,9 @@ TEST(Cli, ProtectPrintsTheSocketOrTheTrouble) {
     t.script = {{request, R"({"id":"1","name":"web","state":"enabling"})"}};
     EXPECT_EQ(t.run({"protect", "web", "--disk", "a.img", "--disk", "/b.img"}), 75);
     EXPECT_NE(t.err.str().find("no agent captures 'web' yet"), std::string::npos);
-    t.script = {{request, R"({"id":"1","name":"web","state":"enabling","troubles":[)"
-                          R"({"severity":"critical","code":"forbidden","cause":"may not read a.img"}]})"}};
+    t.script = {{request,
+                 R"({"id":"1","name":"web","state":"enabling","troubles":[)"
+                 R"({"severity":"critical","code":"forbidden","cause":"may not read a.img"}]})"}};
     EXPECT_EQ(t.run({"protect", "web", "--disk", "a.img", "--disk", "/b.img"}), 77);
     EXPECT_NE(t.err.str().find("may not read a.img"), std::string::npos);
 }
@@ -229,9 +236,10 @@ TEST(Cli, ExportLastsUntilInterrupted) {
     const std::string document =
         R"({"id":"e1","item":"web","disk":1,"socket":"/here/s","uri":"nbd+unix:///?socket=/here/s",)"
         R"("point":{"sequence":5},"size_bytes":9})";
-    t.script = {{R"(POST /v1/items/web/exports {"disk":1,"point":"latest","socket":"/here/s"})", document},
-                {"GET /v1/exports/e1", document},
-                {"DELETE /v1/exports/e1", ""}};
+    t.script = {
+        {R"(POST /v1/items/web/exports {"disk":1,"point":"latest","socket":"/here/s"})", document},
+        {"GET /v1/exports/e1", document},
+        {"DELETE /v1/exports/e1", ""}};
     EXPECT_EQ(t.run({"export", "web", "--disk", "1", "--socket", "s"}), 0);
     EXPECT_EQ(t.out.str(), "Disk 1 of 'web' at 5\nnbd+unix:///?socket=/here/s\n");
 }
@@ -248,9 +256,10 @@ TEST(Cli, FailoverWaitsForItsJob) {
     EXPECT_EQ(t.run({"failover", "test", "web", "--point", "before"}), 0);
     EXPECT_EQ(t.out.str(),
               "Job      4  test-failover\nItem     web\nState    succeeded\nmonitor  /run/q\n");
-    t.script = {{"GET /v1/jobs/4", R"({"id":4})"},
-                {"GET /v1/jobs/4?wait_s=10",
-                 R"({"id":4,"state":"failed","error":{"code":"guest-failed","detail":"no boot"}})"}};
+    t.script = {
+        {"GET /v1/jobs/4", R"({"id":4})"},
+        {"GET /v1/jobs/4?wait_s=10",
+         R"({"id":4,"state":"failed","error":{"code":"guest-failed","detail":"no boot"}})"}};
     EXPECT_EQ(t.run({"job", "4", "--wait"}), 70);
     EXPECT_EQ(t.err.str(), "farshore: guest-failed: no boot\n");
     t.pauses_until_interrupt = 0;
@@ -274,9 +283,9 @@ TEST(Cli, ProgressOnATerminalIsCleared) {
 // Broken if lists were cut at a page, or a server that repeats itself were asked for ever.
 TEST(Cli, ListsFollowPages) {
     Terminal t;
-    t.script = {{"GET /v1/events?item=a%20b&limit=3",
-                 R"({"events":[{"id":9},{"id":8}],"next":8})"},
-                {"GET /v1/events?item=a%20b&limit=1&before=8", R"({"events":[{"id":7}],"next":7})"}};
+    t.script = {
+        {"GET /v1/events?item=a%20b&limit=3", R"({"events":[{"id":9},{"id":8}],"next":8})"},
+        {"GET /v1/events?item=a%20b&limit=1&before=8", R"({"events":[{"id":7}],"next":7})"}};
     EXPECT_EQ(t.run({"events", "--item", "a b", "--limit", "3", "--json"}), 0);
     EXPECT_EQ(t.out.str(), "{\"events\":[{\"id\":9},{\"id\":8},{\"id\":7}]}\n");
 }

@@ -20,8 +20,8 @@ constexpr int kExportRenewalMs = 15'000;
 std::string url_encode(std::string_view text) {
     std::string out;
     for (unsigned char c : text) {
-        if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-            c == '.' || c == '_' || c == '~')
+        if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+            c == '-' || c == '.' || c == '_' || c == '~')
             out.push_back(static_cast<char>(c));
         else
             out += fmt::format("%{:02X}", c);
@@ -33,7 +33,8 @@ std::string item_target(const std::string& name, std::string_view rest = {}) {
     return fmt::format("/v1/items/{}{}", url_encode(name), rest);
 }
 
-// What the server sends is not trusted to have the right types: a missing or odd field is shown empty.
+// What the server sends is not trusted to have the right types: a missing or odd field is shown
+// empty.
 std::string text_of(const Json& json, const char* key) {
     if (!json.is_object()) return {};
     const auto at = json.find(key);
@@ -86,9 +87,9 @@ std::string copy_text(const Json& item) {
 
 double copy_fraction(const Json& item) {
     const uint64_t total = count_of(item, "copy_total_bytes");
-    return total == 0 ? 0
-                      : static_cast<double>(count_of(item, "copied_bytes")) /
-                            static_cast<double>(total);
+    return total == 0
+               ? 0
+               : static_cast<double>(count_of(item, "copied_bytes")) / static_cast<double>(total);
 }
 
 int64_t eta_of(const Json& json) {
@@ -146,8 +147,8 @@ struct ClientVerbs::Impl {
         std::string next;
         while (all.size() < limit) {
             const uint64_t page = std::min(limit - all.size(), kPageRows);
-            std::string query = fmt::format("{}{}limit={}", target,
-                                            target.find('?') == std::string::npos ? '?' : '&', page);
+            std::string query = fmt::format(
+                "{}{}limit={}", target, target.find('?') == std::string::npos ? '?' : '&', page);
             if (!next.empty()) query += fmt::format("&{}={}", cursor, url_encode(next));
             FS_ASSIGN(Json answer, call("GET", query));
             const Json& rows = member(answer, member_name);
@@ -202,9 +203,9 @@ struct ClientVerbs::Impl {
             rows.push_back({"Item", item});
         rows.push_back({"State", state});
         if (state == "running" || state == "queued") {
-            rows.push_back({"Progress",
-                            progress_line(number_of(job_json, "progress").value_or(0),
-                                          eta_of(job_json), text_of(job_json, "message"), 200)});
+            rows.push_back(
+                {"Progress", progress_line(number_of(job_json, "progress").value_or(0),
+                                           eta_of(job_json), text_of(job_json, "message"), 200)});
         }
         if (const std::string time = text_of(job_json, "started"); !time.empty())
             rows.push_back({"Started", human_time(time)});
@@ -212,8 +213,9 @@ struct ClientVerbs::Impl {
             rows.push_back({"Ended", human_time(time)});
         if (const Json& result = member(job_json, "result"); result.is_object())
             for (const auto& [key, value] : result.items())
-                rows.push_back({printable(key), value.is_string() ? printable(value.get<std::string>())
-                                                                  : printable(dump_json(value))});
+                rows.push_back({printable(key), value.is_string()
+                                                    ? printable(value.get<std::string>())
+                                                    : printable(dump_json(value))});
         if (const Json& error = member(job_json, "error"); error.is_object())
             rows.push_back({"Error", error_of_problem(error).to_string()});
         say(key_values(rows));
@@ -229,8 +231,8 @@ struct ClientVerbs::Impl {
     Result<Json> wait_for_job(uint64_t id) {
         int lost = 0;
         while (true) {
-            auto answer = call("GET", fmt::format("/v1/jobs/{}?wait_s={}", id,
-                                                  shows_progress() ? 1 : 10));
+            auto answer =
+                call("GET", fmt::format("/v1/jobs/{}?wait_s={}", id, shows_progress() ? 1 : 10));
             if (!answer) {
                 if (answer.error().retry() != Retry::kSoon || ++lost > kMaxLostPolls)
                     return tl::unexpected(answer.error());
@@ -290,7 +292,8 @@ ClientVerbs::ClientVerbs(CliEnvironment& environment, const LocationOptions& loc
     : impl_(new Impl{environment, location, json, nullptr, 0}) {}
 ClientVerbs::~ClientVerbs() = default;
 
-// ---- items ---------------------------------------------------------------------------------------
+// ---- items
+// ---------------------------------------------------------------------------------------
 
 int ClientVerbs::items() {
     auto answer = impl_->list("/v1/items", "items", "after", UINT64_MAX);
@@ -350,20 +353,21 @@ void ClientVerbs::Impl::print_item(const Json& item) {
         rows.push_back({"QMP socket", socket});
     if (const Json& disks = member(item, "disks"); disks.is_array())
         for (const Json& disk : disks)
-            rows.push_back({fmt::format("Disk {}", count_of(disk, "index")),
-                            human_bytes(count_of(disk, "size_bytes")) + "  " + text_of(disk, "path")});
+            rows.push_back(
+                {fmt::format("Disk {}", count_of(disk, "index")),
+                 human_bytes(count_of(disk, "size_bytes")) + "  " + text_of(disk, "path")});
     const Json& policy = member(item, "policy");
     rows.push_back(
-        {"Policy",
-         fmt::format("points every {}, kept for {}",
-                     human_seconds(double(count_of(policy, "crash_point_interval_s"))),
-                     human_seconds(double(count_of(policy, "window_s"))))});
+        {"Policy", fmt::format("points every {}, kept for {}",
+                               human_seconds(double(count_of(policy, "crash_point_interval_s"))),
+                               human_seconds(double(count_of(policy, "window_s"))))});
     if (const Json& troubles = member(item, "troubles"); troubles.is_array())
         for (const Json& trouble : troubles) {
             std::string text = text_of(trouble, "code") + ": " + text_of(trouble, "cause");
             if (const std::string remedy = text_of(trouble, "remedy"); !remedy.empty())
                 text += "; " + remedy;
-            rows.push_back({text_of(trouble, "severity") == "critical" ? "Critical" : "Warning", text});
+            rows.push_back(
+                {text_of(trouble, "severity") == "critical" ? "Critical" : "Warning", text});
         }
     say(key_values(rows));
 }
@@ -388,7 +392,8 @@ int ClientVerbs::Impl::wait_until_protected(const std::string& name) {
         } else {
             lost = 0;
             const std::string state = text_of(*answer, "state");
-            if (state != "enabling" && state != "initial-replication" && state != "resynchronising") {
+            if (state != "enabling" && state != "initial-replication" &&
+                state != "resynchronising") {
                 clear_progress();
                 if (json)
                     print(*answer);
@@ -417,25 +422,26 @@ int ClientVerbs::protect(const ProtectArguments& arguments) {
     if (arguments.window_s) body["policy"]["window_s"] = *arguments.window_s;
     if (arguments.copy_throttle_bytes_per_s)
         body["policy"]["copy_throttle_bytes_per_s"] = *arguments.copy_throttle_bytes_per_s;
-    auto answer = impl_->call("POST", "/v1/items", body,
-                              static_cast<int>(std::min<uint64_t>(arguments.capture_wait_s, 60)) + 60);
+    auto answer =
+        impl_->call("POST", "/v1/items", body,
+                    static_cast<int>(std::min<uint64_t>(arguments.capture_wait_s, 60)) + 60);
     if (!answer) return impl_->failed(answer.error());
     const Json& item = *answer;
     const std::string state = text_of(item, "state");
     if (impl_->json && !arguments.wait) impl_->print(item);
     if (!impl_->json) {
-        impl_->say(fmt::format("'{}' is {}, id {}.\n", text_of(item, "name"), state,
-                               text_of(item, "id")));
+        impl_->say(
+            fmt::format("'{}' is {}, id {}.\n", text_of(item, "name"), state, text_of(item, "id")));
         if (const std::string socket = text_of(item, "nbd_socket"); !socket.empty())
             impl_->say(fmt::format("NBD socket: {}\n", socket));
     }
     if (const Json& troubles = member(item, "troubles"); state == "enabling" && troubles.is_array())
         for (const Json& trouble : troubles)
             if (text_of(trouble, "severity") == "critical")
-                return impl_->failed(Error(code_from_name(text_of(trouble, "code")),
-                                           "the item stays, but is not captured: " +
-                                               text_of(trouble, "cause"),
-                                           text_of(trouble, "remedy")));
+                return impl_->failed(
+                    Error(code_from_name(text_of(trouble, "code")),
+                          "the item stays, but is not captured: " + text_of(trouble, "cause"),
+                          text_of(trouble, "remedy")));
     if (arguments.wait) return impl_->wait_until_protected(text_of(item, "name"));
     if (state == "enabling" && arguments.capture_wait_s != 0)
         return impl_->failed(Error(Code::kTimeout,
@@ -461,7 +467,8 @@ int ClientVerbs::resynchronise(const std::string& name) {
     return 0;
 }
 
-// ---- points --------------------------------------------------------------------------------------
+// ---- points
+// --------------------------------------------------------------------------------------
 
 int ClientVerbs::points(const ListArguments& arguments, const std::string& kind) {
     std::string target = item_target(arguments.item, "/points") +
@@ -517,10 +524,11 @@ int ClientVerbs::bookmark(const std::string& name, const std::string& label, uin
     const std::string id = text_of(bookmark, "id");
     for (uint64_t waited_s = 30; text_of(bookmark, "state") != "stored"; waited_s += 10) {
         if (waited_s >= timeout_s)
-            return impl_->failed(Error(Code::kTimeout,
-                                       fmt::format("the bookmark is not stored after {} s; it is {}",
-                                                   timeout_s, text_of(bookmark, "state")),
-                                       "`farshore item` shows what the replication waits for"));
+            return impl_->failed(
+                Error(Code::kTimeout,
+                      fmt::format("the bookmark is not stored after {} s; it is {}", timeout_s,
+                                  text_of(bookmark, "state")),
+                      "`farshore item` shows what the replication waits for"));
         if (impl_->environment.pause(1)) return kExitInterrupted;
         auto again = impl_->call("GET", fmt::format("/v1/bookmarks/{}?wait_s=10", url_encode(id)));
         if (!again) return impl_->failed(again.error());
@@ -563,7 +571,8 @@ int ClientVerbs::export_point(const ExportArguments& arguments) {
     return 0;
 }
 
-// ---- recovery, jobs --------------------------------------------------------------------------------
+// ---- recovery, jobs
+// --------------------------------------------------------------------------------
 
 int ClientVerbs::failover(const std::string& action, const std::string& name,
                           const std::string& point, bool wait) {
@@ -585,8 +594,7 @@ int ClientVerbs::failovers(const std::string& name) {
     if (const Json& rows = member(*answer, "failovers"); rows.is_array())
         for (const Json& row : rows)
             table.add({text_of(row, "id"), text_of(row, "kind"), text_of(row, "state"),
-                       human_time(text_of(row, "created")),
-                       point_text(member(row, "point"))});
+                       human_time(text_of(row, "created")), point_text(member(row, "point"))});
     if (table.empty())
         impl_->note("No failovers.\n");
     else
@@ -646,7 +654,8 @@ int ClientVerbs::cancel_job(uint64_t id) {
     return 0;
 }
 
-// ---- the rest ----------------------------------------------------------------------------------------
+// ---- the rest
+// ----------------------------------------------------------------------------------------
 
 int ClientVerbs::events(const ListArguments& arguments) {
     std::string target = "/v1/events";

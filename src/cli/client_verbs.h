@@ -1,5 +1,5 @@
-// The client's verbs: each is one or a few calls of the API, shown to a person or, with `json`, as the
-// API's own document on one line. They return the exit code; errors have been printed then.
+// The client's verbs: each is one or a few calls of the API, shown to a person or, with `json`, as
+// the API's own document on one line. They return the exit code; errors have been printed then.
 #pragma once
 
 #include <optional>

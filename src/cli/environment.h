@@ -44,7 +44,8 @@ struct CliEnvironment {
     std::function<bool(int64_t milliseconds)> pause;
 };
 
-// Runs one command line (argv[0] is the program's name); returns the exit code (docs/operations/cli.md).
+// Runs one command line (argv[0] is the program's name); returns the exit code
+// (docs/operations/cli.md).
 int run_cli(CliEnvironment& environment, int argc, const char* const* argv);
 
 }  // namespace farshore

@@ -28,9 +28,9 @@ int run_extract(CliEnvironment& environment, const ExtractArguments& arguments, 
             const uint64_t now = total == 0 ? 0 : done * 1000 / total;
             if (now == permille) return;
             permille = now;
-            const std::string line =
-                progress_line(static_cast<double>(now) / 1000, -1,
-                              fmt::format("{} of {} objects", done, total), environment.columns - 1);
+            const std::string line = progress_line(static_cast<double>(now) / 1000, -1,
+                                                   fmt::format("{} of {} objects", done, total),
+                                                   environment.columns - 1);
             drawn = std::max(drawn, display_width(line));
             *environment.err << '\r' << line << std::flush;
         };
@@ -39,12 +39,10 @@ int run_extract(CliEnvironment& environment, const ExtractArguments& arguments, 
     if (drawn != 0) *environment.err << '\r' << std::string(drawn, ' ') << '\r' << std::flush;
     if (!status) return print_error(environment, status.error(), json);
     if (json) {
-        Json document{{"sequence", report.sequence.v},
-                      {"time", to_rfc3339(report.time)},
-                      {"disk_bytes", report.disk_bytes},
-                      {"written_bytes", report.written_bytes},
-                      {"objects_read", report.objects_read},
-                      {"out", arguments.out}};
+        Json document{
+            {"sequence", report.sequence.v},       {"time", to_rfc3339(report.time)},
+            {"disk_bytes", report.disk_bytes},     {"written_bytes", report.written_bytes},
+            {"objects_read", report.objects_read}, {"out", arguments.out}};
         if (!report.warning.empty()) document["warning"] = report.warning;
         *environment.out << dump_json(document) << std::endl;
         return 0;

@@ -16,7 +16,8 @@ std::string human_seconds(double seconds);
 std::string human_count(uint64_t count);
 // "2026-01-31 08:00:00.250 UTC" from RFC 3339; text that is none stays as it is.
 std::string human_time(std::string_view rfc3339);
-// Control characters of text that came from elsewhere, made visible: nothing may steer the terminal.
+// Control characters of text that came from elsewhere, made visible: nothing may steer the
+// terminal.
 std::string printable(std::string_view text);
 // How many columns UTF-8 text takes, one a character.
 size_t display_width(std::string_view text);

@@ -7,7 +7,6 @@
 #include <csignal>
 #include <cstdlib>
 #include <ctime>
-#include <filesystem>
 #include <iostream>
 
 #include "cli/server_location.h"
@@ -46,7 +45,8 @@ class HttpsTransport final : public ApiTransport {
         if (json && json->is_object() && json->contains("code") && (*json)["code"].is_string()) {
             const auto text = [&](const char* key) {
                 const auto at = json->find(key);
-                return at != json->end() && at->is_string() ? at->get<std::string>() : std::string();
+                return at != json->end() && at->is_string() ? at->get<std::string>()
+                                                            : std::string();
             };
             return Error(code_from_name(text("code")), text("detail"), text("remedy"));
         }
@@ -86,10 +86,10 @@ Result<std::unique_ptr<ApiTransport>> connect_https(const ServerLocation& locati
     PosixFileSystem files;
     auto token = read_whole_file(files, location.token_file, kMaxTokenBytes);
     if (!token)
-        return fail(token.error().code() == Code::kForbidden ? Code::kForbidden
-                                                             : Code::kUnauthenticated,
-                    fmt::format("the access token cannot be read: {}", token.error().what()),
-                    "be the user that runs the server, or name a token with --token-file");
+        return fail(
+            token.error().code() == Code::kForbidden ? Code::kForbidden : Code::kUnauthenticated,
+            fmt::format("the access token cannot be read: {}", token.error().what()),
+            "be the user that runs the server, or name a token with --token-file");
     while (!token->empty() && (token->back() == '\n' || token->back() == ' ')) token->pop_back();
     options.bearer_token = Secret(std::move(*token));
     return std::make_unique<HttpsTransport>(location.url, std::move(options));
@@ -104,8 +104,8 @@ CliEnvironment local_environment() {
     winsize size{};
     if (environment.err_is_terminal && ::ioctl(2, TIOCGWINSZ, &size) == 0 && size.ws_col >= 20)
         environment.columns = size.ws_col;
-    std::error_code ignored;
-    environment.working_directory = std::filesystem::current_path(ignored).string();
+    char here[4096];
+    if (::getcwd(here, sizeof here) != nullptr) environment.working_directory = here;
     environment.variable = [](const std::string& name) {
         const char* value = std::getenv(name.c_str());
         return std::string(value == nullptr ? "" : value);

@@ -27,18 +27,18 @@ struct VaultServeOptions {
 
 struct ApplianceServeOptions {
     std::string data;
-    std::string vault;               // https://host:port
-    std::string ca_file;             // of the vault's authority
-    std::string token_file;          // enrolment token, for the first start
+    std::string vault;       // https://host:port
+    std::string ca_file;     // of the vault's authority
+    std::string token_file;  // enrolment token, for the first start
     std::string name;
-    std::string store;               // directory of the object store
+    std::string store;  // directory of the object store
     std::string replication_listen;
     std::string log_level;
 };
 
 struct AgentServeOptions {
     std::string data;
-    std::string appliance;   // host:port
+    std::string appliance;  // host:port
     std::string ca_file;
     std::string token_file;  // enrolment token, for the first start
     std::string name;

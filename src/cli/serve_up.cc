@@ -70,6 +70,7 @@ Status serve_up(const UpOptions& options) {
     agent.name = kLocalAgent;
     agent.directory = options.data + "/agent";
     agent.appliance = running_appliance->address();
+    agent.appliance_name = kLocalAppliance;
     FS_ASSIGN(auto agent_tls, local_tls(vault, PartyKind::kAgent, kLocalAgent));
     FS_ASSIGN(auto running_agent, Agent::start(agent, agent_tls));
 

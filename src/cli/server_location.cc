@@ -45,8 +45,8 @@ Result<ServerLocation> find_server(const CliEnvironment& environment,
                                    const LocationOptions& options) {
     const std::string server = first_of(options.server, environment.variable("FARSHORE_SERVER"));
     const std::string named_data = first_of(options.data, environment.variable("FARSHORE_DATA"));
-    const std::string data = absolute(first_of(named_data, kDefaultDataDirectory),
-                                      environment.working_directory);
+    const std::string data =
+        absolute(first_of(named_data, kDefaultDataDirectory), environment.working_directory);
     const std::string path = data + "/" + kServerFile;
     ServerLocation location;
     auto text = environment.read_file(path);

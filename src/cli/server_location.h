@@ -1,5 +1,5 @@
-// Finding the server: --server, FARSHORE_SERVER, or the server.json that `up` and `vault serve` write
-// into their data directory (--data, FARSHORE_DATA, default /var/lib/farshore).
+// Finding the server: --server, FARSHORE_SERVER, or the server.json that `up` and `vault serve`
+// write into their data directory (--data, FARSHORE_DATA, default /var/lib/farshore).
 #pragma once
 
 #include <string>
@@ -14,7 +14,7 @@ inline constexpr size_t kMaxServerFileBytes = 64u << 10;
 
 // As given on the command line; empty: not given.
 struct LocationOptions {
-    std::string server;      // https://host:port or host:port
+    std::string server;  // https://host:port or host:port
     std::string data;
     std::string ca_file;     // else FARSHORE_CA, else the one in server.json
     std::string token_file;  // else FARSHORE_TOKEN_FILE, else the one in server.json

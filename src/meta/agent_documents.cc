@@ -120,7 +120,8 @@ Result<AgentItemStatus> read_item_status(const Json& json, const std::string& pa
     FS_ASSIGN(item.nbd_socket, fields.text("nbd_socket", kMaxPathBytes));
     FS_ASSIGN(const Json* disks, fields.array("disks", kMaxDisks));
     for (size_t i = 0; disks != nullptr && i < disks->size(); ++i) {
-        FS_ASSIGN(AgentDisk disk, read_agent_disk((*disks)[i], fmt::format("{}.disks[{}]", path, i)));
+        FS_ASSIGN(AgentDisk disk,
+                  read_agent_disk((*disks)[i], fmt::format("{}.disks[{}]", path, i)));
         item.disks.push_back(std::move(disk));
     }
     if (const Json* description = fields.find("machine_description")) {
@@ -128,10 +129,10 @@ Result<AgentItemStatus> read_item_status(const Json& json, const std::string& pa
             return fields.wrong("machine_description", "must be an object");
         item.machine_description = dump_json(*description);
         if (item.machine_description.size() > kMaxMachineDescriptionBytes)
-            return fail(Code::kTooLarge,
-                        fmt::format("{}.machine_description has {} bytes, at most {} are allowed",
-                                    path, item.machine_description.size(),
-                                    kMaxMachineDescriptionBytes));
+            return fail(
+                Code::kTooLarge,
+                fmt::format("{}.machine_description has {} bytes, at most {} are allowed", path,
+                            item.machine_description.size(), kMaxMachineDescriptionBytes));
     }
     FS_ASSIGN(item.ring_used_bytes, fields.u64("ring_used"));
     FS_ASSIGN(item.spill_used_bytes, fields.u64("spill_used"));
@@ -164,8 +165,7 @@ std::string_view capture_mode_name(CaptureMode mode) {
 Result<CaptureMode> capture_mode_from_name(std::string_view name) {
     if (name == "in-path") return CaptureMode::kInPath;
     if (name == "mirror") return CaptureMode::kMirror;
-    return fail(Code::kMalformed,
-                fmt::format("'{}' is not a capture mode", name.substr(0, 64)),
+    return fail(Code::kMalformed, fmt::format("'{}' is not a capture mode", name.substr(0, 64)),
                 "use in-path or mirror");
 }
 
@@ -288,8 +288,7 @@ Result<AgentStatus> decode_status(std::string_view text) {
     FS_ASSIGN(status.time.us, fields.i64("time_us"));
     FS_ASSIGN(const Json* items, fields.array("items", kMaxAgentItems));
     for (size_t i = 0; items != nullptr && i < items->size(); ++i) {
-        FS_ASSIGN(AgentItemStatus item,
-                  read_item_status((*items)[i], fmt::format("items[{}]", i)));
+        FS_ASSIGN(AgentItemStatus item, read_item_status((*items)[i], fmt::format("items[{}]", i)));
         status.items.push_back(std::move(item));
     }
     return status;

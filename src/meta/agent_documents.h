@@ -3,9 +3,9 @@
 //
 // Instructions are the desired state of every item of that agent, never a command: a lost round
 // costs nothing, and an item that is missing from a document is left alone. Requests inside (a
-// resync, a bookmark) carry an id; the vault repeats them until a status answers, the agent does each
-// id once. Both decoders ignore unknown fields, take defaults for missing ones and name the path of
-// what they refuse: kMalformed, kTooLarge.
+// resync, a bookmark) carry an id; the vault repeats them until a status answers, the agent does
+// each id once. Both decoders ignore unknown fields, take defaults for missing ones and name the
+// path of what they refuse: kMalformed, kTooLarge.
 //
 // Plain values; any thread. Times are microseconds since 1970, sizes bytes, rates bytes a second.
 #pragma once

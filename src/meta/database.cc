@@ -41,8 +41,9 @@ Status check_owner(soci::session& session, const std::string& path) {
 }
 
 Result<int> migrate(soci::session& session, const std::string& path, TimePoint now) {
-    session << "CREATE TABLE IF NOT EXISTS schema_migrations (version INTEGER PRIMARY KEY NOT NULL, "
-               "name TEXT NOT NULL, hash TEXT NOT NULL, applied_us BIGINT NOT NULL)";
+    session
+        << "CREATE TABLE IF NOT EXISTS schema_migrations (version INTEGER PRIMARY KEY NOT NULL, "
+           "name TEXT NOT NULL, hash TEXT NOT NULL, applied_us BIGINT NOT NULL)";
     session << fmt::format("PRAGMA application_id = {}", kDatabaseApplicationId);
     int there = 0;
     session << "SELECT coalesce(max(version), 0) FROM schema_migrations", soci::into(there);
@@ -58,10 +59,11 @@ Result<int> migrate(soci::session& session, const std::string& path, TimePoint n
             session << "SELECT hash FROM schema_migrations WHERE version = :version",
                 soci::into(applied), soci::use(migration.version);
             if (applied != hash)
-                return fail(Code::kCorrupt,
-                            fmt::format("schema {} in {} is not the one of this program",
-                                        migration.version, path),
-                            "start the build that wrote it, or rebuild the database from the store");
+                return fail(
+                    Code::kCorrupt,
+                    fmt::format("schema {} in {} is not the one of this program", migration.version,
+                                path),
+                    "start the build that wrote it, or rebuild the database from the store");
             continue;
         }
         execute_script(session, migration.sql);
@@ -96,7 +98,8 @@ Error error_from_soci(const std::exception& thrown, std::string_view what) {
             return Error(Code::kCorrupt, words, "rebuild the database from the object store");
         case SQLITE_BUSY:
         case SQLITE_LOCKED:
-            return Error(Code::kUnavailable, words, "end the other program that holds the database");
+            return Error(Code::kUnavailable, words,
+                         "end the other program that holds the database");
         case SQLITE_CONSTRAINT:
             return Error(Code::kAlreadyExists, words);
         default:

@@ -3,11 +3,11 @@
 // through the use-case functions of this folder, so no SQL stands anywhere else.
 //
 // Durable: write-ahead log with synchronous=FULL; a committed change survives a power cut, an
-// uncommitted one leaves no trace. One process at a time owns the file (the vault's lock sees to it).
-// Any thread may call; writers take turns, readers do not wait for them.
+// uncommitted one leaves no trace. One process at a time owns the file (the vault's lock sees to
+// it). Any thread may call; writers take turns, readers do not wait for them.
 //
-// Errors of every call over it: kNoSpace when the disk is full (nothing is half done; try again when
-// there is room), kIo, kCorrupt (the file is damaged), kUnavailable (busy for longer than
+// Errors of every call over it: kNoSpace when the disk is full (nothing is half done; try again
+// when there is room), kIo, kCorrupt (the file is damaged), kUnavailable (busy for longer than
 // kDatabaseBusyMs).
 #pragma once
 

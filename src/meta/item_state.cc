@@ -12,13 +12,13 @@ using S = ItemState;
 using A = ItemAction;
 
 constexpr std::array<std::string_view, kItemStates> kNames{
-    "enabling",      "initial-replication", "protected",         "catching-up",  "resynchronising",
-    "failing-over",  "failed-over",         "committed",         "reprotecting", "reverse-protected",
-    "failing-back",  "failed-back",         "committed-home",    "disabling"};
+    "enabling",     "initial-replication", "protected",      "catching-up",  "resynchronising",
+    "failing-over", "failed-over",         "committed",      "reprotecting", "reverse-protected",
+    "failing-back", "failed-back",         "committed-home", "disabling"};
 
 constexpr std::array<std::string_view, 9> kActions{
-    "replicate", "bookmark", "read a point", "test failover", "failover",
-    "change the point", "commit", "resynchronise", "unprotect"};
+    "replicate",        "bookmark", "read a point",  "test failover", "failover",
+    "change the point", "commit",   "resynchronise", "unprotect"};
 
 constexpr uint32_t bit(S state) { return 1u << static_cast<int>(state); }
 constexpr uint32_t bit(A action) { return 1u << static_cast<int>(action); }
@@ -28,17 +28,17 @@ struct Row {
     uint32_t actions;  // what may be asked for
 };
 
-constexpr uint32_t kReplicating =
-    bit(S::kInitialReplication) | bit(S::kProtected) | bit(S::kCatchingUp) | bit(S::kResynchronising);
+constexpr uint32_t kReplicating = bit(S::kInitialReplication) | bit(S::kProtected) |
+                                  bit(S::kCatchingUp) | bit(S::kResynchronising);
 constexpr uint32_t kReading = bit(A::kRead) | bit(A::kUnprotect);
 constexpr uint32_t kLive = kReading | bit(A::kReplicate) | bit(A::kBookmark) |
                            bit(A::kTestFailover) | bit(A::kFailover) | bit(A::kResynchronise);
 
 // A site can be lost in any state that has points, so kFailingOver follows all of those. Before the
-// first copy has ended there is none; an interrupted resynchronisation still has the points before it.
+// first copy has ended there is none; an interrupted resynchronisation still has the points before
+// it.
 constexpr std::array<Row, kItemStates> kTable{
-    Row{/* enabling */ kReplicating | bit(S::kDisabling),
-        bit(A::kReplicate) | bit(A::kUnprotect)},
+    Row{/* enabling */ kReplicating | bit(S::kDisabling), bit(A::kReplicate) | bit(A::kUnprotect)},
     Row{/* initial-replication */ kReplicating | bit(S::kFailingOver) | bit(S::kDisabling),
         kLive & ~bit(A::kResynchronise)},
     Row{/* protected */ kReplicating | bit(S::kFailingOver) | bit(S::kDisabling), kLive},
@@ -64,14 +64,13 @@ const Row& row(S state) { return kTable.at(static_cast<size_t>(state)); }
 
 }  // namespace
 
-std::string_view item_state_name(ItemState state) {
-    return kNames.at(static_cast<size_t>(state));
-}
+std::string_view item_state_name(ItemState state) { return kNames.at(static_cast<size_t>(state)); }
 
 Result<ItemState> item_state_from_name(std::string_view name) {
     for (size_t i = 0; i < kNames.size(); ++i)
         if (kNames[i] == name) return static_cast<ItemState>(i);
-    return fail(Code::kMalformed, fmt::format("'{}' is not a state of an item", name.substr(0, 64)));
+    return fail(Code::kMalformed,
+                fmt::format("'{}' is not a state of an item", name.substr(0, 64)));
 }
 
 Status check_transition(ItemState from, ItemState to) {
@@ -88,7 +87,8 @@ Status check_action(ItemState state, ItemAction action) {
     if ((row(state).actions & bit(action)) != 0) return {};
     std::string possible;
     for (size_t i = 0; i < kActions.size(); ++i) {
-        if ((row(state).actions & 1u << i) == 0 || i == static_cast<size_t>(A::kReplicate)) continue;
+        if ((row(state).actions & 1u << i) == 0 || i == static_cast<size_t>(A::kReplicate))
+            continue;
         possible += possible.empty() ? "" : ", ";
         possible += kActions[i];
     }

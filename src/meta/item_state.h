@@ -1,5 +1,5 @@
-// States of a replicated item, as one table: which state may follow which, and what may be asked for
-// in which. Health stands beside the state (meta/items.h), not in it.
+// States of a replicated item, as one table: which state may follow which, and what may be asked
+// for in which. Health stands beside the state (meta/items.h), not in it.
 //
 // Pure; any thread.
 #pragma once
@@ -37,9 +37,9 @@ Result<ItemState> item_state_from_name(std::string_view name);
 Status check_transition(ItemState from, ItemState to);
 
 enum class ItemAction : uint8_t {
-    kReplicate,     // hand out the log, register segments, take status
+    kReplicate,  // hand out the log, register segments, take status
     kBookmark,
-    kRead,          // export, list points, test failover
+    kRead,  // export, list points, test failover
     kTestFailover,
     kFailover,
     kChangePoint,

@@ -141,9 +141,9 @@ Result<std::vector<FailoverRecord>> select_failovers(soci::session& sql, std::st
         "SELECT id, item_id, kind, state, sequence, point_time_us, lease_id, job_id, details, "
         "created_us, updated_us FROM failovers " +
             std::string(condition),
-        [&](long long id, const std::string& item, const std::string& kind, const std::string& state,
-            long long sequence, long long time, long long lease, long long job,
-            const std::string& details, long long created, long long updated) {
+        [&](long long id, const std::string& item, const std::string& kind,
+            const std::string& state, long long sequence, long long time, long long lease,
+            long long job, const std::string& details, long long created, long long updated) {
             auto item_id = item_id_column(item);
             if (!item_id) {
                 damaged = tl::unexpected(item_id.error());
@@ -176,12 +176,14 @@ Status check_item_name(const std::string& name) {
     bool ok = !name.empty() && name.size() <= kMaxItemNameBytes && name[0] != '.' && name[0] != '-';
     for (char c : name) ok = ok && good(c);
     if (!ok)
-        return fail(Code::kInvalidArgument,
-                    fmt::format("'{}' is not a name for an item", name.substr(0, 128)),
-                    "use 1 to 128 letters, digits, '.', '_' and '-', beginning with a letter, a digit "
-                    "or '_'");
+        return fail(
+            Code::kInvalidArgument,
+            fmt::format("'{}' is not a name for an item", name.substr(0, 128)),
+            "use 1 to 128 letters, digits, '.', '_' and '-', beginning with a letter, a digit "
+            "or '_'");
     if (ItemId::parse(name))
-        return fail(Code::kInvalidArgument, "a name of 32 hexadecimal digits would look like an id");
+        return fail(Code::kInvalidArgument,
+                    "a name of 32 hexadecimal digits would look like an id");
     return {};
 }
 
@@ -200,22 +202,23 @@ Result<ItemRecord> create_item(Database& database, ItemRecord item) {
             },
             item.name);
         if (taken != 0)
-            return fail(Code::kAlreadyExists, fmt::format("there is an item '{}' already", item.name),
+            return fail(Code::kAlreadyExists,
+                        fmt::format("there is an item '{}' already", item.name),
                         "choose another name, or unprotect that one");
         if (static_cast<size_t>(count) >= kMaxItems)
             return fail(Code::kLimitReached,
                         fmt::format("this vault holds {} items, which is its limit", count));
-        execute(sql,
-                "INSERT INTO items (id, name, state, state_since_us, mode, agent, qmp_socket, "
-                "nbd_socket, machine, wrapped_key, crash_point_interval_s, window_s, grace_s, "
-                "copy_throttle_bytes_per_s, resync_request, error_code, error_what, error_remedy, "
-                "created_us, updated_us) VALUES (:i, :n, :s, :ss, :m, :a, :q, '', :ma, :k, :ci, :w, "
-                ":g, :t, '', '', '', '', :c, :u)",
-                item.id, item.name, item_state_name(item.state), item.state_since,
-                capture_mode_name(item.mode), item.agent, item.qmp_socket, item.machine,
-                to_hex(item.wrapped_key), item.policy.crash_point_interval_s, item.policy.window_s,
-                item.policy.grace_s, item.policy.copy_throttle_bytes_per_s, item.created,
-                item.updated);
+        execute(
+            sql,
+            "INSERT INTO items (id, name, state, state_since_us, mode, agent, qmp_socket, "
+            "nbd_socket, machine, wrapped_key, crash_point_interval_s, window_s, grace_s, "
+            "copy_throttle_bytes_per_s, resync_request, error_code, error_what, error_remedy, "
+            "created_us, updated_us) VALUES (:i, :n, :s, :ss, :m, :a, :q, '', :ma, :k, :ci, :w, "
+            ":g, :t, '', '', '', '', :c, :u)",
+            item.id, item.name, item_state_name(item.state), item.state_since,
+            capture_mode_name(item.mode), item.agent, item.qmp_socket, item.machine,
+            to_hex(item.wrapped_key), item.policy.crash_point_interval_s, item.policy.window_s,
+            item.policy.grace_s, item.policy.copy_throttle_bytes_per_s, item.created, item.updated);
         return write_disks(sql, item);
     }));
     return item;
@@ -227,13 +230,12 @@ Result<ItemRecord> get_item(Database& database, const ItemId& id) {
 }
 
 Result<ItemRecord> find_item(Database& database, const std::string& name_or_id) {
-    return in_snapshot(
-        database, "finding an item", [&](soci::session& sql) -> Result<ItemRecord> {
-            FS_ASSIGN(auto items, select_items(sql, "WHERE name = :n OR id = :i LIMIT 1",
-                                               name_or_id, name_or_id));
-            if (items.empty()) return no_item(name_or_id);
-            return std::move(items.front());
-        });
+    return in_snapshot(database, "finding an item", [&](soci::session& sql) -> Result<ItemRecord> {
+        FS_ASSIGN(auto items,
+                  select_items(sql, "WHERE name = :n OR id = :i LIMIT 1", name_or_id, name_or_id));
+        if (items.empty()) return no_item(name_or_id);
+        return std::move(items.front());
+    });
 }
 
 Result<std::vector<ItemRecord>> list_items(Database& database, const std::string& after,
@@ -310,22 +312,24 @@ Status add_bookmark(Database& database, const BookmarkRecord& bookmark) {
                 bookmark.id, bookmark.item, bookmark.label, bookmark.kind,
                 database.impl().clock->now());
         // Answered ones are kept for a while only so that a caller that lost its answer finds it.
-        execute(sql,
-                "DELETE FROM bookmarks WHERE item_id = :i AND sequence != 0 AND id NOT IN (SELECT id "
-                "FROM bookmarks WHERE item_id = :j AND sequence != 0 ORDER BY sequence DESC LIMIT "
-                "100)",
-                bookmark.item, bookmark.item);
+        execute(
+            sql,
+            "DELETE FROM bookmarks WHERE item_id = :i AND sequence != 0 AND id NOT IN (SELECT id "
+            "FROM bookmarks WHERE item_id = :j AND sequence != 0 ORDER BY sequence DESC LIMIT "
+            "100)",
+            bookmark.item, bookmark.item);
         return {};
     });
 }
 
 Result<BookmarkRecord> get_bookmark(Database& database, const std::string& id) {
-    return in_snapshot(
-        database, "reading a bookmark", [&](soci::session& sql) -> Result<BookmarkRecord> {
-            FS_ASSIGN(auto rows, select_bookmarks(sql, "WHERE id = :b", id));
-            if (rows.empty()) return fail(Code::kNotFound, "there is no such bookmark request");
-            return std::move(rows.front());
-        });
+    return in_snapshot(database, "reading a bookmark",
+                       [&](soci::session& sql) -> Result<BookmarkRecord> {
+                           FS_ASSIGN(auto rows, select_bookmarks(sql, "WHERE id = :b", id));
+                           if (rows.empty())
+                               return fail(Code::kNotFound, "there is no such bookmark request");
+                           return std::move(rows.front());
+                       });
 }
 
 Status finish_bookmark(Database& database, const std::string& id, Sequence sequence,
@@ -358,13 +362,14 @@ Result<FailoverRecord> add_failover(Database& database, FailoverRecord failover)
         database, "a failover", [&](soci::session& sql) -> Result<FailoverRecord> {
             FS_TRY(read_item(sql, failover.item));
             failover.created = failover.updated = database.impl().clock->now();
-            execute(sql,
-                    "INSERT INTO failovers (item_id, kind, state, sequence, point_time_us, lease_id, "
-                    "job_id, details, created_us, updated_us) VALUES (:i, :k, :s, :q, :t, :l, :j, "
-                    ":d, :c, :u)",
-                    failover.item, failover.kind, failover.state, failover.sequence,
-                    failover.point_time, failover.lease_id, failover.job_id, failover.details,
-                    failover.created, failover.updated);
+            execute(
+                sql,
+                "INSERT INTO failovers (item_id, kind, state, sequence, point_time_us, lease_id, "
+                "job_id, details, created_us, updated_us) VALUES (:i, :k, :s, :q, :t, :l, :j, "
+                ":d, :c, :u)",
+                failover.item, failover.kind, failover.state, failover.sequence,
+                failover.point_time, failover.lease_id, failover.job_id, failover.details,
+                failover.created, failover.updated);
             select<long long>(sql, "SELECT last_insert_rowid()",
                               [&](long long id) { failover.id = from_column(id); });
             return failover;
@@ -375,19 +380,20 @@ Result<FailoverRecord> get_failover(Database& database, uint64_t id) {
     return in_snapshot(
         database, "reading a failover", [&](soci::session& sql) -> Result<FailoverRecord> {
             FS_ASSIGN(auto rows, select_failovers(sql, "WHERE id = :n", id));
-            if (rows.empty()) return fail(Code::kNotFound, fmt::format("there is no failover {}", id));
+            if (rows.empty())
+                return fail(Code::kNotFound, fmt::format("there is no failover {}", id));
             return std::move(rows.front());
         });
 }
 
 Status update_failover(Database& database, const FailoverRecord& failover) {
     return in_transaction(database, "a failover", [&](soci::session& sql) -> Status {
-        if (execute(sql,
-                    "UPDATE failovers SET state = :s, sequence = :q, point_time_us = :t, lease_id = "
-                    ":l, job_id = :j, details = :d, updated_us = :u WHERE id = :n",
-                    failover.state, failover.sequence, failover.point_time, failover.lease_id,
-                    failover.job_id, failover.details, database.impl().clock->now(),
-                    failover.id) == 0)
+        if (execute(
+                sql,
+                "UPDATE failovers SET state = :s, sequence = :q, point_time_us = :t, lease_id = "
+                ":l, job_id = :j, details = :d, updated_us = :u WHERE id = :n",
+                failover.state, failover.sequence, failover.point_time, failover.lease_id,
+                failover.job_id, failover.details, database.impl().clock->now(), failover.id) == 0)
             return fail(Code::kNotFound, fmt::format("there is no failover {}", failover.id));
         return {};
     });

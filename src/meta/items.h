@@ -16,12 +16,12 @@ class Database;
 // Items in one vault; what is more is refused with kLimitReached.
 inline constexpr size_t kMaxItems = 10'000;
 
-// A name is 1..128 bytes of [A-Za-z0-9._-], not starting with '.' or '-', and no 32 hexadecimal digits
-// (which are an id). kInvalidArgument.
+// A name is 1..128 bytes of [A-Za-z0-9._-], not starting with '.' or '-', and no 32 hexadecimal
+// digits (which are an id). kInvalidArgument.
 Status check_item_name(const std::string& name);
 
-// Adds it, with state kEnabling; `created`, `updated` and `state_since` are set. kAlreadyExists when
-// the name is taken; two items must not capture one disk: kAlreadyExists, naming the other.
+// Adds it, with state kEnabling; `created`, `updated` and `state_since` are set. kAlreadyExists
+// when the name is taken; two items must not capture one disk: kAlreadyExists, naming the other.
 Result<ItemRecord> create_item(Database& database, ItemRecord item);
 Result<ItemRecord> get_item(Database& database, const ItemId& id);
 // By name or by id.

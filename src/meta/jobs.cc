@@ -72,10 +72,11 @@ Result<JobRecord> read_job(soci::session& sql, uint64_t id) {
 void add_message(soci::session& sql, uint64_t job, TimePoint now, const std::string& text) {
     execute(sql, "INSERT INTO job_messages (job_id, time_us, text) VALUES (:j, :t, :x)", job, now,
             text);
-    execute(sql,
-            "DELETE FROM job_messages WHERE job_id = :j AND id <= (SELECT max(id) FROM job_messages "
-            "WHERE job_id = :k) - :l",
-            job, job, kMaxJobMessages);
+    execute(
+        sql,
+        "DELETE FROM job_messages WHERE job_id = :j AND id <= (SELECT max(id) FROM job_messages "
+        "WHERE job_id = :k) - :l",
+        job, job, kMaxJobMessages);
 }
 
 }  // namespace
@@ -85,9 +86,8 @@ std::string_view job_state_name(JobState state) { return kStates.at(static_cast<
 Result<JobRecord> add_job(Database& database, JobRecord job) {
     return in_transaction(database, "adding a job", [&](soci::session& sql) -> Result<JobRecord> {
         size_t open = 0;
-        select<long long>(
-            sql, "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')",
-            [&](long long count) { open = static_cast<size_t>(count); });
+        select<long long>(sql, "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')",
+                          [&](long long count) { open = static_cast<size_t>(count); });
         if (open >= kMaxOpenJobs)
             return fail(Code::kLimitReached, fmt::format("{} jobs are under way already", open),
                         "wait until some have ended");
@@ -102,9 +102,8 @@ Result<JobRecord> add_job(Database& database, JobRecord job) {
                 job.cancellable, job.input, job.created);
         select<long long>(sql, "SELECT last_insert_rowid()",
                           [&](long long id) { job.id = from_column(id); });
-        execute(sql,
-                "DELETE FROM jobs WHERE state NOT IN ('queued', 'running') AND id <= :i - :l", job.id,
-                kMaxKeptJobs);
+        execute(sql, "DELETE FROM jobs WHERE state NOT IN ('queued', 'running') AND id <= :i - :l",
+                job.id, kMaxKeptJobs);
         return job;
     });
 }
@@ -118,9 +117,8 @@ Result<std::vector<JobRecord>> list_jobs(Database& database, uint64_t before, si
                                          const std::optional<ItemId>& item) {
     const uint64_t below = before == 0 ? UINT64_MAX : before;
     return in_snapshot(database, "listing jobs", [&](soci::session& sql) {
-        return item ? select_jobs(sql,
-                                  "WHERE id < :b AND item_id = :i ORDER BY id DESC LIMIT :l", below,
-                                  *item, limit)
+        return item ? select_jobs(sql, "WHERE id < :b AND item_id = :i ORDER BY id DESC LIMIT :l",
+                                  below, *item, limit)
                     : select_jobs(sql, "WHERE id < :b ORDER BY id DESC LIMIT :l", below, limit);
     });
 }
@@ -137,7 +135,9 @@ Result<std::vector<JobMessage>> job_messages(Database& database, uint64_t id) {
             std::vector<JobMessage> messages;
             select<long long, std::string>(
                 sql, "SELECT time_us, text FROM job_messages WHERE job_id = :j ORDER BY id",
-                [&](long long time, const std::string& text) { messages.push_back({{time}, text}); },
+                [&](long long time, const std::string& text) {
+                    messages.push_back({{time}, text});
+                },
                 id);
             return messages;
         });
@@ -208,7 +208,8 @@ Status cancel_job(Database& database, uint64_t id) {
             return fail(Code::kWrongState,
                         fmt::format("job {} is {} already", id, job_state_name(job.state)));
         if (!job.cancellable)
-            return fail(Code::kWrongState, fmt::format("a job of kind {} cannot be cancelled", job.kind),
+            return fail(Code::kWrongState,
+                        fmt::format("a job of kind {} cannot be cancelled", job.kind),
                         "wait for its end");
         execute(sql, "UPDATE jobs SET cancel_requested = 1 WHERE id = :i", id);
         return {};

@@ -1,5 +1,5 @@
-// Use cases over jobs: every long thing is one, listed with progress, kept with its result, and taken
-// up again (or ended by name) when the vault comes back from a crash. Any thread may call.
+// Use cases over jobs: every long thing is one, listed with progress, kept with its result, and
+// taken up again (or ended by name) when the vault comes back from a crash. Any thread may call.
 #pragma once
 
 #include <optional>
@@ -28,8 +28,8 @@ Result<std::vector<JobRecord>> open_jobs(Database& database);
 Result<std::vector<JobMessage>> job_messages(Database& database, uint64_t id);
 
 Status start_job(Database& database, uint64_t id);
-// Progress and what it does now; a changed message is kept in its list. kCancelled when somebody asked
-// for that: the job then ends itself with end_job. Not for each block: a few times a second.
+// Progress and what it does now; a changed message is kept in its list. kCancelled when somebody
+// asked for that: the job then ends itself with end_job. Not for each block: a few times a second.
 Status report_job(Database& database, uint64_t id, uint32_t progress_permille, int64_t eta_s,
                   const std::string& message);
 // Replaces the stored input, so that a resumption starts from there.

@@ -1,7 +1,6 @@
 #include <fmt/core.h>
 #include <gtest/gtest.h>
 
-
 #include <random>
 
 #include "meta/database.h"
@@ -29,11 +28,11 @@ T take(Result<T> result) {
 std::string dump(ReplicaLedger& ledger) {
     std::string out;
     const LedgerState s = *ledger.state();
-    out += fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}\n", s.epoch.v, s.appliance,
-                       s.last_segment.v, to_hex(s.last_header), s.last_segment_epoch.v, s.stored.v,
-                       s.stored_time.us, s.idle.v, s.idle_time.us, s.floor.v, s.floor_segment.v,
-                       s.floor_time.us, s.generation, s.written_bytes, s.stored_bytes,
-                       s.rebuilding);
+    out +=
+        fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}\n", s.epoch.v, s.appliance,
+                    s.last_segment.v, to_hex(s.last_header), s.last_segment_epoch.v, s.stored.v,
+                    s.stored_time.us, s.idle.v, s.idle_time.us, s.floor.v, s.floor_segment.v,
+                    s.floor_time.us, s.generation, s.written_bytes, s.stored_bytes, s.rebuilding);
     for (const auto& r : take(ledger.list_segments({0}, 1000)))
         out += fmt::format("seg {} {} {} {} {} {} {} {} {} {} {}\n", r.number.v, r.epoch.v,
                            r.object_name, r.object_bytes, to_hex(r.header_hash), r.first.v,
@@ -42,7 +41,8 @@ std::string dump(ReplicaLedger& ledger) {
         PointQuery query;
         query.newest_first = newest;
         for (const auto& r : take(ledger.list_points(query)))
-            out += fmt::format("point {} {} {} {}\n", r.sequence.v, int(r.kind), r.time.us, r.label);
+            out +=
+                fmt::format("point {} {} {} {}\n", r.sequence.v, int(r.kind), r.time.us, r.label);
     }
     for (const auto& r : take(ledger.list_gaps()))
         out += fmt::format("gap {} {} {} {} {}\n", r.last_good.v, r.gap.v, r.resynced.v,
@@ -69,7 +69,8 @@ std::string step(ReplicaLedger& ledger, uint64_t bits) {
     const LedgerState state = *ledger.state();
     switch (below(14)) {
         case 0:
-            return outcome(ledger.commit_epoch({state.epoch.v + below(3)}, "a" + std::to_string(below(3))));
+            return outcome(
+                ledger.commit_epoch({state.epoch.v + below(3)}, "a" + std::to_string(below(3))));
         case 1:
         case 2:
         case 3:
@@ -97,8 +98,7 @@ std::string step(ReplicaLedger& ledger, uint64_t bits) {
                                        {1},
                                        {2}});
             if (below(3) == 0)
-                commit.geometry.push_back(
-                    {DiskIndex(below(2)), commit.segment.first, below(1000)});
+                commit.geometry.push_back({DiskIndex(below(2)), commit.segment.first, below(1000)});
             return outcome(ledger.commit_registration(commit));
         }
         case 5:
@@ -108,8 +108,11 @@ std::string step(ReplicaLedger& ledger, uint64_t bits) {
             return show(ledger.reserve_generation(), [](uint64_t v) { return std::to_string(v); });
         case 7: {
             ManifestCommit commit;
-            commit.added.push_back({"m" + std::to_string(below(20)), {below(100)}, {below(10)},
-                                    below(9), {int64_t(below(99))}});
+            commit.added.push_back({"m" + std::to_string(below(20)),
+                                    {below(100)},
+                                    {below(10)},
+                                    below(9),
+                                    {int64_t(below(99))}});
             commit.dropped.push_back("m" + std::to_string(below(20)));
             commit.added_bytes = below(50);
             if (below(2)) {
@@ -120,13 +123,16 @@ std::string step(ReplicaLedger& ledger, uint64_t bits) {
             return outcome(ledger.commit_manifest(commit, {int64_t(below(100))}));
         }
         case 8:
-            return outcome(ledger.commit_dead({{"d" + std::to_string(below(9)), below(99), {5}, 0},
-                                               {"d" + std::to_string(below(9)), below(99), {6}, 0}}));
-        case 9:
             return outcome(
-                ledger.commit_removed({"d" + std::to_string(below(9))}, below(2) == 0));
+                ledger.commit_dead({{"d" + std::to_string(below(9)), below(99), {5}, 0},
+                                    {"d" + std::to_string(below(9)), below(99), {6}, 0}}));
+        case 9:
+            return outcome(ledger.commit_removed({"d" + std::to_string(below(9))}, below(2) == 0));
         case 10:
-            return show(ledger.commit_lease({0, 0, {below(state.stored.v + 1)}, "me",
+            return show(ledger.commit_lease({0,
+                                             0,
+                                             {below(state.stored.v + 1)},
+                                             "me",
                                              {below(9) == 0 ? INT64_MAX : int64_t(below(99))}}),
                         [](const LeaseRow& r) { return std::to_string(r.id); });
         case 11: {
@@ -151,8 +157,8 @@ std::string step(ReplicaLedger& ledger, uint64_t bits) {
         }
         default:
             if (below(20) != 0) return "";
-            if (auto begun = ledger.begin_rebuild({state, {{{3}, PointKind::kCrash, {4}, "x"}},
-                                                   {{1, {2}, 5}}});
+            if (auto begun = ledger.begin_rebuild(
+                    {state, {{{3}, PointKind::kCrash, {4}, "x"}}, {{1, {2}, 5}}});
                 !begun)
                 return outcome(begun);
             return below(2) ? outcome(ledger.finish_rebuild(state)) : "begun";
@@ -204,7 +210,8 @@ TEST(SqliteLedger, FullDiskLeavesNothingHalfDone) {
         commit.segment.first = commit.segment.last = {done + 1};
         commit.points.clear();
         for (uint64_t i = 0; i < 50; ++i)
-            commit.points.push_back({{done * 50 + i}, PointKind::kCrash, {1}, std::string(200, 'l')});
+            commit.points.push_back(
+                {{done * 50 + i}, PointKind::kCrash, {1}, std::string(200, 'l')});
         status = ledger.commit_registration(commit);
         if (status) ++done;
     } while (status && done < 1000);

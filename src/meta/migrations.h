@@ -1,4 +1,5 @@
-// The schema's history. A migration that was released is never edited: its hash is in every database.
+// The schema's history. A migration that was released is never edited: its hash is in every
+// database.
 #pragma once
 
 #include <cstdint>

@@ -23,8 +23,14 @@ Result<std::vector<PartyRecord>> select_parties(soci::session& sql, std::string_
             std::string(condition),
         [&](const T& name, const T& kind, const T& fingerprint, const T& instance, const T& version,
             long long enrolled, long long seen, const T& status) {
-            parties.push_back({name, kind == "appliance" ? PartyKind::kAppliance : PartyKind::kAgent,
-                               fingerprint, instance, version, {enrolled}, {seen}, status});
+            parties.push_back({name,
+                               kind == "appliance" ? PartyKind::kAppliance : PartyKind::kAgent,
+                               fingerprint,
+                               instance,
+                               version,
+                               {enrolled},
+                               {seen},
+                               status});
         },
         args...);
     return parties;
@@ -71,10 +77,11 @@ Result<EnrolmentToken> use_token(Database& database, const Digest& hash) {
         database, "using a token", [&](soci::session& sql) -> Result<EnrolmentToken> {
             const TimePoint now = database.impl().clock->now();
             EnrolmentToken token;
-            if (execute(sql,
-                        "UPDATE enrolment_tokens SET used_us = :n WHERE hash = :h AND used_us = 0 AND "
-                        "expires_us > :t",
-                        now, hash, now) == 0)
+            if (execute(
+                    sql,
+                    "UPDATE enrolment_tokens SET used_us = :n WHERE hash = :h AND used_us = 0 AND "
+                    "expires_us > :t",
+                    now, hash, now) == 0)
                 return fail(Code::kUnauthenticated,
                             "the enrolment token is unknown, used already or expired",
                             "make a new one with `farshore token create`");
@@ -102,7 +109,8 @@ Status enrol_party(Database& database, const PartyRecord& party) {
         select<long long>(sql, "SELECT count(*) FROM parties",
                           [&](long long n) { count = static_cast<size_t>(n); });
         if (same.empty() && count >= kMaxParties)
-            return fail(Code::kLimitReached, fmt::format("{} agents and appliances are known", count));
+            return fail(Code::kLimitReached,
+                        fmt::format("{} agents and appliances are known", count));
         const TimePoint now = database.impl().clock->now();
         execute(sql,
                 "INSERT INTO parties (name, kind, fingerprint, instance, version, enrolled_us, "
@@ -114,14 +122,13 @@ Status enrol_party(Database& database, const PartyRecord& party) {
 }
 
 Result<PartyRecord> get_party(Database& database, const std::string& name) {
-    return in_snapshot(
-        database, "reading a party", [&](soci::session& sql) -> Result<PartyRecord> {
-            FS_ASSIGN(auto parties, select_parties(sql, "WHERE name = :n", name));
-            if (parties.empty())
-                return fail(Code::kNotFound,
-                            fmt::format("there is no agent or appliance '{}'", name.substr(0, 128)));
-            return std::move(parties.front());
-        });
+    return in_snapshot(database, "reading a party", [&](soci::session& sql) -> Result<PartyRecord> {
+        FS_ASSIGN(auto parties, select_parties(sql, "WHERE name = :n", name));
+        if (parties.empty())
+            return fail(Code::kNotFound,
+                        fmt::format("there is no agent or appliance '{}'", name.substr(0, 128)));
+        return std::move(parties.front());
+    });
 }
 
 Result<std::vector<PartyRecord>> list_parties(Database& database, const std::string& after,
@@ -134,10 +141,11 @@ Result<std::vector<PartyRecord>> list_parties(Database& database, const std::str
 Status party_seen(Database& database, const std::string& name, const std::string& instance,
                   const std::string& version, const std::string& status) {
     return in_transaction(database, "a party's status", [&](soci::session& sql) -> Status {
-        if (execute(sql,
-                    "UPDATE parties SET instance = :i, version = :v, status = :s, last_seen_us = :t "
-                    "WHERE name = :n",
-                    instance, version, status, database.impl().clock->now(), name) == 0)
+        if (execute(
+                sql,
+                "UPDATE parties SET instance = :i, version = :v, status = :s, last_seen_us = :t "
+                "WHERE name = :n",
+                instance, version, status, database.impl().clock->now(), name) == 0)
             return fail(Code::kNotFound, fmt::format("'{}' is not enrolled", name.substr(0, 128)));
         return {};
     });
@@ -175,8 +183,8 @@ Result<std::vector<EventRecord>> list_events(Database& database, uint64_t before
                 sql,
                 "SELECT id, time_us, severity, code, item_id, item_name, cause, remedy FROM events "
                 "WHERE id < :b AND (:i = '' OR item_id = :j) ORDER BY id DESC LIMIT :l",
-                [&](long long id, long long time, const T& severity, const T& code, const T& item_id,
-                    const T& item_name, const T& cause, const T& remedy) {
+                [&](long long id, long long time, const T& severity, const T& code,
+                    const T& item_id, const T& item_name, const T& cause, const T& remedy) {
                     EventRecord event;
                     event.id = from_column(id);
                     event.time.us = time;
@@ -202,14 +210,14 @@ Result<std::vector<EventRecord>> list_events(Database& database, uint64_t before
 }
 
 Result<std::string> get_setting(Database& database, const std::string& key) {
-    return in_snapshot(
-        database, "reading a setting", [&](soci::session& sql) -> Result<std::string> {
-            std::string value;
-            select<std::string>(
-                sql, "SELECT value FROM settings WHERE key = :k",
-                [&](const std::string& text) { value = text; }, key);
-            return value;
-        });
+    return in_snapshot(database, "reading a setting",
+                       [&](soci::session& sql) -> Result<std::string> {
+                           std::string value;
+                           select<std::string>(
+                               sql, "SELECT value FROM settings WHERE key = :k",
+                               [&](const std::string& text) { value = text; }, key);
+                           return value;
+                       });
 }
 
 Status set_setting(Database& database, const std::string& key, const std::string& value) {

@@ -1,5 +1,5 @@
-// Use cases over parties (agents and appliances), enrolment tokens, events and settings. Any thread may
-// call; errors of the database as in database.h.
+// Use cases over parties (agents and appliances), enrolment tokens, events and settings. Any thread
+// may call; errors of the database as in database.h.
 #pragma once
 
 #include <optional>
@@ -30,8 +30,8 @@ Status add_token(Database& database, const EnrolmentToken& token);
 // Uses it up. kUnauthenticated when it is unknown, used or expired (which of these is not told).
 Result<EnrolmentToken> use_token(Database& database, const Digest& hash);
 
-// Adds a party or replaces the certificate of one that enrols anew. kAlreadyExists when another kind of
-// party has the name.
+// Adds a party or replaces the certificate of one that enrols anew. kAlreadyExists when another
+// kind of party has the name.
 Status enrol_party(Database& database, const PartyRecord& party);
 // kNotFound.
 Result<PartyRecord> get_party(Database& database, const std::string& name);

@@ -73,10 +73,10 @@ struct JobRecord {
     bool cancellable = false;
     bool cancel_requested = false;
     uint32_t progress_permille = 0;
-    int64_t eta_s = -1;      // -1: not known
-    std::string message;     // what it does now
-    std::string input;       // JSON, for a resumption
-    std::string result;      // JSON
+    int64_t eta_s = -1;   // -1: not known
+    std::string message;  // what it does now
+    std::string input;    // JSON, for a resumption
+    std::string result;   // JSON
     std::optional<ItemError> error;
     TimePoint created, started, ended;
 
@@ -114,8 +114,9 @@ struct EventRecord {
 struct FailoverRecord {
     uint64_t id = 0;
     ItemId item;
-    std::string kind;   // "test" or "failover"
-    std::string state;  // src/recovery's: "starting", "running", "failed", "committed", "cleaned", ...
+    std::string kind;  // "test" or "failover"
+    std::string
+        state;  // src/recovery's: "starting", "running", "failed", "committed", "cleaned", ...
     Sequence sequence;
     TimePoint point_time;
     uint64_t lease_id = 0;

@@ -77,8 +77,7 @@ std::invoke_result_t<Function, soci::session&> in_snapshot(Database& database,
 // How our types stand in columns. SQLite's integers are signed; no counter of ours gets near 2^63,
 // only "no limit" does.
 template <typename T>
-    requires(std::is_integral_v<T> || std::is_enum_v<T>)
-long long to_column(T v) {
+requires(std::is_integral_v<T> || std::is_enum_v<T>) long long to_column(T v) {
     if constexpr (std::is_same_v<T, uint64_t>)
         return static_cast<long long>(std::min<uint64_t>(v, INT64_MAX));
     else

@@ -135,9 +135,10 @@ void raise_floor(soci::session& sql, const std::string& item, const ManifestComm
             commit.floor_segment);
     execute(sql, "DELETE FROM ledger_points WHERE item_id = :item AND sequence < :floor", item,
             floor);
-    execute(sql,
-            "DELETE FROM ledger_gaps WHERE item_id = :item AND resynced != 0 AND resynced <= :floor",
-            item, floor);
+    execute(
+        sql,
+        "DELETE FROM ledger_gaps WHERE item_id = :item AND resynced != 0 AND resynced <= :floor",
+        item, floor);
     execute(sql,
             "DELETE FROM ledger_geometry WHERE item_id = :item AND EXISTS (SELECT 1 FROM "
             "ledger_geometry AS newer WHERE newer.item_id = ledger_geometry.item_id AND "
@@ -218,7 +219,8 @@ Result<uint64_t> SqliteLedger::reserve_generation() {
     return in_transaction(
         database_, "reserving a generation", [&](soci::session& sql) -> Result<uint64_t> {
             ensure_row(sql, item_);
-            execute(sql, "UPDATE ledgers SET generation = generation + 1 WHERE item_id = :i", item_);
+            execute(sql, "UPDATE ledgers SET generation = generation + 1 WHERE item_id = :i",
+                    item_);
             FS_ASSIGN(LedgerState state, read_state(sql, item_));
             return state.generation;
         });
@@ -299,8 +301,7 @@ Result<LeaseRow> SqliteLedger::commit_lease(const LeaseRow& lease) {
 
 Status SqliteLedger::renew_lease(uint64_t id, TimePoint expires) {
     return in_transaction(database_, "renewing a lease", [&](soci::session& sql) -> Status {
-        if (execute(sql,
-                    "UPDATE ledger_leases SET expires_us = :e WHERE item_id = :i AND id = :n",
+        if (execute(sql, "UPDATE ledger_leases SET expires_us = :e WHERE item_id = :i AND id = :n",
                     expires, item_, id) == 0)
             return fail(Code::kNotFound, "the lease is gone");
         return {};
@@ -316,8 +317,8 @@ Status SqliteLedger::release_lease(uint64_t id) {
 
 Result<std::vector<SegmentRow>> SqliteLedger::list_segments(SegmentNumber after, size_t limit) {
     return in_snapshot(database_, "listing segments", [&](soci::session& sql) {
-        return select_segments(
-            sql, "WHERE item_id = :i AND number > :n ORDER BY number LIMIT :l", item_, after, limit);
+        return select_segments(sql, "WHERE item_id = :i AND number > :n ORDER BY number LIMIT :l",
+                               item_, after, limit);
     });
 }
 
@@ -333,10 +334,11 @@ Result<SegmentRow> SqliteLedger::segment_with(Sequence sequence) {
 Result<SegmentRow> SqliteLedger::segment_before(TimePoint time) {
     return in_snapshot(database_, "finding a segment", [&](soci::session& sql) {
         return first_segment(
-            select_segments(sql,
-                            "WHERE item_id = :i AND min(first_time_us, last_time_us) <= :t ORDER BY "
-                            "number DESC LIMIT 1",
-                            item_, time),
+            select_segments(
+                sql,
+                "WHERE item_id = :i AND min(first_time_us, last_time_us) <= :t ORDER BY "
+                "number DESC LIMIT 1",
+                item_, time),
             "no registered segment is that old");
     });
 }
@@ -407,9 +409,8 @@ Result<std::vector<GeometryRow>> SqliteLedger::list_geometry() {
                 "SELECT disk, since, size_bytes FROM ledger_geometry WHERE item_id = :i ORDER BY "
                 "disk, since",
                 [&](long long disk, long long since, long long size) {
-                    rows.push_back({static_cast<DiskIndex>(disk),
-                                    {from_column(since)},
-                                    from_column(size)});
+                    rows.push_back(
+                        {static_cast<DiskIndex>(disk), {from_column(since)}, from_column(size)});
                 },
                 item_);
             return rows;
@@ -418,7 +419,8 @@ Result<std::vector<GeometryRow>> SqliteLedger::list_geometry() {
 
 Result<std::vector<ManifestRow>> SqliteLedger::list_manifests() {
     return in_snapshot(
-        database_, "listing manifests", [&](soci::session& sql) -> Result<std::vector<ManifestRow>> {
+        database_, "listing manifests",
+        [&](soci::session& sql) -> Result<std::vector<ManifestRow>> {
             std::vector<ManifestRow> rows;
             select<std::string, long long, long long, long long, long long>(
                 sql,
@@ -478,13 +480,14 @@ namespace {
 
 void write_state(soci::session& sql, const std::string& item, const LedgerState& state,
                  bool rebuilding) {
-    execute(sql,
-            "UPDATE ledgers SET epoch = :e, appliance = :a, last_segment = :ls, last_header = :lh, "
-            "last_segment_epoch = :le, stored = :s, stored_time_us = :st, idle = :i, idle_time_us = "
-            ":it WHERE item_id = :item",
-            state.epoch, state.appliance, state.last_segment, state.last_header,
-            state.last_segment_epoch, state.stored, state.stored_time, state.idle, state.idle_time,
-            item);
+    execute(
+        sql,
+        "UPDATE ledgers SET epoch = :e, appliance = :a, last_segment = :ls, last_header = :lh, "
+        "last_segment_epoch = :le, stored = :s, stored_time_us = :st, idle = :i, idle_time_us = "
+        ":it WHERE item_id = :item",
+        state.epoch, state.appliance, state.last_segment, state.last_header,
+        state.last_segment_epoch, state.stored, state.stored_time, state.idle, state.idle_time,
+        item);
     execute(sql,
             "UPDATE ledgers SET floor = :f, floor_segment = :fs, floor_time_us = :ft, generation = "
             ":g, written_bytes = :w, stored_bytes = :b, rebuilding = :r WHERE item_id = :item",

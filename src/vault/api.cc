@@ -76,8 +76,8 @@ HttpResponse nothing() {
 }
 
 HttpResponse refusal(const Error& error) {
-    HttpResponse response = HttpResponse::json(dump_json(problem_view(error)),
-                                               code_http_status(error.code()));
+    HttpResponse response =
+        HttpResponse::json(dump_json(problem_view(error)), code_http_status(error.code()));
     for (auto& [name, value] : response.headers)
         if (name == "Content-Type" || name == "content-type") value = "application/problem+json";
     if (error.code() == Code::kUnauthenticated)
@@ -87,8 +87,8 @@ HttpResponse refusal(const Error& error) {
 }
 
 tl::unexpected<Error> no_such_resource(const HttpRequest& request) {
-    return fail(Code::kNotFound, fmt::format("there is no {} {}", request.method,
-                                             request.path.substr(0, 200)),
+    return fail(Code::kNotFound,
+                fmt::format("there is no {} {}", request.method, request.path.substr(0, 200)),
                 "api/openapi.yaml lists what there is");
 }
 
@@ -153,7 +153,8 @@ Result<RecoveryDesk*> Api::desk() {
 
 Result<HttpResponse> Api::route(const HttpRequest& request) {
     if (request.body.size() > kMaxRequestBytes)
-        return fail(Code::kTooLarge, fmt::format("a request has at most {} bytes", kMaxRequestBytes));
+        return fail(Code::kTooLarge,
+                    fmt::format("a request has at most {} bytes", kMaxRequestBytes));
     Call call{request, split(request.path), {}};
     if (call.part(0) == "internal") {
         if (call.part(1) == "v1" && call.part(2) == "link" && call.parts.size() == 4 &&
@@ -201,14 +202,16 @@ Result<HttpResponse> Api::link(const HttpRequest& request, const std::string& me
             return fail(Code::kUnauthenticated, "this needs the certificate of an appliance");
         FS_ASSIGN(const PartyRecord party, vault_.check_party(request.peer_certificate_name));
         if (party.kind != PartyKind::kAppliance)
-            return fail(Code::kForbidden,
-                        fmt::format("'{}' is an agent; agents speak through an appliance", party.name));
+            return fail(
+                Code::kForbidden,
+                fmt::format("'{}' is an agent; agents speak through an appliance", party.name));
     }
     FS_ASSIGN(std::string body, serve_link(vault_, method, request.body));
     return HttpResponse::json(std::move(body));
 }
 
-// ---- items -----------------------------------------------------------------------------------------
+// ---- items
+// -----------------------------------------------------------------------------------------
 
 Result<HttpResponse> Api::items(const Call& call) {
     if (call.is("GET")) {
@@ -234,15 +237,15 @@ Result<HttpResponse> Api::items(const Call& call) {
     FS_ASSIGN(protect.policy, read_policy(fields, {}));
     FS_ASSIGN(const uint64_t wait_s, fields.u64("wait_s", 30, 60));
     FS_ASSIGN(ItemReport report, vault_.protect(protect));
-    FS_ASSIGN(report,
-              vault_.wait_for_item(
-                  report.record.id,
-                  std::min<int64_t>(static_cast<int64_t>(wait_s), kMaxWaitS) * 1'000'000,
-                  [](const ItemReport& now) {
-                      if (now.record.error) return true;
-                      if (now.record.state == ItemState::kEnabling) return false;
-                      return now.record.mode == CaptureMode::kMirror || !now.record.nbd_socket.empty();
-                  }));
+    FS_ASSIGN(report, vault_.wait_for_item(
+                          report.record.id,
+                          std::min<int64_t>(static_cast<int64_t>(wait_s), kMaxWaitS) * 1'000'000,
+                          [](const ItemReport& now) {
+                              if (now.record.error) return true;
+                              if (now.record.state == ItemState::kEnabling) return false;
+                              return now.record.mode == CaptureMode::kMirror ||
+                                     !now.record.nbd_socket.empty();
+                          }));
     return answer(item_view(report), 201);
 }
 
@@ -298,7 +301,8 @@ Result<HttpResponse> Api::item(const Call& call) {
     return no_such_resource(call.request);
 }
 
-// ---- points ----------------------------------------------------------------------------------------
+// ---- points
+// ----------------------------------------------------------------------------------------
 
 Result<HttpResponse> Api::points(const Call& call) {
     if (!call.is("GET") || call.parts.size() > 4) return no_such_resource(call.request);
@@ -328,12 +332,13 @@ Result<HttpResponse> Api::points(const Call& call) {
     for (const PointRow& point : list.points) points.push_back(point_view(point));
     Json gaps = Json::array();
     for (size_t i = 0; i + 1 < list.ranges.size(); ++i)
-        gaps.push_back({{"after", point_view(list.ranges[i].last, list.ranges[i].last_time)},
-                        {"before", point_view(list.ranges[i + 1].first,
-                                              list.ranges[i + 1].first_time)}});
+        gaps.push_back(
+            {{"after", point_view(list.ranges[i].last, list.ranges[i].last_time)},
+             {"before", point_view(list.ranges[i + 1].first, list.ranges[i + 1].first_time)}});
     FS_ASSIGN(const ReplicaStatus status, replica->status());
     if (status.gap_open && !list.ranges.empty())
-        gaps.push_back({{"after", point_view(list.ranges.back().last, list.ranges.back().last_time)}});
+        gaps.push_back(
+            {{"after", point_view(list.ranges.back().last, list.ranges.back().last_time)}});
     Json json{{"points", std::move(points)}, {"gaps", std::move(gaps)}};
     if (!list.ranges.empty())
         json["window"] = {
@@ -355,9 +360,9 @@ Result<HttpResponse> Api::bookmarks(const Call& call) {
     FS_ASSIGN(const std::string text, fields.required_text("label", kMaxLabelBytes));
     FS_ASSIGN(const uint64_t wait_s, fields.u64("wait_s", 30, 60));
     FS_ASSIGN(BookmarkReport report, vault_.create_bookmark(call.part(1), text));
-    FS_ASSIGN(report, vault_.bookmark(report.record.id,
-                                      std::min<int64_t>(static_cast<int64_t>(wait_s), kMaxWaitS) *
-                                          1'000'000));
+    FS_ASSIGN(report, vault_.bookmark(
+                          report.record.id,
+                          std::min<int64_t>(static_cast<int64_t>(wait_s), kMaxWaitS) * 1'000'000));
     return answer(bookmark_view(report), 201);
 }
 
@@ -369,8 +374,9 @@ Result<HttpResponse> Api::exports(const Call& call) {
         FS_ASSIGN(const std::string point, fields.required_text("point", 1024));
         FS_ASSIGN(const std::string socket, fields.required_text("socket", kMaxPathBytes));
         FS_ASSIGN(const uint64_t disk, fields.u64("disk", 0, kMaxDisks - 1));
-        FS_ASSIGN(const ExportReport report,
-                  recovery->start_export(call.part(1), point, static_cast<DiskIndex>(disk), socket));
+        FS_ASSIGN(
+            const ExportReport report,
+            recovery->start_export(call.part(1), point, static_cast<DiskIndex>(disk), socket));
         return answer(export_view(report.state, report.size_bytes), 201);
     }
     if (call.parts.size() == 1 && call.is("GET")) {
@@ -390,7 +396,8 @@ Result<HttpResponse> Api::exports(const Call& call) {
     return no_such_resource(call.request);
 }
 
-// ---- the rest --------------------------------------------------------------------------------------
+// ---- the rest
+// --------------------------------------------------------------------------------------
 
 Result<HttpResponse> Api::jobs(const Call& call) {
     if (call.parts.size() == 1 && call.is("GET")) {
@@ -420,7 +427,8 @@ Result<HttpResponse> Api::jobs(const Call& call) {
         Json json = job_view(job);
         json["messages"] = Json::array();
         for (const JobMessage& message : messages)
-            json["messages"].push_back({{"time", to_rfc3339(message.time)}, {"text", message.text}});
+            json["messages"].push_back(
+                {{"time", to_rfc3339(message.time)}, {"text", message.text}});
         return answer(json);
     }
     if (call.parts.size() == 3 && call.part(2) == "cancel" && call.is("POST")) {
@@ -458,8 +466,8 @@ Result<HttpResponse> Api::parties(const Call& call) {
         FS_ASSIGN(const uint64_t valid_s, fields.u64("valid_s", 3600, 604'800));
         if (valid_s < 60) return fail(Code::kInvalidArgument, "valid_s must be at least 60");
         TimePoint expires;
-        FS_ASSIGN(const std::string token, vault_.create_token(kind, name,
-                                                               static_cast<int64_t>(valid_s), expires));
+        FS_ASSIGN(const std::string token,
+                  vault_.create_token(kind, name, static_cast<int64_t>(valid_s), expires));
         Json json{{"token", token}, {"kind", kind_text}, {"expires", to_rfc3339(expires)}};
         if (!name.empty()) json["name"] = name;
         return answer(json, 201);

@@ -1,9 +1,9 @@
 // The API of api/openapi.yaml over a vault, and the internal one that appliances use
 // (/internal/v1/link/<method>, replicate/remote_link.h). Requests in, responses out: no sockets.
 //
-// Who may call: health and enrolment anybody; /internal a party whose certificate was verified and that
-// is enrolled; everything else the administrator's bearer token. Any thread may call; long polls hold
-// theirs for up to kMaxWaitS.
+// Who may call: health and enrolment anybody; /internal a party whose certificate was verified and
+// that is enrolled; everything else the administrator's bearer token. Any thread may call; long
+// polls hold theirs for up to kMaxWaitS.
 #pragma once
 
 #include "os/http.h"

@@ -56,18 +56,20 @@ std::vector<Trouble> item_troubles(const HealthInputs& in) {
         } else if (!in.agent_silent_us || *in.agent_silent_us > kAgentLostUs) {
             troubles.push_back(
                 {Severity::kCritical, "agent-lost",
-                 in.agent_silent_us ? fmt::format("agent '{}' has not been heard of for {}", in.agent,
-                                                  seconds(*in.agent_silent_us))
-                                    : fmt::format("agent '{}' has not been heard of since this vault "
-                                                  "started",
-                                                  in.agent),
+                 in.agent_silent_us
+                     ? fmt::format("agent '{}' has not been heard of for {}", in.agent,
+                                   seconds(*in.agent_silent_us))
+                     : fmt::format("agent '{}' has not been heard of since this vault "
+                                   "started",
+                                   in.agent),
                  "look at the agent, its host, and the line; if the site is lost, fail over"});
         }
     }
     if (is_replicating(in.state) && in.rpo_us && *in.rpo_us > kRpoWarningUs)
-        troubles.push_back({*in.rpo_us > kRpoCriticalUs ? Severity::kCritical : Severity::kWarning,
-                            "rpo-high", fmt::format("the newest point is {} old", seconds(*in.rpo_us)),
-                            "`farshore item` shows the lag; the line or the store may be too slow"});
+        troubles.push_back(
+            {*in.rpo_us > kRpoCriticalUs ? Severity::kCritical : Severity::kWarning, "rpo-high",
+             fmt::format("the newest point is {} old", seconds(*in.rpo_us)),
+             "`farshore item` shows the lag; the line or the store may be too slow"});
     if (in.state == ItemState::kResynchronising)
         troubles.push_back({Severity::kWarning, "resynchronising",
                             "the order of writes was lost; there are no new points until the "

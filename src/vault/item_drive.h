@@ -12,7 +12,8 @@
 
 namespace farshore {
 
-// A newest point older than this makes an item catching-up; younger than the other, protected again.
+// A newest point older than this makes an item catching-up; younger than the other, protected
+// again.
 inline constexpr int64_t kCatchingUpAfterUs = 30'000'000;
 inline constexpr int64_t kCaughtUpBelowUs = 10'000'000;
 // An agent that was not heard of for so long is lost.
@@ -22,7 +23,8 @@ inline constexpr int64_t kRpoCriticalUs = 300'000'000;
 
 struct DriveInputs {
     ItemState state = ItemState::kEnabling;
-    std::optional<AgentItemState> agent;  // what it said last; none: nothing since the vault started
+    std::optional<AgentItemState>
+        agent;  // what it said last; none: nothing since the vault started
     bool agent_gap = false;
     bool has_point = false;  // the replica offers at least one
     bool replica_gap = false;
@@ -42,7 +44,7 @@ struct Trouble {
 struct HealthInputs {
     ItemState state = ItemState::kEnabling;
     int64_t in_state_us = 0;
-    std::string agent;                     // empty: none captures it
+    std::string agent;                       // empty: none captures it
     std::optional<int64_t> agent_silent_us;  // none: never heard since the vault started
     std::optional<ItemError> error;
     std::optional<int64_t> rpo_us;
@@ -52,7 +54,8 @@ std::vector<Trouble> item_troubles(const HealthInputs& inputs);
 // "normal", "warning" or "critical": the worst of them.
 std::string_view health_name(const std::vector<Trouble>& troubles);
 
-// The worst of what was sampled within the last hour, in minutes' grains: 61 numbers, whatever the rate.
+// The worst of what was sampled within the last hour, in minutes' grains: 61 numbers, whatever the
+// rate.
 class WorstOfHour {
   public:
     void sample(int64_t steady_us, int64_t value);

@@ -60,9 +60,9 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
     recovery.leases.release = [this](const ItemId& item, uint64_t lease) -> Status {
         auto replica = vault_.replica(item);
         // An item that is gone holds no leases.
-        if (!replica) return replica.error().code() == Code::kItemNotFound
-                                 ? Status()
-                                 : tl::unexpected(replica.error());
+        if (!replica)
+            return replica.error().code() == Code::kItemNotFound ? Status()
+                                                                 : tl::unexpected(replica.error());
         return (*replica)->release(lease);
     };
     recovery.item_key = [this](const ItemId& item) { return vault_.item_key(item); };
@@ -85,8 +85,7 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
         auto round = std::make_shared<std::function<void()>>();
         *round = [this, weak = std::weak_ptr(round), interval = options.tick_interval_us] {
             tick();
-            if (auto again = weak.lock())
-                ticker_->post_after_us(interval, [again] { (*again)(); });
+            if (auto again = weak.lock()) ticker_->post_after_us(interval, [again] { (*again)(); });
         };
         ticker_->post_after_us(options.tick_interval_us, [round] { (*round)(); });
     }
@@ -103,7 +102,8 @@ RecoveryDesk::~RecoveryDesk() {
 
 Status RecoveryDesk::resume() {
     FS_TRY(recoveries_->resume());
-    // Nobody renews the exports of an earlier vault for long: its clients see the end and ask again.
+    // Nobody renews the exports of an earlier vault for long: its clients see the end and ask
+    // again.
     const std::lock_guard hold(mutex_);
     for (const RecoveryState& state : recoveries_->list())
         if (state.kind == RecoveryKind::kExport)
@@ -151,7 +151,8 @@ std::string RecoveryDesk::result_of(const RecoveryState& state) {
     return dump_json(json);
 }
 
-// ---- machines --------------------------------------------------------------------------------------
+// ---- machines
+// --------------------------------------------------------------------------------------
 
 JobWork RecoveryDesk::machine_work(const std::string& input) {
     return [this, input](JobRun& run) { return start_machine(run, input); };
@@ -180,7 +181,8 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
         FS_ASSIGN(const ItemRecord item, get_item(vault_.database(), request.item));
         FS_ASSIGN(const auto replica, vault_.replica(request.item));
         if (real) {
-            // From here on nobody else appends to the log: the point that is chosen is the last one.
+            // From here on nobody else appends to the log: the point that is chosen is the last
+            // one.
             FS_TRY(run.report(0.1, "fencing the log"));
             FS_TRY(replica->acquire_log("failover"));
         }
@@ -191,11 +193,12 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
         request.sequence = resolved.sequence;
         request.point_time = resolved.time;
         FS_ASSIGN(request.machine, machine_of(item, status));
-        FS_TRY(run.report(0.4, fmt::format("starting the machine at {}", to_rfc3339(resolved.time))));
+        FS_TRY(
+            run.report(0.4, fmt::format("starting the machine at {}", to_rfc3339(resolved.time))));
         FS_ASSIGN(const RecoveryState state, recoveries_->start(request));
-        vault_.event(Severity::kInformation, real ? "failed-over" : "test-failover-started", &item,
-                     fmt::format("runs at sequence {}, {}", state.sequence.v,
-                                 to_rfc3339(state.point_time)));
+        vault_.event(
+            Severity::kInformation, real ? "failed-over" : "test-failover-started", &item,
+            fmt::format("runs at sequence {}, {}", state.sequence.v, to_rfc3339(state.point_time)));
         return result_of(state);
     };
     auto result = work();
@@ -204,7 +207,8 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
         FS_TRY(vault_.change_state(request.item, ItemState::kFailedOver, {}));
         return result;
     }
-    if (auto back = vault_.change_state(request.item, ItemState::kCatchingUp, "the failover failed");
+    if (auto back =
+            vault_.change_state(request.item, ItemState::kCatchingUp, "the failover failed");
         !back)
         log::error("vault", "{}", back.error().to_string());
     return result;
@@ -235,24 +239,27 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
         FS_TRY(vault_.change_state(item.id, ItemState::kFailingOver, "to point " + point));
         auto job = machine_job(RecoveryKind::kFailover, "failover");
         if (!job)
-            FS_TRY(vault_.change_state(item.id, ItemState::kCatchingUp, "the failover did not begin"));
+            FS_TRY(
+                vault_.change_state(item.id, ItemState::kCatchingUp, "the failover did not begin"));
         return job;
     }
     if (action == "cleanup") {
         const auto tests = of_item(item.id, RecoveryKind::kTest);
         if (tests.empty())
-            return fail(Code::kNotFound,
-                        fmt::format("no test failover of '{}' is there to be cleaned up", item.name));
-        return vault_.start_job("cleanup", item, false, "", [this, tests](JobRun& run) -> Result<std::string> {
-            size_t done = 0;
-            for (const RecoveryState& test : tests) {
-                FS_TRY(run.report(static_cast<double>(done) / static_cast<double>(tests.size()),
-                                  "ending " + test.id));
-                FS_TRY(recoveries_->clean_up(test.id));
-                ++done;
-            }
-            return fmt::format("{{\"cleaned_up\":{}}}", done);
-        });
+            return fail(
+                Code::kNotFound,
+                fmt::format("no test failover of '{}' is there to be cleaned up", item.name));
+        return vault_.start_job(
+            "cleanup", item, false, "", [this, tests](JobRun& run) -> Result<std::string> {
+                size_t done = 0;
+                for (const RecoveryState& test : tests) {
+                    FS_TRY(run.report(static_cast<double>(done) / static_cast<double>(tests.size()),
+                                      "ending " + test.id));
+                    FS_TRY(recoveries_->clean_up(test.id));
+                    ++done;
+                }
+                return fmt::format("{{\"cleaned_up\":{}}}", done);
+            });
     }
     if (action != "change-point" && action != "commit")
         return fail(Code::kInvalidArgument,
@@ -273,15 +280,13 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
                                     return result_of(state);
                                 });
     FS_ASSIGN(const ResolvedPoint resolved, replica->resolve(spec));
-    return vault_.start_job("change-point", item, false, "",
-                            [this, id, resolved](JobRun& run) -> Result<std::string> {
-                                FS_TRY(run.report(0.2, "starting the machine at " +
-                                                           to_rfc3339(resolved.time)));
-                                FS_ASSIGN(const RecoveryState state,
-                                          recoveries_->change_point(id, resolved.sequence,
-                                                                    resolved.time));
-                                return result_of(state);
-                            });
+    return vault_.start_job(
+        "change-point", item, false, "", [this, id, resolved](JobRun& run) -> Result<std::string> {
+            FS_TRY(run.report(0.2, "starting the machine at " + to_rfc3339(resolved.time)));
+            FS_ASSIGN(const RecoveryState state,
+                      recoveries_->change_point(id, resolved.sequence, resolved.time));
+            return result_of(state);
+        });
 }
 
 Result<std::vector<RecoveryState>> RecoveryDesk::failovers(const std::string& name) {
@@ -306,7 +311,8 @@ Status RecoveryDesk::end_all(const ItemId& item) {
     return {};
 }
 
-// ---- exports ---------------------------------------------------------------------------------------
+// ---- exports
+// ---------------------------------------------------------------------------------------
 
 ExportReport RecoveryDesk::export_report(const RecoveryState& state) {
     const std::lock_guard hold(mutex_);

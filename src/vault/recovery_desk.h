@@ -1,5 +1,6 @@
 // Test failovers, failovers and exports as the vault offers them: src/recovery's verbs with points
-// resolved, leases taken from the item's replica, the item's state moved, and jobs around what lasts.
+// resolved, leases taken from the item's replica, the item's state moved, and jobs around what
+// lasts.
 //
 // Owned by the server, borrows the vault. Any thread may call.
 #pragma once
@@ -30,9 +31,9 @@ class RecoveryDesk {
   public:
     struct Options {
         std::string store_directory;
-        std::string run_directory;  // empty: VAULT/run
-        std::string plugin;         // empty: found beside the program
-        std::string accelerator;    // empty: found out
+        std::string run_directory;             // empty: VAULT/run
+        std::string plugin;                    // empty: found beside the program
+        std::string accelerator;               // empty: found out
         int64_t tick_interval_us = 1'000'000;  // 0: only by tick()
     };
     RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random& random, Options options);
@@ -46,7 +47,8 @@ class RecoveryDesk {
     Result<JobRecord> failover(const std::string& item, const std::string& action,
                                const std::string& point);
     Result<std::vector<RecoveryState>> failovers(const std::string& item);
-    // Ends everything that runs of an item, committed failovers too: before it is unprotected by force.
+    // Ends everything that runs of an item, committed failovers too: before it is unprotected by
+    // force.
     Status end_all(const ItemId& item);
 
     Result<ExportReport> start_export(const std::string& item, const std::string& point,

@@ -23,7 +23,8 @@ std::string random_hex(Random& random, size_t bytes) {
 
 }  // namespace
 
-// ---- opening ---------------------------------------------------------------------------------------
+// ---- opening
+// ---------------------------------------------------------------------------------------
 
 Status Vault::Impl::open_store() {
     FS_ASSIGN(directory_store,
@@ -37,10 +38,11 @@ Status Vault::Impl::open_store() {
     info.store_id = identity.id.to_string();
     FS_ASSIGN(const std::string known, get_setting(*database, "store_id"));
     if (!known.empty() && known != info.store_id)
-        return fail(Code::kForeignStore,
-                    fmt::format("the store at {} is {}, this vault's is {}", store_directory,
-                                info.store_id, known),
-                    "give the vault its own store, or an empty data directory to take this one over");
+        return fail(
+            Code::kForeignStore,
+            fmt::format("the store at {} is {}, this vault's is {}", store_directory, info.store_id,
+                        known),
+            "give the vault its own store, or an empty data directory to take this one over");
     if (known.empty()) FS_TRY(set_setting(*database, "store_id", info.store_id));
     return {};
 }
@@ -51,11 +53,12 @@ Status Vault::Impl::open_key() {
     // A store that holds items already was sealed under some key: a new one would be of no use.
     FS_ASSIGN(const auto items, store->list("items/", "", 1));
     if (!there && (!wanted.empty() || !items.empty()))
-        return fail(Code::kWrongKey,
-                    wanted.empty()
-                        ? fmt::format("the store holds items, but there is no key at {}", key_path)
-                        : fmt::format("there is no key at {}; this vault's key is {}", key_path, wanted),
-                    "put the key file there, or name it with --key");
+        return fail(
+            Code::kWrongKey,
+            wanted.empty()
+                ? fmt::format("the store holds items, but there is no key at {}", key_path)
+                : fmt::format("there is no key at {}; this vault's key is {}", key_path, wanted),
+            "put the key file there, or name it with --key");
     if (!there) {
         key = make_key_file(random);
         FS_TRY(files.make_directories(parent_directory(key_path)));
@@ -78,8 +81,8 @@ Status Vault::Impl::open_authority() {
         FS_ASSIGN(authority, CertificateAuthority::load(credentials));
         return {};
     }
-    FS_ASSIGN(authority, CertificateAuthority::create("farshore-" + info.vault_id.substr(0, 8),
-                                                      clock.now()));
+    FS_ASSIGN(authority,
+              CertificateAuthority::create("farshore-" + info.vault_id.substr(0, 8), clock.now()));
     return save_credentials(files, pki_directory + "/ca", authority->credentials());
 }
 
@@ -99,8 +102,8 @@ Status Vault::Impl::open_token() {
     return {};
 }
 
-// A database that was lost (or never was: a data directory that takes a store over) is filled from the
-// store alone.
+// A database that was lost (or never was: a data directory that takes a store over) is filled from
+// the store alone.
 Status Vault::Impl::rebuild_items() {
     FS_ASSIGN(const std::string rebuilt, get_setting(*database, "rebuilt"));
     if (!rebuilt.empty()) return {};
@@ -140,20 +143,21 @@ Status Vault::Impl::rebuild_items() {
         log::info("vault", "item '{}' ({}) was rebuilt from the store", object.name, id_text);
     }
     if (count != 0)
-        FS_TRY(add_event(*database, {.severity = Severity::kWarning,
-                                     .code = "rebuilt-from-store",
-                                     .cause = fmt::format("{} items were rebuilt from the store: this "
-                                                          "database did not know them",
-                                                          count),
-                                     .remedy = "policies and sources are to be set again"}));
+        FS_TRY(
+            add_event(*database, {.severity = Severity::kWarning,
+                                  .code = "rebuilt-from-store",
+                                  .cause = fmt::format("{} items were rebuilt from the store: this "
+                                                       "database did not know them",
+                                                       count),
+                                  .remedy = "policies and sources are to be set again"}));
     return set_setting(*database, "rebuilt", "1");
 }
 
 Status Vault::Impl::open() {
     vault_directory = options.data_directory + "/vault";
     pki_directory = options.data_directory + "/pki";
-    store_directory =
-        options.store_directory.empty() ? options.data_directory + "/store" : options.store_directory;
+    store_directory = options.store_directory.empty() ? options.data_directory + "/store"
+                                                      : options.store_directory;
     key_path = options.key_file.empty() ? vault_directory + "/key" : options.key_file;
     FS_TRY(files.make_directories(vault_directory));
     FS_ASSIGN(lock, InstanceLock::acquire(vault_directory + "/lock"));
@@ -194,8 +198,7 @@ Result<std::unique_ptr<Vault>> Vault::open(const VaultOptions& options, FileSyst
         ThreadExecutor* tender = self->impl_->tender.get();
         *round = [self, tender, weak = std::weak_ptr(round), interval = options.tend_interval_us] {
             self->tend();
-            if (auto again = weak.lock())
-                tender->post_after_us(interval, [again] { (*again)(); });
+            if (auto again = weak.lock()) tender->post_after_us(interval, [again] { (*again)(); });
         };
         tender->post([round] { (*round)(); });
     }
@@ -224,7 +227,8 @@ void Vault::stop_waiting() {
     impl_->notify();
 }
 
-// ---- waiting ---------------------------------------------------------------------------------------
+// ---- waiting
+// ---------------------------------------------------------------------------------------
 
 void Vault::Impl::notify() {
     {
@@ -244,12 +248,14 @@ bool Vault::Impl::wait_change(uint64_t seen, int64_t until_us) {
     while (change_counter == seen && !ending) {
         const int64_t left_us = until_us - clock.steady_us();
         if (left_us <= 0) return false;
-        change_signal.wait_for(hold, std::chrono::microseconds(std::min<int64_t>(left_us, 1'000'000)));
+        change_signal.wait_for(hold,
+                               std::chrono::microseconds(std::min<int64_t>(left_us, 1'000'000)));
     }
     return !ending;
 }
 
-// ---- plain questions -------------------------------------------------------------------------------
+// ---- plain questions
+// -------------------------------------------------------------------------------
 
 VaultInfo Vault::info() const {
     VaultInfo info = impl_->info;
@@ -263,7 +269,8 @@ const std::string& Vault::directory() const { return impl_->vault_directory; }
 const std::string& Vault::authority_pem() const { return impl_->authority->certificate_pem(); }
 const Secret& Vault::admin_token() const { return impl_->admin_token; }
 
-// ---- identities ------------------------------------------------------------------------------------
+// ---- identities
+// ------------------------------------------------------------------------------------
 
 Result<Credentials> Vault::server_credentials(const std::vector<std::string>& names) {
     IssueOptions issue;
@@ -374,8 +381,8 @@ Result<std::vector<PartyReport>> Vault::parties(const std::string& after, size_t
     const int64_t now_us = impl_->clock.steady_us();
     for (PartyRecord& record : records) {
         const auto contact = impl_->contacts.find(record.name);
-        const bool connected = contact != impl_->contacts.end() &&
-                               now_us - contact->second.heard_us < kAgentLostUs;
+        const bool connected =
+            contact != impl_->contacts.end() && now_us - contact->second.heard_us < kAgentLostUs;
         if (contact != impl_->contacts.end())
             record.last_seen = {impl_->clock.now().us - (now_us - contact->second.heard_us)};
         reports.push_back({std::move(record), connected});

@@ -1,12 +1,14 @@
-// The vault: control plane and replica engine of one recovery site. Owns the data directory's vault/
-// and pki/, the database, the object store's identity and fence, the keys, and a replica for each item.
+// The vault: control plane and replica engine of one recovery site. Owns the data directory's
+// vault/ and pki/, the database, the object store's identity and fence, the keys, and a replica for
+// each item.
 //
 // open() takes the directory's lock and the store's fence; the destructor ends background work and
-// lets go. Any thread may call; calls block on database and store. It is the VaultLink of an appliance
-// in the same process; for others it stands behind the API (vault/api.h).
+// lets go. Any thread may call; calls block on database and store. It is the VaultLink of an
+// appliance in the same process; for others it stands behind the API (vault/api.h).
 //
 // Errors: kDuplicateIdentity (another vault runs on the directory), kForeignStore, kWrongKey,
-// kNewerVersion at open; kFenced once another vault has claimed the store; those of meta/ and replica/.
+// kNewerVersion at open; kFenced once another vault has claimed the store; those of meta/ and
+// replica/.
 #pragma once
 
 #include <functional>
@@ -48,8 +50,8 @@ struct ProtectRequest {
 struct ItemReport {
     ItemRecord record;
     std::vector<Trouble> troubles;
-    std::optional<ReplicaStatus> replica;       // none: not open
-    std::optional<AgentItemStatus> agent;       // what its agent said last
+    std::optional<ReplicaStatus> replica;  // none: not open
+    std::optional<AgentItemStatus> agent;  // what its agent said last
     std::optional<TimePoint> agent_seen;
     std::optional<int64_t> rpo_us, rpo_worst_us;
 };
@@ -101,7 +103,8 @@ class Vault final : public VaultLink {
     // DATA/vault: for the run files of exports and failovers.
     const std::string& directory() const;
 
-    // ---- identities ------------------------------------------------------------------------------
+    // ---- identities
+    // ------------------------------------------------------------------------------
     const std::string& authority_pem() const;
     // The vault's own certificate for these DNS names and addresses (localhost is always among
     // them); made or renewed when needed, kept in pki/vault.
@@ -113,12 +116,14 @@ class Vault final : public VaultLink {
     // A one-time token's text.
     Result<std::string> create_token(PartyKind kind, const std::string& name, int64_t valid_s,
                                      TimePoint& expires);
-    // Whether the holder of a certificate of ours is enrolled (and was not removed): kUnauthenticated.
+    // Whether the holder of a certificate of ours is enrolled (and was not removed):
+    // kUnauthenticated.
     Result<PartyRecord> check_party(const std::string& name);
     Status remove_party(const std::string& name);
     Result<std::vector<PartyReport>> parties(const std::string& after, size_t limit);
 
-    // ---- items -----------------------------------------------------------------------------------
+    // ---- items
+    // -----------------------------------------------------------------------------------
     Result<ItemReport> protect(const ProtectRequest& request);
     Result<ItemReport> item(const std::string& name_or_id);
     Result<std::vector<ItemReport>> items(const std::string& after, size_t limit);
@@ -129,15 +134,17 @@ class Vault final : public VaultLink {
     Result<ItemReport> wait_for_item(const ItemId& id, int64_t timeout_us,
                                      const std::function<bool(const ItemReport&)>& done);
 
-    // ---- points ----------------------------------------------------------------------------------
+    // ---- points
+    // ----------------------------------------------------------------------------------
     Result<std::shared_ptr<ItemReplica>> replica(const ItemId& id);
     Result<Secret> item_key(const ItemId& id);
     Result<BookmarkReport> create_bookmark(const std::string& name_or_id, const std::string& label);
     // Waits until it is stored, for at most `timeout_us`.
     Result<BookmarkReport> bookmark(const std::string& id, int64_t timeout_us);
 
-    // ---- jobs, events ------------------------------------------------------------------------------
-    // Runs `work` as a job, soon. `kind`s that have a resumer (below) survive a crash of the vault.
+    // ---- jobs, events
+    // ------------------------------------------------------------------------------ Runs `work` as
+    // a job, soon. `kind`s that have a resumer (below) survive a crash of the vault.
     Result<JobRecord> start_job(const std::string& kind, const std::optional<ItemRecord>& item,
                                 bool cancellable, const std::string& input, JobWork work);
     // What takes up a job of that kind when the vault starts; without one it fails as interrupted.
@@ -150,17 +157,19 @@ class Vault final : public VaultLink {
     void event(Severity severity, const std::string& code, const ItemRecord* item,
                const std::string& cause, const std::string& remedy = {});
 
-    // ---- VaultLink -------------------------------------------------------------------------------
+    // ---- VaultLink
+    // -------------------------------------------------------------------------------
     Result<LogLease> acquire_log(const ItemId& item, const std::string& appliance) override;
     Status register_segment(const SegmentRegistration& registration) override;
     Status mark_idle(const ItemId& item, Epoch epoch, Sequence sequence, TimePoint time) override;
     Result<std::string> sync_agent(const std::string& agent, const std::string& status) override;
     Result<std::string> enrol(const std::string& token, const std::string& request_pem) override;
 
-    // Whoever waits for an item, a bookmark or a job gets what there is now. For the end of a server.
+    // Whoever waits for an item, a bookmark or a job gets what there is now. For the end of a
+    // server.
     void stop_waiting();
-    // Waits for the jobs that run to notice it; they stay open for the next vault. Before what their
-    // work refers to is destroyed.
+    // Waits for the jobs that run to notice it; they stay open for the next vault. Before what
+    // their work refers to is destroyed.
     void end_jobs();
     // One round of background work: states, RPO, checkpoints, retention.
     void tend();

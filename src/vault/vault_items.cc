@@ -18,7 +18,8 @@ constexpr size_t kDeleteBatch = 1000;
 
 }  // namespace
 
-// ---- runtimes --------------------------------------------------------------------------------------
+// ---- runtimes
+// --------------------------------------------------------------------------------------
 
 Result<std::shared_ptr<ItemRuntime>> Vault::Impl::open_runtime(const ItemRecord& record) {
     auto made = std::make_shared<ItemRuntime>();
@@ -78,7 +79,8 @@ Result<Secret> Vault::item_key(const ItemId& id) {
     return item->key;
 }
 
-// ---- reports ---------------------------------------------------------------------------------------
+// ---- reports
+// ---------------------------------------------------------------------------------------
 
 namespace {
 
@@ -117,8 +119,8 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
             health.agent_silent_us = clock.steady_us() - (*item)->agent_heard_us;
         }
         if (report.rpo_us)
-            report.rpo_worst_us = std::max((*item)->worst.worst(clock.steady_us()).value_or(0),
-                                           *report.rpo_us);
+            report.rpo_worst_us =
+                std::max((*item)->worst.worst(clock.steady_us()).value_or(0), *report.rpo_us);
     } else {
         report.troubles.push_back({Severity::kCritical, std::string(code_name(item.error().code())),
                                    item.error().what(), item.error().remedy()});
@@ -152,7 +154,8 @@ Result<ItemReport> Vault::wait_for_item(const ItemId& id, int64_t timeout_us,
     }
 }
 
-// ---- protecting ------------------------------------------------------------------------------------
+// ---- protecting
+// ------------------------------------------------------------------------------------
 
 Result<ItemReport> Vault::protect(const ProtectRequest& request) {
     FS_TRY(check_item_name(request.name));
@@ -232,7 +235,8 @@ Result<ItemRecord> Vault::change_state(const ItemId& id, ItemState state, const 
     return changed;
 }
 
-// ---- background ------------------------------------------------------------------------------------
+// ---- background
+// ------------------------------------------------------------------------------------
 
 void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
     auto item = runtime(record.id);
@@ -304,7 +308,8 @@ void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
                                                     static_cast<double>(total) * 1000);
             const int64_t eta_s =
                 rate == 0 ? -1 : static_cast<int64_t>((total - std::min(copied, total)) / rate);
-            if (auto told = report_job(*database, copy_job, done, eta_s, "copying the disks"); !told)
+            if (auto told = report_job(*database, copy_job, done, eta_s, "copying the disks");
+                !told)
                 log::debug("vault", "{}", told.error().to_string());
         }
     } else {
@@ -315,8 +320,8 @@ void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
         }
         if (ended != 0) {
             const bool good = is_replicating(now.state);
-            if (auto told = end_job(*database, ended, good ? JobState::kSucceeded : JobState::kCancelled,
-                                    "", {});
+            if (auto told = end_job(*database, ended,
+                                    good ? JobState::kSucceeded : JobState::kCancelled, "", {});
                 !told)
                 log::debug("vault", "{}", told.error().to_string());
             notify();
@@ -330,7 +335,8 @@ void Vault::Impl::run_upkeep(ItemRuntime& item, const ItemRecord& record) {
     const auto told = [&](const Error& error) {
         if (error.code() == Code::kFenced) {
             if (!fenced.exchange(true))
-                log::error("vault", "another vault has taken over the store: {}", error.to_string());
+                log::error("vault", "another vault has taken over the store: {}",
+                           error.to_string());
             return;
         }
         log::warn("vault", "upkeep of '{}': {}", record.name, error.to_string());
@@ -377,7 +383,8 @@ void Vault::tend() {
     }
 }
 
-// ---- unprotecting ----------------------------------------------------------------------------------
+// ---- unprotecting
+// ----------------------------------------------------------------------------------
 
 Result<JobRecord> Vault::unprotect(const std::string& name_or_id, bool force) {
     FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
@@ -397,14 +404,15 @@ Result<JobRecord> Vault::unprotect(const std::string& name_or_id, bool force) {
                         "end the export, or clean up the failover, first");
     FS_ASSIGN(const ItemRecord disabled, change_state(record.id, ItemState::kDisabling, {}));
     const ItemId id = record.id;
-    return start_job("unprotect", disabled, false, force ? "force" : "", [this, id, force](JobRun& run) {
-        return impl_->delete_everything(run, id, force);
-    });
+    return start_job(
+        "unprotect", disabled, false, force ? "force" : "",
+        [this, id, force](JobRun& run) { return impl_->delete_everything(run, id, force); });
 }
 
 Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id, bool force) {
     auto record = get_item(*database, id);
-    if (!record && record.error().code() == Code::kItemNotFound) return "{}";  // an earlier run did it
+    if (!record && record.error().code() == Code::kItemNotFound)
+        return "{}";  // an earlier run did it
     if (!record) return tl::unexpected(record.error());
     // 1. The source is detached first: a guest must never wait for a tap that is being taken away.
     if (!record->agent.empty()) {
@@ -419,9 +427,10 @@ Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id
             }
             if (clock.steady_us() > until_us && force) break;
             if (clock.steady_us() > until_us)
-                return fail(Code::kTimeout,
-                            fmt::format("agent '{}' has not detached from the machine", record->agent),
-                            "look at the agent, or unprotect with --force");
+                return fail(
+                    Code::kTimeout,
+                    fmt::format("agent '{}' has not detached from the machine", record->agent),
+                    "look at the agent, or unprotect with --force");
             FS_TRY(run.pause(100'000));
         }
     }
@@ -430,8 +439,8 @@ Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id
         FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(id));
         FS_TRY(item->replica->acquire_log("unprotect"));
     }
-    // 3. Objects, then what we know of them: a crash between leaves an item that is deleted again. The
-    // item object goes last: without it nobody could tell whose the others are.
+    // 3. Objects, then what we know of them: a crash between leaves an item that is deleted again.
+    // The item object goes last: without it nobody could tell whose the others are.
     FS_TRY(run.report(0.2, "deleting the recovery points"));
     const std::string own = item_object_name(id);
     uint64_t removed = 0;
@@ -457,7 +466,8 @@ Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id
     return fmt::format("{{\"deleted_objects\":{}}}", removed + 1);
 }
 
-// ---- bookmarks -------------------------------------------------------------------------------------
+// ---- bookmarks
+// -------------------------------------------------------------------------------------
 
 Result<BookmarkReport> Vault::create_bookmark(const std::string& name_or_id,
                                               const std::string& label) {

@@ -1,5 +1,5 @@
-// Jobs: each runs on a thread of its own, reports into the database, and outlives a crash of the vault
-// when its kind has a resumer.
+// Jobs: each runs on a thread of its own, reports into the database, and outlives a crash of the
+// vault when its kind has a resumer.
 #include <fmt/core.h>
 
 #include "os/log.h"
@@ -70,7 +70,8 @@ void Vault::Impl::run_job(uint64_t id, const JobWork& work) {
     JobState state = JobState::kSucceeded;
     std::optional<ItemError> error;
     if (!result) {
-        state = result.error().code() == Code::kCancelled ? JobState::kCancelled : JobState::kFailed;
+        state =
+            result.error().code() == Code::kCancelled ? JobState::kCancelled : JobState::kFailed;
         error = item_error(result.error());
         log::warn("vault", "job {} ({}): {}", id, job->kind, result.error().to_string());
     }
@@ -104,8 +105,7 @@ Result<JobRecord> Vault::start_job(const std::string& kind, const std::optional<
     {
         const std::lock_guard hold(impl_->jobs_mutex);
         if (impl_->job_threads.size() - impl_->finished_jobs.size() >= kMaxRunningJobs)
-            return fail(Code::kLimitReached,
-                        fmt::format("{} jobs run already", kMaxRunningJobs),
+            return fail(Code::kLimitReached, fmt::format("{} jobs run already", kMaxRunningJobs),
                         "wait until some have ended");
     }
     JobRecord job;
@@ -139,9 +139,9 @@ void Vault::resume_jobs() {
             impl_->launch_job(job.id, resumer->second(job));
             continue;
         }
-        auto ended = end_job(*impl_->database, job.id, JobState::kFailed, "",
-                             ItemError{Code::kCancelled, "the vault was restarted meanwhile",
-                                       "start it again"});
+        auto ended = end_job(
+            *impl_->database, job.id, JobState::kFailed, "",
+            ItemError{Code::kCancelled, "the vault was restarted meanwhile", "start it again"});
         if (!ended) log::error("vault", "job {}: {}", job.id, ended.error().to_string());
     }
 }

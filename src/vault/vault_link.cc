@@ -40,7 +40,8 @@ Status Vault::Impl::ensure_item_object(ItemRuntime& item, const ItemRecord& reco
     if (!there && there.error().code() != Code::kNotFound) return tl::unexpected(there.error());
     if (!there) {
         bool sizes_known = !record.disks.empty();
-        for (const DesiredDisk& disk : record.disks) sizes_known = sizes_known && disk.size_bytes != 0;
+        for (const DesiredDisk& disk : record.disks)
+            sizes_known = sizes_known && disk.size_bytes != 0;
         const bool waits = clock.now().us - record.created.us < kDescriptionPatienceUs;
         if ((!sizes_known || record.machine.empty()) && waits)
             return fail(Code::kUnavailable, "the agent has not described the machine yet");
@@ -71,6 +72,7 @@ Result<LogLease> Vault::acquire_log(const ItemId& id, const std::string& applian
         FS_TRY(impl_->check_not_fenced(tl::unexpected(lease.error())));
         return lease;
     }
+    lease->agent = record.agent;
     log::info("vault", "appliance '{}' has the log of '{}', epoch {}", appliance, record.name,
               lease->epoch.v);
     return lease;
@@ -83,12 +85,12 @@ Status Vault::register_segment(const SegmentRegistration& registration) {
         const std::lock_guard hold(item->mutex);
         // The age that the replica had just before is the worst since the last one.
         if (item->status.newest && !item->status.gap_open)
-            item->worst.sample(impl_->clock.steady_us(),
-                               std::max<int64_t>(impl_->clock.now().us -
-                                                     std::max(item->status.current_until,
-                                                              item->status.newest_time)
-                                                         .us,
-                                                 0));
+            item->worst.sample(
+                impl_->clock.steady_us(),
+                std::max<int64_t>(
+                    impl_->clock.now().us -
+                        std::max(item->status.current_until, item->status.newest_time).us,
+                    0));
         item->status_stale = true;
     }
     impl_->notify();
@@ -144,9 +146,9 @@ Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
             if (disk.size_bytes != 0) set(known.size_bytes, disk.size_bytes);
             if (to.mode == CaptureMode::kMirror && !disk.path.empty()) set(known.path, disk.path);
         }
-        const bool same_error =
-            to.error.has_value() == status.error.has_value() &&
-            (!to.error || (to.error->code == status.error->code && to.error->what == status.error->what));
+        const bool same_error = to.error.has_value() == status.error.has_value() &&
+                                (!to.error || (to.error->code == status.error->code &&
+                                               to.error->what == status.error->what));
         if (!same_error) {
             to.error.reset();
             if (status.error)
@@ -202,7 +204,8 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
     for (const AgentItemStatus& item : status.items) {
         auto taken = impl_->take_status(*this, agent, item);
         // An item that is gone here: left out of the instructions below.
-        if (!taken && taken.error().code() != Code::kItemNotFound) return tl::unexpected(taken.error());
+        if (!taken && taken.error().code() != Code::kItemNotFound)
+            return tl::unexpected(taken.error());
     }
     impl_->notify();
 
@@ -215,7 +218,8 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
         if (record.agent.empty()) {
             // A mirror or a disk without an agent's name is taken by the first that asks.
             if (record.state == ItemState::kDisabling) continue;
-            FS_ASSIGN(record, change_item(*impl_->database, record.id, [&](ItemRecord& item) -> Status {
+            FS_ASSIGN(record,
+                      change_item(*impl_->database, record.id, [&](ItemRecord& item) -> Status {
                           if (item.agent.empty()) item.agent = agent;
                           return {};
                       }));
@@ -227,8 +231,7 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
         item.mode = record.mode;
         item.qmp_socket = record.qmp_socket;
         item.disks = record.disks;
-        item.desired =
-            record.state == ItemState::kDisabling ? Desired::kRemove : Desired::kProtect;
+        item.desired = record.state == ItemState::kDisabling ? Desired::kRemove : Desired::kProtect;
         item.crash_point_interval_s = record.policy.crash_point_interval_s;
         item.copy_throttle_bytes_per_s = record.policy.copy_throttle_bytes_per_s;
         item.resync_request_id = record.resync_request;

@@ -55,7 +55,8 @@ Result<std::unique_ptr<VaultServer>> VaultServer::start(const VaultServerOptions
     http.client_authority_pem = impl->vault->authority_pem();
     http.workers = 32;
     http.max_body_bytes = kMaxRequestBytes;
-    FS_ASSIGN(impl->http, HttpServer::start(http, [api = impl->api.get()](const HttpRequest& request) {
+    FS_ASSIGN(impl->http,
+              HttpServer::start(http, [api = impl->api.get()](const HttpRequest& request) {
                   return api->handle(request);
               }));
     log::info("vault", "serves at https://{}", impl->http->address());

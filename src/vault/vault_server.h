@@ -1,8 +1,8 @@
 // A vault with its API on HTTPS and recovery beside it: what `farshore vault serve` runs, and `up`
 // together with an appliance and an agent.
 //
-// start() returns when it serves; the destructor ends requests, background work and exports. Machines of
-// failovers go on.
+// start() returns when it serves; the destructor ends requests, background work and exports.
+// Machines of failovers go on.
 #pragma once
 
 #include <memory>

@@ -80,12 +80,14 @@ struct Site {
         return Json::parse(response.body, nullptr, false);
     }
     // The code of the problem that the server answered.
-    std::string refused(const std::string& method, const std::string& target, const Json& body = {}) {
+    std::string refused(const std::string& method, const std::string& target,
+                        const Json& body = {}) {
         const HttpResponse response = request(*http, method, target, body);
         const Json json = Json::parse(response.body, nullptr, false);
         EXPECT_EQ(response.header("content-type"), "application/problem+json");
         if (!json.is_object() || !json.contains("code")) return "none: " + response.body;
-        EXPECT_EQ(response.status, code_http_status(code_from_name(json["code"].get<std::string>())));
+        EXPECT_EQ(response.status,
+                  code_http_status(code_from_name(json["code"].get<std::string>())));
         EXPECT_FALSE(json["detail"].get<std::string>().empty());
         return json["code"];
     }
@@ -290,9 +292,9 @@ TEST(Vault, NamesBadRequests) {
                            {{"name", "b"}, {"disks", {"/y"}}, {"policy", {{"window_s", 1}}}}),
               "invalid-argument");
     EXPECT_EQ(site.refused("POST", "/v1/items/web/bookmarks", {{"label", ""}}), "malformed");
-    EXPECT_EQ(site.refused("POST", "/v1/items/web/exports",
-                           {{"point", "latest"}, {"socket", "/tmp/x"}}),
-              "unsupported");
+    EXPECT_EQ(
+        site.refused("POST", "/v1/items/web/exports", {{"point", "latest"}, {"socket", "/tmp/x"}}),
+        "unsupported");
     EXPECT_EQ(site.refused("POST", "/v1/enrol", {{"token", "guess"}, {"request_pem", "x"}}),
               "unauthenticated");
 }
@@ -307,7 +309,8 @@ TEST(Vault, AsksWhoItIs) {
     const HttpResponse refused = site.request(nobody, "GET", "/v1/items");
     EXPECT_EQ(refused.status, 401);
     EXPECT_NE(refused.body.find("\"unauthenticated\""), std::string::npos);
-    EXPECT_EQ(site.request(nobody, "POST", "/internal/v1/link/acquire-log", Json::object()).status, 401);
+    EXPECT_EQ(site.request(nobody, "POST", "/internal/v1/link/acquire-log", Json::object()).status,
+              401);
     options.bearer_token = Secret(as_bytes("wrong"));
     HttpClient wrong(options);
     EXPECT_EQ(site.request(wrong, "GET", "/v1/items").status, 401);
@@ -325,18 +328,18 @@ TEST(Vault, AsksWhoItIs) {
     auto agent = client_of(PartyKind::kAgent, "an-agent");
     EXPECT_EQ(site.request(*agent, "POST", "/internal/v1/link/sync-agent", round).status, 403);
     auto appliance = client_of(PartyKind::kAppliance, "an-appliance");
-    RemoteVaultLink link([&](const std::string& method,
-                             const std::string& body) -> Result<std::string> {
-        HttpClientRequest request;
-        request.method = "POST";
-        request.url = "https://" + site.server->address() + "/internal/v1/link/" + method;
-        request.body = body;
-        FS_ASSIGN(HttpResponse response, appliance->request(request));
-        if (response.status == 200) return response.body;
-        const Json json = Json::parse(response.body, nullptr, false);
-        return fail(code_from_name(json["code"].get<std::string>()),
-                    json["detail"].get<std::string>());
-    });
+    RemoteVaultLink link(
+        [&](const std::string& method, const std::string& body) -> Result<std::string> {
+            HttpClientRequest request;
+            request.method = "POST";
+            request.url = "https://" + site.server->address() + "/internal/v1/link/" + method;
+            request.body = body;
+            FS_ASSIGN(HttpResponse response, appliance->request(request));
+            if (response.status == 200) return response.body;
+            const Json json = Json::parse(response.body, nullptr, false);
+            return fail(code_from_name(json["code"].get<std::string>()),
+                        json["detail"].get<std::string>());
+        });
     ItemId none = *ItemId::parse(std::string(32, '7'));
     EXPECT_EQ(link.acquire_log(none, "x").error().code(), Code::kItemNotFound);
     EXPECT_EQ(link.sync_agent("stranger", "{}").error().code(), Code::kUnauthenticated);
@@ -413,7 +416,8 @@ TEST(Vault, FencedAppliancesAndHolesAreRefused) {
     auto fenced = item.appliance.send(records);
     ASSERT_FALSE(fenced);
     EXPECT_EQ(fenced.error().code(), Code::kFenced);
-    EXPECT_EQ(site.vault().mark_idle(item.item, item.appliance.lease.epoch, {5}, site.clock.now())
+    EXPECT_EQ(site.vault()
+                  .mark_idle(item.item, item.appliance.lease.epoch, {5}, site.clock.now())
                   .error()
                   .code(),
               Code::kFenced);
@@ -429,10 +433,13 @@ TEST(Vault, FencedAppliancesAndHolesAreRefused) {
 TEST(Vault, StateAndHealthFollowTheSource) {
     Site site;
     ProtectedItem item(site);
-    const auto state = [&] { return site.call("GET", "/v1/items/web", 200)["state"].get<std::string>(); };
+    const auto state = [&] {
+        return site.call("GET", "/v1/items/web", 200)["state"].get<std::string>();
+    };
     // Idle time moves the age of the newest point.
     site.clock.us += 20'000'000;
-    ASSERT_TRUE(site.vault().mark_idle(item.item, item.appliance.lease.epoch, {5}, site.clock.now()));
+    ASSERT_TRUE(
+        site.vault().mark_idle(item.item, item.appliance.lease.epoch, {5}, site.clock.now()));
     ASSERT_TRUE(item.agent.sync({live(item.item)}));
     site.vault().tend();
     EXPECT_EQ(site.call("GET", "/v1/items/web", 200)["rpo_s"], 0.0);
@@ -444,7 +451,8 @@ TEST(Vault, StateAndHealthFollowTheSource) {
     EXPECT_EQ(now["rpo_s"], 40.0);
     EXPECT_EQ(now["health"], "critical");
     EXPECT_EQ(now["troubles"][0]["code"], "agent-lost");
-    ASSERT_TRUE(site.vault().mark_idle(item.item, item.appliance.lease.epoch, {5}, site.clock.now()));
+    ASSERT_TRUE(
+        site.vault().mark_idle(item.item, item.appliance.lease.epoch, {5}, site.clock.now()));
     AgentItemStatus gap = live(item.item);
     gap.state = AgentItemState::kGap;
     gap.gap_open = true;
@@ -463,8 +471,8 @@ TEST(Vault, StateAndHealthFollowTheSource) {
     EXPECT_GE(events["events"].size(), 5u);
 }
 
-// Broken if unprotecting left objects behind, deleted before the machine was let go, or went on while
-// somebody reads.
+// Broken if unprotecting left objects behind, deleted before the machine was let go, or went on
+// while somebody reads.
 TEST(Vault, UnprotectDetachesThenDeletes) {
     Site site;
     ProtectedItem item(site);
@@ -538,7 +546,8 @@ TEST(Vault, RefusesWhatIsNotItsOwn) {
     // Another key, no key.
     std::filesystem::rename(site.directory + "/vault/key", site.directory + "/kept");
     EXPECT_EQ(open_error(site), Code::kWrongKey);
-    ASSERT_TRUE(save_key_file(site.files, site.directory + "/vault/key", make_key_file(site.random)));
+    ASSERT_TRUE(
+        save_key_file(site.files, site.directory + "/vault/key", make_key_file(site.random)));
     EXPECT_EQ(open_error(site), Code::kWrongKey);
     std::filesystem::rename(site.directory + "/kept", site.directory + "/vault/key");
     // Another vault's store, and a directory that is no store.

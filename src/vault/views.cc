@@ -132,7 +132,9 @@ Json bookmark_view(const BookmarkReport& report) {
     const bool made = bookmark.sequence.v != 0;
     Json json{{"id", bookmark.id},
               {"label", bookmark.label},
-              {"state", report.stored ? "stored" : made ? "made" : "requested"}};
+              {"state", report.stored ? "stored"
+                        : made        ? "made"
+                                      : "requested"}};
     if (made) {
         json["sequence"] = bookmark.sequence.v;
         json["time"] = to_rfc3339(bookmark.time);
@@ -199,14 +201,14 @@ Json failover_view(const RecoveryState& state) {
     if (state.timings.machine_started_ms >= 0)
         timings["machine_started_ms"] = state.timings.machine_started_ms;
     if (state.timings.first_read_ms >= 0) timings["first_read_ms"] = state.timings.first_read_ms;
-    Json json{{"id", state.id},
-              {"item", state.item_name},
-              {"kind", std::string(recovery_kind_name(state.kind))},
-              {"state", state.committed ? "committed"
-                                        : std::string(recovery_stage_name(state.stage))},
-              {"point", point_view(state.sequence, state.point_time)},
-              {"created", to_rfc3339(state.timings.requested)},
-              {"timings", std::move(timings)}};
+    Json json{
+        {"id", state.id},
+        {"item", state.item_name},
+        {"kind", std::string(recovery_kind_name(state.kind))},
+        {"state", state.committed ? "committed" : std::string(recovery_stage_name(state.stage))},
+        {"point", point_view(state.sequence, state.point_time)},
+        {"created", to_rfc3339(state.timings.requested)},
+        {"timings", std::move(timings)}};
     if (!state.accelerator_words.empty()) json["accelerator"] = state.accelerator_words;
     if (state.error)
         json["error"] =

@@ -1,4 +1,5 @@
-// Our values as the documents of api/openapi.yaml. For .cc files only: it pulls in the JSON library.
+// Our values as the documents of api/openapi.yaml. For .cc files only: it pulls in the JSON
+// library.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

@@ -1,0 +1,335 @@
+#include "meta/database.h"
+
+#include <fmt/core.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <fstream>
+
+#include "meta/items.h"
+#include "meta/jobs.h"
+#include "meta/migrations.h"
+#include "meta/parties.h"
+#include "meta/sql.h"
+#include "meta/test_database.h"
+
+namespace farshore {
+namespace {
+
+ItemId id_of(uint32_t n) {
+    ItemId id;
+    store_u32(id.raw.data(), n + 1);
+    return id;
+}
+
+ItemRecord item_of(uint32_t n) {
+    ItemRecord item;
+    item.id = id_of(n);
+    item.name = fmt::format("item{:05}", n);
+    item.mode = CaptureMode::kInPath;
+    item.wrapped_key = {1, 2, 3};
+    item.disks = {{0, fmt::format("/disks/{}", n), 4096}};
+    return item;
+}
+
+Status run_sql(Database& database, const std::string& sql) {
+    return in_transaction(database, "test", [&](soci::session& session) -> Status {
+        execute(session, sql);
+        return {};
+    });
+}
+
+Result<std::unique_ptr<Database>> reopened(TestDatabase& test) {
+    test.database.reset();
+    return Database::open({test.path()}, test.clock);
+}
+
+// Broken if an upgrade could not be told from a downgrade, or a changed migration were not noticed.
+TEST(Database, MigrationsGoForwardOnly) {
+    TestDatabase test;
+    EXPECT_EQ(test.database->schema_version(), migrations().back().version);
+    int version = 0;
+    for (const Migration& migration : migrations()) EXPECT_EQ(migration.version, ++version);
+    test.reopen();  // nothing to do
+    ASSERT_TRUE(
+        run_sql(*test.database, "INSERT INTO schema_migrations VALUES (999, 'newer', 'x', 1)"));
+    EXPECT_EQ(reopened(test).error().code(), Code::kNewerVersion);
+}
+
+TEST(Database, AnEditedMigrationIsNoticed) {
+    TestDatabase test;
+    ASSERT_TRUE(
+        run_sql(*test.database, "UPDATE schema_migrations SET hash = 'y' WHERE version = 1"));
+    EXPECT_EQ(reopened(test).error().code(), Code::kCorrupt);
+}
+
+// Broken if another program's file were taken for ours and written to.
+TEST(Database, ForeignFilesAreLeftAlone) {
+    TestDatabase test;
+    test.database.reset();
+    std::filesystem::remove(test.path());
+    {
+        soci::session other(soci::sqlite3, "dbname=" + test.path());
+        other << "CREATE TABLE photos (name TEXT)";
+    }
+    EXPECT_EQ(reopened(test).error().code(), Code::kForeignStore);
+    std::filesystem::remove(test.path());
+    std::ofstream(test.path()) << std::string(5000, 'g');
+    EXPECT_EQ(reopened(test).error().code(), Code::kCorrupt);
+    EXPECT_EQ(Database::open({test.directory + "/none/x.db"}, test.clock).error().code(),
+              Code::kIo);
+}
+
+// Broken if a process that dies in a transaction left part of it, or one that committed lost it.
+TEST(Database, DeathInATransactionLeavesNothing) {
+    TestDatabase test;
+    for (int committed = 0; committed < 2; ++committed) {
+        test.database.reset();
+        const pid_t child = ::fork();
+        if (child == 0) {
+            auto database = Database::open({test.path()}, test.clock);
+            auto status = in_transaction(**database, "test", [&](soci::session& sql) -> Status {
+                execute(sql, "INSERT INTO settings VALUES (:k, 'v')", committed ? "kept" : "lost");
+                if (!committed) ::kill(::getpid(), SIGKILL);
+                return {};
+            });
+            ::kill(::getpid(), SIGKILL);
+        }
+        int how = 0;
+        ASSERT_EQ(::waitpid(child, &how, 0), child);
+        ASSERT_TRUE(WIFSIGNALED(how));
+        test.reopen();
+        EXPECT_EQ(*get_setting(*test.database, committed ? "kept" : "lost"), committed ? "v" : "");
+    }
+}
+
+// Broken if an error of the use case, or one of SQLite in the middle, kept part of a change.
+TEST(Database, ErrorsRollBack) {
+    TestDatabase test;
+    auto status = in_transaction(*test.database, "test", [](soci::session& sql) -> Status {
+        execute(sql, "INSERT INTO settings VALUES ('a', 'b')");
+        return fail(Code::kWrongState, "no");
+    });
+    EXPECT_EQ(status.error().code(), Code::kWrongState);
+    status = in_transaction(*test.database, "test", [](soci::session& sql) -> Status {
+        execute(sql, "INSERT INTO settings VALUES ('a', 'b')");
+        execute(sql, "INSERT INTO settings VALUES ('a', 'c')");
+        return {};
+    });
+    EXPECT_EQ(status.error().code(), Code::kAlreadyExists);
+    EXPECT_EQ(*get_setting(*test.database, "a"), "");
+    ASSERT_TRUE(set_setting(*test.database, "a", "d"));
+    EXPECT_EQ(*get_setting(*test.database, "a"), "d");
+}
+
+// Broken if a full disk lost an item's change, or kept half of one.
+TEST(Items, FullDiskKeepsTheOldState) {
+    TestDatabase test;
+    ASSERT_TRUE(create_item(*test.database, item_of(0)));
+    ASSERT_TRUE(test.database->set_max_pages(1));
+    Result<ItemRecord> changed = fail(Code::kInternal, "");
+    std::string machine;
+    do {
+        machine.append(20'000, 'm');
+        changed = change_item(*test.database, id_of(0), [&](ItemRecord& item) -> Status {
+            item.machine = machine;
+            item.disks.push_back({static_cast<DiskIndex>(item.disks.size()), "", 1});
+            return {};
+        });
+    } while (changed && machine.size() < 10'000'000);
+    ASSERT_FALSE(changed);
+    EXPECT_EQ(changed.error().code(), Code::kNoSpace);
+    auto item = get_item(*test.database, id_of(0));
+    EXPECT_EQ(item->machine.size(), machine.size() - 20'000);
+    EXPECT_EQ(item->disks.size(), machine.size() / 20'000);
+}
+
+TEST(Items, NamesDisksAndStatesAreChecked) {
+    TestDatabase test;
+    Database& db = *test.database;
+    for (const char* bad :
+         {"", ".x", "-x", "a b", "a/b", "ä", "0123456789abcdef0123456789abcdef"}) {
+        ItemRecord item = item_of(1);
+        item.name = bad;
+        EXPECT_EQ(create_item(db, item).error().code(), Code::kInvalidArgument) << bad;
+    }
+    ASSERT_TRUE(create_item(db, item_of(1)));
+    ItemRecord same_name = item_of(2);
+    same_name.name = item_of(1).name;
+    EXPECT_EQ(create_item(db, same_name).error().code(), Code::kAlreadyExists);
+    ItemRecord same_disk = item_of(3);
+    same_disk.disks = item_of(1).disks;
+    EXPECT_EQ(create_item(db, same_disk).error().code(), Code::kAlreadyExists);
+    EXPECT_EQ(get_item(db, id_of(3)).error().code(), Code::kItemNotFound);
+    EXPECT_EQ(find_item(db, id_of(1).to_string())->name, item_of(1).name);
+    auto illegal = change_item(db, id_of(1), [](ItemRecord& item) -> Status {
+        item.state = ItemState::kCommitted;
+        return {};
+    });
+    EXPECT_EQ(illegal.error().code(), Code::kWrongState);
+    EXPECT_EQ(get_item(db, id_of(1))->state, ItemState::kEnabling);
+    ASSERT_TRUE(add_bookmark(db, {"b", id_of(1), "x", PointKind::kBookmark, {}, {}, {}}));
+    ASSERT_TRUE(add_failover(db, {.item = id_of(1), .kind = "test", .state = "running"}));
+    ASSERT_TRUE(delete_item(db, id_of(1)));
+    EXPECT_EQ(get_bookmark(db, "b").error().code(), Code::kNotFound);
+    EXPECT_TRUE(list_failovers(db, {}, 10)->empty());
+}
+
+TEST(Items, PendingBookmarksAreBounded) {
+    TestDatabase test;
+    Database& db = *test.database;
+    ASSERT_TRUE(create_item(db, item_of(0)));
+    const auto bookmark = [&](int n) {
+        return BookmarkRecord{
+            fmt::format("b{}", n), id_of(0), "x", PointKind::kBookmark, {}, {}, {}};
+    };
+    for (size_t i = 0; i < kMaxPendingBookmarks; ++i)
+        ASSERT_TRUE(add_bookmark(db, bookmark(int(i))));
+    EXPECT_EQ(add_bookmark(db, bookmark(999)).error().code(), Code::kLimitReached);
+    ASSERT_TRUE(finish_bookmark(db, "b0", {7}, {8}));
+    ASSERT_TRUE(finish_bookmark(db, "b0", {9}, {9}));  // said again: the first counts
+    EXPECT_EQ(get_bookmark(db, "b0")->sequence.v, 7u);
+    EXPECT_TRUE(add_bookmark(db, bookmark(999)));
+    EXPECT_EQ(pending_bookmarks(db, id_of(0))->size(), kMaxPendingBookmarks);
+}
+
+// Broken if the number of items that a vault is for made it slow or wrong, or more were taken.
+TEST(Items, TenThousand) {
+    TestDatabase test;
+    Database& db = *test.database;
+    // In one transaction: it is the queries that are looked at here.
+    ASSERT_TRUE(in_transaction(db, "test", [&](soci::session& sql) -> Status {
+        for (uint32_t n = 0; n < kMaxItems; ++n) {
+            execute(
+                sql,
+                "INSERT INTO items VALUES (:i, :n, 'protected', 0, 'in-path', :a, '', '', '', '', "
+                "300, 86400, 600, 0, '', '', '', '', 0, 0)",
+                id_of(n), item_of(n).name, n % 100 == 0 ? "one" : "other");
+            execute(sql, "INSERT INTO item_disks VALUES (:i, 0, :p, 1)", id_of(n),
+                    item_of(n).disks[0].path);
+        }
+        return {};
+    }));
+    EXPECT_EQ(create_item(db, item_of(kMaxItems)).error().code(), Code::kLimitReached);
+    size_t seen = 0;
+    std::string after;
+    while (true) {
+        auto page = list_items(db, after, 500);
+        ASSERT_TRUE(page);
+        if (page->empty()) break;
+        EXPECT_GT(page->front().name, after);
+        after = page->back().name;
+        seen += page->size();
+    }
+    EXPECT_EQ(seen, kMaxItems);
+    EXPECT_EQ(list_items_of_agent(db, "one")->size(), kMaxItems / 100);
+    EXPECT_EQ(find_item(db, "item09999")->disks[0].path, "/disks/9999");
+}
+
+// Broken if a job's end could be taken back, or a cancelled one were not told.
+TEST(Jobs, LifeOfAJob) {
+    TestDatabase test;
+    Database& db = *test.database;
+    JobRecord job;
+    job.kind = "failover";
+    job.cancellable = true;
+    job.input = "{\"a\":1}";
+    job = *add_job(db, job);
+    ASSERT_TRUE(start_job(db, job.id));
+    ASSERT_TRUE(report_job(db, job.id, 500, 7, "half"));
+    ASSERT_TRUE(report_job(db, job.id, 600, 6, "half"));
+    test.reopen();
+    Database& again = *test.database;
+    ASSERT_EQ(open_jobs(again)->size(), 1u);
+    EXPECT_EQ(open_jobs(again)->front().input, "{\"a\":1}");
+    EXPECT_EQ(get_job(again, job.id)->progress_permille, 600u);
+    EXPECT_EQ(job_messages(again, job.id)->size(), 1u);
+    ASSERT_TRUE(cancel_job(again, job.id));
+    EXPECT_EQ(report_job(again, job.id, 700, 1, "on").error().code(), Code::kCancelled);
+    ASSERT_TRUE(
+        end_job(again, job.id, JobState::kCancelled, "", ItemError{Code::kCancelled, "c", ""}));
+    ASSERT_TRUE(end_job(again, job.id, JobState::kSucceeded, "{}", {}));
+    EXPECT_EQ(get_job(again, job.id)->state, JobState::kCancelled);
+    EXPECT_EQ(start_job(again, job.id).error().code(), Code::kWrongState);
+    EXPECT_EQ(cancel_job(again, job.id).error().code(), Code::kWrongState);
+    JobRecord fixed;
+    fixed.kind = "cleanup";
+    fixed = *add_job(again, fixed);
+    EXPECT_EQ(cancel_job(again, fixed.id).error().code(), Code::kWrongState);
+    EXPECT_EQ(get_job(again, 999).error().code(), Code::kNotFound);
+}
+
+// Broken if a token admitted twice, late, or a name changed its kind.
+TEST(Parties, TokensAndNames) {
+    TestDatabase test;
+    Database& db = *test.database;
+    EnrolmentToken token;
+    token.hash[0] = 1;
+    token.kind = PartyKind::kAppliance;
+    token.name = "a";
+    token.expires = {test.clock.time.us + 10};
+    ASSERT_TRUE(add_token(db, token));
+    EXPECT_EQ(use_token(db, token.hash)->kind, PartyKind::kAppliance);
+    EXPECT_EQ(use_token(db, token.hash).error().code(), Code::kUnauthenticated);
+    token.hash[0] = 2;
+    ASSERT_TRUE(add_token(db, token));
+    test.clock.time.us += 10;
+    EXPECT_EQ(use_token(db, token.hash).error().code(), Code::kUnauthenticated);
+    PartyRecord party;
+    party.name = "a";
+    party.kind = PartyKind::kAppliance;
+    party.fingerprint = "f1";
+    ASSERT_TRUE(enrol_party(db, party));
+    party.fingerprint = "f2";
+    ASSERT_TRUE(enrol_party(db, party));
+    EXPECT_EQ(get_party(db, "a")->fingerprint, "f2");
+    party.kind = PartyKind::kAgent;
+    EXPECT_EQ(enrol_party(db, party).error().code(), Code::kAlreadyExists);
+    ASSERT_TRUE(party_seen(db, "a", "i", "v", "s"));
+    EXPECT_EQ(party_seen(db, "b", "i", "v", "s").error().code(), Code::kNotFound);
+}
+
+TEST(Events, NewestFirstByItem) {
+    TestDatabase test;
+    Database& db = *test.database;
+    for (int i = 0; i < 5; ++i) {
+        EventRecord event;
+        event.code = fmt::format("e{}", i);
+        event.severity = Severity::kCritical;
+        if (i % 2 == 0) event.item = id_of(0);
+        ASSERT_TRUE(add_event(db, event));
+    }
+    EXPECT_EQ(list_events(db, 0, 10)->size(), 5u);
+    auto mine = list_events(db, 0, 2, id_of(0));
+    ASSERT_EQ(mine->size(), 2u);
+    EXPECT_EQ(mine->front().code, "e4");
+    EXPECT_EQ(list_events(db, mine->back().id, 10, id_of(0))->front().code, "e0");
+}
+
+// Broken if the table let an item be failed over twice, or protected again without its copy.
+TEST(ItemState, TheTable) {
+    EXPECT_TRUE(check_transition(ItemState::kEnabling, ItemState::kInitialReplication));
+    EXPECT_TRUE(check_transition(ItemState::kProtected, ItemState::kFailingOver));
+    EXPECT_FALSE(check_transition(ItemState::kEnabling, ItemState::kFailingOver));
+    EXPECT_FALSE(check_transition(ItemState::kCommitted, ItemState::kProtected));
+    EXPECT_FALSE(check_transition(ItemState::kDisabling, ItemState::kProtected));
+    EXPECT_TRUE(check_action(ItemState::kProtected, ItemAction::kFailover));
+    auto refused = check_action(ItemState::kFailedOver, ItemAction::kFailover);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), Code::kWrongState);
+    EXPECT_NE(refused.error().what().find("failed-over"), std::string::npos);
+    for (int s = 0; s < kItemStates; ++s) {
+        const auto state = static_cast<ItemState>(s);
+        EXPECT_EQ(*item_state_from_name(item_state_name(state)), state);
+        EXPECT_TRUE(check_action(state, ItemAction::kUnprotect) ||
+                    state == ItemState::kFailingOver);
+        EXPECT_EQ(check_action(state, ItemAction::kReplicate).has_value(),
+                  is_replicating(state) || state == ItemState::kEnabling ||
+                      state == ItemState::kCommittedHome);
+    }
+}
+
+}  // namespace
+}  // namespace farshore
