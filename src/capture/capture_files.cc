@@ -10,12 +10,6 @@ namespace farshore {
 
 namespace {
 
-// Above every number that blocks of kSequenceBlock can have reached since protection began: for an
-// item whose reservation was damaged. 2^24 numbers for each second since 1970.
-Sequence number_from_clock() {
-    return {static_cast<uint64_t>(RealClock().now().us / 1'000'000) << 24};
-}
-
 Status map(CaptureFiles& files, const LogGeometry& geometry) {
     const uint64_t control = control_bytes(geometry);
     FS_TRY(files.memory.map_ring({control, geometry.ring_bytes}));
@@ -48,18 +42,10 @@ Result<CaptureFiles> open_existing(const CaptureConfig& config, const BootId& bo
 }
 
 Result<CaptureFiles> create(const CaptureConfig& config, FileSystem& fs, const BootId& boot) {
-    Sequence first = config.first_at_least;
-    auto dirty = DirtyMap::open(fs, config.dirty_map_path, config.item, config.disk_bytes);
-    if (!dirty) {
-        const Code code = dirty.error().code();
-        if (code == Code::kCorrupt || code == Code::kMalformed || code == Code::kTruncated)
-            first = std::max(first, number_from_clock());
-        else if (code != Code::kNotFound)
-            return fail(dirty.error());
-        dirty = DirtyMap::create(fs, config.dirty_map_path, config.item, config.disk_bytes);
-        if (!dirty) return fail(dirty.error());
-    }
-    FS_ASSIGN(first, first_of_new_log(**dirty, first));
+    FS_ASSIGN(const auto dirty, DirtyMap::open_or_create(fs, config.dirty_map_path, config.item,
+                                                         config.disk_bytes));
+    FS_ASSIGN(const Sequence first,
+              first_of_new_log(*dirty, config.first_at_least, RealClock().now()));
 
     LogGeometry geometry;
     geometry.item = config.item;
@@ -77,7 +63,7 @@ Result<CaptureFiles> create(const CaptureConfig& config, FileSystem& fs, const B
               SharedMemory::create(fresh, control_bytes(geometry) + geometry.ring_bytes));
     FS_TRY(map(files, geometry));
     FS_ASSIGN(files.header, LogHeader::format(view(files.memory, geometry), geometry, first));
-    fill_new_log(files.header, **dirty, config.mode);
+    fill_new_log(files.header, *dirty, config.mode);
     FS_TRY(fs.rename(fresh, config.shared_memory_path));
     return files;
 }
@@ -113,20 +99,18 @@ Result<CaptureFiles> CaptureFiles::open(const CaptureConfig& config, FileSystem&
 Result<std::unique_ptr<DirtyMap>> CaptureFiles::open_dirty_map(const CaptureConfig& config,
                                                                FileSystem& fs,
                                                                const LogHeader& header) {
-    auto dirty = DirtyMap::open(fs, config.dirty_map_path, config.item, config.disk_bytes);
-    if (dirty) return dirty;
-    const Code code = dirty.error().code();
-    if (code != Code::kNotFound && code != Code::kCorrupt && code != Code::kMalformed &&
-        code != Code::kTruncated)
-        return dirty;
-    dirty = DirtyMap::create(fs, config.dirty_map_path, config.item, config.disk_bytes);
-    if (dirty) FS_TRY((*dirty)->reserve(header.producer().next_sequence + kSequenceBlock));
+    FS_ASSIGN(auto dirty, DirtyMap::open_or_create(fs, config.dirty_map_path, config.item,
+                                                   config.disk_bytes));
+    // A new one: the log goes on with the numbers that it has.
+    if (dirty->reserved_until() <= 1)
+        FS_TRY(dirty->reserve(header.producer().next_sequence + kSequenceBlock));
     return dirty;
 }
 
 Status CaptureFiles::remove(const CaptureConfig& config, FileSystem& fs) {
     for (const std::string& path : {config.shared_memory_path, config.shared_memory_path + ".new",
-                                    config.spill_path, config.dirty_map_path}) {
+                                    config.spill_path, config.dirty_map_path,
+                                    config.dirty_map_path + ".broken"}) {
         if (path.empty()) continue;
         if (auto removed = fs.remove(path); !removed && removed.error().code() != Code::kNotFound)
             return removed;

@@ -13,6 +13,8 @@ namespace farshore {
 
 // docs/format/dirty-map.md fixes these.
 namespace {
+
+constexpr char kBrokenSuffix[] = ".broken";
 constexpr uint8_t kMagic[8] = {'F', 'S', 'D', 'I', 'R', 'T', 'Y', 'M'};
 constexpr uint32_t kVersion = 1;
 constexpr size_t kHeaderPages = 2;
@@ -218,10 +220,35 @@ Result<std::unique_ptr<DirtyMap>> DirtyMap::open(FileSystem& files, const std::s
     return map;
 }
 
+Result<std::unique_ptr<DirtyMap>> DirtyMap::open_or_create(FileSystem& files,
+                                                           const std::string& path,
+                                                           const ItemId& item,
+                                                           const std::vector<uint64_t>& disk_bytes) {
+    auto map = open(files, path, item, disk_bytes);
+    if (!map) {
+        const Code code = map.error().code();
+        if (code == Code::kCorrupt || code == Code::kMalformed || code == Code::kTruncated) {
+            // Before the damaged map is replaced: the new one knows of no number.
+            FS_TRY(files.open(path + kBrokenSuffix, OpenMode::kCreate));
+            FS_TRY(files.sync_directory(directory_of(path)));
+        } else if (code != Code::kNotFound) {
+            return map;
+        }
+        map = create(files, path, item, disk_bytes);
+        if (!map) return map;
+    }
+    if ((*map)->reserved_until() <= 1) {
+        FS_ASSIGN((*map)->numbers_lost_, files.exists(path + kBrokenSuffix));
+    }
+    return map;
+}
+
 void DirtyMap::break_locked() {
     broken_ = true;
     // Best effort: without the file, a host crash makes everything count as different. When not
-    // even this works, the tap's counter tells the agent.
+    // even this works, the tap's counter tells the agent. The other file says that there was one,
+    // whose numbers must not be used again.
+    (void)files_.open(path_ + kBrokenSuffix, OpenMode::kCreate);
     (void)files_.remove(path_);
     (void)files_.sync_directory(directory_of(path_));
     changed_.notify_all();

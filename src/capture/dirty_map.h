@@ -69,6 +69,15 @@ class DirtyMap {
                                                   const ItemId& item,
                                                   const std::vector<uint64_t>& disk_bytes);
 
+    // open(), or create() when there is none that can be read.
+    static Result<std::unique_ptr<DirtyMap>> open_or_create(
+        FileSystem& files, const std::string& path, const ItemId& item,
+        const std::vector<uint64_t>& disk_bytes);
+
+    // No number is reserved here, but an earlier map of the item (broken or damaged) had reserved
+    // some: nobody knows which.
+    bool numbers_lost() const { return numbers_lost_; }
+
     // The regions are durably marked when it returns.
     Mark mark(DiskIndex disk, uint64_t offset_bytes, uint64_t length_bytes);
 
@@ -131,6 +140,7 @@ class DirtyMap {
     uint64_t reserved_until_ = 1;
     bool all_dirty_ = true;
     bool broken_ = false;
+    bool numbers_lost_ = false;
     bool disks_unsafe_ = false;  // a flush failed: nobody knows what of the disks is durable
     bool io_busy_ = false;       // somebody writes the file, without the mutex
     std::set<std::pair<DiskIndex, uint64_t>> pending_pages_;

@@ -502,8 +502,11 @@ int64_t Tap::tick() {
 
 // ---- a new log ----------------------------------------------------------------------------------
 
-Result<Sequence> first_of_new_log(DirtyMap& dirty, Sequence at_least) {
-    const Sequence first = std::max(at_least, Sequence{dirty.reserved_until()});
+Result<Sequence> first_of_new_log(DirtyMap& dirty, Sequence at_least, TimePoint now) {
+    Sequence first = std::max(at_least, Sequence{dirty.reserved_until()});
+    // An appliance may have received more than what is known to be stored.
+    if (dirty.reserved_until() <= 1 && (dirty.numbers_lost() || at_least.v > 1))
+        first = std::max(first, Sequence{static_cast<uint64_t>(now.us / 1'000'000) << 24});
     FS_TRY(dirty.reserve(first.v + kSequenceBlock));
     return first;
 }
