@@ -36,7 +36,11 @@ Status CaptureSource::order_gap() {
 
 Status CaptureSource::look_for_gap() {
     auto result = commands_.take(*command_);
-    if (!result) return {};
+    if (!result) {
+        // What came into the log since may leave no room for the GAP, and nobody else frees it.
+        if (consumer_.header().producer().gap == GapState::kDropping) consumer_.discard_all();
+        return {};
+    }
     command_.reset();
     waiting_ = false;
     if (!result->ok)
