@@ -255,6 +255,10 @@ class System {
     bool protected_again();
     std::string states();
 
+    bool vault_is_open(size_t index) {
+        const auto program = vaults_[index]->program<VaultProgram>();
+        return program != nullptr && program->replica != nullptr;
+    }
     bool oracle_ready() const { return active_vault_ == 0 || ledger_ready_[1]; }
     void check_stored();
     void check(size_t samples);
@@ -447,21 +451,13 @@ Result<LogHeader> System::open_log(SimProcess& self) {
     memory.ring = source_host_.shared_memory("ring", made.ring_bytes);
     if (auto header = LogHeader::open(memory)) return header;
     FileSystem& fs = self.file_system();
-    Sequence first{1};
-    auto dirty = DirtyMap::open(fs, kDirtyPath, item_, shape_.disk_bytes);
-    if (!dirty) {
-        const Code code = dirty.error().code();
-        if (code == Code::kCorrupt || code == Code::kMalformed || code == Code::kTruncated)
-            first = {static_cast<uint64_t>(1'800'000'000 + world_.now_us() / 1'000'000) << 24};
-        else if (code != Code::kNotFound)
-            return fail(dirty.error());
-        dirty = DirtyMap::create(fs, kDirtyPath, item_, shape_.disk_bytes);
-        if (!dirty) return fail(dirty.error());
-    }
-    FS_ASSIGN(first, first_of_new_log(**dirty, first));
+    FS_ASSIGN(const auto dirty,
+              DirtyMap::open_or_create(fs, kDirtyPath, item_, shape_.disk_bytes));
+    FS_ASSIGN(const Sequence first,
+              first_of_new_log(*dirty, acked_stored_.next(), self.clock().now()));
     std::fill(memory.control.begin(), memory.control.end(), uint8_t{0});
     FS_ASSIGN(LogHeader header, LogHeader::format(memory, made, first));
-    fill_new_log(header, **dirty, shape_.mode);
+    fill_new_log(header, *dirty, shape_.mode);
     header.word(LogWord::kRotateUs).store(shape_.rotate_us);
     header.word(LogWord::kPointIntervalUs).store(1'000'000);
     model_.begin_log(first.v, source_content());
@@ -482,17 +478,11 @@ std::shared_ptr<void> System::boot_tap(SimProcess& self) {
                 std::make_unique<FileDisk>(std::move(file), shape_.disk_bytes[i]));
         }
         // As CaptureFiles::open_dirty_map does.
-        auto dirty = DirtyMap::open(fs, kDirtyPath, item_, shape_.disk_bytes);
-        if (!dirty) {
-            const Code code = dirty.error().code();
-            if (code != Code::kNotFound && code != Code::kCorrupt && code != Code::kMalformed &&
-                code != Code::kTruncated)
-                return fail(dirty.error());
-            dirty = DirtyMap::create(fs, kDirtyPath, item_, shape_.disk_bytes);
-            if (!dirty) return fail(dirty.error());
-            FS_TRY((*dirty)->reserve(options.header.producer().next_sequence + kSequenceBlock));
-        }
-        options.dirty = std::move(*dirty);
+        FS_ASSIGN(options.dirty,
+                  DirtyMap::open_or_create(fs, kDirtyPath, item_, shape_.disk_bytes));
+        if (options.dirty->reserved_until() <= 1)
+            FS_TRY(options.dirty->reserve(options.header.producer().next_sequence +
+                                          kSequenceBlock));
         if (shape_.spill_bytes > 0) {
             FS_ASSIGN(program->spill, fs.open(kSpillPath, OpenMode::kCreate));
         }
@@ -630,6 +620,8 @@ Status System::open_vault(SimProcess& self, size_t index, VaultProgram& program)
 
 std::shared_ptr<void> System::boot_vault(SimProcess& self, size_t index) {
     auto program = std::make_shared<VaultProgram>();
+    // A vault that was replaced is not started again: it would claim the store back.
+    if (index != active_vault_) return program;
     program->store = store_.client(self);
     // A transaction of the database: the process may die before or after it, the database may be
     // busy, and a commit may be there although an error was reported.
@@ -654,7 +646,9 @@ std::shared_ptr<void> System::boot_vault(SimProcess& self, size_t index) {
 
 void System::vault_tick(SimProcess& self, size_t index, VaultProgram& program) {
     int64_t again_us = 100'000;
-    if (program.replica == nullptr) {
+    if (program.replica == nullptr && index != active_vault_) {
+        return;
+    } else if (program.replica == nullptr) {
         const Status opened = open_vault(self, index, program);
         if (!opened) world_.trace("vault.open", 0, 0, opened.error().to_string());
     } else {
@@ -898,6 +892,8 @@ void System::strike() {
             if (host.up()) {
                 ++outcome_.power_losses;
                 host.lose_power();
+                // Also when nothing lived there that could tell on_death.
+                host.power_on_after_us(draw_.between(1'000, 2'000'000));
             }
             return;
         case 9: return heal_later(source_host_, *appliance_hosts_[address_]);
@@ -944,7 +940,7 @@ void System::strike() {
             if (shape_.two_appliances && draw_.coin()) {
                 address_ = 1 - address_;
                 if (appliances_[address_]->life() == 0) appliances_[address_]->start();
-            } else if (shape_.two_vaults && active_vault_ == 0) {
+            } else if (shape_.two_vaults && active_vault_ == 0 && vault_is_open(0)) {
                 active_vault_ = 1;
                 vaults_[1]->start();
             }
