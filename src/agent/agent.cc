@@ -15,6 +15,12 @@
 namespace farshore {
 namespace {
 constexpr std::string_view kVersion = "0.1.0";
+
+TlsOptions tls_options(const AgentOptions& options) {
+    TlsOptions tls;
+    tls.expected_peer_name = options.appliance_name;
+    return tls;
+}
 }
 
 struct Agent::Impl {
@@ -35,7 +41,7 @@ struct Agent::Impl {
         : options(std::move(given)),
           lock(std::move(held)),
           tls(std::move(context)),
-          dialer(network, tls) {
+          dialer(network, tls, tls_options(options)) {
         random.fill(instance.raw);
     }
     ~Impl() {

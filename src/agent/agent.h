@@ -18,6 +18,7 @@ struct AgentOptions {
     std::string directory;         // its own; made when missing
     std::string shared_directory = "/dev/shm/farshore";
     std::string appliance;         // host:port
+    std::string appliance_name;    // that its certificate must prove; empty: any of the authority
     uint64_t ring_bytes = 256ull << 20;
     uint64_t spill_bytes = 4ull << 30;
     int64_t sync_interval_us = 200'000;

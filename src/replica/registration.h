@@ -16,6 +16,7 @@ struct LogLease {
     Digest previous_header{};    // header hash of segment next_segment-1; zeroes when it is 1
     Sequence stored;             // highest sequence that is stored and registered
     Secret item_key;             // 32 bytes: wraps the segments' data keys
+    std::string agent;           // who alone may send the item's records; empty: any agent
 };
 
 struct SegmentRegistration {

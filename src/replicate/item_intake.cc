@@ -207,6 +207,14 @@ void ItemIntake::drop_peer(const Error& why) {
 }
 
 void ItemIntake::welcome() {
+    // A valid certificate says who an agent is, not that this machine is its own.
+    if (peer_ && lease_ && !lease_->agent.empty() && peer_->agent != lease_->agent) {
+        drop_peer(Error(Code::kForbidden,
+                        fmt::format("item {} belongs to agent '{}', not to '{}'",
+                                    item_.to_string(), lease_->agent, peer_->agent),
+                        "protect the machine through the agent that runs beside it"));
+        return;
+    }
     if (!peer_ || !lease_) return;
     peer_->send(encode(WelcomeFrame{accepted_.next(), stored_, window()}));
     send_ack();

@@ -88,6 +88,7 @@ class FakeVault final : public VaultLink {
             lease.stored = segments.back().last;
         }
         lease.item_key = Secret(Bytes(32, 7));
+        lease.agent = owner;
         return lease;
     }
     Status register_segment(const SegmentRegistration& registration) override {
@@ -113,6 +114,7 @@ class FakeVault final : public VaultLink {
         if (token != "good") return fail(Code::kUnauthenticated, "unknown token");
         return "chain";
     }
+    std::string owner;
     uint64_t epoch = 0;
     int failing = 0;
     int marks = 0;
@@ -317,6 +319,17 @@ TEST_F(ProcessServerTest, RefusesASecondAgentWithOneIdentity) {
     time_.advance(kSessionSilenceUs + 1);
     auto other = connect("agent-1", 2);
     EXPECT_EQ(welcome(*other).next.v, 2u);
+}
+
+// Broken if any agent with a certificate could write into any machine's log.
+TEST_F(ProcessServerTest, OnlyTheItemsOwnAgentMaySend) {
+    vault_.owner = "agent-1";
+    auto other = connect("agent-2");
+    ASSERT_TRUE(error(*other));
+    EXPECT_EQ(error(*other)->code(), Code::kForbidden);
+    auto own = connect("agent-1", 3);
+    EXPECT_FALSE(error(*own));
+    EXPECT_EQ(welcome(*own).next.v, 1u);
 }
 
 // Broken if an idle source made objects for ever, or its RPO grew.

@@ -87,6 +87,7 @@ json encode_lease(const LogLease& lease) {
             {"next_segment", lease.next_segment.v},
             {"previous_header", to_hex(lease.previous_header)},
             {"stored", lease.stored.v},
+            {"agent", lease.agent},
             {"item_key", to_hex(lease.item_key.reveal())}};
 }
 
@@ -99,6 +100,7 @@ Result<LogLease> decode_lease(const json& document) {
         lease.epoch.v = document.at("epoch").get<uint64_t>();
         lease.next_segment.v = document.at("next_segment").get<uint64_t>();
         lease.stored.v = document.at("stored").get<uint64_t>();
+        lease.agent = document.value("agent", std::string());
         return lease;
     });
 }

@@ -14,6 +14,7 @@ struct RecordingVault final : VaultLink {
         lease.next_segment = {9};
         lease.previous_header[31] = 7;
         lease.stored = {1ull << 60};
+        lease.agent = "agent-1";
         lease.item_key = Secret(Bytes(32, 0x42));
         return lease;
     }
@@ -48,6 +49,7 @@ TEST(RemoteLink, CarriesEveryCall) {
     ASSERT_TRUE(lease) << lease.error().to_string();
     EXPECT_EQ(lease->stored.v, 1ull << 60);
     EXPECT_EQ(lease->previous_header[31], 7);
+    EXPECT_EQ(lease->agent, "agent-1");
     EXPECT_EQ(lease->item_key.reveal()[31], 0x42);
     SegmentRegistration registration;
     registration.item = item;
