@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "compute/json_read.h"
+#include "compute/nbd_server.h"
 #include "compute/qmp_client.h"
 #include "os/unix_stream.h"
 #include "os/waiting.h"
@@ -42,27 +43,6 @@ Status ignore_missing(const Result<Json>& answer) {
     for (const char* missing : {"not found", "Failed to find", "Cannot find", "not running"})
         if (words.find(missing) != std::string::npos) return {};
     return fail(answer.error());
-}
-
-// QEMU's main loop, and with it the guest, would hang on a tap that accepts and then says nothing.
-// So the tap has to show that it is one before QEMU is given its name.
-Status tap_answers(const std::string& path) {
-    auto stream = UnixStream::connect(path, kTapAnswerTimeoutMs);
-    if (!stream)
-        return fail(Code::kUnavailable,
-                    fmt::format("the tap does not listen: {}", stream.error().what()));
-    Bytes greeting(8);
-    size_t got = 0;
-    while (got < greeting.size()) {
-        auto n = (*stream)->read_some(MutableByteView(greeting).subspan(got), kTapAnswerTimeoutMs);
-        if (!n || *n == 0)
-            return fail(Code::kUnavailable,
-                        fmt::format("the tap at {} accepts and says nothing", path));
-        got += *n;
-    }
-    if (as_text(greeting) != "NBDMAGIC")
-        return fail(Code::kMalformed, fmt::format("{} is not an NBD server", path));
-    return {};
 }
 
 }  // namespace
@@ -176,7 +156,10 @@ Status MirrorControl::attach_disk(const MirrorDisk& disk) {
 
 Status MirrorControl::attach() {
     FS_TRY(detach_mirrors());
-    FS_TRY(tap_answers(options_.tap_socket));
+    // QEMU's main loop, and with it the guest, would hang on a tap that accepts and then says
+    // nothing.
+    if (Status greets = nbd_server_greets(options_.tap_socket, kTapAnswerTimeoutMs); !greets)
+        return fail(greets.error().with_context("the tap does not answer"));
     for (const MirrorDisk& disk : options_.disks) {
         if (Status attached = attach_disk(disk); !attached) {
             // The first error is the one to tell.

@@ -37,6 +37,22 @@ Status remove_files(const std::string& directory, const std::string& socket_path
 
 }  // namespace
 
+Status nbd_server_greets(const std::string& socket_path, int timeout_ms) {
+    auto stream = UnixStream::connect(socket_path, timeout_ms);
+    if (!stream) return fail(Code::kUnavailable, stream.error().what());
+    Bytes greeting(8);
+    for (size_t got = 0; got < greeting.size();) {
+        const auto n = (*stream)->read_some(MutableByteView(greeting).subspan(got), timeout_ms);
+        if (!n || *n == 0)
+            return fail(Code::kUnavailable,
+                        fmt::format("the server at {} accepts and says nothing", socket_path));
+        got += *n;
+    }
+    if (as_text(greeting) != "NBDMAGIC")
+        return fail(Code::kMalformed, fmt::format("{} is not an NBD server", socket_path));
+    return {};
+}
+
 Result<std::string> find_plugin() {
     PosixFileSystem files;
     if (const char* given = std::getenv("FARSHORE_PLUGIN"); given != nullptr && *given != '\0')
@@ -92,15 +108,21 @@ Result<NbdServer> NbdServer::start(const NbdServerOptions& options) {
         (void)server.kill();
         return fail(written.error());
     }
-    const bool accepts = wait_until(options.start_timeout_ms, kPollMs, [&] {
-        return !server.alive() || unix_socket_accepts(socket_path);
-    });
+    const RealClock clock;
+    const int64_t deadline_us = clock.steady_us() + int64_t(options.start_timeout_ms) * 1000;
+    bool greets = false;
+    while (!greets && server.alive()) {
+        const int64_t left_ms = (deadline_us - clock.steady_us()) / 1000;
+        if (left_ms <= 0) break;
+        greets = nbd_server_greets(socket_path, static_cast<int>(left_ms)).has_value();
+        if (!greets) pause_ms(kPollMs);
+    }
     if (!server.alive()) {
         (void)remove_files(directory, socket_path);
         return fail(Code::kUnavailable,
                     fmt::format("nbdkit ended at once: {}", tail_of_file(server.log_path())));
     }
-    if (!accepts) {
+    if (!greets) {
         (void)server.kill();
         (void)remove_files(directory, socket_path);
         return fail(Code::kTimeout,

@@ -29,7 +29,7 @@ struct NbdServerOptions {
     uint32_t threads = 16;
     // Instead of RUN_DIRECTORY/nbd.sock.
     std::string socket_path;
-    int start_timeout_ms = 30000;  // until the socket accepts: opening a point may take a while
+    int start_timeout_ms = 30000;  // until it greets: opening a point may take a while
 };
 
 class NbdServer {
@@ -64,6 +64,11 @@ class NbdServer {
     std::string run_directory_;
     std::string socket_path_;
 };
+
+// Whether an NBD server greets at the socket. More than accepting: the kernel accepts for nbdkit as
+// soon as the socket is there, while the plugin may still open its disks, or fail to. kUnavailable,
+// kMalformed.
+Status nbd_server_greets(const std::string& socket_path, int timeout_ms);
 
 // Where our plugin is: FARSHORE_PLUGIN, else ../lib/nbdkit-farshore-plugin.so beside the program's
 // directory, else lib/farshore/ under /usr. kDependencyMissing.
