@@ -210,6 +210,9 @@ Status Spool::scan_file(SpoolFile& file, uint64_t next_name, Sequence& previous)
         // In the last file an unreadable record begins the part that was never acknowledged, unless
         // whole records follow it; those would be lost, so that is damage.
         if (last_file) return {};
+        // The next file goes on exactly here: this is what was cut off after a failed write or sync,
+        // and came back because the cut itself never became durable.
+        if (previous.next().v == next_name) return {};
         return fail(Code::kCorrupt, fmt::format("{} is damaged at byte {}: {}", where, at,
                                                 stopped.error().what()),
                     "the disk lost data that was acknowledged; what followed is sent again");
