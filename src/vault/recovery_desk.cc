@@ -14,6 +14,8 @@ namespace farshore {
 namespace {
 
 constexpr size_t kMaxJobInputBytes = 64u << 10;
+// How long `latest` waits for what the appliance has received to be stored.
+constexpr int64_t kDrainPatienceUs = 10'000'000;
 
 // The machine as the agent described it, with the disks that the replica has.
 Result<MachineDescription> machine_of(const ItemRecord& item, const ReplicaStatus& status) {
@@ -180,6 +182,14 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
         }
         FS_ASSIGN(const ItemRecord item, get_item(vault_.database(), request.item));
         FS_ASSIGN(const auto replica, vault_.replica(request.item));
+        if (PointSpec::parse(point).kind == PointSpec::Kind::kLatest) {
+            // What is safe at the appliance already belongs to "latest"; latest-processed does not
+            // wait.
+            FS_TRY(run.report(0.05, "waiting for what was received to be stored"));
+            FS_TRY(vault_.wait_for_item(request.item, kDrainPatienceUs, [](const ItemReport& now) {
+                return !now.agent || !now.replica || now.replica->stored >= now.agent->received;
+            }));
+        }
         if (real) {
             // From here on nobody else appends to the log: the point that is chosen is the last
             // one.
