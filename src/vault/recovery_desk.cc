@@ -14,8 +14,9 @@ namespace farshore {
 namespace {
 
 constexpr size_t kMaxJobInputBytes = 64u << 10;
-// How long `latest` waits for what the appliance has received to be stored.
-constexpr int64_t kDrainPatienceUs = 10'000'000;
+// How long `latest` waits for what the appliance has received to be stored: a segment is cut after
+// a second at the latest. More would only delay the machine when the appliance is lost as well.
+constexpr int64_t kDrainPatienceUs = 1'500'000;
 
 // The machine as the agent described it, with the disks that the replica has.
 Result<MachineDescription> machine_of(const ItemRecord& item, const ReplicaStatus& status) {
@@ -182,12 +183,20 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
         }
         FS_ASSIGN(const ItemRecord item, get_item(vault_.database(), request.item));
         FS_ASSIGN(const auto replica, vault_.replica(request.item));
-        if (PointSpec::parse(point).kind == PointSpec::Kind::kLatest) {
+        if (real && PointSpec::parse(point).kind == PointSpec::Kind::kLatest) {
             // What is safe at the appliance already belongs to "latest"; latest-processed does not
-            // wait.
+            // wait. An idle source's last records are never stored, only marked.
             FS_TRY(run.report(0.05, "waiting for what was received to be stored"));
-            FS_TRY(vault_.wait_for_item(request.item, kDrainPatienceUs, [](const ItemReport& now) {
-                return !now.agent || !now.replica || now.replica->stored >= now.agent->received;
+            Sequence received;
+            TimePoint last_time;
+            FS_ASSIGN(const ItemReport before, vault_.item(item.name));
+            if (before.agent) {
+                received = before.agent->received;
+                last_time = before.agent->last_time;
+            }
+            FS_TRY(vault_.wait_for_item(request.item, kDrainPatienceUs, [&](const ItemReport& now) {
+                return !now.replica || now.replica->stored >= received ||
+                       now.replica->current_until >= last_time;
             }));
         }
         if (real) {
