@@ -166,6 +166,27 @@ TEST_F(QemuMachineTest, DescriptionSurvivesStartAndCapture) {
     }
 }
 
+TEST_F(QemuMachineTest, UefiMachineStartsItsFirmwareAndIsCapturedAsOne) {
+    make_disk("a", boot_sector(), "x");
+    serve();
+    QemuOptions options = options_for({"a"});
+    options.machine.firmware = Firmware::kUefi;
+    options.machine.memory_bytes = 256 << 20;
+    auto machine = QemuMachine::start(options);
+    if (!machine && machine.error().code() == Code::kDependencyMissing)
+        GTEST_SKIP() << machine.error().what();
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    // There is nothing on the disk that it could boot; that it looks for it is what counts.
+    EXPECT_NE(wait_serial("BdsDxe").find("BdsDxe"), std::string::npos);
+    { const QemuMachine lost = std::move(*machine); }
+    auto qmp = QmpClient::connect(directory_ / "qmp.sock");
+    ASSERT_TRUE(qmp) << qmp.error().to_string();
+    const auto captured = capture_machine(**qmp, "m", RealClock().now());
+    ASSERT_TRUE(captured) << captured.error().to_string();
+    EXPECT_EQ(captured->firmware, Firmware::kUefi);
+    EXPECT_EQ(captured->disks.size(), 1u) << "the firmware's flash is taken for a disk";
+}
+
 TEST_F(QemuMachineTest, SixtyFourDisksFitOnTheBus) {
     make_disk("a", boot_sector({.disks = 1, .sectors = {1}}), "x");
     for (int i = 1; i < 64; ++i) make_disk("disk" + std::to_string(i), Bytes(512), "x");
