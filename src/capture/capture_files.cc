@@ -42,8 +42,8 @@ Result<CaptureFiles> open_existing(const CaptureConfig& config, const BootId& bo
 }
 
 Result<CaptureFiles> create(const CaptureConfig& config, FileSystem& fs, const BootId& boot) {
-    FS_ASSIGN(const auto dirty, DirtyMap::open_or_create(fs, config.dirty_map_path, config.item,
-                                                         config.disk_bytes));
+    FS_ASSIGN(const auto dirty,
+              DirtyMap::open_or_create(fs, config.dirty_map_path, config.item, config.disk_bytes));
     FS_ASSIGN(const Sequence first,
               first_of_new_log(*dirty, config.first_at_least, RealClock().now()));
 
@@ -99,8 +99,8 @@ Result<CaptureFiles> CaptureFiles::open(const CaptureConfig& config, FileSystem&
 Result<std::unique_ptr<DirtyMap>> CaptureFiles::open_dirty_map(const CaptureConfig& config,
                                                                FileSystem& fs,
                                                                const LogHeader& header) {
-    FS_ASSIGN(auto dirty, DirtyMap::open_or_create(fs, config.dirty_map_path, config.item,
-                                                   config.disk_bytes));
+    FS_ASSIGN(auto dirty,
+              DirtyMap::open_or_create(fs, config.dirty_map_path, config.item, config.disk_bytes));
     // A new one: the log goes on with the numbers that it has.
     if (dirty->reserved_until() <= 1)
         FS_TRY(dirty->reserve(header.producer().next_sequence + kSequenceBlock));
@@ -108,9 +108,9 @@ Result<std::unique_ptr<DirtyMap>> CaptureFiles::open_dirty_map(const CaptureConf
 }
 
 Status CaptureFiles::remove(const CaptureConfig& config, FileSystem& fs) {
-    for (const std::string& path : {config.shared_memory_path, config.shared_memory_path + ".new",
-                                    config.spill_path, config.dirty_map_path,
-                                    config.dirty_map_path + ".broken"}) {
+    for (const std::string& path :
+         {config.shared_memory_path, config.shared_memory_path + ".new", config.spill_path,
+          config.dirty_map_path, config.dirty_map_path + ".broken"}) {
         if (path.empty()) continue;
         if (auto removed = fs.remove(path); !removed && removed.error().code() != Code::kNotFound)
             return removed;

@@ -220,10 +220,9 @@ Result<std::unique_ptr<DirtyMap>> DirtyMap::open(FileSystem& files, const std::s
     return map;
 }
 
-Result<std::unique_ptr<DirtyMap>> DirtyMap::open_or_create(FileSystem& files,
-                                                           const std::string& path,
-                                                           const ItemId& item,
-                                                           const std::vector<uint64_t>& disk_bytes) {
+Result<std::unique_ptr<DirtyMap>> DirtyMap::open_or_create(
+    FileSystem& files, const std::string& path, const ItemId& item,
+    const std::vector<uint64_t>& disk_bytes) {
     auto map = open(files, path, item, disk_bytes);
     if (!map) {
         const Code code = map.error().code();

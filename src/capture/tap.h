@@ -69,8 +69,8 @@ class Tap {
 
 // The first number of a new log, above every one that was ever used; a block from it is reserved
 // when it returns. For LogHeader::format.
-// `at_least` above 1: the item had records before. When the map does not know which numbers were used,
-// the number is one that `now` gives: 2^24 for each second since 1970.
+// `at_least` above 1: the item had records before. When the map does not know which numbers were
+// used, the number is one that `now` gives: 2^24 for each second since 1970.
 Result<Sequence> first_of_new_log(DirtyMap& dirty, Sequence at_least, TimePoint now = {});
 // What may differ goes on the new log's todo maps: what the dirty map says, everything in mirror
 // mode.
