@@ -13,6 +13,7 @@ namespace farshore {
 namespace {
 
 constexpr size_t kTokenBytes = 32;
+constexpr int kLockPatienceMs = 3000;
 constexpr size_t kMaxTokenFileBytes = 4096;
 
 std::string random_hex(Random& random, size_t bytes) {
@@ -160,7 +161,16 @@ Status Vault::Impl::open() {
                                                       : options.store_directory;
     key_path = options.key_file.empty() ? vault_directory + "/key" : options.key_file;
     FS_TRY(files.make_directories(vault_directory));
-    FS_ASSIGN(lock, InstanceLock::acquire(vault_directory + "/lock"));
+    // A vault that was killed a moment ago may still be dying: the kernel frees its lock when it is
+    // gone, which a start right behind it must not fail over.
+    auto held = InstanceLock::acquire(vault_directory + "/lock");
+    wait_until(kLockPatienceMs, 50, [&] {
+        if (held || held.error().code() != Code::kDuplicateIdentity) return true;
+        held = InstanceLock::acquire(vault_directory + "/lock");
+        return held.has_value();
+    });
+    if (!held) return tl::unexpected(held.error());
+    lock = std::move(*held);
     FS_ASSIGN(database, Database::open({.path = vault_directory + "/farshore.db"}, clock));
     FS_ASSIGN(info.vault_id, get_setting(*database, "vault_id"));
     if (info.vault_id.empty()) {
