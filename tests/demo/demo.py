@@ -465,7 +465,7 @@ class Demo:
                              + (f"{lost} lost: the last {r['behind_ms'] / 1000:.2f} s" if lost else "none lost")),
             (f"{EARLIER_S} s earlier", f"{r['earlier_recovered']} transactions, {r['earlier_reported']} reported by then"),
             ("Integrity", r["integrity"]),
-            ("Written, stored", f"{bytes_text(r['bytes_written'] or 0)} written by the machine, "
+            ("Captured, stored", f"{bytes_text(r['bytes_written'] or 0)} copied and written, "
                                 f"{bytes_text(r['bytes_stored'] or 0)} in the store"
                                 + (f" ({ratio:.1f} : 1)" if ratio else "")),
             ("Took", f"{r['seconds']} s"),
