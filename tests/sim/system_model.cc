@@ -21,9 +21,8 @@ void SystemModel::apply(Disks& disks, const Change& change) {
 }
 
 bool SystemModel::in_doubt(DiskIndex disk, uint64_t at) const {
-    return std::ranges::any_of(doubts_, [&](const Doubt& d) {
-        return d.disk == disk && d.offset <= at && at < d.end;
-    });
+    return std::ranges::any_of(
+        doubts_, [&](const Doubt& d) { return d.disk == disk && d.offset <= at && at < d.end; });
 }
 
 void SystemModel::note(const AppendRequest& request, const Appended& result, std::string& broken) {

@@ -41,11 +41,12 @@ class FileDisk final : public BlockDevice {
         FS_TRY(read(offset, content));
         std::vector<BlockExtent> out;
         for (uint64_t at = 0; at < length;) {
-            const uint64_t n =
-                std::min(kPieceBytes - (offset + at) % kPieceBytes, length - at);
+            const uint64_t n = std::min(kPieceBytes - (offset + at) % kPieceBytes, length - at);
             const bool zero = all_zero(ByteView(content).subspan(at, n));
-            if (!out.empty() && out.back().zero == zero) out.back().length_bytes += n;
-            else out.push_back({offset + at, n, zero, zero});
+            if (!out.empty() && out.back().zero == zero)
+                out.back().length_bytes += n;
+            else
+                out.push_back({offset + at, n, zero, zero});
             at += n;
         }
         return out;

@@ -156,7 +156,8 @@ class System {
             self.executor().post_after_us(1'000, [this] { guest_tick(); });
             return std::make_shared<int>(0);
         });
-        tap_ = &source_host_.add_process("tap", [this](SimProcess& self) { return boot_tap(self); });
+        tap_ =
+            &source_host_.add_process("tap", [this](SimProcess& self) { return boot_tap(self); });
         agent_ = &source_host_.add_process("agent",
                                            [this](SimProcess& self) { return boot_agent(self); });
         for (size_t i = 0; i < 2; ++i) {
@@ -216,7 +217,9 @@ class System {
         breach(fmt::format("{} was acknowledged as received, and now the appliance asks for {}\n",
                            acked_received_.v, next.v));
     }
-    void heard_received(Sequence received) { acked_received_ = std::max(acked_received_, received); }
+    void heard_received(Sequence received) {
+        acked_received_ = std::max(acked_received_, received);
+    }
     void heard_stored(Sequence stored) {
         acked_stored_ = std::max(acked_stored_, stored);
         check_stored();
@@ -299,7 +302,7 @@ class System {
     uint64_t guest_left_ = 0;
     int64_t guest_idle_until_us_ = 0;
     uint64_t guest_burst_ = 0;
-    size_t guest_flushes_ = 0;  // disks to flush before anything else
+    size_t guest_flushes_ = 0;                 // disks to flush before anything else
     std::optional<DeathPlan> death_at_write_;  // operations after the next write to the source
 
     // Oracle.
@@ -347,7 +350,8 @@ Status LossyLink::mark_idle(const ItemId&, Epoch epoch, Sequence sequence, TimeP
     return call<Status>([&](ItemReplica& r) { return r.mark_idle(epoch, sequence, time); });
 }
 
-// ---- shape ---------------------------------------------------------------------------------------
+// ---- shape
+// ---------------------------------------------------------------------------------------
 
 void System::draw_shape() {
     Rng& d = draw_;
@@ -407,7 +411,8 @@ void System::setup_source() {
             FS_CHECK(file.has_value());
             // Not empty when protection begins.
             for (uint64_t at = 0; at < shape_.disk_bytes[i]; at += 100'000) {
-                Bytes piece(std::min<uint64_t>(guest_draw_.below(50'000), shape_.disk_bytes[i] - at));
+                Bytes piece(
+                    std::min<uint64_t>(guest_draw_.below(50'000), shape_.disk_bytes[i] - at));
                 guest_draw_.fill(piece);
                 FS_CHECK((*file)->write_at(at, piece).has_value());
             }
@@ -431,7 +436,8 @@ SystemModel::Disks System::source_content() {
     return disks;
 }
 
-// ---- capture -------------------------------------------------------------------------------------
+// ---- capture
+// -------------------------------------------------------------------------------------
 
 LogGeometry System::geometry() const {
     LogGeometry geometry;
@@ -451,8 +457,7 @@ Result<LogHeader> System::open_log(SimProcess& self) {
     memory.ring = source_host_.shared_memory("ring", made.ring_bytes);
     if (auto header = LogHeader::open(memory)) return header;
     FileSystem& fs = self.file_system();
-    FS_ASSIGN(const auto dirty,
-              DirtyMap::open_or_create(fs, kDirtyPath, item_, shape_.disk_bytes));
+    FS_ASSIGN(const auto dirty, DirtyMap::open_or_create(fs, kDirtyPath, item_, shape_.disk_bytes));
     FS_ASSIGN(const Sequence first,
               first_of_new_log(*dirty, acked_stored_.next(), self.clock().now()));
     std::fill(memory.control.begin(), memory.control.end(), uint8_t{0});
@@ -481,8 +486,8 @@ std::shared_ptr<void> System::boot_tap(SimProcess& self) {
         FS_ASSIGN(options.dirty,
                   DirtyMap::open_or_create(fs, kDirtyPath, item_, shape_.disk_bytes));
         if (options.dirty->reserved_until() <= 1)
-            FS_TRY(options.dirty->reserve(options.header.producer().next_sequence +
-                                          kSequenceBlock));
+            FS_TRY(
+                options.dirty->reserve(options.header.producer().next_sequence + kSequenceBlock));
         if (shape_.spill_bytes > 0) {
             FS_ASSIGN(program->spill, fs.open(kSpillPath, OpenMode::kCreate));
         }
@@ -556,9 +561,9 @@ std::shared_ptr<void> System::boot_agent(SimProcess& self) {
 
 void System::dial(AgentProgram& program) {
     program.appliance = address_;
-    program.sender = std::make_unique<LogSender>(agent_->executor(), agent_->clock(), *program.dialer,
-                                                 kAddresses[address_], item_, program.instance,
-                                                 *program.watched);
+    program.sender = std::make_unique<LogSender>(agent_->executor(), agent_->clock(),
+                                                 *program.dialer, kAddresses[address_], item_,
+                                                 program.instance, *program.watched);
     program.sender->start();
 }
 
@@ -570,7 +575,8 @@ void System::agent_tick(AgentProgram& program) {
     agent_->executor().post_after_us(wait_us, [this, &program] { agent_tick(program); });
 }
 
-// ---- appliance and vault -------------------------------------------------------------------------
+// ---- appliance and vault
+// -------------------------------------------------------------------------
 
 std::shared_ptr<void> System::boot_appliance(SimProcess& self, size_t index) {
     auto program = std::make_shared<ApplianceProgram>();
@@ -603,8 +609,8 @@ std::shared_ptr<void> System::boot_appliance(SimProcess& self, size_t index) {
 
 Status System::open_vault(SimProcess& self, size_t index, VaultProgram& program) {
     if (!program.fence) {
-        FS_ASSIGN(program.fence, VaultFence::claim(*program.store, self.clock(), self.random(),
-                                                   self.name()));
+        FS_ASSIGN(program.fence,
+                  VaultFence::claim(*program.store, self.clock(), self.random(), self.name()));
     }
     ItemReplicaOptions options = shape_.replica;
     options.fence = &*program.fence;
@@ -625,22 +631,21 @@ std::shared_ptr<void> System::boot_vault(SimProcess& self, size_t index) {
     program->store = store_.client(self);
     // A transaction of the database: the process may die before or after it, the database may be
     // busy, and a commit may be there although an error was reported.
-    ledgers_[index].set_hook([this, &self, life = self.life()](const char* commit,
-                                                               bool after) -> Status {
-        SimOperation op(self, life, commit, after ? 1 : 0);
-        if (op.dead()) return op.error();
-        if (op.torn()) {
-            op.die();
-            return op.error();
-        }
-        op.finish();
-        if (op.dead()) return op.error();
-        if (world_.buggify(after ? "ledger.lost_answer" : "ledger.busy"))
-            return fail(Code::kUnavailable, "the database is busy");
-        return {};
-    });
-    self.executor().post(
-        [this, &self, index, p = program.get()] { vault_tick(self, index, *p); });
+    ledgers_[index].set_hook(
+        [this, &self, life = self.life()](const char* commit, bool after) -> Status {
+            SimOperation op(self, life, commit, after ? 1 : 0);
+            if (op.dead()) return op.error();
+            if (op.torn()) {
+                op.die();
+                return op.error();
+            }
+            op.finish();
+            if (op.dead()) return op.error();
+            if (world_.buggify(after ? "ledger.lost_answer" : "ledger.busy"))
+                return fail(Code::kUnavailable, "the database is busy");
+            return {};
+        });
+    self.executor().post([this, &self, index, p = program.get()] { vault_tick(self, index, *p); });
     return program;
 }
 
@@ -664,8 +669,8 @@ void System::vault_tick(SimProcess& self, size_t index, VaultProgram& program) {
             ++outcome_.floors_moved;
         }
     }
-    self.executor().post_after_us(again_us,
-                                  [this, &self, index, &program] { vault_tick(self, index, program); });
+    self.executor().post_after_us(
+        again_us, [this, &self, index, &program] { vault_tick(self, index, program); });
 }
 
 // Somebody reads here and there.
@@ -689,7 +694,8 @@ void System::use_leases(SimProcess& self, VaultProgram& program) {
     }
 }
 
-// ---- guest ---------------------------------------------------------------------------------------
+// ---- guest
+// ---------------------------------------------------------------------------------------
 
 GuestOp System::draw_op() {
     GuestOp op;
@@ -704,12 +710,24 @@ GuestOp System::draw_op() {
         op.length = std::min(size - op.offset, (op.length + 511) / 512 * 512);
     }
     switch (d.below(16)) {
-        case 0: op.kind = GuestOp::Kind::kZero; break;
-        case 1: op.kind = GuestOp::Kind::kUnmap; break;
-        case 2: op.kind = GuestOp::Kind::kDiscard; break;
-        case 3: op.kind = GuestOp::Kind::kFlush; break;
-        case 4: op.kind = GuestOp::Kind::kWriteThrough; break;
-        default: op.kind = GuestOp::Kind::kWrite; break;
+        case 0:
+            op.kind = GuestOp::Kind::kZero;
+            break;
+        case 1:
+            op.kind = GuestOp::Kind::kUnmap;
+            break;
+        case 2:
+            op.kind = GuestOp::Kind::kDiscard;
+            break;
+        case 3:
+            op.kind = GuestOp::Kind::kFlush;
+            break;
+        case 4:
+            op.kind = GuestOp::Kind::kWriteThrough;
+            break;
+        default:
+            op.kind = GuestOp::Kind::kWrite;
+            break;
     }
     if (op.kind == GuestOp::Kind::kFlush) op.length = 0;
     if (op.kind == GuestOp::Kind::kWrite || op.kind == GuestOp::Kind::kWriteThrough) {
@@ -724,12 +742,18 @@ GuestOp System::draw_op() {
 
 Status System::apply_to(TapDisk& disk, const GuestOp& op) {
     switch (op.kind) {
-        case GuestOp::Kind::kWrite: return disk.write(op.offset, op.data);
-        case GuestOp::Kind::kWriteThrough: return disk.write_through(op.offset, op.data);
-        case GuestOp::Kind::kZero: return disk.zero(op.offset, op.length, false);
-        case GuestOp::Kind::kUnmap: return disk.zero(op.offset, op.length, true);
-        case GuestOp::Kind::kDiscard: return disk.discard(op.offset, op.length);
-        case GuestOp::Kind::kFlush: return disk.flush();
+        case GuestOp::Kind::kWrite:
+            return disk.write(op.offset, op.data);
+        case GuestOp::Kind::kWriteThrough:
+            return disk.write_through(op.offset, op.data);
+        case GuestOp::Kind::kZero:
+            return disk.zero(op.offset, op.length, false);
+        case GuestOp::Kind::kUnmap:
+            return disk.zero(op.offset, op.length, true);
+        case GuestOp::Kind::kDiscard:
+            return disk.discard(op.offset, op.length);
+        case GuestOp::Kind::kFlush:
+            return disk.flush();
     }
     return {};
 }
@@ -744,9 +768,12 @@ Status System::change_source(const GuestOp& op) {
     }
     switch (op.kind) {
         case GuestOp::Kind::kWrite:
-        case GuestOp::Kind::kWriteThrough: return disk->write(op.offset, op.data);
-        case GuestOp::Kind::kFlush: return disk->flush();
-        default: return disk->zero(op.offset, op.length, op.kind != GuestOp::Kind::kZero);
+        case GuestOp::Kind::kWriteThrough:
+            return disk->write(op.offset, op.data);
+        case GuestOp::Kind::kFlush:
+            return disk->flush();
+        default:
+            return disk->zero(op.offset, op.length, op.kind != GuestOp::Kind::kZero);
     }
 }
 
@@ -777,8 +804,8 @@ void System::guest_tick() {
     if (op->length > 0) op->change = model_.begin_change(op->disk, op->offset, op->length);
     pending_.push_back(op);
     if (mirror) {
-        // A write that fails at the source is sent to no mirror, and may be there in part: QEMU then
-        // stops the job. Not simulated.
+        // A write that fails at the source is sent to no mirror, and may be there in part: QEMU
+        // then stops the job. Not simulated.
         const Status changed = change_source(*op);
         FS_CHECK(changed.has_value() || !guest_->alive());
         guest_->executor().post_after_us(d.below(3) == 0 ? d.between(0, 30'000) : 0,
@@ -809,18 +836,24 @@ void System::try_op(const std::shared_ptr<GuestOp>& op) {
     std::erase(pending_, op);
 }
 
-// ---- faults --------------------------------------------------------------------------------------
+// ---- faults
+// --------------------------------------------------------------------------------------
 
 SimProcess& System::any_process() {
     // Half of them where most of the state is.
     switch (draw_.below(8)) {
         case 0:
-        case 1: return *tap_;
-        case 2: return *agent_;
+        case 1:
+            return *tap_;
+        case 2:
+            return *agent_;
         case 3:
-        case 4: return *appliances_[address_];
-        case 5: return *appliances_[shape_.two_appliances ? draw_.below(2) : 0];
-        default: return *vaults_[active_vault_];
+        case 4:
+            return *appliances_[address_];
+        case 5:
+            return *appliances_[shape_.two_appliances ? draw_.below(2) : 0];
+        default:
+            return *vaults_[active_vault_];
     }
 }
 
@@ -828,12 +861,18 @@ void System::fail_source_disk() {
     SimDisk& disk = source_host_.disk();
     const uint64_t skip = draw_.below(10), count = 1 + draw_.below(3);
     switch (draw_.below(7)) {
-        case 0: return disk.fail_next(DiskOp::kWrite, kSpillPath, ENOSPC, count, skip);
-        case 1: return disk.fail_next(DiskOp::kRead, kSpillPath, EIO, count, skip);
-        case 2: return disk.fail_next(DiskOp::kWrite, kDirtyPath, EIO, count, skip);
-        case 3: return disk.fail_next(DiskOp::kSync, kDirtyPath, EIO, count, skip);
-        case 4: return disk.fail_next(DiskOp::kRead, "disks/", EIO, count, skip);
-        case 5: return disk.fail_next(DiskOp::kWrite, kSpillPath, EIO, count, skip);
+        case 0:
+            return disk.fail_next(DiskOp::kWrite, kSpillPath, ENOSPC, count, skip);
+        case 1:
+            return disk.fail_next(DiskOp::kRead, kSpillPath, EIO, count, skip);
+        case 2:
+            return disk.fail_next(DiskOp::kWrite, kDirtyPath, EIO, count, skip);
+        case 3:
+            return disk.fail_next(DiskOp::kSync, kDirtyPath, EIO, count, skip);
+        case 4:
+            return disk.fail_next(DiskOp::kRead, "disks/", EIO, count, skip);
+        case 5:
+            return disk.fail_next(DiskOp::kWrite, kSpillPath, EIO, count, skip);
         default:
             // In mirror mode QEMU itself would see it.
             if (shape_.mode == TapMode::kMirror) return;
@@ -896,19 +935,24 @@ void System::strike() {
                 host.power_on_after_us(draw_.between(1'000, 2'000'000));
             }
             return;
-        case 9: return heal_later(source_host_, *appliance_hosts_[address_]);
-        case 10: return heal_later(*appliance_hosts_[address_], *vault_hosts_[active_vault_]);
+        case 9:
+            return heal_later(source_host_, *appliance_hosts_[address_]);
+        case 10:
+            return heal_later(*appliance_hosts_[address_], *vault_hosts_[active_vault_]);
         case 11:
             network_.clog(source_host_, *appliance_hosts_[address_],
                           draw_.between(100'000, 4'000'000));
             return;
         case 12:
-            if (draw_.coin()) network_.reset(source_host_, *appliance_hosts_[address_]);
-            else network_.half_open(*appliance_hosts_[address_], source_host_);
+            if (draw_.coin())
+                network_.reset(source_host_, *appliance_hosts_[address_]);
+            else
+                network_.half_open(*appliance_hosts_[address_], source_host_);
             return;
         case 13:
             store_.set_outage(true);
-            world_.after_us(draw_.between(200'000, 5'000'000), [this] { store_.set_outage(false); });
+            world_.after_us(draw_.between(200'000, 5'000'000),
+                            [this] { store_.set_outage(false); });
             return;
         case 14:
             guest_burst_ += 20 + draw_.below(30);
@@ -932,7 +976,8 @@ void System::strike() {
             death_at_write_.reset();
             return;
         }
-        case 17: return jump_clock(host);
+        case 17:
+            return jump_clock(host);
         case 18:
             if (shape_.source_errors) fail_source_disk();
             return;
@@ -956,14 +1001,16 @@ void System::become_calm() {
     store_.allow_damaged_reads(false);
     store_.set_outage(false);
     for (SimHost* host : appliance_hosts_) host->disk().allow_errors(false);
-    for (SimProcess* process : {tap_, agent_, appliances_[0], appliances_[1], vaults_[0], vaults_[1]})
+    for (SimProcess* process :
+         {tap_, agent_, appliances_[0], appliances_[1], vaults_[0], vaults_[1]})
         process->plan_death({});
     // fail_next() that did not happen yet still may: it is a transient error of the source's disk.
     network_.heal_all();
     guest_left_ = std::min<uint64_t>(guest_left_, 10);
 }
 
-// ---- oracle --------------------------------------------------------------------------------------
+// ---- oracle
+// --------------------------------------------------------------------------------------
 
 void System::check_stored() {
     if (!oracle_ready()) return;
@@ -1006,8 +1053,8 @@ void System::compare(const std::vector<uint64_t>& sequences) {
                 content.begin());
             size_t differing = 0;
             for (size_t b = 0; b < content.size(); ++b) differing += content[b] != disks[i][b];
-            return wrong(fmt::format("disk {} differs from byte {}, {} bytes in all", i, at,
-                                     differing));
+            return wrong(
+                fmt::format("disk {} differs from byte {}, {} bytes in all", i, at, differing));
         }
     });
 }
@@ -1041,9 +1088,15 @@ void System::check(size_t samples) {
             const uint64_t length = range.last.v - range.first.v;
             const uint64_t near = std::min<uint64_t>(length, draw_.below(4));
             switch (draw_.below(3)) {
-                case 0: wanted.insert(range.first.v + near); break;
-                case 1: wanted.insert(range.last.v - near); break;
-                default: wanted.insert(range.first.v + draw_.below(length + 1)); break;
+                case 0:
+                    wanted.insert(range.first.v + near);
+                    break;
+                case 1:
+                    wanted.insert(range.last.v - near);
+                    break;
+                default:
+                    wanted.insert(range.first.v + draw_.below(length + 1));
+                    break;
             }
         }
     }
@@ -1088,26 +1141,29 @@ std::string System::states() {
     }
     if (const auto p = agent_->program<AgentProgram>(); p != nullptr && p->sender != nullptr) {
         const LogSenderStatus s = p->sender->status();
-        out += fmt::format("agent: connected {}, sent {}, received {}, stored {}, released {}, waiting "
-                           "for a gap {}, {}\n",
-                           s.connected, s.sent.v, s.received.v, s.stored.v, p->consumer->released().v,
-                           p->source->waiting_for_gap(), s.last_error);
+        out += fmt::format(
+            "agent: connected {}, sent {}, received {}, stored {}, released {}, waiting "
+            "for a gap {}, {}\n",
+            s.connected, s.sent.v, s.received.v, s.stored.v, p->consumer->released().v,
+            p->source->waiting_for_gap(), s.last_error);
     }
     for (SimProcess* process : appliances_) {
         const auto p = process->program<ApplianceProgram>();
         if (p == nullptr || p->server == nullptr) continue;
         for (const IntakeStatus& s : p->server->status())
-            out += fmt::format("{}: connected {}, received {}, stored {}, spool {}, queued {}, {}\n",
-                               process->name(), s.connected, s.received.v, s.stored.v, s.spool_bytes,
-                               s.queued_bytes, s.last_error);
+            out +=
+                fmt::format("{}: connected {}, received {}, stored {}, spool {}, queued {}, {}\n",
+                            process->name(), s.connected, s.received.v, s.stored.v, s.spool_bytes,
+                            s.queued_bytes, s.last_error);
     }
     out += fmt::format("network: {} dials, {} failed\n", network_.counters().dials,
                        network_.counters().dials_failed);
     if (const auto s = ledgers_[active_vault_].state())
-        out += fmt::format("vault {}: stored {}, epoch {} of {}, floor {}; last change {}, heard: "
-                           "received {}, stored {}\n",
-                           active_vault_, s->stored.v, s->epoch.v, s->appliance, s->floor.v,
-                           model_.last_change(), acked_received_.v, acked_stored_.v);
+        out += fmt::format(
+            "vault {}: stored {}, epoch {} of {}, floor {}; last change {}, heard: "
+            "received {}, stored {}\n",
+            active_vault_, s->stored.v, s->epoch.v, s->appliance, s->floor.v, model_.last_change(),
+            acked_received_.v, acked_stored_.v);
     return out;
 }
 
@@ -1132,7 +1188,8 @@ SystemOutcome System::run() {
     check(2);
     const auto settle = [&] {
         const int64_t from_us = world_.now_us();
-        const bool again = world_.run_until([this] { return protected_again(); }, kProtectedAgainUs);
+        const bool again =
+            world_.run_until([this] { return protected_again(); }, kProtectedAgainUs);
         outcome_.calm_us = std::max(outcome_.calm_us, world_.now_us() - from_us);
         if (!again) breach(std::string("the item is not protected again: ") + why_not_);
         check(4);
@@ -1145,8 +1202,8 @@ SystemOutcome System::run() {
     };
     become_calm();
     settle();
-    // Everything is stored; a crash of the source now, or in the middle of what it writes next, must
-    // lose nothing either.
+    // Everything is stored; a crash of the source now, or in the middle of what it writes next,
+    // must lose nothing either.
     if (broken_.empty() && draw_.below(3) == 0) {
         guest_left_ = 3 + draw_.below(10);
         world_.run_for_us(draw_.between(0, 150'000));
@@ -1155,7 +1212,8 @@ SystemOutcome System::run() {
         settle();
     }
     outcome_.gaps = 0;
-    if (const auto program = tap_->program<TapProgram>(); program != nullptr && program->tap != nullptr)
+    if (const auto program = tap_->program<TapProgram>();
+        program != nullptr && program->tap != nullptr)
         outcome_.gaps = program->tap->producer().state().gaps;
     over_ = true;
     if (!broken_.empty()) {
@@ -1177,14 +1235,22 @@ SystemOutcome System::run() {
 
 std::string plant_name(Plant plant) {
     switch (plant) {
-        case Plant::kNone: return "none";
-        case Plant::kAckBeforeSync: return "ack_before_sync";
-        case Plant::kStoredBeforeRegistered: return "stored_before_registered";
-        case Plant::kSwapSegments: return "swap_segments";
-        case Plant::kMarkTooLate: return "mark_too_late";
-        case Plant::kLostGap: return "lost_gap";
-        case Plant::kWrongOrder: return "wrong_order";
-        case Plant::kDeleteTooEarly: return "delete_too_early";
+        case Plant::kNone:
+            return "none";
+        case Plant::kAckBeforeSync:
+            return "ack_before_sync";
+        case Plant::kStoredBeforeRegistered:
+            return "stored_before_registered";
+        case Plant::kSwapSegments:
+            return "swap_segments";
+        case Plant::kMarkTooLate:
+            return "mark_too_late";
+        case Plant::kLostGap:
+            return "lost_gap";
+        case Plant::kWrongOrder:
+            return "wrong_order";
+        case Plant::kDeleteTooEarly:
+            return "delete_too_early";
     }
     return "?";
 }

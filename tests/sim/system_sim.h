@@ -1,6 +1,6 @@
-// The whole main path of Farshore on the simulator: a guest on a protected machine with tap and agent,
-// appliances, vaults, an object store; faults drawn from the seed; an oracle that compares what is
-// offered with what the machine's disks were. docs/design/simulation.md §11.
+// The whole main path of Farshore on the simulator: a guest on a protected machine with tap and
+// agent, appliances, vaults, an object store; faults drawn from the seed; an oracle that compares
+// what is offered with what the machine's disks were. docs/design/simulation.md §11.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +21,10 @@ enum class Plant : uint8_t {
     kWrongOrder,
     kDeleteTooEarly,
 };
-inline constexpr Plant kPlants[] = {
-    Plant::kAckBeforeSync, Plant::kStoredBeforeRegistered, Plant::kSwapSegments, Plant::kMarkTooLate,
-    Plant::kLostGap,       Plant::kWrongOrder,             Plant::kDeleteTooEarly};
+inline constexpr Plant kPlants[] = {Plant::kAckBeforeSync, Plant::kStoredBeforeRegistered,
+                                    Plant::kSwapSegments,  Plant::kMarkTooLate,
+                                    Plant::kLostGap,       Plant::kWrongOrder,
+                                    Plant::kDeleteTooEarly};
 std::string plant_name(Plant plant);
 
 struct SystemOutcome {

@@ -1,5 +1,5 @@
-// The promises of the main path, held over thousands of seeds; and for each promise a planted bug that
-// must be found. FARSHORE_SEEDS=N runs that many, FARSHORE_SEED=N repeats one.
+// The promises of the main path, held over thousands of seeds; and for each promise a planted bug
+// that must be found. FARSHORE_SEEDS=N runs that many, FARSHORE_SEED=N repeats one.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -49,7 +49,9 @@ TEST(SystemSim, TheMainPathKeepsItsPromisesUnderEverySeed) {
             sum.calm_us = std::max(sum.calm_us, outcome.calm_us);
             return outcome.broken;
         });
-    EXPECT_TRUE(report.ok()) << report.text();
+    EXPECT_TRUE(report.ok()) << report.text()
+                             << "repeat one: FARSHORE_SEED=N system_sim_test "
+                                "--gtest_filter='SystemSim.TheMainPath*'";
     std::cout << report.runs << " runs: " << sum.writes << " writes, " << sum.deaths << " deaths, "
               << sum.gaps << " gaps, " << sum.checks << " checks, " << sum.points_compared
               << " points compared (" << (sum.bytes_compared >> 20) << " MiB), " << sum.removed
@@ -75,9 +77,8 @@ class PlantedBug : public ::testing::TestWithParam<Plant> {};
 
 // Broken: the oracle does not see what it is there for.
 TEST_P(PlantedBug, IsFound) {
-    const uint64_t seed = first_failing_seed(1, kSeedsForAPlant, [&](uint64_t s) {
-        return run_system(s, GetParam()).broken;
-    });
+    const uint64_t seed = first_failing_seed(
+        1, kSeedsForAPlant, [&](uint64_t s) { return run_system(s, GetParam()).broken; });
     EXPECT_NE(seed, 0u) << plant_name(GetParam()) << " was not found in " << kSeedsForAPlant
                         << " seeds";
     std::cout << plant_name(GetParam()) << " is found by seed " << seed << ": "
