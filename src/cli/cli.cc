@@ -128,6 +128,8 @@ class Parser {
                             "seconds between crash-consistent points (300)");
         protect->add_option("--window", a.protect.window_s,
                             "seconds for which points are kept (86400)");
+        protect->add_option("--grace", a.protect.grace_s,
+                            "seconds between an object's last use and its removal (600)");
         protect->add_option("--throttle", a.protect.copy_throttle_bytes_per_s,
                             "bytes a second for the first copy; 0: none");
         protect->add_flag("--wait", a.protect.wait, "wait until it is protected");

@@ -420,6 +420,7 @@ int ClientVerbs::protect(const ProtectArguments& arguments) {
     if (arguments.crash_point_interval_s)
         body["policy"]["crash_point_interval_s"] = *arguments.crash_point_interval_s;
     if (arguments.window_s) body["policy"]["window_s"] = *arguments.window_s;
+    if (arguments.grace_s) body["policy"]["grace_s"] = *arguments.grace_s;
     if (arguments.copy_throttle_bytes_per_s)
         body["policy"]["copy_throttle_bytes_per_s"] = *arguments.copy_throttle_bytes_per_s;
     auto answer =

@@ -22,6 +22,7 @@ struct ProtectArguments {
     std::string agent;
     std::optional<uint64_t> crash_point_interval_s;
     std::optional<uint64_t> window_s;
+    std::optional<uint64_t> grace_s;
     std::optional<uint64_t> copy_throttle_bytes_per_s;
     bool wait = false;  // until it is protected
     uint64_t capture_wait_s = 30;

@@ -31,6 +31,10 @@ struct ItemRuntime {
     std::unique_ptr<SqliteLedger> ledger;
     std::shared_ptr<ItemReplica> replica;  // borrows ledger; whoever holds it holds the runtime
 
+    // Held while checkpoints and retention work; once `deleting`, they write nothing any more.
+    std::mutex upkeep_mutex;
+    bool deleting = false;
+
     std::mutex mutex;  // everything below
     std::optional<AgentItemStatus> agent;
     int64_t agent_heard_us = 0;  // steady

@@ -331,7 +331,8 @@ void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
 }
 
 void Vault::Impl::run_upkeep(ItemRuntime& item, const ItemRecord& record) {
-    if (fenced || record.state == ItemState::kDisabling) return;
+    const std::lock_guard upkeep(item.upkeep_mutex);
+    if (fenced || item.deleting || record.state == ItemState::kDisabling) return;
     const auto told = [&](const Error& error) {
         if (error.code() == Code::kFenced) {
             if (!fenced.exchange(true))
@@ -438,6 +439,9 @@ Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id
     {
         FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(id));
         FS_TRY(item->replica->acquire_log("unprotect"));
+        // A checkpoint under way would leave objects behind that nobody deletes.
+        const std::lock_guard upkeep(item->upkeep_mutex);
+        item->deleting = true;
     }
     // 3. Objects, then what we know of them: a crash between leaves an item that is deleted again.
     // The item object goes last: without it nobody could tell whose the others are.
