@@ -217,7 +217,28 @@ Result<std::unique_ptr<DirtyMap>> DirtyMap::open(FileSystem& files, const std::s
                                                  const std::vector<uint64_t>& disk_bytes) {
     auto map = std::unique_ptr<DirtyMap>(new DirtyMap(files, path, item, disk_bytes));
     FS_TRY(map->load());
+    map->settle();
     return map;
+}
+
+// A tap that was killed between write and sync, or after a failed sync, leaves marks that can be
+// read and are not on the disk; whoever trusted them would not wait for its own. A sync of pages
+// that count as clean does nothing, so they are written anew.
+void DirtyMap::settle() {
+    std::unique_lock lock(mutex_);
+    Status written;
+    for (const Disk& disk : disks_)
+        for (uint64_t page = 0; page < disk.pages; ++page) {
+            const auto bits = disk.durable.begin() + static_cast<ptrdiff_t>(page * kWordsPerPage);
+            const bool any = std::any_of(bits, bits + static_cast<ptrdiff_t>(kWordsPerPage),
+                                         [](uint64_t word) { return word != 0; });
+            if (any && written)
+                written = file_->write_at((kHeaderPages + disk.first_page + page) * kPageBytes,
+                                          encode_page(disk, page, disk.durable));
+        }
+    if (written) written = write_header(lock);
+    if (written) written = files_.sync_directory(directory_of(path_));
+    if (!written && !broken_) break_locked();
 }
 
 Result<std::unique_ptr<DirtyMap>> DirtyMap::open_or_create(

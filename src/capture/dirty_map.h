@@ -121,6 +121,7 @@ class DirtyMap {
     Bytes encode_header_locked() const;
     Status decode_header(ByteView page);
     Status load();
+    void settle();
     Status write_all_new();
     Bytes encode_page(const Disk& disk, uint64_t page, const std::vector<uint64_t>& bits) const;
     void lead_commit(std::unique_lock<std::mutex>& lock);
