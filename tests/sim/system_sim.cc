@@ -390,7 +390,7 @@ void System::draw_shape() {
     shape_.replica.max_manifests = 3 + d.below(6);
     RetentionPolicy& r = shape_.retention;
     r.window_us = d.between(2'000'000, 12'000'000);
-    r.grace_us = d.between(200'000, 3'000'000);
+    r.grace_us = d.below(4) == 0 ? 21'000'000 : d.between(200'000, 3'000'000);
     r.rewrite_below_percent = static_cast<uint32_t>(d.below(4) * 30);
     r.rewrite_min_bytes = 0;
     r.rewrite_bytes = (64u << 10) << d.below(6);
@@ -1177,6 +1177,9 @@ SystemOutcome System::run() {
     for (SimHost* host : appliance_hosts_) host->disk().allow_errors(shape_.appliance_errors);
     if (!shape_.appliance_read_errors) world_.faults().force("disk.read_error", 0);
     store_.allow_errors(draw_.coin());
+    // A put that takes effect after its time-out must do so within the grace of deletion, which is
+    // ten minutes in production: otherwise a manifest may appear whose shards are gone.
+    if (shape_.retention.grace_us < 20'000'000) world_.faults().force("store.late_effect", 0);
     if (!shape_.two_vaults) store_.allow_damaged_reads(draw_.below(4) == 0);
 
     for (uint64_t strikes = 2 + draw_.below(6); strikes > 0 && broken_.empty(); --strikes) {
