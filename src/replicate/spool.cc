@@ -34,7 +34,8 @@ Bytes file_header(const ItemId& item, uint64_t name) {
 
 Status check_header(ByteView header, const ItemId& item, uint64_t name, const std::string& path) {
     if (header.size() < kHeaderBytes)
-        return fail(Code::kTruncated, fmt::format("{}: header ends after {} bytes", path, header.size()));
+        return fail(Code::kTruncated,
+                    fmt::format("{}: header ends after {} bytes", path, header.size()));
     if (!std::equal(kMagic.begin(), kMagic.end(), header.begin()))
         return fail(Code::kCorrupt, fmt::format("{} is not a spool file", path));
     if (load_u32(header.data() + kHeaderBytes - 4) != crc32c(header.first(kHeaderBytes - 4)))
@@ -92,10 +93,17 @@ Status Spool::scan(bool repair) {
     }
     Sequence previous;
     for (size_t i = 0; i < files_.size(); ++i) {
-        FS_ASSIGN(std::unique_ptr<File> opened, fs_.open(path(files_[i].name), OpenMode::kReadWrite));
+        FS_ASSIGN(std::unique_ptr<File> opened,
+                  fs_.open(path(files_[i].name), OpenMode::kReadWrite));
         files_[i].file = std::move(opened);
         const uint64_t next_name = i + 1 < files_.size() ? files_[i + 1].name : 0;
-        Status scanned = scan_file(files_[i], next_name, previous);
+        bool begins_anew = false;
+        Status scanned = scan_file(files_[i], next_name, previous, begins_anew);
+        if (begins_anew) {
+            for (size_t j = 0; j < i; ++j) FS_TRY(fs_.remove(path(files_[j].name)));
+            files_.erase(files_.begin(), files_.begin() + static_cast<ptrdiff_t>(i));
+            i = 0;
+        }
         if (scanned) continue;
         if (!repair || scanned.error().code() == Code::kNewerVersion) return scanned;
         // Everything from the damage on is dropped: it would otherwise be a hole in the order.
@@ -115,14 +123,14 @@ Status Spool::scan(bool repair) {
             FS_TRY(settle_tail(tail));
         }
     }
-    // What is found is acknowledged again from here on, so all of it must be durable now, whatever the
-    // process that wrote it had got to.
+    // What is found is acknowledged again from here on, so all of it must be durable now, whatever
+    // the process that wrote it had got to.
     for (SpoolFile& file : files_) FS_TRY(file.file->sync());
     return fs_.sync_directory(directory_);
 }
 
-// Writes the tail file anew. If a sync of it ever failed, what is read back may be in memory only, and
-// a sync of the same pages would not write them again: only new pages can be trusted.
+// Writes the tail file anew. If a sync of it ever failed, what is read back may be in memory only,
+// and a sync of the same pages would not write them again: only new pages can be trusted.
 Status Spool::settle_tail(SpoolFile& tail) {
     const std::string fresh = path(tail.name) + ".new";
     FS_ASSIGN(std::unique_ptr<File> copy, fs_.open(fresh, OpenMode::kCreate));
@@ -141,9 +149,13 @@ Status Spool::settle_tail(SpoolFile& tail) {
     return {};
 }
 
-// `next_name` is where the next file begins, 0 for the last file. A file whose tail could not be cut
-// after a failed write may reach beyond that: the next file's records are the ones that count.
-Status Spool::scan_file(SpoolFile& file, uint64_t next_name, Sequence& previous) {
+// `next_name` is where the next file begins, 0 for the last file. A file whose tail could not be
+// cut after a failed write may reach beyond that: the next file's records are the ones that count.
+// `begins_anew`: a file is missing before this one. Files go from the oldest on, when they are
+// stored; power loss may bring back an older one of those and not a newer. So what is before is
+// stored.
+Status Spool::scan_file(SpoolFile& file, uint64_t next_name, Sequence& previous,
+                        bool& begins_anew) {
     const bool last_file = next_name == 0;
     const std::string where = path(file.name);
     FS_ASSIGN(uint64_t size, file.file->size());
@@ -182,6 +194,12 @@ Status Spool::scan_file(SpoolFile& file, uint64_t next_name, Sequence& previous)
                 close_range();
                 return {};
             }
+            if (at == kHeaderBytes && used == 0 && previous.v != 0 &&
+                header.sequence > previous.next() && header.kind != RecordKind::kGap) {
+                begins_anew = true;
+                recovered_.clear();
+                previous = {};
+            }
             const bool follows = previous.v == 0 || header.sequence == previous.next() ||
                                  (header.kind == RecordKind::kGap && header.sequence > previous);
             if (!follows) {
@@ -210,11 +228,11 @@ Status Spool::scan_file(SpoolFile& file, uint64_t next_name, Sequence& previous)
         // In the last file an unreadable record begins the part that was never acknowledged, unless
         // whole records follow it; those would be lost, so that is damage.
         if (last_file) return {};
-        // The next file goes on exactly here: this is what was cut off after a failed write or sync,
-        // and came back because the cut itself never became durable.
+        // The next file goes on exactly here: this is what was cut off after a failed write or
+        // sync, and came back because the cut itself never became durable.
         if (previous.next().v == next_name) return {};
-        return fail(Code::kCorrupt, fmt::format("{} is damaged at byte {}: {}", where, at,
-                                                stopped.error().what()),
+        return fail(Code::kCorrupt,
+                    fmt::format("{} is damaged at byte {}: {}", where, at, stopped.error().what()),
                     "the disk lost data that was acknowledged; what followed is sent again");
     }
     close_range();
@@ -302,8 +320,7 @@ Result<Bytes> Spool::read(const SpoolRange& range) {
         for (const SpoolFile& candidate : files_)
             if (candidate.name == range.file) file = candidate.file;
     }
-    if (!file)
-        return fail(Code::kNotFound, fmt::format("spool file {} is gone", path(range.file)));
+    if (!file) return fail(Code::kNotFound, fmt::format("spool file {} is gone", path(range.file)));
     Bytes out(range.length_bytes);
     FS_ASSIGN(size_t got, file->read_at(range.offset_bytes, out));
     if (got != out.size())

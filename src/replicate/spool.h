@@ -1,10 +1,10 @@
 // The spool: what an appliance has received of one item and not yet stored, on its own disk.
-// Bytes: docs/format/spool.md. A directory of append-only files of encoded records; each file's name
-// is the sequence of its first record.
+// Bytes: docs/format/spool.md. A directory of append-only files of encoded records; each file's
+// name is the sequence of its first record.
 //
-// `append` puts records into the page cache, `sync` makes everything appended durable; only then may
-// they be acknowledged as received. Opening cuts a torn tail at the last whole record. One thread at a
-// time, except that read() may run beside append() and sync().
+// `append` puts records into the page cache, `sync` makes everything appended durable; only then
+// may they be acknowledged as received. Opening cuts a torn tail at the last whole record. One
+// thread at a time, except that read() may run beside append() and sync().
 #pragma once
 
 #include <deque>
@@ -62,8 +62,8 @@ class Spool {
   private:
     struct SpoolFile {
         uint64_t name = 0;
-        uint64_t size_bytes = 0;         // appended
-        uint64_t synced_bytes = 0;       // durable
+        uint64_t size_bytes = 0;    // appended
+        uint64_t synced_bytes = 0;  // durable
         Sequence last;
         Sequence synced_last;
         std::shared_ptr<File> file;
@@ -73,7 +73,7 @@ class Spool {
         : fs_(fs), directory_(std::move(directory)), item_(item), file_bytes_(file_bytes) {}
     std::string path(uint64_t name) const;
     Status scan(bool repair);
-    Status scan_file(SpoolFile& file, uint64_t next_name, Sequence& previous);
+    Status scan_file(SpoolFile& file, uint64_t next_name, Sequence& previous, bool& begins_anew);
     Status settle_tail(SpoolFile& tail);
     Status begin_file(Sequence first);
     void roll_back();
