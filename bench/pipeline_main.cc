@@ -1,10 +1,11 @@
-// M4: the pipeline alone. A producer fills the ring as fast as it empties; the log goes over TLS into
-// an appliance's spool, is compressed, sealed and put into a directory store, and registered with a
-// vault that only counts. Prints one JSON object.
+// M4: the pipeline alone. A producer fills the ring as fast as it empties; the log goes over TLS
+// into an appliance's spool, is compressed, sealed and put into a directory store, and registered
+// with a vault that only counts. Prints one JSON object.
 //
 //   pipeline_bench DIRECTORY [SECONDS] [RECORD_BYTES] [MB_PER_SECOND]
 //
-// With MB_PER_SECOND the producer is paced and the lag (time stored - time written) is what counts (M5).
+// With MB_PER_SECOND the producer is paced and the lag (time stored - time written) is what counts
+// (M5).
 #include <fmt/core.h>
 #include <sys/resource.h>
 
@@ -80,10 +81,12 @@ class CountingVault final : public VaultLink {
     std::vector<int64_t> lags_us_;
 };
 
-// Rows of a made-up table, half of each noise in hexadecimal: zstd -1 makes it 2 to 3 times smaller.
+// Rows of a made-up table, half of each noise in hexadecimal: zstd -1 makes it 2 to 3 times
+// smaller.
 Bytes sample(size_t bytes) {
-    static constexpr const char* kWords[] = {"order", "customer", "invoice", "2026-03", "shipped",
-                                             "pending", "north", "EUR", "total", "warehouse"};
+    static constexpr const char* kWords[] = {"order",   "customer", "invoice", "2026-03",
+                                             "shipped", "pending",  "north",   "EUR",
+                                             "total",   "warehouse"};
     Bytes out;
     out.reserve(bytes + 128);
     uint64_t x = 88172645463325252ull;
@@ -127,7 +130,8 @@ Status run(const std::string& directory, double seconds, uint32_t record_bytes, 
     };
     FS_ASSIGN(Credentials appliance_identity, identity("appliance"));
     FS_ASSIGN(Credentials agent_identity, identity("agent"));
-    FS_ASSIGN(auto appliance_tls, TlsContext::make(authority.certificate_pem(), appliance_identity));
+    FS_ASSIGN(auto appliance_tls,
+              TlsContext::make(authority.certificate_pem(), appliance_identity));
     FS_ASSIGN(auto agent_tls, TlsContext::make(authority.certificate_pem(), agent_identity));
     RealRandom random;
     FS_ASSIGN(auto store, DirectoryStore::open(files, random, {directory + "/store", true}));
@@ -152,7 +156,8 @@ Status run(const std::string& directory, double seconds, uint32_t record_bytes, 
     producer_options.clock = &clock;
     producer_options.wake = real_wake();
     CaptureProducer producer(tap_files.header, producer_options);
-    // Only the pipeline counts: the gap that every new log begins with is settled, and nothing copied.
+    // Only the pipeline counts: the gap that every new log begins with is settled, and nothing
+    // copied.
     producer.settle_gap();
     TapCommands commands(agent_files.header, real_wake());
     CaptureConsumer consumer(agent_files.header, nullptr, real_wake());
@@ -160,13 +165,12 @@ Status run(const std::string& directory, double seconds, uint32_t record_bytes, 
     TlsDialer dialer(network, agent_tls);
     ThreadExecutor home("agent");
     PartyId instance{{1}};
-    CaptureSource source(
-        consumer,
-        {[&](const TapCommand& c) { return commands.post(c); },
-         [&](size_t slot) { return commands.take(slot); }},
-        false);
-    auto sender = std::make_unique<LogSender>(home, clock, dialer, appliance->address(), config.item,
-                                              instance, source);
+    CaptureSource source(consumer,
+                         {[&](const TapCommand& c) { return commands.post(c); },
+                          [&](size_t slot) { return commands.take(slot); }},
+                         false);
+    auto sender = std::make_unique<LogSender>(home, clock, dialer, appliance->address(),
+                                              config.item, instance, source);
     FS_TRY(home.run_sync([&] { sender->start(); }));
 
     const Bytes data = sample(64u << 20);
@@ -229,7 +233,8 @@ Status run(const std::string& directory, double seconds, uint32_t record_bytes, 
     getrusage(RUSAGE_SELF, &usage);
     fmt::print(
         "{{\"seconds\": {:.2f}, \"written_bytes\": {}, \"stored_bytes\": {}, \"records\": {}, "
-        "\"dropped\": {}, \"mb_per_s\": {:.1f}, \"cpu_seconds\": {:.2f}, \"cpu_ns_per_byte\": {:.2f}, "
+        "\"dropped\": {}, \"mb_per_s\": {:.1f}, \"cpu_seconds\": {:.2f}, \"cpu_ns_per_byte\": "
+        "{:.2f}, "
         "\"lag_p50_ms\": {:.1f}, \"lag_p99_ms\": {:.1f}, \"max_rss_mib\": {}, "
         "\"zstd_alone_mb_per_s\": {:.1f}}}\n",
         elapsed, written, vault.object_bytes(), records, dropped,
@@ -244,7 +249,8 @@ Status run(const std::string& directory, double seconds, uint32_t record_bytes, 
 
 int main(int argc, char** argv) {
     if (argc < 2) {
-        fmt::print(stderr, "usage: {} DIRECTORY [SECONDS] [RECORD_BYTES] [MB_PER_SECOND]\n", argv[0]);
+        fmt::print(stderr, "usage: {} DIRECTORY [SECONDS] [RECORD_BYTES] [MB_PER_SECOND]\n",
+                   argv[0]);
         return 64;
     }
     const double seconds = argc > 2 ? std::atof(argv[2]) : 10;

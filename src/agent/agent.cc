@@ -21,7 +21,7 @@ TlsOptions tls_options(const AgentOptions& options) {
     tls.expected_peer_name = options.appliance_name;
     return tls;
 }
-}
+}  // namespace
 
 struct Agent::Impl {
     AgentOptions options;
@@ -77,9 +77,8 @@ struct Agent::Impl {
         supervisor.appliance = options.appliance;
         supervisor.ring_bytes = options.ring_bytes;
         supervisor.spill_bytes = options.spill_bytes;
-        items.emplace(desired.item,
-                      std::make_unique<ItemSupervisor>(supervisor, desired, instance, home, dialer,
-                                                       files, clock));
+        items.emplace(desired.item, std::make_unique<ItemSupervisor>(supervisor, desired, instance,
+                                                                     home, dialer, files, clock));
     }
 
     void instructions(const std::string& document) {

@@ -1,7 +1,7 @@
 // The agent: protects the machines of its host as the vault wants it, through one appliance.
 //
-// start() returns at once; everything else happens on its own threads. stop() and the destructor end
-// it; taps and mirrors stay as they are, and the next agent adopts them.
+// start() returns at once; everything else happens on its own threads. stop() and the destructor
+// end it; taps and mirrors stay as they are, and the next agent adopts them.
 #pragma once
 
 #include <memory>
@@ -14,11 +14,11 @@
 namespace farshore {
 
 struct AgentOptions {
-    std::string name;              // common name of its certificate
-    std::string directory;         // its own; made when missing
+    std::string name;       // common name of its certificate
+    std::string directory;  // its own; made when missing
     std::string shared_directory = "/dev/shm/farshore";
-    std::string appliance;         // host:port
-    std::string appliance_name;    // that its certificate must prove; empty: any of the authority
+    std::string appliance;       // host:port
+    std::string appliance_name;  // that its certificate must prove; empty: any of the authority
     uint64_t ring_bytes = 256ull << 20;
     uint64_t spill_bytes = 4ull << 30;
     int64_t sync_interval_us = 200'000;

@@ -8,7 +8,10 @@
 namespace farshore {
 
 ControlClient::ControlClient(Executor& executor, Dialer& dialer, Options options)
-    : executor_(executor), dialer_(dialer), options_(std::move(options)), retry_us_(kRetryFirstUs) {}
+    : executor_(executor),
+      dialer_(dialer),
+      options_(std::move(options)),
+      retry_us_(kRetryFirstUs) {}
 
 ControlClient::~ControlClient() { stop(); }
 
@@ -87,7 +90,8 @@ void ControlClient::disconnected(const Error& error) {
     last_error_ = error.to_string();
     waiting_ = false;
     if (connection_) {
-        executor_.post([old = std::shared_ptr<Connection>(std::move(connection_))] { old->close(); });
+        executor_.post(
+            [old = std::shared_ptr<Connection>(std::move(connection_))] { old->close(); });
         connection_.reset();
     }
     if (!running_) return;

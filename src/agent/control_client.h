@@ -1,5 +1,5 @@
-// The agent's end of its control conversation: once a round the status goes up and instructions come
-// down, through the appliance. A state machine on one executor; a lost round costs nothing.
+// The agent's end of its control conversation: once a round the status goes up and instructions
+// come down, through the appliance. A state machine on one executor; a lost round costs nothing.
 #pragma once
 
 #include <functional>

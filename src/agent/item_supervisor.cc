@@ -14,8 +14,8 @@
 namespace farshore {
 namespace {
 
-// After a wake-up the log is left to fill for this long: a wake-up a write would cost the guest more
-// than a millisecond costs the RPO.
+// After a wake-up the log is left to fill for this long: a wake-up a write would cost the guest
+// more than a millisecond costs the RPO.
 constexpr int kWakePauseMs = 1;
 constexpr size_t kMaxDoneBookmarks = kMaxPendingBookmarks;
 
@@ -187,8 +187,8 @@ Status ItemSupervisor::prepare_mirror(const DesiredItem& desired) {
     return {};
 }
 
-// Which disk has which index was settled when protection began, and holds for a QEMU that lists them in
-// another order.
+// Which disk has which index was settled when protection began, and holds for a QEMU that lists
+// them in another order.
 Status ItemSupervisor::recall_machine(const MachineDescription& now) {
     const std::string path = item_directory() + "/machine.json";
     auto kept = read_whole_file(files_, path, kMaxMachineJsonBytes);
@@ -256,7 +256,8 @@ Status ItemSupervisor::ensure_tap(const DesiredItem& desired) {
         // In path, a slow backing disk is no hung tap, and killing it would take the disk away.
         if (desired.mode == CaptureMode::kMirror &&
             capture.oldest_in_flight_us > options_.hung_tap_us) {
-            log::warn("agent", "item {}: the tap has not answered a write for {} ms, it is replaced",
+            log::warn("agent",
+                      "item {}: the tap has not answered a write for {} ms, it is replaced",
                       desired.name, capture.oldest_in_flight_us / 1000);
             FS_TRY(tap_->kill());
         } else {

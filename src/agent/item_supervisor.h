@@ -1,9 +1,9 @@
 // Keeps one protected machine captured and its log flowing: makes the capture files, keeps the tap
 // alive, attaches it to a running QEMU, watches it, carries out what the vault wants, and sends.
 //
-// What may block (starting the tap, talking to QEMU) runs on a thread of its own; the sender lives on
-// the agent's home executor. desire() and status() may be called from any thread. Killing the agent at
-// any point leaves tap, log and mirror as they are; the next supervisor adopts them.
+// What may block (starting the tap, talking to QEMU) runs on a thread of its own; the sender lives
+// on the agent's home executor. desire() and status() may be called from any thread. Killing the
+// agent at any point leaves tap, log and mirror as they are; the next supervisor adopts them.
 #pragma once
 
 #include <atomic>

@@ -67,15 +67,15 @@ Result<std::unique_ptr<Appliance>> Appliance::start(const ApplianceOptions& opti
     TlsOptions tls_options;
     // A new agent has no certificate yet; the process server lets it do nothing but enrol.
     tls_options.require_client_certificate = false;
-    FS_ASSIGN(a.listener,
-              TlsListener::listen(
-                  a.network, std::move(tls), a.home, options.listen, tls_options,
-                  [&a](std::unique_ptr<Connection> connection) {
-                      a.server->accept(std::move(connection));
-                  },
-                  [](const Error& error) {
-                      log::warn("appliance", "a peer was refused: {}", error.to_string());
-                  }));
+    FS_ASSIGN(a.listener, TlsListener::listen(
+                              a.network, std::move(tls), a.home, options.listen, tls_options,
+                              [&a](std::unique_ptr<Connection> connection) {
+                                  a.server->accept(std::move(connection));
+                              },
+                              [](const Error& error) {
+                                  log::warn("appliance", "a peer was refused: {}",
+                                            error.to_string());
+                              }));
     return std::unique_ptr<Appliance>(new Appliance(std::move(impl)));
 }
 

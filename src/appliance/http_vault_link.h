@@ -13,7 +13,8 @@ namespace farshore {
 
 // A link to `url` ("https://host:port"). Without credentials only enrol() is answered. Any thread.
 // The client is shared with the link: keep it to cancel() at shutdown.
-std::unique_ptr<VaultLink> make_http_vault_link(std::shared_ptr<HttpClient> client, std::string url);
+std::unique_ptr<VaultLink> make_http_vault_link(std::shared_ptr<HttpClient> client,
+                                                std::string url);
 
 std::shared_ptr<HttpClient> make_vault_client(const std::string& authority_pem,
                                               const std::optional<Credentials>& credentials);

@@ -46,8 +46,8 @@ bool all_zero(ByteView bytes) {
 
 Result<ByteView> ByteReader::bytes(size_t n) {
     if (n > remaining())
-        return fail(Code::kTruncated, fmt::format("{} ends at byte {}, {} more bytes expected", what_,
-                                                  in_.size(), n - remaining()));
+        return fail(Code::kTruncated, fmt::format("{} ends at byte {}, {} more bytes expected",
+                                                  what_, in_.size(), n - remaining()));
     ByteView view = in_.subspan(at_, n);
     at_ += n;
     return view;
@@ -73,8 +73,9 @@ Result<uint64_t> ByteReader::u64() {
 Result<ByteView> ByteReader::sized(size_t limit) {
     FS_ASSIGN(uint32_t n, u32());
     if (n > limit)
-        return fail(Code::kTooLarge,
-                    fmt::format("{} has a field of {} bytes, at most {} are allowed", what_, n, limit));
+        return fail(
+            Code::kTooLarge,
+            fmt::format("{} has a field of {} bytes, at most {} are allowed", what_, n, limit));
     return bytes(n);
 }
 

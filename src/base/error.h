@@ -93,28 +93,28 @@ template <typename... Args>
 
 }  // namespace farshore
 
-#define FS_CHECK(expression)                                    \
-    do {                                                        \
-        if (!(expression)) [[unlikely]]                         \
-            ::farshore::check_failed(#expression, {});          \
+#define FS_CHECK(expression)                           \
+    do {                                               \
+        if (!(expression)) [[unlikely]]                \
+            ::farshore::check_failed(#expression, {}); \
     } while (false)
 
 #define FS_CONCAT_INNER(a, b) a##b
 #define FS_CONCAT(a, b) FS_CONCAT_INNER(a, b)
 
 // Returns the error of a Status or Result expression to the caller.
-#define FS_TRY(expression)                                                    \
-    do {                                                                      \
-        auto fs_try_status = (expression);                                    \
-        if (!fs_try_status) [[unlikely]]                                      \
-            return ::tl::unexpected(std::move(fs_try_status).error());        \
+#define FS_TRY(expression)                                             \
+    do {                                                               \
+        auto fs_try_status = (expression);                             \
+        if (!fs_try_status) [[unlikely]]                               \
+            return ::tl::unexpected(std::move(fs_try_status).error()); \
     } while (false)
 
 // FS_ASSIGN(auto x, expression): x is the value, or the error is returned to the caller.
 #define FS_ASSIGN(declaration, expression) \
     FS_ASSIGN_INNER(FS_CONCAT(fs_assign_, __COUNTER__), declaration, expression)
-#define FS_ASSIGN_INNER(name, declaration, expression)                        \
-    auto name = (expression);                                                 \
-    if (!name) [[unlikely]]                                                   \
-        return ::tl::unexpected(std::move(name).error());                     \
+#define FS_ASSIGN_INNER(name, declaration, expression)    \
+    auto name = (expression);                             \
+    if (!name) [[unlikely]]                               \
+        return ::tl::unexpected(std::move(name).error()); \
     declaration = std::move(*name)

@@ -1,6 +1,6 @@
-// The seams: everything outside a process stands behind one of these interfaces. src/os has the real
-// ones, src/sim the simulated ones; no other folder touches clocks, random numbers, files, sockets
-// or processes of the system.
+// The seams: everything outside a process stands behind one of these interfaces. src/os has the
+// real ones, src/sim the simulated ones; no other folder touches clocks, random numbers, files,
+// sockets or processes of the system.
 #pragma once
 
 #include <cstdint>
@@ -44,8 +44,8 @@ class Random {
 
 using Task = std::function<void()>;
 
-// Runs tasks one after the other, in the order posted. An object that lives on one executor needs no
-// lock. Any thread may post. Tasks that have not run when the executor ends are dropped.
+// Runs tasks one after the other, in the order posted. An object that lives on one executor needs
+// no lock. Any thread may post. Tasks that have not run when the executor ends are dropped.
 class Executor {
   public:
     using TimerId = uint64_t;
@@ -59,10 +59,10 @@ class Executor {
 };
 
 enum class OpenMode : uint8_t {
-    kRead,         // must exist
-    kReadWrite,    // must exist
-    kCreate,       // read-write, made when missing
-    kCreateNew,    // read-write, kAlreadyExists when there
+    kRead,       // must exist
+    kReadWrite,  // must exist
+    kCreate,     // read-write, made when missing
+    kCreateNew,  // read-write, kAlreadyExists when there
 };
 
 // An open file. One thread at a time, except that read_at may run beside others.

@@ -7,7 +7,8 @@ namespace {
 
 // Broken if a time that the CLI prints could not be given back to it.
 TEST(TimePoint, PrintsAndReadsRfc3339) {
-    for (int64_t us : {0ll, 1ll, 1'700'000'000'123'456ll, 951'782'400'000'000ll, 4'102'444'799'999'999ll}) {
+    for (int64_t us :
+         {0ll, 1ll, 1'700'000'000'123'456ll, 951'782'400'000'000ll, 4'102'444'799'999'999ll}) {
         auto back = from_rfc3339(to_rfc3339({us}));
         ASSERT_TRUE(back);
         EXPECT_EQ(back->us, us);
@@ -18,9 +19,10 @@ TEST(TimePoint, PrintsAndReadsRfc3339) {
 }
 
 TEST(TimePoint, RefusesWhatIsNoTime) {
-    for (const char* text : {"", "now", "2026-02-30T00:00:00Z", "2026-01-01T24:00:00Z",
-                             "2026-01-01T00:00:00", "2026-01-01T00:00:00.Z", "2026-01-01T00:00:00Zx",
-                             "2026-01-01T00:00:00+1:00", "2026-01-01T00:00:00.1234567890Z"}) {
+    for (const char* text :
+         {"", "now", "2026-02-30T00:00:00Z", "2026-01-01T24:00:00Z", "2026-01-01T00:00:00",
+          "2026-01-01T00:00:00.Z", "2026-01-01T00:00:00Zx", "2026-01-01T00:00:00+1:00",
+          "2026-01-01T00:00:00.1234567890Z"}) {
         auto time = from_rfc3339(text);
         ASSERT_FALSE(time) << text;
         EXPECT_EQ(time.error().code(), Code::kMalformed);

@@ -45,8 +45,8 @@ Status serve(const ApplianceServeOptions& options) {
     appliance.listen =
         options.replication_listen.empty() ? kDefaultReplicationListen : options.replication_listen;
     FS_ASSIGN(auto running, Appliance::start(appliance, tls, *store, *link));
-    log::info("appliance", "'{}' listens on {}; its vault is {}", appliance.name, running->address(),
-              options.vault);
+    log::info("appliance", "'{}' listens on {}; its vault is {}", appliance.name,
+              running->address(), options.vault);
     const int signal = signals.wait();
     log::info("appliance", "signal {}: what is in the spool is stored at the next start", signal);
     client->cancel();

@@ -32,8 +32,9 @@ Result<std::string> remember_authority(FileSystem& files, const std::string& dat
 
 Result<std::string> read_token(FileSystem& files, const std::string& token_file) {
     if (token_file.empty())
-        return fail(Code::kInvalidArgument, "this one is not enrolled yet",
-                    "make a token with 'farshore token create' and name its file with --token-file");
+        return fail(
+            Code::kInvalidArgument, "this one is not enrolled yet",
+            "make a token with 'farshore token create' and name its file with --token-file");
     FS_ASSIGN(Bytes raw, read_whole_file(files, token_file, 4096));
     std::string token = to_text(raw);
     while (!token.empty() && (token.back() == '\n' || token.back() == ' ')) token.pop_back();

@@ -10,8 +10,8 @@ namespace farshore {
 
 // `level` empty: info.
 Status set_up_log(const std::string& level);
-// The authority's certificate: from `ca_file` when given, and then kept in `data`/authority.crt; else
-// what was kept.
+// The authority's certificate: from `ca_file` when given, and then kept in `data`/authority.crt;
+// else what was kept.
 Result<std::string> remember_authority(FileSystem& files, const std::string& data,
                                        const std::string& ca_file);
 // One line; kInvalidArgument when no file was named.

@@ -32,8 +32,7 @@ Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, Syste
     vault.vault.key_file = options.key_file;
     vault.listen = options.listen.empty() ? kDefaultListen : options.listen;
     vault.names = options.names;
-    FS_ASSIGN(auto server,
-              VaultServer::start(vault, system.files, system.clock, system.random));
+    FS_ASSIGN(auto server, VaultServer::start(vault, system.files, system.clock, system.random));
     FS_TRY(write_file_durably(system.files, options.data + "/authority.crt",
                               as_bytes(server->vault().authority_pem()), FileAccess::kPublic));
     ServerLocation location;
@@ -99,6 +98,8 @@ Status serve_vault(const UpOptions& options) {
 }  // namespace
 
 int run_up(const UpOptions& options) { return exit_code_of(serve_up(options)); }
-int run_vault(const VaultServeOptions& options) { return exit_code_of(serve_vault(options.common)); }
+int run_vault(const VaultServeOptions& options) {
+    return exit_code_of(serve_vault(options.common));
+}
 
 }  // namespace farshore

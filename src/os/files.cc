@@ -20,7 +20,8 @@ Error file_error(int error_number, std::string_view verb, const std::string& pat
     const std::string what = fmt::format("{} '{}'", verb, path);
     switch (error_number) {
         case ENOTDIR:  // a part of the path is a file: nothing can be there
-            return Error(Code::kNotFound, what + ": a part of the path is not a directory", {}, where);
+            return Error(Code::kNotFound, what + ": a part of the path is not a directory", {},
+                         where);
         case EISDIR:
             return Error(Code::kInvalidArgument, what + ": it is a directory", {}, where);
         case EROFS:
@@ -63,7 +64,8 @@ class PosixFile final : public File {
         size_t done = 0;
         while (done < out.size()) {
             const ssize_t n = retry_interrupted([&] {
-                return ::pread(fd_.get(), out.data() + done, std::min(out.size() - done, kMostAtOnce),
+                return ::pread(fd_.get(), out.data() + done,
+                               std::min(out.size() - done, kMostAtOnce),
                                static_cast<off_t>(offset_bytes + done));
             });
             if (n < 0) return fail(file_error(errno, "read", path_));
@@ -178,7 +180,8 @@ Status PosixFileSystem::make_directories(const std::string& path) {
     struct stat info {};
     if (::stat(path.c_str(), &info) == 0) {
         if (S_ISDIR(info.st_mode)) return {};
-        return fail(Code::kAlreadyExists, fmt::format("make directory '{}': a file is there", path));
+        return fail(Code::kAlreadyExists,
+                    fmt::format("make directory '{}': a file is there", path));
     }
     if (errno != ENOENT) return fail(file_error(errno, "examine", path));
     const std::string parent = parent_directory(path);
@@ -259,8 +262,7 @@ Result<Bytes> read_whole_file(FileSystem& files, const std::string& path, size_t
     Bytes bytes(std::max<uint64_t>(size, 4096));
     size_t done = 0;
     for (;;) {
-        FS_ASSIGN(const size_t n,
-                  file->read_at(done, MutableByteView(bytes).subspan(done)));
+        FS_ASSIGN(const size_t n, file->read_at(done, MutableByteView(bytes).subspan(done)));
         done += n;
         if (done < bytes.size()) break;
         if (done > limit_bytes)
@@ -276,7 +278,8 @@ Status write_file_durably(FileSystem& files, const std::string& path, ByteView b
                           FileAccess access) {
     const std::string temporary = path + ".tmp";
     // What an earlier crash left: removed rather than reused, so that its rights are not inherited.
-    if (auto removed = files.remove(temporary); !removed && removed.error().code() != Code::kNotFound)
+    if (auto removed = files.remove(temporary);
+        !removed && removed.error().code() != Code::kNotFound)
         return removed;
     auto write = [&]() -> Status {
         FS_ASSIGN(auto file, files.open(temporary, OpenMode::kCreateNew));

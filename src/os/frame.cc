@@ -5,8 +5,7 @@
 namespace farshore {
 
 MutableByteView FrameReader::space() {
-    if (header_filled_ < kFrameHeaderBytes)
-        return MutableByteView(header_).subspan(header_filled_);
+    if (header_filled_ < kFrameHeaderBytes) return MutableByteView(header_).subspan(header_filled_);
     return {frame_.data.get() + body_filled_, frame_.size_bytes - body_filled_};
 }
 

@@ -1,5 +1,6 @@
 // Frames on a byte stream: u32 little-endian length, then that many bytes. The length 0xffffffff is
-// a keep-alive without bytes, which is not handed on. See docs/format/frames.md for what is in frames.
+// a keep-alive without bytes, which is not handed on. See docs/format/frames.md for what is in
+// frames.
 #pragma once
 
 #include <cstdint>

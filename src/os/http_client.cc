@@ -54,7 +54,8 @@ size_t on_header(char* data, size_t, size_t size, void* context) {
     for (char& c : name)
         if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
     std::string_view value = line.substr(colon + 1);
-    while (!value.empty() && (value.front() == ' ' || value.front() == '\t')) value.remove_prefix(1);
+    while (!value.empty() && (value.front() == ' ' || value.front() == '\t'))
+        value.remove_prefix(1);
     transfer->response.headers.emplace_back(std::move(name), std::string(value));
     return size;
 }

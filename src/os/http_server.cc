@@ -386,8 +386,7 @@ class SessionOf final : public Session, public std::enable_shared_from_this<Sess
         if constexpr (kTls) {
             constexpr auto kPatience = std::chrono::seconds(1);
             lowest().expires_after(kPatience);
-            stream_.async_shutdown(
-                [self = this->shared_from_this()](error_code) { self->end(); });
+            stream_.async_shutdown([self = this->shared_from_this()](error_code) { self->end(); });
         } else {
             error_code ignored;
             lowest().socket().shutdown(asio::socket_base::shutdown_send, ignored);
@@ -438,21 +437,21 @@ void HttpServer::Impl::begin(UnixProtocol::socket socket) {
 
 template <typename Acceptor>
 void HttpServer::Impl::accept(Acceptor& acceptor) {
-    acceptor.async_accept([self = shared_from_this(), &acceptor](const error_code& code,
-                                                                 auto socket) {
-        if (self->stopping) return;
-        if (!code) {
-            ::fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
-            self->begin(std::move(socket));
-            return self->accept(acceptor);
-        }
-        // Out of descriptors: a pause, lest the thread spins.
-        log::warn("http", "{}: accept: {}", self->address, code.message());
-        self->retry.expires_after(std::chrono::milliseconds(100));
-        self->retry.async_wait([self, &acceptor](const error_code& cancelled) {
-            if (!cancelled && !self->stopping) self->accept(acceptor);
+    acceptor.async_accept(
+        [self = shared_from_this(), &acceptor](const error_code& code, auto socket) {
+            if (self->stopping) return;
+            if (!code) {
+                ::fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
+                self->begin(std::move(socket));
+                return self->accept(acceptor);
+            }
+            // Out of descriptors: a pause, lest the thread spins.
+            log::warn("http", "{}: accept: {}", self->address, code.message());
+            self->retry.expires_after(std::chrono::milliseconds(100));
+            self->retry.async_wait([self, &acceptor](const error_code& cancelled) {
+                if (!cancelled && !self->stopping) self->accept(acceptor);
+            });
         });
-    });
 }
 
 HttpResponse HttpServer::Impl::call(const HttpRequest& request) {
@@ -488,7 +487,8 @@ Result<std::unique_ptr<HttpServer>> HttpServer::start(const HttpServerOptions& o
         // A socket that nobody listens at is a left-over; one that answers is somebody's.
         UnixProtocol::socket probe(impl->io);
         if (!probe.connect(UnixProtocol::endpoint(impl->address), code))
-            return fail(Code::kAlreadyExists, fmt::format("somebody listens at '{}'", impl->address));
+            return fail(Code::kAlreadyExists,
+                        fmt::format("somebody listens at '{}'", impl->address));
         struct stat info {};
         if (::lstat(impl->address.c_str(), &info) == 0 && S_ISSOCK(info.st_mode))
             ::unlink(impl->address.c_str());
@@ -500,8 +500,8 @@ Result<std::unique_ptr<HttpServer>> HttpServer::start(const HttpServerOptions& o
         FS_ASSIGN(impl->context, make_context(*options.credentials, options.client_authority_pem));
         FS_ASSIGN(const HostPort parts, parse_host_port(options.address));
         tcp::resolver resolver(impl->io);
-        const auto found = resolver.resolve(parts.host, std::to_string(parts.port),
-                                            tcp::resolver::passive, code);
+        const auto found =
+            resolver.resolve(parts.host, std::to_string(parts.port), tcp::resolver::passive, code);
         if (code)
             return fail(Code::kUnavailable,
                         fmt::format("find '{}': {}", parts.host, code.message()));

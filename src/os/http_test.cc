@@ -312,7 +312,8 @@ TEST_F(HttpUnixTest, BadRequestsGetTheirStatusAndNothingElse) {
     EXPECT_EQ(status_of("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n"),
               "HTTP/1.1 413");
     EXPECT_EQ(status_of("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-                        "500\r\n" + std::string(0x500, 'x') + "\r\n0\r\n\r\n"),
+                        "500\r\n" +
+                        std::string(0x500, 'x') + "\r\n0\r\n\r\n"),
               "HTTP/1.1 413");
     EXPECT_EQ(status_of("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), "HTTP/1.1 200");
 }
@@ -320,9 +321,10 @@ TEST_F(HttpUnixTest, BadRequestsGetTheirStatusAndNothingElse) {
 TEST_F(HttpUnixTest, PipelinedRequestsAndContinueWork) {
     start(echo);
     RawClient raw(server_->address());
-    raw.send("GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\n"
-             "POST /3 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n"
-             "Connection: close\r\n\r\nhi");
+    raw.send(
+        "GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\n"
+        "POST /3 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n"
+        "Connection: close\r\n\r\nhi");
     const std::string all = raw.read_to_end();
     EXPECT_THAT(all, HasSubstr("GET /1|"));
     EXPECT_THAT(all, HasSubstr("GET /2|"));

@@ -49,7 +49,8 @@ size_t utf8_length(std::string_view text) {
     if (length == 0 || text.size() < length) return 0;
     for (size_t i = 1; i < length; ++i)
         if ((byte(i) & 0xc0) != 0x80) return 0;
-    const bool overlong = (byte(0) == 0xe0 && byte(1) < 0xa0) || (byte(0) == 0xf0 && byte(1) < 0x90);
+    const bool overlong =
+        (byte(0) == 0xe0 && byte(1) < 0xa0) || (byte(0) == 0xf0 && byte(1) < 0x90);
     const bool surrogate = byte(0) == 0xed && byte(1) >= 0xa0;
     const bool too_large = byte(0) == 0xf4 && byte(1) >= 0x90;
     return overlong || surrogate || too_large ? 0 : length;
@@ -79,7 +80,8 @@ void append_escaped(std::string& out, std::string_view text, bool json) {
     }
 }
 
-std::string make_line(bool json, Level level, std::string_view component, std::string_view message) {
+std::string make_line(bool json, Level level, std::string_view component,
+                      std::string_view message) {
     const std::string time = to_rfc3339(RealClock().now());
     const std::string_view name = kNames[static_cast<size_t>(level)];
     std::string line;

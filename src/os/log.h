@@ -22,8 +22,8 @@ enum class Level : uint8_t { kDebug, kInfo, kWarn, kError, kOff };
 
 struct Options {
     Level level = Level::kInfo;
-    bool json = false;  // {"time":…,"level":…,"component":…,"message":…}
-    std::string file;   // empty: standard error
+    bool json = false;                    // {"time":…,"level":…,"component":…,"message":…}
+    std::string file;                     // empty: standard error
     uint64_t max_file_bytes = 64u << 20;  // then FILE.1 and so on
     unsigned max_files = 5;
 };

@@ -54,8 +54,8 @@ Result<std::string> common_name_of(const X509_NAME* name) {
     if (at < 0 || X509_NAME_get_index_by_NID(name, NID_commonName, at) >= 0)
         return fail(Code::kMalformed, "a certificate must have exactly one common name");
     unsigned char* utf8 = nullptr;
-    const int length = ASN1_STRING_to_UTF8(
-        &utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at)));
+    const int length =
+        ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at)));
     if (length < 0) return fail(openssl_error(Code::kMalformed, "common name of a certificate"));
     std::string text(reinterpret_cast<char*>(utf8), static_cast<size_t>(length));
     OPENSSL_free(utf8);
@@ -106,11 +106,10 @@ Status check_name(const std::string& name) {
 }
 
 bool could_be_host_name(const std::string& text) {
-    return !text.empty() && text.size() <= 253 &&
-           std::all_of(text.begin(), text.end(), [](char c) {
-               return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                      c == '-' || c == '.' || c == '*' || c == '_';
-           });
+    return !text.empty() && text.size() <= 253 && std::all_of(text.begin(), text.end(), [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+               c == '-' || c == '.' || c == '*' || c == '_';
+    });
 }
 
 bool is_address(const std::string& text) {
@@ -245,9 +244,7 @@ Result<CertificateAuthority> CertificateAuthority::load(const Credentials& crede
     return authority;
 }
 
-Credentials CertificateAuthority::credentials() const {
-    return {certificate_pem_, impl_->key_pem};
-}
+Credentials CertificateAuthority::credentials() const { return {certificate_pem_, impl_->key_pem}; }
 
 Result<std::string> CertificateAuthority::issue(const std::string& request_pem,
                                                 const IssueOptions& options) const {

@@ -31,7 +31,7 @@ struct CertificateInfo {
     std::string common_name;
     TimePoint not_before;
     TimePoint not_after;
-    Digest fingerprint;  // SHA-256 of the DER
+    Digest fingerprint;                          // SHA-256 of the DER
     std::vector<std::string> alternative_names;  // DNS names and addresses
     bool is_authority = false;
 

@@ -37,8 +37,8 @@ int poll_until(pollfd* fds, size_t count, int64_t deadline_us) {
     for (;;) {
         int timeout_ms = -1;
         if (deadline_us >= 0)
-            timeout_ms = static_cast<int>(std::clamp<int64_t>(
-                (deadline_us - steady_us() + 999) / 1000, 0, 1'000'000));
+            timeout_ms = static_cast<int>(
+                std::clamp<int64_t>((deadline_us - steady_us() + 999) / 1000, 0, 1'000'000));
         const int ready = ::poll(fds, count, timeout_ms);
         if (ready > 0 || (ready < 0 && errno != EINTR)) return ready;
         if (deadline_us >= 0 && steady_us() >= deadline_us) return 0;
@@ -168,7 +168,8 @@ std::vector<std::string> child_environment(const ProcessOptions& options) {
     std::vector<std::string> result;
     for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
         const std::string_view text = *entry;
-        if (!replaced.contains(std::string(text.substr(0, text.find('='))))) result.emplace_back(text);
+        if (!replaced.contains(std::string(text.substr(0, text.find('=')))))
+            result.emplace_back(text);
     }
     for (const auto& [name, value] : replaced) result.push_back(name + '=' + value);
     return result;
@@ -337,9 +338,9 @@ Result<Process> Process::spawn_here(const ProcessOptions& options) {
     }
     for (const auto& [here, there] : options.inherit_fds) {
         if (here < 0 || there < 3)
-            return fail(Code::kInvalidArgument,
-                        fmt::format("{}: descriptor {} cannot be handed on as {}", context, here,
-                                    there));
+            return fail(
+                Code::kInvalidArgument,
+                fmt::format("{}: descriptor {} cannot be handed on as {}", context, here, there));
         fds.emplace_back(here, there);
         highest = std::max(highest, there);
     }
@@ -444,8 +445,8 @@ Result<ExitStatus> Process::wait(int64_t timeout_us) {
     const int ready = poll_until(&fd, 1, deadline_after(timeout_us));
     if (ready < 0) return fail_errno(errno, fmt::format("wait for process {}", key_.pid));
     if (ready == 0)
-        return fail(Code::kTimeout, fmt::format("process {} still runs after {} ms", key_.pid,
-                                                timeout_us / 1000));
+        return fail(Code::kTimeout,
+                    fmt::format("process {} still runs after {} ms", key_.pid, timeout_us / 1000));
     siginfo_t info{};
     int result = 0;
     do {
@@ -509,8 +510,9 @@ Result<CommandResult> run_command(ProcessOptions options, ByteView input,
         const int ready = poll_until(fds, 4, deadline_us);
         if (ready <= 0) {
             end_group();
-            return fail(Code::kTimeout, fmt::format("'{}' was ended after {} ms",
-                                                    options.arguments[0], limits.timeout_us / 1000));
+            return fail(Code::kTimeout,
+                        fmt::format("'{}' was ended after {} ms", options.arguments[0],
+                                    limits.timeout_us / 1000));
         }
         if (fds[0].revents != 0) {
             sigset_t pipe_signal, before;  // a reader that closed early is no reason to die
@@ -532,15 +534,17 @@ Result<CommandResult> run_command(ProcessOptions options, ByteView input,
             std::string& to = stream == &out ? result.output : result.error;
             if (read_some(*stream, to) == Read::kTooMuch) {
                 end_group();
-                return fail(Code::kTooLarge, fmt::format("'{}' wrote more than {} bytes",
-                                                         options.arguments[0], limits.output_bytes));
+                return fail(Code::kTooLarge,
+                            fmt::format("'{}' wrote more than {} bytes", options.arguments[0],
+                                        limits.output_bytes));
             }
         }
         // Something it left behind may hold the pipes open: its own end counts. What it wrote was
         // in the pipes before it ended; one more turn reads that.
         if (fds[3].revents != 0) {
             for (auto* stream : {&out, &err})
-                if (*stream) (void)read_some(*stream, stream == &out ? result.output : result.error);
+                if (*stream)
+                    (void)read_some(*stream, stream == &out ? result.output : result.error);
             break;
         }
     }
@@ -561,7 +565,8 @@ Result<ProcessKey> read_pid_file(FileSystem& files, const std::string& path) {
     char boot[33] = {};
     int pid = 0;
     unsigned long long ticks = 0;
-    if (std::sscanf(text.c_str(), "pid %d\nstart-ticks %llu\nboot %32[0-9a-f]", &pid, &ticks, boot) != 3 ||
+    if (std::sscanf(text.c_str(), "pid %d\nstart-ticks %llu\nboot %32[0-9a-f]", &pid, &ticks,
+                    boot) != 3 ||
         pid <= 0)
         return fail(Code::kMalformed, fmt::format("'{}' is not a pid file", path));
     identity.pid = pid;

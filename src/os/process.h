@@ -64,8 +64,8 @@ struct ProcessOptions {
 };
 
 // A handle on a process. Any thread may call the const functions; wait() one thread at a time.
-// Letting go of the handle leaves the process alone (who started it may lose it on purpose, to adopt
-// it later); the remains of a lost child are collected at a later spawn.
+// Letting go of the handle leaves the process alone (who started it may lose it on purpose, to
+// adopt it later); the remains of a lost child are collected at a later spawn.
 class Process {
   public:
     // Returns when the program runs. kDependencyMissing when the program is not there, kForbidden
@@ -118,8 +118,8 @@ struct CommandLimits {
 };
 
 // Runs a program to its end with `input` as its standard input. A program that fails is not an
-// error here: look at `exit`. kTimeout and kTooLarge: it was killed, with what it had started in its
-// process group. The streams, new_session and die_with_parent of `options` are not looked at.
+// error here: look at `exit`. kTimeout and kTooLarge: it was killed, with what it had started in
+// its process group. The streams, new_session and die_with_parent of `options` are not looked at.
 Result<CommandResult> run_command(ProcessOptions options, ByteView input = {},
                                   const CommandLimits& limits = {});
 

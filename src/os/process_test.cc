@@ -74,9 +74,10 @@ TEST(RunCommandTest, TimeOutKillsTheWholeGroup) {
     UniqueFd reader(::open(fifo.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
     CommandLimits limits;
     limits.timeout_us = 300'000;
-    EXPECT_EQ(code_of(run_command(
-                  shell(fmt::format("(echo here; sleep 1000) > {} & sleep 1000", fifo)), {}, limits)),
-              Code::kTimeout);
+    EXPECT_EQ(
+        code_of(run_command(shell(fmt::format("(echo here; sleep 1000) > {} & sleep 1000", fifo)),
+                            {}, limits)),
+        Code::kTimeout);
     ::fcntl(reader.get(), F_SETFL, 0);
     while (!read_line(reader).empty()) {
     }  // ends only when no writer is left

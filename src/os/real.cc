@@ -3,10 +3,10 @@
 #include <openssl/rand.h>
 #include <pthread.h>
 
-#include <condition_variable>
-#include <ctime>
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
+#include <ctime>
 #include <deque>
 #include <map>
 #include <mutex>
@@ -131,7 +131,8 @@ void ThreadExecutor::post(Task task) {
 }
 
 Executor::TimerId ThreadExecutor::post_after_us(int64_t delay_us, Task task) {
-    constexpr int64_t kLongestUs = int64_t{100} * 365 * 86'400 * 1'000'000;  // keeps the sum in range
+    constexpr int64_t kLongestUs =
+        int64_t{100} * 365 * 86'400 * 1'000'000;  // keeps the sum in range
     const auto due = Impl::Steady::now() +
                      std::chrono::microseconds(std::clamp<int64_t>(delay_us, 0, kLongestUs));
     TimerId id = 0;

@@ -24,7 +24,8 @@ class RealRandom final : public Random {
 };
 
 // An executor that is one thread with a name (of at most 15 characters shown by the system).
-// Timers run on the steady clock. The queue has no bound of its own: who posts bounds what it posts.
+// Timers run on the steady clock. The queue has no bound of its own: who posts bounds what it
+// posts.
 //
 // Ended by stop() or the destructor, from another thread than its own: the task that runs is waited
 // for, the others are destroyed without being run, later posts are dropped.
@@ -46,8 +47,8 @@ class ThreadExecutor final : public Executor {
     Status run_sync(const Task& task);
     // The same for a function that gives a Status or a Result.
     template <typename Function>
-        requires(!std::is_void_v<std::invoke_result_t<Function>>)
-    std::invoke_result_t<Function> call_sync(Function function) {
+    requires(!std::is_void_v<std::invoke_result_t<Function>>)
+        std::invoke_result_t<Function> call_sync(Function function) {
         std::invoke_result_t<Function> result = fail(Code::kCancelled, "the executor has ended");
         FS_TRY(run_sync([&] { result = function(); }));
         return result;

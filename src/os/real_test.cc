@@ -101,9 +101,8 @@ TEST(ThreadExecutorTest, StopDropsWhatHasNotRunAndDestroysIt) {
 
 TEST(ThreadExecutorTest, RunSyncOnItsOwnThreadDoesNotWaitForItself) {
     ThreadExecutor executor("test");
-    auto result = executor.call_sync([&]() -> Result<int> {
-        return executor.call_sync([]() -> Result<int> { return 7; });
-    });
+    auto result = executor.call_sync(
+        [&]() -> Result<int> { return executor.call_sync([]() -> Result<int> { return 7; }); });
     ASSERT_TRUE(result);
     EXPECT_EQ(*result, 7);
 }

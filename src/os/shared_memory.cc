@@ -111,14 +111,15 @@ Status SharedMemory::map_ring(SharedRing ring) {
     const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
     if (ring.offset_bytes % page != 0 || ring.length_bytes % page != 0 ||
         ring.offset_bytes > size_bytes_ || ring.length_bytes > size_bytes_ - ring.offset_bytes)
-        return fail(Code::kMalformed,
-                    fmt::format("shared memory '{}': a ring of {} bytes at {} does not lie in whole "
-                                "pages within {} bytes",
-                                path_, ring.length_bytes, ring.offset_bytes, size_bytes_));
+        return fail(
+            Code::kMalformed,
+            fmt::format("shared memory '{}': a ring of {} bytes at {} does not lie in whole "
+                        "pages within {} bytes",
+                        path_, ring.length_bytes, ring.offset_bytes, size_bytes_));
     // Set the addresses aside first: the two maps then replace them and nothing can come between.
     const auto length = static_cast<size_t>(ring.length_bytes);
-    void* place = ::mmap(nullptr, 2 * length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                         -1, 0);
+    void* place =
+        ::mmap(nullptr, 2 * length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (place == MAP_FAILED)
         return fail_errno(errno, fmt::format("map the ring of shared memory '{}'", path_));
     auto* first = static_cast<uint8_t*>(place);
@@ -162,8 +163,7 @@ bool futex_wait(const std::atomic<uint32_t>& word, uint32_t expected, int64_t ti
 }
 
 int futex_wake(std::atomic<uint32_t>& word, int count) {
-    return static_cast<int>(
-        ::syscall(SYS_futex, &word, FUTEX_WAKE, count, nullptr, nullptr, 0));
+    return static_cast<int>(::syscall(SYS_futex, &word, FUTEX_WAKE, count, nullptr, nullptr, 0));
 }
 
 }  // namespace farshore

@@ -39,7 +39,8 @@ void tls_loopback(benchmark::State& state) {
                                             handlers.on_frame = [&](ByteView frame) {
                                                 std::lock_guard lock(mutex);
                                                 received_bytes += frame.size();
-                                                if (received_bytes >= notify_at) changed.notify_all();
+                                                if (received_bytes >= notify_at)
+                                                    changed.notify_all();
                                             };
                                             server_end->start(std::move(handlers));
                                         })

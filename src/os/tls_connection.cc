@@ -1,10 +1,10 @@
 #include "os/tls_connection.h"
 
+#include <fcntl.h>
 #include <fmt/core.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <sys/socket.h>
 
@@ -142,8 +142,8 @@ Result<SslCtxPtr> make_ssl_context(const std::string& authority_pem,
     // No resumption: every connection shows its certificates again.
     SSL_CTX_set_session_cache_mode(raw, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_num_tickets(raw, 0);
-    SSL_CTX_set_options(raw, SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE |
-                                 SSL_OP_NO_RENEGOTIATION);
+    SSL_CTX_set_options(
+        raw, SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_NO_RENEGOTIATION);
     SSL_CTX_set_mode(raw, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     FS_ASSIGN(const X509Ptr authority, parse_certificate(authority_pem));
     if (X509_STORE_add_cert(SSL_CTX_get_cert_store(raw), authority.get()) != 1 ||
@@ -255,7 +255,10 @@ class Slot {
 class Channel : public std::enable_shared_from_this<Channel> {
   public:
     Channel(std::shared_ptr<Loop> loop, tcp::socket socket, const TlsOptions& options)
-        : loop_(std::move(loop)), socket_(std::move(socket)), timer_(loop_->io), options_(options) {}
+        : loop_(std::move(loop)),
+          socket_(std::move(socket)),
+          timer_(loop_->io),
+          options_(options) {}
     ~Channel() = default;
 
     // -- loop's thread
@@ -444,8 +447,7 @@ Error Channel::tls_error(int ssl_error, std::string_view doing) {
         ERR_clear_error();
         Error error = Error::from_errno(wire_.error_number, what);
         // Whatever the kernel calls it (ETIMEDOUT, EHOSTUNREACH, EIO): the connection is gone.
-        return error.code() == Code::kTimeout ? error
-                                              : Error(Code::kConnectionLost, error.what());
+        return error.code() == Code::kTimeout ? error : Error(Code::kConnectionLost, error.what());
     }
     if (wire_.at_end) {
         ERR_clear_error();
@@ -554,9 +556,9 @@ void Channel::on_timer() {
         size_t budget = kTurnBytes;
         if (!read_some(budget)) return;
         if (now_us - last_heard_us_ >= options_.idle_timeout_us)
-            return end(Error(Code::kTimeout,
-                             fmt::format("nothing was heard from {} for {} ms", peer_address_,
-                                         options_.idle_timeout_us / 1000)));
+            return end(
+                Error(Code::kTimeout, fmt::format("nothing was heard from {} for {} ms",
+                                                  peer_address_, options_.idle_timeout_us / 1000)));
     }
     if (now_us - last_sent_us_ >= options_.keepalive_us && sending_.empty() && staged_.empty()) {
         ByteWriter(staged_).u32(kKeepaliveLength);
@@ -982,7 +984,10 @@ TlsNetwork::~TlsNetwork() {
 
 struct TlsListener::Impl : std::enable_shared_from_this<Impl> {
     Impl(std::shared_ptr<TlsNetwork::Impl> net, std::shared_ptr<Loop> own_loop, Executor& on)
-        : network(std::move(net)), loop(std::move(own_loop)), executor(on), acceptor(loop->io),
+        : network(std::move(net)),
+          loop(std::move(own_loop)),
+          executor(on),
+          acceptor(loop->io),
           retry(loop->io) {}
 
     const std::shared_ptr<TlsNetwork::Impl> network;
@@ -1095,18 +1100,20 @@ Result<HostPort> parse_host_port(const std::string& address) {
     return parts;
 }
 
-Result<std::unique_ptr<TlsListener>> TlsListener::listen(
-    TlsNetwork& network, std::shared_ptr<TlsContext> context, Executor& executor,
-    const std::string& address, const TlsOptions& options, OnAccept on_accept,
-    OnRefused on_refused) {
+Result<std::unique_ptr<TlsListener>> TlsListener::listen(TlsNetwork& network,
+                                                         std::shared_ptr<TlsContext> context,
+                                                         Executor& executor,
+                                                         const std::string& address,
+                                                         const TlsOptions& options,
+                                                         OnAccept on_accept, OnRefused on_refused) {
     if (!context->impl().has_certificate)
         return fail(Code::kInvalidArgument, "a listener needs a certificate");
     FS_ASSIGN(const HostPort parts, parse_host_port(address));
     auto impl = std::make_shared<Impl>(network.impl(), network.impl()->loops[0], executor);
     error_code code;
     tcp::resolver resolver(impl->loop->io);
-    const auto found = resolver.resolve(parts.host, std::to_string(parts.port),
-                                        tcp::resolver::passive, code);
+    const auto found =
+        resolver.resolve(parts.host, std::to_string(parts.port), tcp::resolver::passive, code);
     if (code) return fail(from_boost(code, fmt::format("find '{}'", parts.host)));
     const tcp::endpoint endpoint = found.begin()->endpoint();
     const auto listen_at = [&] {
@@ -1163,7 +1170,10 @@ using DialDone = std::function<void(Result<std::unique_ptr<Connection>>)>;
 // One attempt, on its loop's thread.
 struct Dial : std::enable_shared_from_this<Dial> {
     Dial(std::shared_ptr<TlsDialer::Impl> from, std::shared_ptr<Loop> on, Executor& to)
-        : dialer(std::move(from)), loop(std::move(on)), executor(to), resolver(loop->io),
+        : dialer(std::move(from)),
+          loop(std::move(on)),
+          executor(to),
+          resolver(loop->io),
           timer(loop->io) {}
 
     const std::shared_ptr<TlsDialer::Impl> dialer;
@@ -1185,8 +1195,8 @@ struct Dial : std::enable_shared_from_this<Dial> {
         timer.expires_after(std::chrono::microseconds(timeout_us));
         timer.async_wait([self = shared_from_this()](const error_code& cancelled) {
             if (!cancelled)
-                self->stop(Error(Code::kTimeout,
-                                 fmt::format("'{}' does not answer", self->address)));
+                self->stop(
+                    Error(Code::kTimeout, fmt::format("'{}' does not answer", self->address)));
         });
         loop->closers.emplace(this, [self = shared_from_this()] {
             self->stop(Error(Code::kCancelled, "the network is shut down"));
@@ -1197,9 +1207,9 @@ struct Dial : std::enable_shared_from_this<Dial> {
                                                      const tcp::resolver::results_type& found) {
                 if (self->ended) return;
                 if (code)
-                    return self->end(fail(Code::kUnavailable,
-                                          fmt::format("find '{}': {}", self->parts.host,
-                                                      code.message())));
+                    return self->end(
+                        fail(Code::kUnavailable,
+                             fmt::format("find '{}': {}", self->parts.host, code.message())));
                 self->connect(found, deadline_us);
             });
     }

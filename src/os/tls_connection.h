@@ -1,9 +1,9 @@
 // The real network: connections that carry frames (frame.h) over TLS 1.3, with certificates of one
 // authority on both sides. Implements Dialer and Connection of base/seams.h.
 //
-// The bytes are moved by the threads of a TlsNetwork; callbacks come on the executor that was given.
-// Who dials and who listens may use any thread. An Executor must outlive what was made for it, or
-// have ended before it.
+// The bytes are moved by the threads of a TlsNetwork; callbacks come on the executor that was
+// given. Who dials and who listens may use any thread. An Executor must outlive what was made for
+// it, or have ended before it.
 #pragma once
 
 #include <cstdint>
@@ -69,8 +69,8 @@ struct TlsOptions {
 
     // Listener only.
     bool require_client_certificate = true;
-    size_t max_handshakes = 64;      // more wait to be accepted
-    size_t max_connections = 1024;   // more are closed with kLimitReached
+    size_t max_handshakes = 64;     // more wait to be accepted
+    size_t max_connections = 1024;  // more are closed with kLimitReached
 
     // Dialler only: the common name that the listener must prove; empty: any of the authority's.
     std::string expected_peer_name;
@@ -86,13 +86,10 @@ class TlsListener {
     // `address` is "host:port" or "[v6]:port"; port 0: any. Both functions run on `executor`.
     // With require_client_certificate off, peer_name() is empty for a peer that showed none; one
     // that shows a foreign certificate is refused all the same.
-    static Result<std::unique_ptr<TlsListener>> listen(TlsNetwork& network,
-                                                       std::shared_ptr<TlsContext> context,
-                                                       Executor& executor,
-                                                       const std::string& address,
-                                                       const TlsOptions& options,
-                                                       OnAccept on_accept,
-                                                       OnRefused on_refused = {});
+    static Result<std::unique_ptr<TlsListener>> listen(
+        TlsNetwork& network, std::shared_ptr<TlsContext> context, Executor& executor,
+        const std::string& address, const TlsOptions& options, OnAccept on_accept,
+        OnRefused on_refused = {});
     // On the executor, or when it has ended: no function runs afterwards. Connections stay.
     ~TlsListener();
 

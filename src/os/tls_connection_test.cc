@@ -488,8 +488,7 @@ TEST_F(TlsConnectionTest, AServerThatDoesNotAnswerTheHandshakeIsATimeout) {
     ASSERT_EQ(::getsockname(mute.get(), reinterpret_cast<sockaddr*>(&at), &length), 0);
     TlsOptions options;
     options.handshake_timeout_us = 20'000;
-    auto result =
-        dial(client_context_, options, "127.0.0.1:" + std::to_string(ntohs(at.sin_port)));
+    auto result = dial(client_context_, options, "127.0.0.1:" + std::to_string(ntohs(at.sin_port)));
     ASSERT_FALSE(result);
     EXPECT_EQ(result.error().code(), Code::kTimeout);
 }

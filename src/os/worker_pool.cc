@@ -65,7 +65,8 @@ WorkerPool::WorkerPool(size_t workers, int nice) : impl_(std::make_unique<Impl>(
     for (size_t i = 0; i < workers; ++i) {
         impl_->threads.emplace_back([this, nice] {
             pthread_setname_np(pthread_self(), "worker");
-            // On Linux the nice value belongs to the thread. Not being able to lower it is no error.
+            // On Linux the nice value belongs to the thread. Not being able to lower it is no
+            // error.
             if (nice != 0) (void)setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), nice);
             impl_->loop();
         });

@@ -11,8 +11,8 @@ namespace farshore {
 // after every run() returned.
 class WorkerPool {
   public:
-    // `workers` threads beside the callers; 0 runs everything in the caller. With `nice`, the workers
-    // run at a lower priority than the guest's own path.
+    // `workers` threads beside the callers; 0 runs everything in the caller. With `nice`, the
+    // workers run at a lower priority than the guest's own path.
     explicit WorkerPool(size_t workers, int nice = 0);
     ~WorkerPool();
     WorkerPool(const WorkerPool&) = delete;

@@ -81,9 +81,9 @@ Result<RecordHeader> decode_record_header(ByteView in) {
 Result<RecordView> RecordCursor::next() {
     FS_ASSIGN(RecordHeader header, decode_record_header(rest_));
     if (rest_.size() < header.encoded_bytes())
-        return fail(Code::kTruncated, fmt::format("record {} ends after {} of {} bytes",
-                                                  header.sequence.v, rest_.size(),
-                                                  header.encoded_bytes()));
+        return fail(Code::kTruncated,
+                    fmt::format("record {} ends after {} of {} bytes", header.sequence.v,
+                                rest_.size(), header.encoded_bytes()));
     RecordView record{header, rest_.subspan(kRecordHeaderBytes, header.payload_bytes())};
     if (verify_payload_ && header.has_payload() && crc32c(record.payload) != header.payload_crc)
         return fail(Code::kCorrupt, fmt::format("payload of record {} does not match its checksum",
@@ -105,15 +105,24 @@ void append_record(Bytes& out, RecordHeader header, ByteView payload) {
 
 std::string_view record_kind_name(RecordKind kind) {
     switch (kind) {
-        case RecordKind::kWrite: return "write";
-        case RecordKind::kZero: return "zero";
-        case RecordKind::kDiscard: return "discard";
-        case RecordKind::kFlush: return "flush";
-        case RecordKind::kTime: return "time";
-        case RecordKind::kPoint: return "point";
-        case RecordKind::kGap: return "gap";
-        case RecordKind::kResynced: return "resynced";
-        case RecordKind::kGeometry: return "geometry";
+        case RecordKind::kWrite:
+            return "write";
+        case RecordKind::kZero:
+            return "zero";
+        case RecordKind::kDiscard:
+            return "discard";
+        case RecordKind::kFlush:
+            return "flush";
+        case RecordKind::kTime:
+            return "time";
+        case RecordKind::kPoint:
+            return "point";
+        case RecordKind::kGap:
+            return "gap";
+        case RecordKind::kResynced:
+            return "resynced";
+        case RecordKind::kGeometry:
+            return "geometry";
     }
     return "unknown";
 }

@@ -1,6 +1,6 @@
-// The record: one change of one machine, in the one order of its changes. The same bytes go from the
-// tap through ring, spill, wire and spool; a segment stores the header fields in its index and the
-// payload in its chunks. Layout and limits: docs/format/record.md.
+// The record: one change of one machine, in the one order of its changes. The same bytes go from
+// the tap through ring, spill, wire and spool; a segment stores the header fields in its index and
+// the payload in its chunks. Layout and limits: docs/format/record.md.
 //
 // Encoded: a header of kRecordHeaderBytes, then the payload. The header's CRC32C covers the rest of
 // the header; the payload has its own, computed once in the tap and carried all the way.
@@ -17,15 +17,15 @@ namespace farshore {
 
 // Values are on disk and on the wire: never renumbered.
 enum class RecordKind : uint8_t {
-    kWrite = 1,      // payload at offset
-    kZero = 2,       // [offset, offset+length) reads as zeroes
-    kDiscard = 3,    // as kZero for a reader; says that the guest does not need the space
-    kFlush = 4,      // the guest asked for durability of what it wrote before
-    kTime = 5,       // nothing happened up to `time`: an idle mark
-    kPoint = 6,      // a recovery point just before this record; payload is its label
-    kGap = 7,        // order was lost before this record; no points until kResynced
-    kResynced = 8,   // everything that the gap covered has been sent again
-    kGeometry = 9,   // the disk's size is `offset` bytes from here on
+    kWrite = 1,     // payload at offset
+    kZero = 2,      // [offset, offset+length) reads as zeroes
+    kDiscard = 3,   // as kZero for a reader; says that the guest does not need the space
+    kFlush = 4,     // the guest asked for durability of what it wrote before
+    kTime = 5,      // nothing happened up to `time`: an idle mark
+    kPoint = 6,     // a recovery point just before this record; payload is its label
+    kGap = 7,       // order was lost before this record; no points until kResynced
+    kResynced = 8,  // everything that the gap covered has been sent again
+    kGeometry = 9,  // the disk's size is `offset` bytes from here on
 };
 
 // `flags` of a kPoint record.
@@ -89,8 +89,8 @@ class RecordCursor {
     bool verify_payload_;
 };
 
-// Appends header (its payload_crc is computed here) and payload. For tests and rare records; the tap
-// encodes in place.
+// Appends header (its payload_crc is computed here) and payload. For tests and rare records; the
+// tap encodes in place.
 void append_record(Bytes& out, RecordHeader header, ByteView payload = {});
 
 std::string_view record_kind_name(RecordKind kind);

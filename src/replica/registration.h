@@ -1,5 +1,5 @@
-// What binds an item's log together: who may append to it, and how a finished segment is made known.
-// Shared by the appliance, which builds segments, and the vault, which keeps them.
+// What binds an item's log together: who may append to it, and how a finished segment is made
+// known. Shared by the appliance, which builds segments, and the vault, which keeps them.
 #pragma once
 
 #include <string>

@@ -1,7 +1,7 @@
 // The frames between an agent and its appliance. Bytes: docs/format/frames.md.
 //
-// A frame is a type byte and a body. The first frame of a connection says what it is for: HELLO opens
-// the log of one item, SYNC an agent's control conversation, ENROL asks for a certificate.
+// A frame is a type byte and a body. The first frame of a connection says what it is for: HELLO
+// opens the log of one item, SYNC an agent's control conversation, ENROL asks for a certificate.
 #pragma once
 
 #include <string>
@@ -39,8 +39,8 @@ struct WelcomeFrame {
     Sequence stored;
     uint64_t window_bytes = 0;
 };
-// Appliance: up to `received` is on its disk, up to `stored` in the object store and registered. The
-// sender may have `window_bytes` in flight beyond `received`.
+// Appliance: up to `received` is on its disk, up to `stored` in the object store and registered.
+// The sender may have `window_bytes` in flight beyond `received`.
 struct AckFrame {
     Sequence received;
     Sequence stored;

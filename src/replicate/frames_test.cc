@@ -51,11 +51,16 @@ TEST(Frames, EveryOtherLengthIsRefused) {
             auto view = decode_frame(frame);
             if (!view) return false;
             switch (view->type) {
-                case FrameType::kHello: return decode_hello(view->body).has_value();
-                case FrameType::kWelcome: return decode_welcome(view->body).has_value();
-                case FrameType::kAck: return decode_ack(view->body).has_value();
-                case FrameType::kEnrol: return decode_enrol(view->body).has_value();
-                default: return decode_sync(view->body).has_value();
+                case FrameType::kHello:
+                    return decode_hello(view->body).has_value();
+                case FrameType::kWelcome:
+                    return decode_welcome(view->body).has_value();
+                case FrameType::kAck:
+                    return decode_ack(view->body).has_value();
+                case FrameType::kEnrol:
+                    return decode_enrol(view->body).has_value();
+                default:
+                    return decode_sync(view->body).has_value();
             }
         };
         EXPECT_TRUE(decodes(whole));

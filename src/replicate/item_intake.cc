@@ -36,7 +36,8 @@ ItemIntake::ItemIntake(ProcessServer& server, ItemId item)
 
 ItemIntake::~ItemIntake() = default;
 
-// Runs `work` on `executor`, then `done` with its result on home, unless this was retired meanwhile.
+// Runs `work` on `executor`, then `done` with its result on home, unless this was retired
+// meanwhile.
 template <typename Work, typename Done>
 void ItemIntake::run_on(Executor& executor, Work work, Done done) {
     executor.post([self = shared_from_this(), work = std::move(work), done = std::move(done)] {
@@ -53,9 +54,11 @@ void ItemIntake::note(const Error& error) { last_error_ = error.to_string(); }
 void ItemIntake::retry(std::function<void()> what) {
     const int64_t delay = retry_us_;
     retry_us_ = std::min(retry_us_ * 2, kRetryMaxUs);
-    server_.executors_.home->post_after_us(delay, [weak = weak_from_this(), what = std::move(what)] {
-        if (auto self = weak.lock(); self && !self->retired_) what();
-    });
+    server_.executors_.home->post_after_us(delay,
+                                           [weak = weak_from_this(), what = std::move(what)] {
+                                               if (auto self = weak.lock(); self && !self->retired_)
+                                                   what();
+                                           });
 }
 
 void ItemIntake::open() {
@@ -182,10 +185,11 @@ void ItemIntake::start_over(const Error& why) {
 void ItemIntake::attach(Peer peer, const HelloFrame& hello) {
     const int64_t now_us = server_.clock_.steady_us();
     if (peer_ && peer_->instance != hello.instance && now_us - peer_heard_us_ < kSessionSilenceUs) {
-        peer.end(Error(Code::kDuplicateIdentity,
-                       fmt::format("item {} is being replicated by another agent that calls itself '{}'",
-                                   item_.to_string(), peer_->agent),
-                       "stop one of the two, or enrol it under a name of its own"));
+        peer.end(
+            Error(Code::kDuplicateIdentity,
+                  fmt::format("item {} is being replicated by another agent that calls itself '{}'",
+                              item_.to_string(), peer_->agent),
+                  "stop one of the two, or enrol it under a name of its own"));
         return;
     }
     if (peer_) drop_peer(Error(Code::kConnectionLost, "replaced by a newer session"));
@@ -210,8 +214,8 @@ void ItemIntake::welcome() {
     // A valid certificate says who an agent is, not that this machine is its own.
     if (peer_ && lease_ && !lease_->agent.empty() && peer_->agent != lease_->agent) {
         drop_peer(Error(Code::kForbidden,
-                        fmt::format("item {} belongs to agent '{}', not to '{}'",
-                                    item_.to_string(), lease_->agent, peer_->agent),
+                        fmt::format("item {} belongs to agent '{}', not to '{}'", item_.to_string(),
+                                    lease_->agent, peer_->agent),
                         "protect the machine through the agent that runs beside it"));
         return;
     }
@@ -447,8 +451,7 @@ void ItemIntake::put_back(const std::vector<SpoolRange>& ranges) {
         queue_payload_bytes_ += range->payload_bytes;
         queue_records_ += range->records;
         queue_has_point_ = queue_has_point_ || range->has_point;
-        if (!range->only_idle && oldest_work_us_ == 0)
-            oldest_work_us_ = server_.clock_.steady_us();
+        if (!range->only_idle && oldest_work_us_ == 0) oldest_work_us_ = server_.clock_.steady_us();
     }
 }
 

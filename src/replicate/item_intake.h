@@ -1,5 +1,5 @@
-// One item's way through the process server: spool, segments, store, registration. Made and called by
-// ProcessServer only, on its home executor; see there.
+// One item's way through the process server: spool, segments, store, registration. Made and called
+// by ProcessServer only, on its home executor; see there.
 #pragma once
 
 #include <deque>

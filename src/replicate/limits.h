@@ -9,8 +9,8 @@ namespace farshore {
 
 // One DATA frame carries at most this much of records; a record never spans frames.
 inline constexpr size_t kDataFrameBytes = 1u << 20;
-// What the sender may have in flight beyond `received`. Full: the sender waits, the ring fills, then
-// the spill, then a gap is opened (docs/design/core.md).
+// What the sender may have in flight beyond `received`. Full: the sender waits, the ring fills,
+// then the spill, then a gap is opened (docs/design/core.md).
 inline constexpr uint64_t kWindowBytes = 32ull << 20;
 // Records that are safe in the spool and wait in memory for the segment builder. Full: they are
 // dropped from memory and read from the spool again when their turn comes.

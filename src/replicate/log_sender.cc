@@ -105,8 +105,9 @@ void LogSender::watch(int64_t delay_us) {
         const int64_t silent_us = clock_.steady_us() - heard_us_;
         const bool waits = !welcomed_ || in_flight_bytes_ > 0 || window_bytes_ == 0;
         if (waits && silent_us >= kPeerSilenceUs) {
-            disconnected(Error(Code::kTimeout, fmt::format("the appliance has said nothing for {} s",
-                                                           silent_us / 1'000'000)));
+            disconnected(Error(
+                Code::kTimeout,
+                fmt::format("the appliance has said nothing for {} s", silent_us / 1'000'000)));
             return;
         }
         watch(waits ? kPeerSilenceUs - silent_us : kPeerSilenceUs);
@@ -121,7 +122,8 @@ void LogSender::disconnected(const Error& error) {
     in_flight_bytes_ = 0;
     if (connection_) {
         // It may be calling us: it ends after this task.
-        executor_.post([old = std::shared_ptr<Connection>(std::move(connection_))] { old->close(); });
+        executor_.post(
+            [old = std::shared_ptr<Connection>(std::move(connection_))] { old->close(); });
         connection_.reset();
     }
     if (!running_ || timer_) return;

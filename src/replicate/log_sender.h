@@ -1,5 +1,5 @@
-// The agent's side of one item's log: sends what a RecordSource gives to an appliance, goes on at the
-// right record after any disconnect, and hands the acknowledgements back.
+// The agent's side of one item's log: sends what a RecordSource gives to an appliance, goes on at
+// the right record after any disconnect, and hands the acknowledgements back.
 //
 // A state machine over the seams; it lives on one executor. Dialer, executor, clock and source are
 // borrowed and outlive it.

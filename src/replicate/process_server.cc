@@ -89,9 +89,10 @@ void ProcessServer::end_session(uint64_t session_id, const Error* error) {
         // timer ends it.
         session->role = Session::Role::kEnding;
         session->connection->send(encode_error(*error));
-        executors_.home->post_after_us(1'000'000, [this, session_id, alive = std::weak_ptr(alive_)] {
-            if (!alive.expired()) end_session(session_id, nullptr);
-        });
+        executors_.home->post_after_us(1'000'000,
+                                       [this, session_id, alive = std::weak_ptr(alive_)] {
+                                           if (!alive.expired()) end_session(session_id, nullptr);
+                                       });
         return;
     }
     sessions_.erase(found);
@@ -109,7 +110,8 @@ void ProcessServer::on_first_frame(uint64_t session_id, ByteView frame) {
         if (!enrol) return refuse(enrol.error());
         session.role = Session::Role::kControl;
         executors_.control->post([this, session_id, alive = std::weak_ptr(alive_), e = *enrol] {
-            auto chain = std::make_shared<Result<std::string>>(vault_.enrol(e.token, e.request_pem));
+            auto chain =
+                std::make_shared<Result<std::string>>(vault_.enrol(e.token, e.request_pem));
             executors_.home->post([this, session_id, alive, chain] {
                 if (alive.expired()) return;
                 auto found = sessions_.find(session_id);
@@ -149,8 +151,8 @@ void ProcessServer::on_first_frame(uint64_t session_id, ByteView frame) {
         on_sync(session_id, view->body);
         return;
     }
-    refuse(Error(Code::kMalformed, fmt::format("frame of type {} is not due here",
-                                               static_cast<int>(view->type))));
+    refuse(Error(Code::kMalformed,
+                 fmt::format("frame of type {} is not due here", static_cast<int>(view->type))));
 }
 
 void ProcessServer::on_sync(uint64_t session_id, ByteView body) {
@@ -168,7 +170,8 @@ void ProcessServer::on_sync(uint64_t session_id, ByteView body) {
     session.busy = true;
     executors_.control->post([this, session_id, alive = std::weak_ptr(alive_), peer = session.peer,
                               request = std::make_shared<SyncFrame>(std::move(*sync))] {
-        auto reply = std::make_shared<Result<std::string>>(vault_.sync_agent(peer, request->document));
+        auto reply =
+            std::make_shared<Result<std::string>>(vault_.sync_agent(peer, request->document));
         executors_.home->post([this, session_id, alive, request, reply] {
             if (alive.expired()) return;
             auto found = sessions_.find(session_id);

@@ -59,17 +59,17 @@ struct IntakeStatus {
     Sequence received, stored;
     TimePoint received_time, stored_time;
     uint64_t spool_bytes = 0;
-    uint64_t queued_bytes = 0;      // received, not yet in a segment
-    uint64_t received_bytes = 0;    // since start
-    uint64_t uploaded_bytes = 0;    // object bytes since start
+    uint64_t queued_bytes = 0;    // received, not yet in a segment
+    uint64_t received_bytes = 0;  // since start
+    uint64_t uploaded_bytes = 0;  // object bytes since start
     uint64_t segments = 0;
-    std::string last_error;         // empty when all is well
+    std::string last_error;  // empty when all is well
 };
 
 class ProcessServer {
   public:
-    ProcessServer(FileSystem& fs, ObjectStore& store, VaultLink& vault, Clock& clock, Random& random,
-                  ProcessServerExecutors executors, ProcessServerOptions options);
+    ProcessServer(FileSystem& fs, ObjectStore& store, VaultLink& vault, Clock& clock,
+                  Random& random, ProcessServerExecutors executors, ProcessServerOptions options);
     ~ProcessServer();
 
     // Opens the spools that are there and goes on storing what they hold. On `home`.

@@ -24,7 +24,8 @@ class ManualTime final : public Executor, public Clock {
     int64_t steady_us() const override { return now_us_; }
     void post(Task task) override { tasks_.push_back(std::move(task)); }
     TimerId post_after_us(int64_t delay_us, Task task) override {
-        timers_.emplace(std::pair(now_us_ + std::max<int64_t>(delay_us, 0), ++last_), std::move(task));
+        timers_.emplace(std::pair(now_us_ + std::max<int64_t>(delay_us, 0), ++last_),
+                        std::move(task));
         return last_;
     }
     void cancel(TimerId timer) override {
@@ -162,7 +163,8 @@ class ProcessServerTest : public ::testing::Test {
             header.sequence = {s};
             header.time = {static_cast<int64_t>(1'000'000 * s)};
             header.offset_bytes = kind == RecordKind::kWrite ? s * 4096 : 0;
-            append_record(out, header, kind == RecordKind::kWrite ? Bytes(4096, uint8_t(s)) : Bytes{});
+            append_record(out, header,
+                          kind == RecordKind::kWrite ? Bytes(4096, uint8_t(s)) : Bytes{});
         }
         return out;
     }
@@ -191,7 +193,8 @@ class ProcessServerTest : public ::testing::Test {
     std::vector<uint64_t> stored_sequences() {
         std::vector<uint64_t> all;
         for (const auto& segment : vault_.segments) {
-            auto reader = SegmentReader::open(store_, segment.object_name, item_, Secret(Bytes(32, 7)));
+            auto reader =
+                SegmentReader::open(store_, segment.object_name, item_, Secret(Bytes(32, 7)));
             EXPECT_TRUE(reader) << reader.error().to_string();
             if (!reader) return all;
             for (const IndexEntry& entry : (*reader)->index()) all.push_back(entry.sequence.v);

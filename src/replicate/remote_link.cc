@@ -14,7 +14,8 @@ using nlohmann::json;
 constexpr size_t kMaxDocumentBytes = 2 * kMaxControlBytes;
 
 Result<json> parse(std::string_view text) {
-    if (text.size() > kMaxDocumentBytes) return fail(Code::kTooLarge, "a link document is too large");
+    if (text.size() > kMaxDocumentBytes)
+        return fail(Code::kTooLarge, "a link document is too large");
     json document = json::parse(text, nullptr, false);
     if (document.is_discarded() || !document.is_object())
         return fail(Code::kMalformed, "a link document is not a JSON object");
@@ -36,7 +37,8 @@ Result<std::array<uint8_t, N>> hex_field(const json& document, const char* name)
     auto text = reading([&] { return document.at(name).get<std::string>(); });
     if (!text) return tl::unexpected(text.error());
     FS_ASSIGN(Bytes raw, from_hex(*text));
-    if (raw.size() != N) return fail(Code::kMalformed, fmt::format("field '{}' has {} bytes", name, raw.size()));
+    if (raw.size() != N)
+        return fail(Code::kMalformed, fmt::format("field '{}' has {} bytes", name, raw.size()));
     std::array<uint8_t, N> out;
     std::copy(raw.begin(), raw.end(), out.begin());
     return out;
@@ -186,7 +188,8 @@ Status RemoteVaultLink::mark_idle(const ItemId& item, Epoch epoch, Sequence sequ
     return {};
 }
 
-Result<std::string> RemoteVaultLink::sync_agent(const std::string& agent, const std::string& status) {
+Result<std::string> RemoteVaultLink::sync_agent(const std::string& agent,
+                                                const std::string& status) {
     FS_ASSIGN(std::string answer,
               transport_("sync-agent", json{{"agent", agent}, {"status", status}}.dump()));
     return text_field(answer, "reply");

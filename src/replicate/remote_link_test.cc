@@ -69,7 +69,8 @@ TEST(RemoteLink, CarriesEveryCall) {
 TEST(RemoteLink, NonsenseIsANamedError) {
     RecordingVault vault;
     for (const char* body : {"", "[]", "{", "{\"item\":3}", "{\"item\":\"zz\"}"})
-        for (const char* method : {"acquire-log", "register-segment", "mark-idle", "sync-agent", "enrol"})
+        for (const char* method :
+             {"acquire-log", "register-segment", "mark-idle", "sync-agent", "enrol"})
             EXPECT_EQ(serve_link(vault, method, body).error().code(), Code::kMalformed);
     EXPECT_EQ(serve_link(vault, "delete-everything", "{}").error().code(), Code::kNotFound);
 }

@@ -1,5 +1,6 @@
-// What an appliance needs of the vault. In `farshore up` it is the vault itself, in the same process;
-// between processes it is HTTPS (appliance/http_vault_link.h); in the simulator it is lossy.
+// What an appliance needs of the vault. In `farshore up` it is the vault itself, in the same
+// process; between processes it is HTTPS (appliance/http_vault_link.h); in the simulator it is
+// lossy.
 //
 // Calls block; any thread may call. Every call may fail with kUnavailable, kTimeout or
 // kConnectionLost and may nevertheless have happened: all of them are safe to repeat.
@@ -23,7 +24,8 @@ class VaultLink {
     // no longer the item's; kSequenceHole when it does not follow the segment before it.
     virtual Status register_segment(const SegmentRegistration& registration) = 0;
     // The source was alive at `time` and had written nothing after `sequence`, which is stored.
-    virtual Status mark_idle(const ItemId& item, Epoch epoch, Sequence sequence, TimePoint time) = 0;
+    virtual Status mark_idle(const ItemId& item, Epoch epoch, Sequence sequence,
+                             TimePoint time) = 0;
     // One round of an agent's control conversation: its status (JSON) up, its instructions (JSON)
     // down. Returns at once.
     virtual Result<std::string> sync_agent(const std::string& agent, const std::string& status) = 0;

@@ -183,30 +183,15 @@ def lint_seams():
 
 # --- format, tidy --------------------------------------------------------------------------------
 
-WAITING = HERE / "unformatted.txt"
-
-
-def lint_format(rewrite=False):
-    """Files of unformatted.txt are waited for, not failed: formatting them is a commit of its own.
-    `rewrite` makes that list anew."""
-    waiting = {line.strip() for line in WAITING.read_text().splitlines()
-               if line.strip() and not line.startswith("#")}
+def lint_format():
     files = [p for folder in ("src", "tests", "bench") for p in sources("*.h", "*.cc", folder=folder)]
     wrong = []
     for path in files:
         done = subprocess.run(["clang-format", "--dry-run", "-Werror", "-ferror-limit=1", str(path)],
                               capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            wrong.append(relative(path))
-    if rewrite:
-        WAITING.write_text("# Not yet as clang-format writes them; a file that is formatted leaves this list.\n"
-                           + "".join(f"{name}\n" for name in wrong))
-        return []
-    for name in sorted(waiting):
-        print(f"warning: {name} still waits for ./run format" if name in wrong
-              else f"{name} is formatted: take it off tests/lint/unformatted.txt")
-    return [f"{name}: not as clang-format writes it (./run format)" for name in wrong
-            if name not in waiting]
+            wrong.append(f"{relative(path)}: not as clang-format writes it (./run format)")
+    return wrong
 
 
 def tidy_cache():
@@ -379,7 +364,7 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     lints = {
         "layers": lint_layers, "seams": lint_seams,
-        "format": lambda: lint_format(options.waiting), "docs": lint_docs,
+        "format": lint_format, "docs": lint_docs,
         "tree": lint_tree, "scripts": lint_scripts, "size": lint_size,
         "tidy": lambda: lint_tidy(options.build, options.jobs, options.budget),
     }
@@ -387,8 +372,6 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/release")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--budget", type=int, default=240, help="seconds for clang-tidy")
-    parser.add_argument("--waiting", action="store_true",
-                        help="format: write the list of files that wait for it anew")
     options = parser.parse_args()
     options.build = options.build.resolve()
     failed = False
