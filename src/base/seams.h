@@ -87,11 +87,18 @@ class FileSystem {
   public:
     virtual ~FileSystem() = default;
     virtual Result<std::unique_ptr<File>> open(const std::string& path, OpenMode mode) = 0;
+    // For a file that is written from front to end and hardly ever read, as logs and objects are:
+    // the same contract, but its bytes need not pass through the page cache, and what was not
+    // synced is lost when the file is closed.
+    virtual Result<std::unique_ptr<File>> open_stream(const std::string& path, OpenMode mode) {
+        return open(path, mode);
+    }
     virtual Status remove(const std::string& path) = 0;
     // Atomic within a file system; replaces `to`. Durable only after sync_directory.
     virtual Status rename(const std::string& from, const std::string& to) = 0;
     // Hard link; kAlreadyExists when `to` is there. The write-once primitive.
     virtual Status link(const std::string& from, const std::string& to) = 0;
+    // What it makes is durable when it returns, up to the first directory that was there.
     virtual Status make_directories(const std::string& path) = 0;
     // Directory entries made, renamed or removed before this are durable when it returns.
     virtual Status sync_directory(const std::string& path) = 0;

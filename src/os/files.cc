@@ -9,14 +9,30 @@
 #include <cerrno>
 
 #include "os/fd.h"
+#include "os/file_calls.h"
 #include "os/real.h"
+#include "os/stream_file.h"
 
 namespace farshore {
 namespace {
 
-// Errors of file calls, finer than Error::from_errno where a caller reacts differently.
+template <typename Call>
+auto retry_interrupted(Call call) {
+    for (;;) {
+        const auto result = call();
+        if (result >= 0 || errno != EINTR) return result;
+    }
+}
+
+constexpr mode_t kFileMode = 0600;
+constexpr mode_t kDirectoryMode = 0700;
+// The kernel moves at most 2 GiB - 4 KiB at once.
+constexpr size_t kMostAtOnce = 1u << 30;
+
+}  // namespace
+
 Error file_error(int error_number, std::string_view verb, const std::string& path,
-                 std::source_location where = std::source_location::current()) {
+                 std::source_location where) {
     const std::string what = fmt::format("{} '{}'", verb, path);
     switch (error_number) {
         case ENOTDIR:  // a part of the path is a file: nothing can be there
@@ -43,52 +59,48 @@ Error file_error(int error_number, std::string_view verb, const std::string& pat
     }
 }
 
-template <typename Call>
-auto retry_interrupted(Call call) {
-    for (;;) {
-        const auto result = call();
-        if (result >= 0 || errno != EINTR) return result;
+Result<size_t> read_fully(int fd, uint64_t offset_bytes, MutableByteView out,
+                          const std::string& path) {
+    size_t done = 0;
+    while (done < out.size()) {
+        const ssize_t n = retry_interrupted([&] {
+            return ::pread(fd, out.data() + done, std::min(out.size() - done, kMostAtOnce),
+                           static_cast<off_t>(offset_bytes + done));
+        });
+        if (n < 0) return fail(file_error(errno, "read", path));
+        if (n == 0) break;
+        done += static_cast<size_t>(n);
     }
+    return done;
 }
 
-constexpr mode_t kFileMode = 0600;
-constexpr mode_t kDirectoryMode = 0700;
-// The kernel moves at most 2 GiB - 4 KiB at once.
-constexpr size_t kMostAtOnce = 1u << 30;
+Status write_fully(int fd, uint64_t offset_bytes, ByteView data, const std::string& path) {
+    size_t done = 0;
+    while (done < data.size()) {
+        const ssize_t n = retry_interrupted([&] {
+            return ::pwrite(fd, data.data() + done, std::min(data.size() - done, kMostAtOnce),
+                            static_cast<off_t>(offset_bytes + done));
+        });
+        if (n < 0) return fail(file_error(errno, "write", path));
+        // Zero for a non-empty write would loop for ever; no file system should do it.
+        if (n == 0) return fail(file_error(EIO, "write", path));
+        done += static_cast<size_t>(n);
+    }
+    return {};
+}
+
+namespace {
 
 class PosixFile final : public File {
   public:
     PosixFile(UniqueFd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
 
     Result<size_t> read_at(uint64_t offset_bytes, MutableByteView out) override {
-        size_t done = 0;
-        while (done < out.size()) {
-            const ssize_t n = retry_interrupted([&] {
-                return ::pread(fd_.get(), out.data() + done,
-                               std::min(out.size() - done, kMostAtOnce),
-                               static_cast<off_t>(offset_bytes + done));
-            });
-            if (n < 0) return fail(file_error(errno, "read", path_));
-            if (n == 0) break;
-            done += static_cast<size_t>(n);
-        }
-        return done;
+        return read_fully(fd_.get(), offset_bytes, out, path_);
     }
 
     Status write_at(uint64_t offset_bytes, ByteView data) override {
-        size_t done = 0;
-        while (done < data.size()) {
-            const ssize_t n = retry_interrupted([&] {
-                return ::pwrite(fd_.get(), data.data() + done,
-                                std::min(data.size() - done, kMostAtOnce),
-                                static_cast<off_t>(offset_bytes + done));
-            });
-            if (n < 0) return fail(file_error(errno, "write", path_));
-            // Zero for a non-empty write would loop for ever; no file system should do it.
-            if (n == 0) return fail(file_error(EIO, "write", path_));
-            done += static_cast<size_t>(n);
-        }
-        return {};
+        return write_fully(fd_.get(), offset_bytes, data, path_);
     }
 
     Status sync() override {
@@ -155,6 +167,18 @@ Result<std::unique_ptr<File>> PosixFileSystem::open(const std::string& path, Ope
     if (::fstat(fd.get(), &info) != 0) return fail(file_error(errno, "examine", path));
     if (S_ISDIR(info.st_mode)) return fail(file_error(EISDIR, "open", path));
     return std::make_unique<PosixFile>(std::move(fd), path);
+}
+
+Result<std::unique_ptr<File>> PosixFileSystem::open_stream(const std::string& path, OpenMode mode) {
+    FS_ASSIGN(std::unique_ptr<File> plain, open(path, mode));
+    if (mode == OpenMode::kRead) return plain;
+    FS_ASSIGN(const uint64_t size, plain->size());
+    // The same file again, by the path that was just opened or made. Where the file system has no
+    // direct writes (tmpfs), the page cache it is.
+    UniqueFd direct(retry_interrupted(
+        [&] { return ::open(path.c_str(), O_RDWR | O_DIRECT | O_CLOEXEC | O_NOCTTY); }));
+    if (!direct) return plain;
+    return make_stream_file(std::move(plain), std::move(direct), size, path);
 }
 
 Status PosixFileSystem::remove(const std::string& path) {

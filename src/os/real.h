@@ -66,11 +66,12 @@ class ThreadExecutor final : public Executor {
 class PosixFileSystem final : public FileSystem {
   public:
     Result<std::unique_ptr<File>> open(const std::string& path, OpenMode mode) override;
+    // With O_DIRECT where the file system has it: see stream_file.h.
+    Result<std::unique_ptr<File>> open_stream(const std::string& path, OpenMode mode) override;
     // An empty directory is removed as well.
     Status remove(const std::string& path) override;
     Status rename(const std::string& from, const std::string& to) override;
     Status link(const std::string& from, const std::string& to) override;
-    // What it makes is durable when it returns.
     Status make_directories(const std::string& path) override;
     Status sync_directory(const std::string& path) override;
     Result<std::vector<std::string>> list(const std::string& path) override;

@@ -242,7 +242,7 @@ Status Spool::scan_file(SpoolFile& file, uint64_t next_name, Sequence& previous,
 Status Spool::begin_file(Sequence first) {
     SpoolFile file;
     file.name = first.v;
-    FS_ASSIGN(std::unique_ptr<File> opened, fs_.open(path(file.name), OpenMode::kCreate));
+    FS_ASSIGN(std::unique_ptr<File> opened, fs_.open_stream(path(file.name), OpenMode::kCreate));
     file.file = std::move(opened);
     FS_TRY(file.file->truncate(0));
     FS_TRY(file.file->write_at(0, file_header(item_, file.name)));

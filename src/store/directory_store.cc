@@ -121,7 +121,7 @@ Status DirectoryStore::put_once(const std::string& name, ByteView data) {
     const std::string temporary =
         fmt::format("{}/{}/{:016x}-{}", root_, kTemporary, instance_, next_temporary_.fetch_add(1));
     const auto write = [&]() -> Status {
-        FS_ASSIGN(const auto file, files_.open(temporary, OpenMode::kCreateNew));
+        FS_ASSIGN(const auto file, files_.open_stream(temporary, OpenMode::kCreateNew));
         if (!data.empty()) FS_TRY(file->write_at(0, data));
         return file->sync();
     };
