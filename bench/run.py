@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests/demo")]
 from farshore import Farshore  # noqa: E402
 
-BIN = ROOT / "build/release/bin"
+BIN = pathlib.Path(os.environ.get("FARSHORE_BENCH_BUILD") or ROOT / "build/release") / "bin"
 GIB = 1 << 30
 MIB = 1 << 20
 
