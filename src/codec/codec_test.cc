@@ -84,6 +84,11 @@ TEST(Compress, ProbeTellsRandomFromText) {
     Bytes half = random_bytes(65536, 3);
     std::fill(half.begin() + 32768, half.end(), uint8_t{0});
     EXPECT_FALSE(looks_incompressible(half));
+    // Every byte is as frequent as any other, and the same page comes sixteen times.
+    Bytes repeated;
+    const Bytes page = random_bytes(4096, 4);
+    for (int i = 0; i < 16; ++i) repeated.insert(repeated.end(), page.begin(), page.end());
+    EXPECT_FALSE(looks_incompressible(repeated));
     EXPECT_FALSE(looks_incompressible(random_bytes(100, 1)));
 }
 

@@ -11,8 +11,12 @@ namespace farshore {
 namespace {
 
 constexpr int kZstdLevel = 1;
+constexpr int kLz4Acceleration = 1, kLz4MostAcceleration = 8;
 constexpr size_t kProbeBytes = 4096;
 constexpr size_t kProbeWindows = 16;
+constexpr size_t kProbeRepeatBytes = 64u << 10;
+constexpr int kLz4ProbeAcceleration = 16;
+constexpr size_t kKeptScratchBytes = 1u << 20;
 
 struct ZstdContexts {
     ZSTD_CCtx* in = ZSTD_createCCtx();
@@ -25,6 +29,13 @@ struct ZstdContexts {
 
 ZstdContexts& contexts() {
     thread_local ZstdContexts mine;
+    return mine;
+}
+
+// At least `bytes` long. Kept a thread, so that its bytes are not cleared for every chunk.
+Bytes& scratch_of(size_t bytes) {
+    thread_local Bytes mine;
+    if (mine.size() < bytes) mine.resize(bytes);
     return mine;
 }
 
@@ -50,26 +61,35 @@ bool looks_incompressible(ByteView plain) {
     // Random bytes give n + n*n/256 = 69 632 with a deviation of about 360; base64 text gives
     // 266 000, English text over 1 000 000.
     constexpr uint64_t kRandom = kProbeBytes + kProbeBytes * kProbeBytes / 256;
-    return squares < kRandom + kRandom / 16;
+    if (squares >= kRandom + kRandom / 16) return false;
+    // Encrypted or compressed data, or the same of it over and over.
+    Bytes& scratch = scratch_of(static_cast<size_t>(LZ4_COMPRESSBOUND(kProbeRepeatBytes)));
+    const size_t looked = std::min(plain.size(), kProbeRepeatBytes);
+    const int packed = LZ4_compress_fast(
+        reinterpret_cast<const char*>(plain.data()), reinterpret_cast<char*>(scratch.data()),
+        static_cast<int>(looked), static_cast<int>(scratch.size()), kLz4ProbeAcceleration);
+    return packed <= 0 || static_cast<size_t>(packed) > looked - looked / 16;
 }
 
-Compression compress(Compression wanted, ByteView plain, Bytes& out) {
-    out.clear();
+Compression compress(Compression wanted, ByteView plain, Bytes& out, Haste haste) {
+    Bytes& scratch = scratch_of(0);
     size_t packed = 0;
     switch (wanted) {
         case Compression::kZstd: {
-            out.resize(ZSTD_compressBound(plain.size()));
-            packed = ZSTD_compressCCtx(contexts().in, out.data(), out.size(), plain.data(),
+            scratch_of(ZSTD_compressBound(plain.size()));
+            packed = ZSTD_compressCCtx(contexts().in, scratch.data(), scratch.size(), plain.data(),
                                        plain.size(), kZstdLevel);
             if (ZSTD_isError(packed)) packed = 0;
             break;
         }
         case Compression::kLz4: {
             if (plain.size() > LZ4_MAX_INPUT_SIZE) break;
-            out.resize(static_cast<size_t>(LZ4_compressBound(static_cast<int>(plain.size()))));
-            const int n = LZ4_compress_default(
-                reinterpret_cast<const char*>(plain.data()), reinterpret_cast<char*>(out.data()),
-                static_cast<int>(plain.size()), static_cast<int>(out.size()));
+            scratch_of(static_cast<size_t>(LZ4_compressBound(static_cast<int>(plain.size()))));
+            const int n = LZ4_compress_fast(
+                reinterpret_cast<const char*>(plain.data()),
+                reinterpret_cast<char*>(scratch.data()), static_cast<int>(plain.size()),
+                static_cast<int>(std::min<size_t>(scratch.size(), LZ4_MAX_INPUT_SIZE)),
+                haste == Haste::kMost ? kLz4MostAcceleration : kLz4Acceleration);
             packed = n > 0 ? static_cast<size_t>(n) : 0;
             break;
         }
@@ -78,9 +98,12 @@ Compression compress(Compression wanted, ByteView plain, Bytes& out) {
     }
     if (packed == 0 || packed >= plain.size()) {
         out.clear();
-        return Compression::kRaw;
+        wanted = Compression::kRaw;
+    } else {
+        out.assign(scratch.begin(), scratch.begin() + static_cast<ptrdiff_t>(packed));
     }
-    out.resize(packed);
+    // One large index does not keep its memory for ever.
+    if (scratch.size() > kKeptScratchBytes) Bytes().swap(scratch);
     return wanted;
 }
 

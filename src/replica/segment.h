@@ -15,6 +15,7 @@
 #include "base/seams.h"
 #include "base/secret.h"
 #include "base/types.h"
+#include "codec/compress.h"
 #include "record/record.h"
 
 namespace farshore {
@@ -23,7 +24,7 @@ inline constexpr uint32_t kChunkBytes = 64u << 10;
 inline constexpr uint32_t kMaxSegmentPayloadBytes = 32u << 20;
 
 enum class SegmentKind : uint8_t { kLog = 1, kBase = 2 };
-// kAuto: an entropy probe picks raw or zstd; with `hurried` lz4 instead of zstd.
+// kAuto: an entropy probe picks raw or zstd; in haste lz4 instead of zstd.
 enum class ChunkCodec : uint8_t { kRaw = 0, kZstd = 1, kLz4 = 2 };
 
 struct SegmentHeader {
@@ -86,7 +87,7 @@ class SegmentWriter {
         Digest previous_header{};
         const Secret* item_key = nullptr;  // 32 bytes, borrowed for the call
         Random* random = nullptr;
-        bool hurried = false;  // lz4 instead of zstd: the CPU is behind
+        Haste haste = Haste::kNone;
         // Runs n independent jobs, possibly in parallel; null runs them inline.
         std::function<void(size_t n, const std::function<void(size_t)>&)> parallel_for;
     };

@@ -72,11 +72,11 @@ struct Setup {
     }
 };
 
-void build(benchmark::State& state, bool hurried) {
+void build(benchmark::State& state, Haste haste) {
     Setup setup;
     const Bytes encoded = records(static_cast<size_t>(state.range(0)));
     auto options = setup.options(static_cast<size_t>(state.range(1)));
-    options.hurried = hurried;
+    options.haste = haste;
     SegmentWriter writer;
     uint64_t object_bytes = 0;
     for (auto _ : state) {
@@ -88,13 +88,13 @@ void build(benchmark::State& state, bool hurried) {
     state.SetBytesProcessed(state.iterations() * (16 << 20));
     state.counters["ratio"] = double(16 << 20) / double(object_bytes);
 }
-BENCHMARK_CAPTURE(build, zstd, false)
+BENCHMARK_CAPTURE(build, zstd, Haste::kNone)
     ->Args({4096, 1})
     ->Args({65536, 1})
     ->Args({65536, 2})
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(build, lz4, true)
+BENCHMARK_CAPTURE(build, lz4, Haste::kSome)
     ->Args({65536, 1})
     ->Args({65536, 2})
     ->UseRealTime()

@@ -194,7 +194,7 @@ TEST(Segment, GivesBackWhatWasAdded) {
         EXPECT_EQ(writer.payload_bytes(), model.stream.size());
         auto options = f.options();
         options.number = {static_cast<uint64_t>(round + 1)};
-        options.hurried = round % 2 == 1;
+        options.haste = static_cast<Haste>(round % 3);
         if (round % 3 == 0)
             options.parallel_for = [](size_t n, const std::function<void(size_t)>& job) {
                 std::vector<std::thread> threads;

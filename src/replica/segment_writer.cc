@@ -129,20 +129,17 @@ Result<BuiltSegment> SegmentWriter::build(const BuildOptions& options) {
 
     std::vector<sf::Chunk> chunks(state.blocks.size());
     std::vector<Bytes> packed(state.blocks.size());
-    const Compression wanted = options.hurried ? Compression::kLz4 : Compression::kZstd;
+    const Compression wanted =
+        options.haste == Haste::kNone ? Compression::kZstd : Compression::kLz4;
     for_each(chunks.size(), [&](size_t i) {
-        thread_local Bytes scratch;
         Bytes& plain = state.blocks[i];
-        const Compression used =
-            looks_incompressible(plain) ? Compression::kRaw : compress(wanted, plain, scratch);
+        const Compression used = looks_incompressible(plain)
+                                     ? Compression::kRaw
+                                     : compress(wanted, plain, packed[i], options.haste);
         // The payload's block is given up as soon as its compressed copy is there, so that a
         // build holds little more than the payload at any time.
-        if (used != Compression::kRaw) {
-            packed[i].assign(scratch.begin(), scratch.end());
-            Bytes().swap(plain);
-        } else {
-            packed[i].swap(plain);
-        }
+        if (used == Compression::kRaw) packed[i].swap(plain);
+        Bytes().swap(plain);
         chunks[i] = {used, static_cast<uint32_t>(packed[i].size())};
     });
 

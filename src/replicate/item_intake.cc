@@ -51,6 +51,35 @@ void ItemIntake::run_on(Executor& executor, Work work, Done done) {
 
 void ItemIntake::note(const Error& error) { last_error_ = error.to_string(); }
 
+void ItemIntake::troubled(Trouble& side, const Error& error) {
+    note(error);
+    if (!side.error) side.since_us = server_.clock_.steady_us();
+    side.error = error;
+    report_trouble();
+}
+
+void ItemIntake::mended(Trouble& side) {
+    if (!side.error) return;
+    side.error.reset();
+    report_trouble();
+}
+
+// People look at the vault, so it has to know. Short troubles mend by themselves and are not told.
+void ItemIntake::report_trouble() {
+    const int64_t now_us = server_.clock_.steady_us();
+    std::optional<Error> worst;
+    for (const Trouble* side : {&storing_trouble_, &receiving_trouble_})
+        if (side->error && now_us - side->since_us >= kTroubleAfterUs) worst = side->error;
+    if (!worst && (!trouble_told_ || receiving_trouble_.error || storing_trouble_.error)) return;
+    if (worst && trouble_told_ && now_us - trouble_told_us_ < kTroubleRepeatUs) return;
+    trouble_told_ = worst.has_value();
+    trouble_told_us_ = now_us;
+    server_.executors_.control->post([self = shared_from_this(), worst] {
+        // When it is the vault that can't be reached, it will be told once it can.
+        (void)self->server_.vault_.report_trouble(self->item_, self->options_.name, worst);
+    });
+}
+
 void ItemIntake::retry(std::function<void()> what) {
     const int64_t delay = retry_us_;
     retry_us_ = std::min(retry_us_ * 2, kRetryMaxUs);
@@ -75,12 +104,13 @@ void ItemIntake::open() {
 
 void ItemIntake::opened(Result<std::shared_ptr<Spool>> spool) {
     if (!spool) {
-        note(spool.error());
+        troubled(receiving_trouble_, spool.error());
         drop_peer(spool.error());
         retry([this] { open(); });
         return;
     }
     spool_ = std::move(*spool);
+    mended(receiving_trouble_);
     if (!spool_->repaired().empty()) last_error_ = spool_->repaired();
     for (const SpoolRange& range : spool_->recovered()) {
         accepted_ = received_ = range.last;
@@ -102,7 +132,7 @@ void ItemIntake::acquire() {
 void ItemIntake::acquired(Result<LogLease> lease) {
     acquiring_ = false;
     if (!lease) {
-        note(lease.error());
+        troubled(storing_trouble_, lease.error());
         if (lease.error().retry() == Retry::kNever) drop_peer(lease.error());
         retry([this] { acquire(); });
         return;
@@ -119,6 +149,7 @@ void ItemIntake::acquired(Result<LogLease> lease) {
         return;
     }
     last_error_.clear();
+    mended(storing_trouble_);
     welcome();
     // What a process before this stored and did not come to free.
     trim();
@@ -317,13 +348,14 @@ void ItemIntake::synced(Status status, std::vector<Batch> batches) {
     for (const Batch& batch : batches) bytes += batch.bytes->size();
     unsynced_bytes_ -= std::min(unsynced_bytes_, bytes);
     if (!status) {
-        note(status.error());
+        troubled(receiving_trouble_, status.error());
         unsynced_.clear();
         unsynced_bytes_ = 0;
         if (!options_.planted.ack_before_sync) accepted_ = received_;
         drop_peer(status.error());
         return;
     }
+    mended(receiving_trouble_);
     for (Batch& batch : batches) {
         received_ = std::max(received_, batch.range.last);
         received_time_ = std::max(received_time_, batch.range.last_time);
@@ -379,7 +411,9 @@ void ItemIntake::cut() {
     auto batches = std::make_shared<std::vector<Batch>>();
     std::vector<SpoolRange> ranges;
     uint64_t payload = 0;
-    const bool hurried = queue_payload_bytes_ >= options_.hurry_bytes;
+    const Haste haste = queue_payload_bytes_ >= options_.hurry_more_bytes ? Haste::kMost
+                        : queue_payload_bytes_ >= options_.hurry_bytes    ? Haste::kSome
+                                                                          : Haste::kNone;
     while (!queue_.empty() && payload < options_.segment_payload_bytes) {
         Batch& batch = queue_.front();
         payload += batch.range.payload_bytes;
@@ -413,7 +447,7 @@ void ItemIntake::cut() {
     const uint64_t generation = generation_;
     run_on(
         *server_.executors_.build,
-        [this, batches, ranges, job, hurried, spool = spool_]() -> Result<Sealed> {
+        [this, batches, ranges, job, haste, spool = spool_]() -> Result<Sealed> {
             SegmentWriter writer;
             for (Batch& batch : *batches) {
                 if (!batch.bytes) {
@@ -431,7 +465,7 @@ void ItemIntake::cut() {
             build.previous_header = job.previous;
             build.item_key = &job.key;
             build.random = &server_.random_;
-            build.hurried = hurried;
+            build.haste = haste;
             build.parallel_for = options_.parallel_for;
             Sealed sealed;
             FS_ASSIGN(sealed.segment, writer.build(build));
@@ -465,7 +499,7 @@ void ItemIntake::built(Result<Sealed> sealed) {
             start_over(error.with_context("what was received can't be read back from the spool"));
             return;
         }
-        note(error);
+        troubled(storing_trouble_, error);
         put_back(ranges);
         retry([this] { maybe_cut(); });
         return;
@@ -522,12 +556,13 @@ void ItemIntake::uploaded(Status status) {
             lose_lease(status.error());
             return;
         }
-        note(status.error());
+        troubled(storing_trouble_, status.error());
         retry([this] { schedule_upload(); });
         return;
     }
     retry_us_ = kRetryFirstUs;
     last_error_.clear();
+    mended(storing_trouble_);
     const std::shared_ptr<Sealed> done = sealed_.front();
     sealed_.pop_front();
     stored_ = std::max(stored_, done->segment.header.last);

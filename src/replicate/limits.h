@@ -33,9 +33,16 @@ inline constexpr uint64_t kMaxIdleRecords = 600;
 
 // A queue this long means that the CPU is behind: lz4 instead of zstd.
 inline constexpr uint64_t kHurryBytes = 24ull << 20;
+// And one this long that it does not catch up with that either.
+inline constexpr uint64_t kHurryMoreBytes = 96ull << 20;
 
 inline constexpr int64_t kRetryFirstUs = 50'000;
 inline constexpr int64_t kRetryMaxUs = 5'000'000;
+// Trouble with the spool, the store or the vault is reported once it is this old, and again while it
+// lasts; the vault forgets a report that is not repeated.
+inline constexpr int64_t kTroubleAfterUs = 1'000'000;
+inline constexpr int64_t kTroubleRepeatUs = 3'000'000;
+inline constexpr int64_t kTroubleForgottenUs = 20'000'000;
 // A session that said nothing for this long is dead: live agents send an idle mark each second.
 inline constexpr int64_t kSessionSilenceUs = 10'000'000;
 // A sender that waits for an answer connects again when nothing came for this long.

@@ -33,6 +33,7 @@ struct ProcessServerOptions {
     int64_t segment_age_us = kSegmentAgeUs;
     int64_t segment_max_age_us = kSegmentMaxAgeUs;
     uint64_t hurry_bytes = kHurryBytes;
+    uint64_t hurry_more_bytes = kHurryMoreBytes;
     // Runs the chunk jobs of a segment, possibly in parallel; null: inline.
     std::function<void(size_t, const std::function<void(size_t)>&)> parallel_for;
     // Test-only bugs that the simulation must catch.
