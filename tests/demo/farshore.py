@@ -1,4 +1,5 @@
 """Runs farshore's programs and client verbs for the demo and the end-to-end tests."""
+import atexit
 import json
 import os
 import pathlib
@@ -54,6 +55,9 @@ class Farshore:
         self.environment = {**os.environ, **(environment or {}), "FARSHORE_DEMO": self.mark}
         self.servers = {}
         self._commands = {}
+        # Rings are memory: what a test leaves there is gone from the machine until it restarts.
+        self.rings = pathlib.Path(f"/dev/shm/farshore-{self.mark}")
+        atexit.register(shutil.rmtree, self.rings, ignore_errors=True)
 
     # --- client ------------------------------------------------------------------------------
 
@@ -95,6 +99,8 @@ class Farshore:
     # --- servers -----------------------------------------------------------------------------
 
     def start_server(self, name, *arguments):
+        if "--shared-dir" not in arguments and arguments[0] in ("up", "agent"):
+            arguments = (*arguments, "--shared-dir", self.rings)
         self._commands[name] = arguments
         with open(self.log_directory / f"{name}.log", "ab") as log:
             self.servers[name] = subprocess.Popen(
@@ -160,6 +166,7 @@ class Farshore:
                 process.wait()
         self.servers.clear()
         self.kill_descendants()
+        shutil.rmtree(self.rings, ignore_errors=True)
 
     # --- the ways to run ---------------------------------------------------------------------
 
