@@ -2,6 +2,8 @@
 
 #include <openssl/rand.h>
 #include <pthread.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -90,9 +92,11 @@ struct ThreadExecutor::Impl {
     bool timer_turn = false;
 };
 
-ThreadExecutor::ThreadExecutor(std::string name) : impl_(std::make_unique<Impl>()) {
-    impl_->thread = std::thread([impl = impl_.get(), name = name.substr(0, 15)] {
+ThreadExecutor::ThreadExecutor(std::string name, int nice) : impl_(std::make_unique<Impl>()) {
+    impl_->thread = std::thread([impl = impl_.get(), name = name.substr(0, 15), nice] {
         pthread_setname_np(pthread_self(), name.c_str());
+        // On Linux the nice value belongs to the thread.
+        if (nice != 0) (void)setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), nice);
         impl->run();
     });
     impl_->thread_id = impl_->thread.get_id();

@@ -31,7 +31,8 @@ class RealRandom final : public Random {
 // for, the others are destroyed without being run, later posts are dropped.
 class ThreadExecutor final : public Executor {
   public:
-    explicit ThreadExecutor(std::string name);
+    // With `nice` its thread gives way to others, as nice(1) says; that it can't is no error.
+    explicit ThreadExecutor(std::string name, int nice = 0);
     ~ThreadExecutor() override;
     ThreadExecutor(const ThreadExecutor&) = delete;
     ThreadExecutor& operator=(const ThreadExecutor&) = delete;
