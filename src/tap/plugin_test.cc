@@ -11,6 +11,7 @@
 #include "block/file_device.h"
 #include "block/nbd_device.h"
 #include "capture/capture_session.h"
+#include "capture/capture_test_reader.h"
 #include "capture/tap_config.h"
 #include "os/process.h"
 #include "os/real.h"
@@ -19,6 +20,8 @@
 
 namespace farshore {
 namespace {
+
+using capture_test::take_records;
 
 constexpr const char* kPlugin = FARSHORE_BINARY_DIR "/lib/nbdkit-farshore-plugin.so";
 
@@ -168,33 +171,23 @@ class Machine {
         if (agent_.joinable()) agent_.join();
     }
     void drain() {
-        auto batch = session_->log().peek(1u << 20);
-        if (!batch) {
-            ADD_FAILURE() << batch.error().to_string();
-            stop_ = true;
-            return;
-        }
-        RecordCursor cursor(batch->records, true);
-        while (!cursor.done()) {
-            auto record = cursor.next();
-            if (!record) {
-                ADD_FAILURE() << record.error().to_string();
-                stop_ = true;
-                return;
-            }
-            const RecordHeader& h = record->header;
+        const auto last = take_records(session_->log(), 1u << 20, [this](const RecordView& record) {
+            const RecordHeader& h = record.header;
             if (h.kind == RecordKind::kWrite)
-                std::copy(record->payload.begin(), record->payload.end(),
+                std::copy(record.payload.begin(), record.payload.end(),
                           replica_[h.disk].begin() + static_cast<ptrdiff_t>(h.offset_bytes));
             else if (h.changes_disk())
                 std::fill_n(replica_[h.disk].begin() + static_cast<ptrdiff_t>(h.offset_bytes),
                             h.length_bytes, 0);
-            if (h.kind == RecordKind::kPoint)
-                labels_ += std::string(as_text(record->payload)) + ";";
+            if (h.kind == RecordKind::kPoint) labels_ += std::string(as_text(record.payload)) + ";";
+        });
+        if (!last) {
+            ADD_FAILURE() << last.error().to_string();
+            stop_ = true;
+            return;
         }
-        session_->log().advance();
-        session_->log().release(batch->last);
-        session_->log().set_stored(batch->last);
+        session_->log().release(*last);
+        session_->log().set_stored(*last);
     }
     // Until there is nothing left to copy and to read.
     void settle() {
