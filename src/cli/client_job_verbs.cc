@@ -1,0 +1,174 @@
+// The verbs of recovery, jobs, events, agents and the server: the second half of client_verbs.cc.
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "cli/api_documents.h"
+#include "cli/client_verbs_impl.h"
+#include "cli/format.h"
+
+namespace farshore {
+
+// ---- recovery, jobs
+
+int ClientVerbs::failover(const std::string& action, const std::string& name,
+                          const std::string& point, bool wait) {
+    Json body{{"action", action}};
+    if (!point.empty()) body["point"] = point;
+    auto answer = impl_->call("POST", item_target(name, "/failovers"), body);
+    if (!answer) return impl_->failed(answer.error());
+    return impl_->follow_job(*answer, wait);
+}
+
+int ClientVerbs::failovers(const std::string& name) {
+    auto answer = impl_->call("GET", item_target(name, "/failovers"));
+    if (!answer) return impl_->failed(answer.error());
+    if (impl_->json) {
+        impl_->print(*answer);
+        return 0;
+    }
+    Table table({{"ID"}, {"KIND"}, {"STATE"}, {"CREATED"}, {"POINT"}});
+    if (const Json& rows = member(*answer, "failovers"); rows.is_array())
+        for (const Json& row : rows)
+            table.add({text_of(row, "id"), text_of(row, "kind"), text_of(row, "state"),
+                       human_time(text_of(row, "created")), point_text(member(row, "point"))});
+    if (table.empty())
+        impl_->note("No failovers.\n");
+    else
+        impl_->say(table.to_string());
+    return 0;
+}
+
+int ClientVerbs::jobs(const ListArguments& arguments) {
+    std::string target = "/v1/jobs";
+    if (!arguments.item.empty()) target += "?item=" + url_encode(arguments.item);
+    auto answer = impl_->list(target, "jobs", "before", arguments.limit);
+    if (!answer) return impl_->failed(answer.error());
+    if (impl_->json) {
+        impl_->print(*answer);
+        return 0;
+    }
+    Table table({{"ID", Align::kRight},
+                 {"KIND"},
+                 {"ITEM"},
+                 {"STATE"},
+                 {"DONE", Align::kRight},
+                 {"CREATED"},
+                 {"WHAT"}});
+    for (const Json& job : member(*answer, "jobs")) {
+        const Json& error = member(job, "error");
+        table.add({std::to_string(count_of(job, "id")), text_of(job, "kind"), text_of(job, "item"),
+                   text_of(job, "state"),
+                   fmt::format("{:.0f} %", number_of(job, "progress").value_or(0) * 100),
+                   human_time(text_of(job, "created")),
+                   error.is_object() ? text_of(error, "detail") : text_of(job, "message")});
+    }
+    if (table.empty())
+        impl_->note("No jobs.\n");
+    else
+        impl_->say(table.to_string());
+    return 0;
+}
+
+int ClientVerbs::job(uint64_t id, bool wait) {
+    auto answer = impl_->call("GET", fmt::format("/v1/jobs/{}", id));
+    if (!answer) return impl_->failed(answer.error());
+    if (wait) return impl_->follow_job(*answer, true);
+    if (impl_->json)
+        impl_->print(*answer);
+    else
+        impl_->print_job(*answer);
+    return 0;
+}
+
+int ClientVerbs::cancel_job(uint64_t id) {
+    auto answer = impl_->call("POST", fmt::format("/v1/jobs/{}/cancel", id));
+    if (!answer) return impl_->failed(answer.error());
+    if (impl_->json)
+        impl_->print(*answer);
+    else
+        impl_->say(fmt::format("Job {} was asked to end.\n", id));
+    return 0;
+}
+
+// ---- the rest
+
+int ClientVerbs::events(const ListArguments& arguments) {
+    std::string target = "/v1/events";
+    if (!arguments.item.empty()) target += "?item=" + url_encode(arguments.item);
+    auto answer = impl_->list(target, "events", "before", arguments.limit);
+    if (!answer) return impl_->failed(answer.error());
+    if (impl_->json) {
+        impl_->print(*answer);
+        return 0;
+    }
+    Table table({{"TIME"}, {"SEVERITY"}, {"CODE"}, {"ITEM"}, {"WHAT"}});
+    for (const Json& event : member(*answer, "events")) {
+        std::string what = text_of(event, "cause");
+        if (const std::string remedy = text_of(event, "remedy"); !remedy.empty())
+            what += "; " + remedy;
+        table.add({human_time(text_of(event, "time")), text_of(event, "severity"),
+                   text_of(event, "code"), text_of(event, "item"), what});
+    }
+    if (table.empty())
+        impl_->note("No events.\n");
+    else
+        impl_->say(table.to_string());
+    return 0;
+}
+
+int ClientVerbs::agents() {
+    auto answer = impl_->list("/v1/agents", "agents", "after", UINT64_MAX);
+    if (!answer) return impl_->failed(answer.error());
+    if (impl_->json) {
+        impl_->print(*answer);
+        return 0;
+    }
+    Table table({{"NAME"}, {"KIND"}, {"CONNECTED"}, {"VERSION"}, {"LAST SEEN"}});
+    for (const Json& agent : member(*answer, "agents")) {
+        const Json& connected = member(agent, "connected");
+        const std::string seen = text_of(agent, "last_seen");
+        table.add({text_of(agent, "name"), text_of(agent, "kind"),
+                   connected.is_boolean() && connected.get<bool>() ? "yes" : "no",
+                   text_of(agent, "version"), seen.empty() ? "never" : human_time(seen)});
+    }
+    if (table.empty())
+        impl_->note("No agents yet: `farshore token create` makes the token that admits one.\n");
+    else
+        impl_->say(table.to_string());
+    return 0;
+}
+
+int ClientVerbs::create_token(const std::string& kind, const std::string& name, uint64_t valid_s) {
+    auto answer = impl_->call("POST", "/v1/enrolment-tokens",
+                              {{"kind", kind}, {"name", name}, {"valid_s", valid_s}});
+    if (!answer) return impl_->failed(answer.error());
+    if (impl_->json) {
+        impl_->print(*answer);
+        return 0;
+    }
+    impl_->say(text_of(*answer, "token") + "\n");
+    impl_->note(fmt::format("Admits one {}, once, until {}.\n", text_of(*answer, "kind"),
+                            human_time(text_of(*answer, "expires"))));
+    return 0;
+}
+
+int ClientVerbs::server() {
+    auto answer = impl_->call("GET", "/v1/server");
+    if (!answer) return impl_->failed(answer.error());
+    if (impl_->json) {
+        impl_->print(*answer);
+        return 0;
+    }
+    impl_->say(key_values({{"Version", text_of(*answer, "version")},
+                           {"Vault", text_of(*answer, "vault_id")},
+                           {"Store", text_of(*answer, "store_id")},
+                           {"Key", text_of(*answer, "key_id")},
+                           {"Epoch", std::to_string(count_of(*answer, "epoch"))},
+                           {"Started", human_time(text_of(*answer, "started"))},
+                           {"Items", std::to_string(count_of(*answer, "items"))},
+                           {"Stored", human_bytes(count_of(*answer, "stored_bytes"))}}));
+    return 0;
+}
+
+}  // namespace farshore
