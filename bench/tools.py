@@ -1,0 +1,151 @@
+"""What the measures share: peers' processes, fio, a QEMU monitor, processor time and memory."""
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import tempfile
+import time
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+class Server:
+    """A process that serves a unix socket and is ended with the block."""
+
+    def __init__(self, *command, socket):
+        self._command, self._socket = list(map(str, command)), pathlib.Path(socket)
+        self.uri = f"nbd+unix:///?socket={self._socket}"
+        self.pid = 0
+
+    def __enter__(self):
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL,
+                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.pid = self._process.pid
+        deadline = time.monotonic() + 60
+        while not self._socket.exists():
+            if self._process.poll() is not None:
+                raise RuntimeError(f"{self._command[0]} ended with {self._process.returncode}")
+            if time.monotonic() > deadline:
+                self.__exit__()
+                raise RuntimeError(f"{self._command[0]} did not open {self._socket}")
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, *_):
+        self._process.terminate()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._socket.unlink(missing_ok=True)
+
+
+class Result:
+    """One run of fio: bytes and requests a second, latencies, and the server's processor time."""
+
+    def __init__(self, job, cpu_s):
+        self.mb_per_s = job["bw_bytes"] / 1e6
+        self.iops = job["iops"]
+        percentiles = job["clat_ns"].get("percentile", {})
+        self.p50_us = percentiles.get("50.000000", 0) / 1e3
+        self.p99_us = percentiles.get("99.000000", 0) / 1e3
+        self.cpu_us = cpu_s * 1e6 / max(1, job["total_ios"])
+
+
+def fio(uri, kind, block, depth, size, *, seconds=None, total=None, offset=0, pid=0, seed=1):
+    """Either for `seconds`, or until `total` bytes were moved, each block at most once."""
+    command = ["fio", "--name=b", "--ioengine=nbd", f"--uri={uri}", f"--rw={kind}", f"--bs={block}",
+               f"--iodepth={depth}", f"--offset={offset}", f"--size={size}", f"--randseed={seed}",
+               "--output-format=json", "--refill_buffers", "--buffer_compress_percentage=60"]
+    command += (["--time_based", f"--runtime={seconds}"] if seconds is not None
+                else [f"--io_size={total or size}"])
+    before = cpu_seconds(pid)
+    done = subprocess.run(command, capture_output=True, text=True, check=True,
+                          cwd=tempfile.gettempdir())
+    job = json.loads(done.stdout[done.stdout.index("{"):])["jobs"][0]
+    return Result(job["write" if "write" in kind else "read"], cpu_seconds(pid) - before)
+
+
+def cpu_seconds(pid):
+    """User and system time of a process and all its threads so far."""
+    if pid == 0:
+        return 0.0
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mib(pid):
+    """Pss of a process by kind, in MiB: "Pss", "Pss_Anon", "Pss_File", "Pss_Shmem"."""
+    out = {}
+    for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        key, _, rest = line.partition(":")
+        if key.startswith("Pss"):
+            out[key] = int(rest.split()[0]) / 1024
+    return out
+
+
+def out_of_page_cache(*paths):
+    """Leaves nothing of these files (or of the files below these directories) in the page cache."""
+    os.sync()
+    for top in map(pathlib.Path, paths):
+        for path in ([top] if top.is_file() else top.rglob("*")):
+            if path.is_file():
+                handle = os.open(path, os.O_RDONLY)
+                try:
+                    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+                finally:
+                    os.close(handle)
+
+
+def written_image(path, size):
+    """A file of that size whose every block is allocated, so that no write has to allocate it."""
+    block = os.urandom(MIB)
+    with open(path, "wb") as image:
+        for _ in range(size // MIB):
+            image.write(block)
+        image.flush()
+        os.fsync(image.fileno())
+
+
+class Qmp:
+    def __init__(self, path):
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(60)
+        self._socket.connect(str(path))
+        self._stream = self._socket.makefile("rw", encoding="utf-8")
+        self._stream.readline()
+        self.execute("qmp_capabilities")
+
+    def execute(self, command, **arguments):
+        self._stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        self._stream.flush()
+        while True:
+            line = self._stream.readline()
+            if not line:
+                raise ConnectionError("QEMU went away")
+            answer = json.loads(line)
+            if "error" in answer:
+                raise RuntimeError(f"{command}: {answer['error']}")
+            if "return" in answer:
+                return answer["return"]
+
+    def close(self):
+        self._stream.close()
+        self._socket.close()
+
+
+def find(document, key):
+    if isinstance(document, dict):
+        if key in document:
+            value = document[key]
+            return json.loads(value) if isinstance(value, str) else value
+        document = list(document.values())
+    if isinstance(document, list):
+        for part in document:
+            found = find(part, key)
+            if found is not None:
+                return found
+    return None
