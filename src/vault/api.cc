@@ -25,6 +25,13 @@ bool same_secret(ByteView a, ByteView b) {
     return difference == 0;
 }
 
+// The newest rows first, those of an id below `before` (0: all), of one item or of all.
+struct RowQuery {
+    size_t limit = 0;
+    uint64_t before = 0;
+    std::optional<ItemId> item;
+};
+
 // A request with its path in pieces: /v1/items/web/points is {"items", "web", "points"}.
 struct Api::Call {
     const HttpRequest& request;
@@ -54,6 +61,16 @@ struct Api::Call {
         FS_ASSIGN(const uint64_t rows, number("limit", 100, 1000));
         return static_cast<size_t>(std::max<uint64_t>(rows, 1));
     }
+    Result<RowQuery> row_query(Database& database) const {
+        RowQuery rows;
+        FS_ASSIGN(rows.limit, limit());
+        FS_ASSIGN(rows.before, number("before", 0, INT64_MAX));
+        if (const std::string name = query("item"); !name.empty()) {
+            FS_ASSIGN(const ItemRecord record, find_item(database, name));
+            rows.item = record.id;
+        }
+        return rows;
+    }
     Result<int64_t> wait_us() const {
         FS_ASSIGN(const uint64_t seconds, number("wait_s", 0, 60));
         return std::min<int64_t>(static_cast<int64_t>(seconds), kMaxWaitS) * 1'000'000;
@@ -73,6 +90,17 @@ HttpResponse nothing() {
     HttpResponse response;
     response.status = 204;
     return response;
+}
+
+// One page of a list; `next`, where the following page begins, only when there may be one.
+template <typename Rows, typename View, typename Cursor>
+HttpResponse answer_page(const char* member, const Rows& rows, size_t limit, View view,
+                         Cursor cursor) {
+    Json list = Json::array();
+    for (const auto& row : rows) list.push_back(view(row));
+    Json json{{member, std::move(list)}};
+    if (rows.size() == limit) json["next"] = cursor(rows.back());
+    return answer(json);
 }
 
 HttpResponse refusal(const Error& error) {
@@ -211,17 +239,13 @@ Result<HttpResponse> Api::link(const HttpRequest& request, const std::string& me
 }
 
 // ---- items
-// -----------------------------------------------------------------------------------------
 
 Result<HttpResponse> Api::items(const Call& call) {
     if (call.is("GET")) {
         FS_ASSIGN(const size_t limit, call.limit());
         FS_ASSIGN(const auto reports, vault_.items(call.query("after"), limit));
-        Json list = Json::array();
-        for (const ItemReport& report : reports) list.push_back(item_view(report));
-        Json json{{"items", std::move(list)}};
-        if (reports.size() == limit) json["next"] = reports.back().record.name;
-        return answer(json);
+        return answer_page("items", reports, limit, item_view,
+                           [](const ItemReport& report) { return report.record.name; });
     }
     if (!call.is("POST")) return no_such_resource(call.request);
     FS_ASSIGN(const JsonFields fields, call.fields());
@@ -397,23 +421,14 @@ Result<HttpResponse> Api::exports(const Call& call) {
 }
 
 // ---- the rest
-// --------------------------------------------------------------------------------------
 
 Result<HttpResponse> Api::jobs(const Call& call) {
     if (call.parts.size() == 1 && call.is("GET")) {
-        FS_ASSIGN(const size_t limit, call.limit());
-        FS_ASSIGN(const uint64_t before, call.number("before", 0, INT64_MAX));
-        std::optional<ItemId> item;
-        if (const std::string name = call.query("item"); !name.empty()) {
-            FS_ASSIGN(const ItemRecord record, find_item(vault_.database(), name));
-            item = record.id;
-        }
-        FS_ASSIGN(const auto rows, list_jobs(vault_.database(), before, limit, item));
-        Json list = Json::array();
-        for (const JobRecord& row : rows) list.push_back(job_view(row));
-        Json json{{"jobs", std::move(list)}};
-        if (rows.size() == limit) json["next"] = rows.back().id;
-        return answer(json);
+        FS_ASSIGN(const RowQuery query, call.row_query(vault_.database()));
+        FS_ASSIGN(const auto rows,
+                  list_jobs(vault_.database(), query.before, query.limit, query.item));
+        return answer_page("jobs", rows, query.limit, job_view,
+                           [](const JobRecord& row) { return row.id; });
     }
     const std::string& text = call.part(1);
     uint64_t id = 0;
@@ -441,19 +456,11 @@ Result<HttpResponse> Api::jobs(const Call& call) {
 
 Result<HttpResponse> Api::events(const Call& call) {
     if (call.parts.size() != 1 || !call.is("GET")) return no_such_resource(call.request);
-    FS_ASSIGN(const size_t limit, call.limit());
-    FS_ASSIGN(const uint64_t before, call.number("before", 0, INT64_MAX));
-    std::optional<ItemId> item;
-    if (const std::string name = call.query("item"); !name.empty()) {
-        FS_ASSIGN(const ItemRecord record, find_item(vault_.database(), name));
-        item = record.id;
-    }
-    FS_ASSIGN(const auto rows, list_events(vault_.database(), before, limit, item));
-    Json list = Json::array();
-    for (const EventRecord& row : rows) list.push_back(event_view(row));
-    Json json{{"events", std::move(list)}};
-    if (rows.size() == limit) json["next"] = rows.back().id;
-    return answer(json);
+    FS_ASSIGN(const RowQuery query, call.row_query(vault_.database()));
+    FS_ASSIGN(const auto rows,
+              list_events(vault_.database(), query.before, query.limit, query.item));
+    return answer_page("events", rows, query.limit, event_view,
+                       [](const EventRecord& row) { return row.id; });
 }
 
 Result<HttpResponse> Api::parties(const Call& call) {
@@ -475,11 +482,8 @@ Result<HttpResponse> Api::parties(const Call& call) {
     if (call.parts.size() == 1 && call.is("GET")) {
         FS_ASSIGN(const size_t limit, call.limit());
         FS_ASSIGN(const auto reports, vault_.parties(call.query("after"), limit));
-        Json list = Json::array();
-        for (const PartyReport& report : reports) list.push_back(party_view(report));
-        Json json{{"agents", std::move(list)}};
-        if (reports.size() == limit) json["next"] = reports.back().record.name;
-        return answer(json);
+        return answer_page("agents", reports, limit, party_view,
+                           [](const PartyReport& report) { return report.record.name; });
     }
     if (call.parts.size() == 2 && call.is("DELETE")) {
         FS_TRY(vault_.remove_party(call.part(1)));
