@@ -133,7 +133,8 @@ Result<std::unique_ptr<Agent>> Agent::start(const AgentOptions& options,
                                             std::shared_ptr<TlsContext> tls) {
     PosixFileSystem files;
     FS_TRY(files.make_directories(options.directory));
-    FS_ASSIGN(InstanceLock lock, InstanceLock::acquire(options.directory + "/lock"));
+    FS_ASSIGN(InstanceLock lock,
+              InstanceLock::acquire(options.directory + "/lock", kInstanceLockPatienceMs));
     auto impl = std::make_unique<Impl>(options, std::move(lock), std::move(tls));
     Impl& agent = *impl;
     Status started;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "os/log.h"
 #include "replicate/frames.h"
 #include "replicate/limits.h"
 
@@ -87,7 +88,12 @@ void ControlClient::on_frame(ByteView frame) {
 }
 
 void ControlClient::disconnected(const Error& error) {
-    last_error_ = error.to_string();
+    // Tried again for ever, told once.
+    if (const std::string words = error.to_string(); words != last_error_) {
+        last_error_ = words;
+        log::warn("agent", "no conversation with the vault by way of {}: {}", options_.address,
+                  words);
+    }
     waiting_ = false;
     if (connection_) {
         executor_.post(

@@ -17,6 +17,11 @@ namespace {
 // After a wake-up the log is left to fill for this long: a wake-up a write would cost the guest
 // more than a millisecond costs the RPO.
 constexpr int kWakePauseMs = 1;
+constexpr int64_t kWatchUs = 200'000;
+// Six ticks of the tap's housekeeping.
+constexpr int64_t kTapSilenceUs = 1'500'000;
+constexpr int64_t kSizesCheckUs = 2'000'000;
+constexpr int64_t kTroubleShownUs = 15'000'000;
 constexpr size_t kMaxDoneBookmarks = kMaxPendingBookmarks;
 
 std::string short_id(const ItemId& item) { return item.to_string().substr(0, 12); }
@@ -53,6 +58,10 @@ ItemSupervisor::~ItemSupervisor() {
 
 std::string ItemSupervisor::item_directory() const {
     return options_.directory + "/items/" + item_.to_string();
+}
+
+std::string ItemSupervisor::session_lock_path() const {
+    return options_.shared_directory + "/" + item_.to_string() + ".agent";
 }
 
 // Short, because a socket's path is.
@@ -109,7 +118,11 @@ Status ItemSupervisor::work(const DesiredItem& desired) {
     FS_TRY(files_.make_directories(item_directory()));
     FS_TRY(files_.make_directories(tap_directory()));
     FS_TRY(files_.make_directories(options_.shared_directory));
-    FS_TRY(save(desired));
+    // A full disk must not end the protection: what is kept only matters to an agent that starts
+    // while the vault is away.
+    auto kept = save(desired);
+    keeping_trouble_.reset();
+    if (!kept) keeping_trouble_ = kept.error();
     if (desired.mode == CaptureMode::kInPath)
         FS_TRY(prepare_in_path(desired));
     else
@@ -129,15 +142,24 @@ Status ItemSupervisor::save(const DesiredItem& desired) {
     AgentInstructions document_of_one;
     document_of_one.items.push_back(keep);
     const std::string document = encode_instructions(document_of_one);
+    const std::string path = item_directory() + "/desired.json";
+    if (!saved_) {
+        auto there = read_whole_file(files_, path);
+        saved_ = there && as_text(*there) == document;
+        if (saved_) saved_document_ = document;
+    }
     if (saved_ && document == saved_document_) return {};
-    FS_TRY(write_file_durably(files_, item_directory() + "/desired.json", as_bytes(document)));
+    FS_TRY(write_file_durably(files_, path, as_bytes(document)));
     saved_ = true;
     saved_document_ = document;
     return {};
 }
 
 Status ItemSupervisor::prepare_in_path(const DesiredItem& desired) {
-    if (session_) return {};
+    if (session_) {
+        check_disk_sizes(desired);
+        return {};
+    }
     std::vector<uint64_t> sizes;
     std::vector<PlainDisk> plain;
     for (const DesiredDisk& disk : desired.disks) {
@@ -154,6 +176,29 @@ Status ItemSupervisor::prepare_in_path(const DesiredItem& desired) {
         machine_known_ = true;
     }
     return open_session(TapMode::kInPath, sizes);
+}
+
+// The tap goes on with the size that was protected, so only health can tell. (QEMU lets nobody
+// resize a disk that is mirrored.)
+void ItemSupervisor::check_disk_sizes(const DesiredItem& desired) {
+    const int64_t now_us = clock_.steady_us();
+    if (now_us - sizes_checked_us_ < kSizesCheckUs) return;
+    sizes_checked_us_ = now_us;
+    size_trouble_.reset();
+    const auto& known = session_->config().disk_bytes;
+    for (size_t i = 0; i < known.size() && i < desired.disks.size(); ++i) {
+        auto file = files_.open(desired.disks[i].path, OpenMode::kRead);
+        auto size = file ? (*file)->size() : Result<uint64_t>(tl::unexpected(file.error()));
+        if (!size) {
+            size_trouble_ = size.error();
+        } else if (*size != known[i]) {
+            size_trouble_ =
+                Error(Code::kDiskChanged,
+                      fmt::format("{} had {} bytes when it was protected, now {}",
+                                  desired.disks[i].path, known[i], *size),
+                      "give it its old size again, or unprotect the machine and protect it anew");
+        }
+    }
 }
 
 Status ItemSupervisor::prepare_mirror(const DesiredItem& desired) {
@@ -205,6 +250,11 @@ Status ItemSupervisor::recall_machine(const MachineDescription& now) {
 
 Status ItemSupervisor::open_session(TapMode mode, const std::vector<uint64_t>& disk_bytes) {
     if (session_) return {};
+    if (!session_lock_) {
+        // Two agents with one identity on one host would both read the log, and each would free
+        // what the other has not sent.
+        FS_ASSIGN(session_lock_, InstanceLock::acquire(session_lock_path(), 0));
+    }
     FS_ASSIGN(session_, CaptureSession::open(capture_config(mode, disk_bytes), files_, clock_));
     // A mirror must be attached before anything is copied (mirror_control.h).
     if (mode == TapMode::kMirror && session_->status().tap_starts == 0)
@@ -233,6 +283,7 @@ void ItemSupervisor::watch_log() {
     while (!stopping_ && !removed_) {
         const uint32_t seen = bell.load();
         if (header.producer().next_sequence != told) {
+            check_tap();
             told = header.producer().next_sequence;
             if (!wake_posted_.exchange(true)) {
                 home_.post([this] {
@@ -245,30 +296,55 @@ void ItemSupervisor::watch_log() {
         }
         header.word(LogWord::kAgentWaiting).store(1);
         std::atomic_thread_fence(std::memory_order_seq_cst);
-        if (header.producer().next_sequence == told) futex_wait(bell, seen, 500'000);
+        if (header.producer().next_sequence == told) futex_wait(bell, seen, kWatchUs);
         header.word(LogWord::kAgentWaiting).store(0);
+        check_tap();
     }
 }
 
-Status ItemSupervisor::ensure_tap(const DesiredItem& desired) {
-    if (tap_ && tap_->alive()) {
-        const CaptureStatus capture = session_->status();
+void ItemSupervisor::watch_tap(std::optional<ProcessKey> tap) {
+    std::lock_guard lock(mutex_);
+    watched_tap_ = tap;
+}
+
+// On the watcher's thread: the worker may itself wait for a QEMU that waits for the tap.
+void ItemSupervisor::check_tap() {
+    const int64_t now_us = clock_.steady_us();
+    if (now_us - tap_checked_us_ < kWatchUs / 2) return;
+    // When we come late ourselves, so may the tap: then it is the host that is slow.
+    const bool late = now_us - std::exchange(tap_checked_us_, now_us) > 3 * kWatchUs;
+    std::optional<ProcessKey> key;
+    std::string name;
+    {
+        std::lock_guard lock(mutex_);
         // In path, a slow backing disk is no hung tap, and killing it would take the disk away.
-        if (desired.mode == CaptureMode::kMirror &&
-            capture.oldest_in_flight_us > options_.hung_tap_us) {
-            log::warn("agent",
-                      "item {}: the tap has not answered a write for {} ms, it is replaced",
-                      desired.name, capture.oldest_in_flight_us / 1000);
-            FS_TRY(tap_->kill());
-        } else {
-            return {};
-        }
+        if (desired_.mode == CaptureMode::kMirror) key = watched_tap_;
+        name = desired_.name;
     }
+    if (!key || late) return;
+    const CaptureStatus capture = session_->status();
+    const bool slow = capture.oldest_in_flight_us > options_.hung_tap_us;
+    // One that is stopped as a whole does not even take the request that it does not answer.
+    const bool stopped = capture.tap_heartbeat_age_us > kTapSilenceUs;
+    if (!slow && !stopped) return;
+    auto process = Process::adopt(*key);
+    if (!process) return;
+    log::warn("agent", "item {}: the tap {} for {} ms, it is replaced", name,
+              slow ? "has not answered a write" : "has shown no sign of life",
+              (slow ? capture.oldest_in_flight_us : capture.tap_heartbeat_age_us) / 1000);
+    (void)process->kill(SIGKILL);
+    watch_tap({});
+}
+
+Status ItemSupervisor::ensure_tap(const DesiredItem& desired) {
+    if (tap_ && tap_->alive()) return {};
     const bool had_one = tap_.has_value();
     tap_.reset();
+    watch_tap({});
     if (auto running = NbdServer::adopt(tap_directory())) {
         if (running->alive()) {
             tap_ = std::move(*running);
+            watch_tap(tap_->process_key());
             return {};
         }
     }
@@ -296,6 +372,7 @@ Status ItemSupervisor::ensure_tap(const DesiredItem& desired) {
     FS_TRY(NbdServer::clean_up(tap_directory()));
     FS_ASSIGN(NbdServer started, NbdServer::start(server));
     tap_ = std::move(started);
+    watch_tap(tap_->process_key());
     if (had_one) ++tap_restarts_;
     return {};
 }
@@ -374,6 +451,8 @@ Status ItemSupervisor::tear_down(const DesiredItem& desired) {
         const CaptureConfig config = session_->config();
         session_.reset();
         FS_TRY(CaptureFiles::remove(config, files_));
+        (void)files_.remove(session_lock_path());
+        session_lock_.reset();
     }
     (void)files_.remove(item_directory() + "/desired.json");
     (void)files_.remove(item_directory() + "/machine.json");
@@ -381,6 +460,36 @@ Status ItemSupervisor::tear_down(const DesiredItem& desired) {
     (void)files_.remove(tap_directory() + "/nbd.log");
     (void)files_.remove(tap_directory());
     return {};
+}
+
+// What the tap could not do and went on without. Shown for a while after it mended, so that
+// somebody can see why there was a gap.
+std::optional<AgentItemError> ItemSupervisor::tap_trouble(const CaptureStatus& capture) {
+    const int64_t now_us = clock_.steady_us();
+    if (capture.spill_errors != spill_errors_seen_) {
+        spill_errors_seen_ = capture.spill_errors;
+        spill_error_us_ = now_us;
+    }
+    const bool lately = spill_errors_seen_ != 0 && now_us - spill_error_us_ < kTroubleShownUs;
+    if (capture.spill_errno != 0 && (lately || capture.gap != GapState::kNone)) {
+        const Error error = Error::from_errno(
+            capture.spill_errno,
+            fmt::format("the spill {} could not be written", session_->config().spill_path));
+        return AgentItemError{
+            error.code(), error.what() + ": writes were dropped, and are copied again",
+            "free space there, or give the spill another disk; the rest goes by itself"};
+    }
+    for (const auto* trouble : {&size_trouble_, &keeping_trouble_})
+        if (*trouble)
+            return AgentItemError{(*trouble)->code(), (*trouble)->what(), (*trouble)->remedy()};
+    if (capture.dirty_map_broken)
+        return AgentItemError{
+            Code::kIo,
+            fmt::format("the dirty map {} could not be written: after a crash of this "
+                        "host everything is copied again",
+                        session_->config().dirty_map_path),
+            "mend the disk; the tap's next start makes the map anew"};
+    return std::nullopt;
 }
 
 void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
@@ -403,6 +512,7 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
                 status.state = capture.gap == GapState::kOpen ? AgentItemState::kCopying
                                                               : AgentItemState::kLive;
         }
+        if (worked) status.error = tap_trouble(capture);
         status.ring_used_bytes = capture.ring_used_bytes;
         status.spill_used_bytes = capture.spill_used_bytes;
         status.gap_open = capture.gap != GapState::kNone;

@@ -21,6 +21,7 @@
 #include "compute/nbd_server.h"
 #include "compute/qmp_client.h"
 #include "meta/agent_documents.h"
+#include "os/process.h"
 #include "os/real.h"
 #include "replicate/log_sender.h"
 
@@ -52,6 +53,7 @@ class ItemSupervisor {
     void tick();
     Status work(const DesiredItem& desired);
     Status prepare_in_path(const DesiredItem& desired);
+    void check_disk_sizes(const DesiredItem& desired);
     Status prepare_mirror(const DesiredItem& desired);
     Status recall_machine(const MachineDescription& now);
     Status open_session(TapMode mode, const std::vector<uint64_t>& disk_bytes);
@@ -61,11 +63,15 @@ class ItemSupervisor {
     void apply_settings(const DesiredItem& desired);
     void serve_requests(const DesiredItem& desired);
     void watch_log();
+    void watch_tap(std::optional<ProcessKey> tap);
+    void check_tap();
     void publish(const DesiredItem& desired, const Status& worked);
+    std::optional<AgentItemError> tap_trouble(const CaptureStatus& capture);
     Status save(const DesiredItem& desired);
 
     std::string item_directory() const;
     std::string tap_directory() const;
+    std::string session_lock_path() const;
     CaptureConfig capture_config(TapMode mode, std::vector<uint64_t> disk_bytes) const;
 
     const SupervisorOptions options_;
@@ -76,13 +82,15 @@ class ItemSupervisor {
     FileSystem& files_;
     Clock& clock_;
 
-    mutable std::mutex mutex_;  // desired_, status_
+    mutable std::mutex mutex_;  // desired_, status_, watched_tap_
     DesiredItem desired_;
     AgentItemStatus status_;
+    std::optional<ProcessKey> watched_tap_;
     std::atomic<bool> removed_{false};
     std::atomic<bool> stopping_{false};
 
     // On the worker's thread.
+    std::optional<InstanceLock> session_lock_;  // one agent for a capture log
     std::unique_ptr<CaptureSession> session_;
     std::optional<NbdServer> tap_;
     std::unique_ptr<QmpClient> qmp_;
@@ -93,6 +101,8 @@ class ItemSupervisor {
     uint32_t tap_restarts_ = 0;
     bool saved_ = false;
     std::string saved_document_;
+    std::optional<Error> keeping_trouble_, size_trouble_;
+    int64_t sizes_checked_us_ = 0;
     struct Bookmark {
         std::string request_id;
         size_t ticket = 0;
@@ -100,9 +110,14 @@ class ItemSupervisor {
     std::vector<Bookmark> bookmarks_;
     std::vector<BookmarkDone> bookmarks_done_;
     std::string resync_done_id_;
+    uint64_t spill_errors_seen_ = 0;
+    int64_t spill_error_us_ = 0;
     uint64_t copy_rate_ = 0;
     uint64_t copy_rate_bytes_ = 0;
     int64_t copy_rate_us_ = 0;
+
+    // On the watcher's thread.
+    int64_t tap_checked_us_ = 0;
 
     // On home.
     std::unique_ptr<CaptureSource> source_;

@@ -21,10 +21,11 @@ struct Appliance::Impl {
     TlsNetwork network{1};
     ThreadExecutor home{"appliance"};
     ThreadExecutor spool{"spool"};
-    ThreadExecutor build{"build"};
+    ThreadExecutor build{"build", kWorkerNice};
     ThreadExecutor upload{"upload"};
     ThreadExecutor control{"control"};
     std::unique_ptr<ProcessServer> server;
+    log::Limit refusals;  // anybody can connect
     std::unique_ptr<TlsListener> listener;
 
     Impl(ApplianceOptions given, InstanceLock held)
@@ -46,7 +47,8 @@ Result<std::unique_ptr<Appliance>> Appliance::start(const ApplianceOptions& opti
                                                     ObjectStore& store, VaultLink& vault) {
     PosixFileSystem files;
     FS_TRY(files.make_directories(options.directory));
-    FS_ASSIGN(InstanceLock lock, InstanceLock::acquire(options.directory + "/lock"));
+    FS_ASSIGN(InstanceLock lock,
+              InstanceLock::acquire(options.directory + "/lock", kInstanceLockPatienceMs));
     auto impl = std::make_unique<Impl>(options, std::move(lock));
     Impl& a = *impl;
     ProcessServerOptions server;
@@ -72,9 +74,9 @@ Result<std::unique_ptr<Appliance>> Appliance::start(const ApplianceOptions& opti
                               [&a](std::unique_ptr<Connection> connection) {
                                   a.server->accept(std::move(connection));
                               },
-                              [](const Error& error) {
-                                  log::warn("appliance", "a peer was refused: {}",
-                                            error.to_string());
+                              [&a](const Error& error) {
+                                  a.refusals.warn("appliance", "a peer was refused: {}",
+                                                  error.to_string());
                               }));
     return std::unique_ptr<Appliance>(new Appliance(std::move(impl)));
 }

@@ -74,6 +74,8 @@ Error Error::from_errno(int error_number, std::string what, std::source_location
     Error error(code_from_errno(error_number),
                 fmt::format("{}: {}", what, std::strerror(error_number)), {}, where);
     error.errno_ = error_number;
+    if (error.code_ == Code::kNoSpace)
+        error.remedy_ = "free space there, or give it more; what waits for it goes on by itself";
     return error;
 }
 

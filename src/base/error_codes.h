@@ -23,6 +23,7 @@
     X(kDiskChanged,         "disk-changed",           409, 65, kNever)   \
     X(kUnsupported,         "unsupported",            422, 69, kNever)   \
     X(kFenced,              "fenced",                 409, 75, kNever)   \
+    X(kVaultReplaced,       "vault-replaced",         409, 75, kNever)   \
     X(kDuplicateIdentity,   "duplicate-identity",     409, 75, kNever)   \
     X(kSequenceHole,        "sequence-hole",          409, 65, kNever)   \
     X(kCorrupt,             "corrupt",                500, 65, kNever)   \

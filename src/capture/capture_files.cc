@@ -35,7 +35,7 @@ Result<CaptureFiles> open_existing(const CaptureConfig& config, const BootId& bo
         return fail(
             Code::kDiskChanged,
             fmt::format("'{}' was made for other disks or other sizes", config.shared_memory_path),
-            "disable and enable the protection of this machine");
+            "give the disks their old sizes again, or unprotect the machine and protect it anew");
     FS_TRY(map(files, geometry));
     FS_ASSIGN(files.header, LogHeader::open(view(files.memory, geometry)));
     return files;

@@ -191,6 +191,7 @@ Status CaptureProducer::store_locked(bool in_spill, const RecordHeader& record, 
     state_.spill_head += scratch_.size();
     spill_dirty_ = true;
     header_.word(LogWord::kSpilledBytes).fetch_add(scratch_.size(), std::memory_order_relaxed);
+    header_.word(LogWord::kSpillErrno).store(0, std::memory_order_relaxed);
     return {};
 }
 
@@ -208,7 +209,12 @@ bool CaptureProducer::write_record_locked(const AppendRequest& request, Sequence
     const bool before_in_spill = in_spill_;
     record.time = stamp_locked();
     if (const auto in_spill = place_locked(record.encoded_bytes())) {
-        if (store_locked(*in_spill, record, request.payload)) {
+        if (auto stored = store_locked(*in_spill, record, request.payload); !stored) {
+            header_.word(LogWord::kSpillErrors).fetch_add(1, std::memory_order_relaxed);
+            header_.word(LogWord::kSpillErrno)
+                .store(static_cast<uint64_t>(std::max(1, stored.error().error_number())),
+                       std::memory_order_relaxed);
+        } else {
             state_.next_sequence = sequence.v + 1;
             for (size_t slot = 0; slot < kCopySlots; ++slot)
                 if (copy_taken_[slot] && record.changes_disk() &&
@@ -221,7 +227,6 @@ bool CaptureProducer::write_record_locked(const AppendRequest& request, Sequence
             last_append_us_.store(options_.clock->steady_us(), std::memory_order_relaxed);
             return true;
         }
-        header_.word(LogWord::kSpillErrors).fetch_add(1, std::memory_order_relaxed);
     }
     state_ = before;
     in_spill_ = before_in_spill;

@@ -129,6 +129,7 @@ TEST(CaptureLog, ASpillThatCannotBeWrittenIsAGap) {
     do done = log.write();
     while (!done.dropped && (in_ring = done.sequence.v) != 0);
     EXPECT_EQ(log.header.word(LogWord::kSpillErrors).load(), 1u);
+    EXPECT_NE(log.header.word(LogWord::kSpillErrno).load(), 0u);
     EXPECT_EQ(log.read(), from_to(1, in_ring));
     log.consumer->release({in_ring});
     log.files.before = nullptr;

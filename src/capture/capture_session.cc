@@ -130,6 +130,7 @@ CaptureStatus CaptureSession::status() const {
     status.spilled_bytes = word(LogWord::kSpilledBytes);
     status.dropped_records = word(LogWord::kDroppedRecords);
     status.spill_errors = word(LogWord::kSpillErrors);
+    status.spill_errno = static_cast<int>(word(LogWord::kSpillErrno));
     status.backing_errors = word(LogWord::kBackingErrors);
     status.dirty_regions = word(LogWord::kDirtyRegions);
     status.dirty_map_broken = word(LogWord::kDirtyMapErrors) != 0;

@@ -46,6 +46,7 @@ struct CaptureStatus {
     uint64_t spill_errors = 0;
     uint64_t backing_errors = 0;
     uint64_t dirty_regions = 0;
+    int spill_errno = 0;            // of the last write to the spill; 0: it went well
     bool dirty_map_broken = false;  // after a host crash everything is copied again
     uint32_t in_flight = 0;
     // Age of the oldest write in flight: the watchdog's measure. 0: none.

@@ -161,6 +161,7 @@ enum class LogWord : size_t {
     kLastPoint,  // sequence
     kCopyErrors,
     kDirtyRegions,
+    kSpillErrno,  // of the last write to the spill; 0: it went well
     kEnd
 };
 

@@ -279,9 +279,30 @@ class Parser {
                         std::string("address of the API (") + kDefaultListen + ")");
         app->add_option("--store", options.store, "directory of the object store (DIR/store)");
         app->add_option("--key", options.key_file, "key-encryption key file (DIR/vault/key)");
+        app->add_flag("--take-over", options.take_over,
+                      "take the store back from a vault that replaced this one (vault-replaced)");
         app->add_option("--server-name", options.names,
                         "further DNS name or address for the certificate");
         app->add_option("--log-level", options.log_level, "debug, info, warn or error");
+    }
+
+    void add_capture_bounds(CLI::App* app, CaptureBounds& bounds) {
+        app->add_option("--ring-mib", bounds.ring_mib, "memory for records of one machine")
+            ->capture_default_str()
+            ->check(CLI::Range(1, 65'536));
+        app->add_option("--spill-mib", bounds.spill_mib,
+                        "disk for records of one machine when the ring is full; 0: none")
+            ->capture_default_str()
+            ->check(CLI::Range(0, 64 << 20));
+        app->add_option("--shared-dir", bounds.shared_directory, "tmpfs for the rings")
+            ->capture_default_str();
+    }
+
+    void add_spool_bound(CLI::App* app, uint64_t& spool_mib) {
+        app->add_option("--spool-mib", spool_mib,
+                        "disk for received records of one machine that are not stored yet")
+            ->capture_default_str()
+            ->check(CLI::Range(64, 64 << 20));
     }
 
     void add_servers() {
@@ -292,6 +313,8 @@ class Parser {
         up->add_option(
             "--replication-listen", a.up.replication_listen,
             std::string("address for agents elsewhere (") + kDefaultReplicationListen + ")");
+        add_capture_bounds(up, a.up.capture);
+        add_spool_bound(up, a.up.spool_mib);
         serve(up, a.up, run_up);
 
         CLI::App* vault = app_.add_subcommand("vault", "The vault alone");
@@ -315,6 +338,7 @@ class Parser {
                                     "address for agents");
         appliance_serve->add_option("--log-level", a.appliance.log_level,
                                     "debug, info, warn or error");
+        add_spool_bound(appliance_serve, a.appliance.spool_mib);
         serve(appliance_serve, a.appliance, run_appliance);
 
         CLI::App* agent = app_.add_subcommand("agent", "The agent alone");
@@ -327,6 +351,7 @@ class Parser {
                                 "file with an enrolment token, for the first start");
         agent_serve->add_option("--name", a.agent.name, "its name (the host's)");
         agent_serve->add_option("--log-level", a.agent.log_level, "debug, info, warn or error");
+        add_capture_bounds(agent_serve, a.agent.capture);
         serve(agent_serve, a.agent, run_agent);
     }
 

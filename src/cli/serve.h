@@ -10,6 +10,14 @@ namespace farshore {
 inline constexpr const char* kDefaultListen = "127.0.0.1:8443";
 inline constexpr const char* kDefaultReplicationListen = "127.0.0.1:9443";
 
+// Bounds of what an agent keeps for one machine, in MiB, and where its rings are.
+struct CaptureBounds {
+    uint64_t ring_mib = 256;
+    uint64_t spill_mib = 4096;
+    std::string shared_directory = "/dev/shm/farshore";  // on a tmpfs
+};
+inline constexpr uint64_t kDefaultSpoolMib = 16'384;
+
 // Empty texts: the default that stands beside them in docs/operations/cli.md.
 struct UpOptions {
     std::string data;                // made when missing
@@ -18,6 +26,9 @@ struct UpOptions {
     std::string store;               // directory of the object store; DIR/store
     std::string key_file;            // key-encryption key; DIR/vault/key
     std::string log_level;           // debug, info, warn, error
+    bool take_over = false;          // take the store back from a vault that replaced this one
+    CaptureBounds capture;
+    uint64_t spool_mib = kDefaultSpoolMib;
     std::vector<std::string> names;  // further DNS names and addresses for the certificate
 };
 
@@ -33,6 +44,7 @@ struct ApplianceServeOptions {
     std::string name;
     std::string store;  // directory of the object store
     std::string replication_listen;
+    uint64_t spool_mib = kDefaultSpoolMib;
     std::string log_level;
 };
 
@@ -42,6 +54,7 @@ struct AgentServeOptions {
     std::string ca_file;
     std::string token_file;  // enrolment token, for the first start
     std::string name;
+    CaptureBounds capture;
     std::string log_level;
 };
 

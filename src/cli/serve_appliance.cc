@@ -44,6 +44,7 @@ Status serve(const ApplianceServeOptions& options) {
     appliance.directory = options.data;
     appliance.listen =
         options.replication_listen.empty() ? kDefaultReplicationListen : options.replication_listen;
+    appliance.spool_bytes = options.spool_mib << 20;
     FS_ASSIGN(auto running, Appliance::start(appliance, tls, *store, *link));
     log::info("appliance", "'{}' listens on {}; its vault is {}", appliance.name,
               running->address(), options.vault);

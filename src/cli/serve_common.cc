@@ -2,6 +2,8 @@
 
 #include <cstdio>
 
+#include "agent/agent.h"
+#include "cli/serve.h"
 #include "os/log.h"
 #include "os/real.h"
 
@@ -39,6 +41,12 @@ Result<std::string> read_token(FileSystem& files, const std::string& token_file)
     std::string token = to_text(raw);
     while (!token.empty() && (token.back() == '\n' || token.back() == ' ')) token.pop_back();
     return token;
+}
+
+void apply_bounds(const CaptureBounds& bounds, AgentOptions& agent) {
+    agent.ring_bytes = bounds.ring_mib << 20;
+    agent.spill_bytes = bounds.spill_mib << 20;
+    agent.shared_directory = bounds.shared_directory;
 }
 
 int exit_code_of(const Status& status) {

@@ -8,6 +8,9 @@
 
 namespace farshore {
 
+struct AgentOptions;
+struct CaptureBounds;
+
 // `level` empty: info.
 Status set_up_log(const std::string& level);
 // The authority's certificate: from `ca_file` when given, and then kept in `data`/authority.crt;
@@ -16,6 +19,7 @@ Result<std::string> remember_authority(FileSystem& files, const std::string& dat
                                        const std::string& ca_file);
 // One line; kInvalidArgument when no file was named.
 Result<std::string> read_token(FileSystem& files, const std::string& token_file);
+void apply_bounds(const CaptureBounds& bounds, AgentOptions& agent);
 // Prints an error to standard error.
 int exit_code_of(const Status& status);
 

@@ -30,6 +30,7 @@ Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, Syste
     vault.vault.data_directory = options.data;
     vault.vault.store_directory = options.store;
     vault.vault.key_file = options.key_file;
+    vault.vault.take_over = options.take_over;
     vault.listen = options.listen.empty() ? kDefaultListen : options.listen;
     vault.names = options.names;
     FS_ASSIGN(auto server, VaultServer::start(vault, system.files, system.clock, system.random));
@@ -61,6 +62,7 @@ Status serve_up(const UpOptions& options) {
     appliance.directory = options.data + "/appliance";
     appliance.listen =
         options.replication_listen.empty() ? kDefaultReplicationListen : options.replication_listen;
+    appliance.spool_bytes = options.spool_mib << 20;
     FS_ASSIGN(auto appliance_tls, local_tls(vault, PartyKind::kAppliance, kLocalAppliance));
     FS_ASSIGN(auto running_appliance,
               Appliance::start(appliance, appliance_tls, vault.store(), vault));
@@ -69,6 +71,7 @@ Status serve_up(const UpOptions& options) {
     agent.name = kLocalAgent;
     agent.directory = options.data + "/agent";
     agent.appliance = running_appliance->address();
+    apply_bounds(options.capture, agent);
     agent.appliance_name = kLocalAppliance;
     FS_ASSIGN(auto agent_tls, local_tls(vault, PartyKind::kAgent, kLocalAgent));
     FS_ASSIGN(auto running_agent, Agent::start(agent, agent_tls));

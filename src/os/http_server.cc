@@ -153,6 +153,7 @@ struct HttpServer::Impl : std::enable_shared_from_this<Impl> {
     asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
     std::mutex mutex;
     std::shared_ptr<asio::ssl::context> context;
+    log::Limit refusals;  // anybody can connect
 
     // The server's thread.
     tcp::acceptor tcp_acceptor;
@@ -187,8 +188,8 @@ struct HttpServer::Impl : std::enable_shared_from_this<Impl> {
     }
     bool has_room() {
         if (sessions.size() < options.max_connections) return true;
-        log::warn("http", "{}: there are {} connections already: one is closed", address,
-                  options.max_connections);
+        refusals.warn("http", "{}: there are {} connections already: one is closed", address,
+                      options.max_connections);
         return false;
     }
     template <typename Acceptor>
@@ -232,13 +233,15 @@ class SessionOf final : public Session, public std::enable_shared_from_this<Sess
             stream_.async_handshake(
                 asio::ssl::stream_base::server, [self = this->shared_from_this()](error_code code) {
                     if (code) {
-                        log::warn("http", "{}: refused {}: TLS handshake: {}",
-                                  self->server_->address, self->peer_address_, code.message());
+                        self->server_->refusals.warn("http", "{}: refused {}: TLS handshake: {}",
+                                                     self->server_->address, self->peer_address_,
+                                                     code.message());
                         return self->end();
                     }
                     if (auto named = self->read_name(); !named) {
-                        log::warn("http", "{}: refused {}: {}", self->server_->address,
-                                  self->peer_address_, named.error().to_string());
+                        self->server_->refusals.warn("http", "{}: refused {}: {}",
+                                                     self->server_->address, self->peer_address_,
+                                                     named.error().to_string());
                         return self->end();
                     }
                     self->wait();
@@ -327,7 +330,8 @@ class SessionOf final : public Session, public std::enable_shared_from_this<Sess
                  code != http::error::end_of_stream && code != http::error::partial_message)
             status = 400;
         if (status == 0) return end();
-        log::info("http", "{}: refused {}: {}", server_->address, peer_address_, code.message());
+        server_->refusals.warn("http", "{}: refused {}: {}", server_->address, peer_address_,
+                               code.message());
         last_ = true;
         keep_alive_ = false;
         version_ = 11;

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <utility>
 
 #include "os/real.h"
 
@@ -151,5 +152,22 @@ void write(Level level, std::string_view component, std::string_view message) {
     }
     logger->log(spdlog::level::info, line);
 }
+
+bool Limit::admit(int64_t steady_us, uint64_t& left_out) {
+    const std::lock_guard lock(mutex_);
+    if (lines_ >= kLinesAWindow && (window_us_ == 0 || steady_us - window_us_ >= kWindowUs)) {
+        window_us_ = steady_us;
+        lines_ = 0;
+    }
+    if (lines_ >= kLinesAWindow) {
+        ++left_out_;
+        return false;
+    }
+    ++lines_;
+    left_out = std::exchange(left_out_, 0);
+    return true;
+}
+
+int64_t Limit::now_us() { return RealClock().steady_us(); }
 
 }  // namespace farshore::log

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -59,5 +60,32 @@ void error(std::string_view component, fmt::format_string<Args...> format, Args&
     if (enabled(Level::kError))
         write(Level::kError, component, fmt::format(format, std::forward<Args>(args)...));
 }
+
+// For lines that a stranger can cause as often as he likes: of each window only the first few are
+// written, the others are counted, and the next line that is written says how many there were. Any
+// thread; owned by whoever writes such lines.
+class Limit {
+  public:
+    static constexpr unsigned kLinesAWindow = 5;
+    static constexpr int64_t kWindowUs = 10'000'000;
+
+    template <typename... Args>
+    void warn(std::string_view component, fmt::format_string<Args...> format, Args&&... args) {
+        uint64_t left_out = 0;
+        if (!enabled(Level::kWarn) || !admit(now_us(), left_out)) return;
+        std::string line = fmt::format(format, std::forward<Args>(args)...);
+        if (left_out != 0) line += fmt::format(" ({} such lines were left out)", left_out);
+        write(Level::kWarn, component, line);
+    }
+    // Whether a line may be written now; `left_out`: how many were not since the last one.
+    bool admit(int64_t steady_us, uint64_t& left_out);
+
+  private:
+    static int64_t now_us();
+    std::mutex mutex_;
+    int64_t window_us_ = 0;
+    unsigned lines_ = kLinesAWindow;
+    uint64_t left_out_ = 0;
+};
 
 }  // namespace farshore::log

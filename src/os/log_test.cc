@@ -47,5 +47,21 @@ TEST(LogTest, UnwritableFilesAndUnknownLevelsAreErrors) {
     EXPECT_FALSE(log::level_from_name("loud"));
 }
 
+// Broken if a stranger who connects again and again could fill the log, or its reader could not
+// tell that he did.
+TEST(LogTest, RepeatedLinesAreCountedInsteadOfWritten) {
+    log::Limit limit;
+    uint64_t left_out = 0;
+    int64_t now_us = 5'000'000;
+    for (unsigned i = 0; i < log::Limit::kLinesAWindow; ++i)
+        EXPECT_TRUE(limit.admit(now_us, left_out));
+    for (int i = 0; i < 100; ++i) EXPECT_FALSE(limit.admit(++now_us, left_out));
+    now_us += log::Limit::kWindowUs;
+    EXPECT_TRUE(limit.admit(now_us, left_out));
+    EXPECT_EQ(left_out, 100u);
+    EXPECT_TRUE(limit.admit(now_us, left_out));
+    EXPECT_EQ(left_out, 0u);
+}
+
 }  // namespace
 }  // namespace farshore

@@ -24,6 +24,7 @@
 #include <mutex>
 
 #include "os/real.h"
+#include "os/waiting.h"
 
 extern char** environ;
 
@@ -580,10 +581,12 @@ Result<Process> adopt_from_pid_file(FileSystem& files, const std::string& path) 
     return Process::adopt(identity);
 }
 
-Result<InstanceLock> InstanceLock::acquire(const std::string& path) {
+Result<InstanceLock> InstanceLock::acquire(const std::string& path, int patience_ms) {
     UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     if (!fd) return fail_errno(errno, fmt::format("open lock '{}'", path));
-    if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    const auto locked = [&] { return ::flock(fd.get(), LOCK_EX | LOCK_NB) == 0; };
+    (void)wait_until(patience_ms, 50, [&] { return locked() || errno != EWOULDBLOCK; });
+    if (!locked()) {
         if (errno != EWOULDBLOCK) return fail_errno(errno, fmt::format("lock '{}'", path));
         char text[32] = {};
         const ssize_t n = ::pread(fd.get(), text, sizeof text - 1, 0);

@@ -132,10 +132,13 @@ Result<Process> adopt_from_pid_file(FileSystem& files, const std::string& path);
 
 // "Only one of me on this data directory": held until destroyed, and freed by the kernel when the
 // process ends in any way.
+inline constexpr int kInstanceLockPatienceMs = 3000;
 class InstanceLock {
   public:
-    // kDuplicateIdentity names the pid of the holder.
-    static Result<InstanceLock> acquire(const std::string& path);
+    // kDuplicateIdentity names the pid of the holder. A holder that was killed a moment ago may
+    // still be dying, and the kernel frees its lock when it is gone: a program that starts right
+    // behind it waits for `patience_ms`.
+    static Result<InstanceLock> acquire(const std::string& path, int patience_ms = 0);
 
   private:
     explicit InstanceLock(UniqueFd fd) : fd_(std::move(fd)) {}

@@ -26,13 +26,38 @@ uint64_t epoch_of(const std::string& name) {
 
 }  // namespace
 
+Result<VaultFence::Claim> VaultFence::newest(ObjectStore& store) {
+    FS_ASSIGN(const auto infos, list_all(store, kPrefix));
+    Claim claim;
+    std::string name;
+    for (const ObjectInfo& info : infos) {
+        const Epoch epoch{epoch_of(info.name)};
+        if (epoch.v <= claim.epoch.v) continue;
+        claim.epoch = epoch;
+        name = info.name;
+    }
+    if (name.empty()) return claim;
+    FS_ASSIGN(const Bytes object, store.get(name));
+    // A claim whose text can't be read is somebody's all the same: the id stays empty.
+    const std::string_view text = as_text(object);
+    constexpr std::string_view kIdLine = "\nid ";
+    const size_t at = text.find(kIdLine);
+    if (at != std::string_view::npos)
+        claim.id = text.substr(at + kIdLine.size(),
+                               text.find('\n', at + kIdLine.size()) - at - kIdLine.size());
+    return claim;
+}
+
 Result<VaultFence> VaultFence::claim(ObjectStore& store, Clock& clock, Random& random,
-                                     const std::string& who) {
+                                     const std::string& who, std::string id) {
     // The id tells our own claim, whose answer was lost, from that of another vault.
-    std::array<uint8_t, 16> id;
-    random.fill(id);
-    const std::string text = fmt::format("farshore-vault 1\nid {}\nwho {}\nat {}\n", to_hex(id),
-                                         who, to_rfc3339(clock.now()));
+    if (id.empty()) {
+        std::array<uint8_t, 16> raw;
+        random.fill(raw);
+        id = to_hex(raw);
+    }
+    const std::string text =
+        fmt::format("farshore-vault 1\nid {}\nwho {}\nat {}\n", id, who, to_rfc3339(clock.now()));
     FS_ASSIGN(const auto infos, list_all(store, kPrefix));
     uint64_t newest = 0;
     for (const ObjectInfo& info : infos) newest = std::max(newest, epoch_of(info.name));

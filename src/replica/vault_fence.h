@@ -14,9 +14,18 @@ namespace farshore {
 // Immutable once claimed; any thread may call. Borrows the store.
 class VaultFence {
   public:
-    // Claims an epoch larger than every one there is. `who` is kept in the object for people.
+    // The newest claim on a store; epoch 0 when there is none.
+    struct Claim {
+        Epoch epoch;
+        std::string id;
+    };
+    static Result<Claim> newest(ObjectStore& store);
+
+    // Claims an epoch larger than every one there is. `who` is kept in the object for people, `id`
+    // so that whoever remembers it knows its claim again: fresh for each claim, and made up here
+    // when empty.
     static Result<VaultFence> claim(ObjectStore& store, Clock& clock, Random& random,
-                                    const std::string& who);
+                                    const std::string& who, std::string id = {});
     Epoch epoch() const { return epoch_; }
     // kFenced when a newer vault has claimed the store since; errors of the store: not known, so
     // the caller must not go on either.

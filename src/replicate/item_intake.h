@@ -74,7 +74,15 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
     void trim();
     void maybe_mark_idle();
     void retry(std::function<void()> what);
+    // What goes wrong on one side of the queue, since when. The two sides fail and mend apart.
+    struct Trouble {
+        std::optional<Error> error;
+        int64_t since_us = 0;
+    };
     void note(const Error& error);
+    void troubled(Trouble& side, const Error& error);
+    void mended(Trouble& side);
+    void report_trouble();
     template <typename Work, typename Done>
     void run_on(Executor& executor, Work work, Done done);
 
@@ -122,6 +130,9 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
 
     uint64_t received_bytes_ = 0, uploaded_bytes_ = 0, segments_ = 0;
     std::string last_error_;
+    Trouble receiving_trouble_, storing_trouble_;
+    bool trouble_told_ = false;
+    int64_t trouble_told_us_ = 0;
 };
 
 }  // namespace farshore

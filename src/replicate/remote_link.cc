@@ -156,6 +156,20 @@ Result<std::string> serve_link(VaultLink& link, std::string_view method, std::st
         FS_ASSIGN(std::string reply, link.sync_agent(call.first, call.second));
         return json{{"reply", reply}}.dump();
     }
+    if (method == "report-trouble") {
+        FS_ASSIGN(ItemId item, item_field(in));
+        FS_ASSIGN(std::string appliance,
+                  reading([&] { return in.at("appliance").get<std::string>(); }));
+        if (!in.contains("code")) {
+            FS_TRY(link.report_trouble(item, appliance, std::nullopt));
+            return "{}";
+        }
+        FS_ASSIGN(TextPair words, text_pair(in, "what", "remedy"));
+        FS_ASSIGN(std::string code, reading([&] { return in.at("code").get<std::string>(); }));
+        FS_TRY(link.report_trouble(item, appliance,
+                                   Error(code_from_name(code), words.first, words.second)));
+        return "{}";
+    }
     if (method == "enrol") {
         FS_ASSIGN(TextPair call, text_pair(in, "token", "request_pem"));
         FS_ASSIGN(std::string chain, link.enrol(call.first, call.second));
@@ -193,6 +207,18 @@ Result<std::string> RemoteVaultLink::sync_agent(const std::string& agent,
     FS_ASSIGN(std::string answer,
               transport_("sync-agent", json{{"agent", agent}, {"status", status}}.dump()));
     return text_field(answer, "reply");
+}
+
+Status RemoteVaultLink::report_trouble(const ItemId& item, const std::string& appliance,
+                                       const std::optional<Error>& trouble) {
+    json call{{"item", item.to_string()}, {"appliance", appliance}};
+    if (trouble) {
+        call["code"] = code_name(trouble->code());
+        call["what"] = trouble->what();
+        call["remedy"] = trouble->remedy();
+    }
+    FS_TRY(transport_("report-trouble", call.dump()));
+    return {};
 }
 
 Result<std::string> RemoteVaultLink::enrol(const std::string& token,

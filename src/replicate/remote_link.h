@@ -28,6 +28,8 @@ class RemoteVaultLink final : public VaultLink {
     Status register_segment(const SegmentRegistration& registration) override;
     Status mark_idle(const ItemId& item, Epoch epoch, Sequence sequence, TimePoint time) override;
     Result<std::string> sync_agent(const std::string& agent, const std::string& status) override;
+    Status report_trouble(const ItemId& item, const std::string& appliance,
+                          const std::optional<Error>& trouble) override;
     Result<std::string> enrol(const std::string& token, const std::string& request_pem) override;
 
   private:

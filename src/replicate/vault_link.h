@@ -6,6 +6,7 @@
 // kConnectionLost and may nevertheless have happened: all of them are safe to repeat.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,12 @@ class VaultLink {
     // One round of an agent's control conversation: its status (JSON) up, its instructions (JSON)
     // down. Returns at once.
     virtual Result<std::string> sync_agent(const std::string& agent, const std::string& status) = 0;
+    // What has kept this item's records from being received or stored for a while; nothing: it goes
+    // on again. For people; repeated while it lasts, and forgotten when it is not.
+    virtual Status report_trouble(const ItemId&, const std::string& /*appliance*/,
+                                  const std::optional<Error>&) {
+        return {};
+    }
     // A one-time token and a PEM certificate request in, a PEM certificate chain out.
     virtual Result<std::string> enrol(const std::string& token, const std::string& request_pem) = 0;
 };

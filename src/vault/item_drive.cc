@@ -40,11 +40,21 @@ ItemState next_item_state(const DriveInputs& in) {
     }
 }
 
+Trouble trouble_of(const Error& error, std::string_view who) {
+    std::string remedy = error.remedy();
+    if (remedy.empty() && error.code() == Code::kNoSpace)
+        remedy = "free space there, or give it more; what waits for it goes on by itself";
+    return {Severity::kCritical, std::string(code_name(error.code())),
+            fmt::format("{}: {}", who, error.what()), std::move(remedy)};
+}
+
 std::vector<Trouble> item_troubles(const HealthInputs& in) {
     std::vector<Trouble> troubles;
     if (in.fenced)
-        troubles.push_back({Severity::kCritical, "fenced", "another vault has taken over the store",
-                            "end this vault, or start it again to take the store back"});
+        troubles.push_back(
+            {Severity::kCritical, "fenced", "another vault has taken over the store",
+             "end this vault; to take the store back, end the other one and start this "
+             "one with --take-over"});
     if (in.error)
         troubles.push_back({Severity::kCritical, std::string(code_name(in.error->code)),
                             in.error->what, in.error->remedy});

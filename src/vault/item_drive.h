@@ -50,6 +50,9 @@ struct HealthInputs {
     std::optional<int64_t> rpo_us;
     bool fenced = false;
 };
+// A part's own error as a trouble of the item: `who` is the part.
+Trouble trouble_of(const Error& error, std::string_view who);
+
 std::vector<Trouble> item_troubles(const HealthInputs& inputs);
 // "normal", "warning" or "critical": the worst of them.
 std::string_view health_name(const std::vector<Trouble>& troubles);

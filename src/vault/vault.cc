@@ -13,7 +13,6 @@ namespace farshore {
 namespace {
 
 constexpr size_t kTokenBytes = 32;
-constexpr int kLockPatienceMs = 3000;
 constexpr size_t kMaxTokenFileBytes = 4096;
 
 std::string random_hex(Random& random, size_t bytes) {
@@ -154,6 +153,69 @@ Status Vault::Impl::rebuild_items() {
     return set_setting(*database, "rebuilt", "1");
 }
 
+// A vault that was replaced must not come back by itself (a host that boots again, a unit that
+// restarts its program): it would fence the vault that runs now, with a database that knows nothing
+// of what happened since. So the database remembers its newest claim, by epoch and by an id that no
+// copy or backup of the database can have of a later claim. A database without one - new, or lost -
+// takes the store over: that is what setting up a vault on a store means.
+Status Vault::Impl::claim_store() {
+    FS_ASSIGN(const std::string known, get_setting(*database, "claim_epoch"));
+    FS_ASSIGN(const std::string known_id, get_setting(*database, "claim_id"));
+    FS_ASSIGN(const VaultFence::Claim newest, VaultFence::newest(*store));
+    // The id is written before the claim is made: a crash in between leaves a claim of ours.
+    const bool ours = newest.id == known_id && !newest.id.empty();
+    const std::string newest_text = fmt::format("{:016x}", newest.epoch.v);
+    if (!known_id.empty() && !ours && newest_text > known) {
+        if (!options.take_over)
+            return fail(Code::kVaultReplaced,
+                        fmt::format("another vault has claimed the store at {} since this one ran: "
+                                    "its epoch is {}, ours was {}",
+                                    store_directory, newest.epoch.v,
+                                    std::strtoull(known.c_str(), nullptr, 16)),
+                        "end the other vault, then start this one with --take-over: it learns from "
+                        "the store what the other one did");
+        // What this database knows of the store is old. Kept until done: a crash repeats it.
+        FS_TRY(set_setting(*database, "taking_over", "1"));
+        FS_TRY(set_setting(*database, "rebuilt", ""));
+        log::warn("vault", "takes the store over from the vault of epoch {}", newest.epoch.v);
+    }
+    const std::string id = random_hex(random, 16);
+    FS_TRY(set_setting(*database, "claim_epoch", newest_text));
+    FS_TRY(set_setting(*database, "claim_id", id));
+    FS_ASSIGN(fence, VaultFence::claim(*store, clock, random, info.vault_id, id));
+    return set_setting(*database, "claim_epoch", fmt::format("{:016x}", fence->epoch().v));
+}
+
+// After a take-over: items whose points the other vault deleted. The ledger would name objects that
+// are gone; without it, protection begins anew with the next log lease.
+Status Vault::Impl::forget_lost_items() {
+    FS_ASSIGN(const std::string taking_over, get_setting(*database, "taking_over"));
+    if (taking_over.empty()) return {};
+    std::string after;
+    while (true) {
+        FS_ASSIGN(const auto records, list_items(*database, after, 500));
+        if (records.empty()) return {};
+        after = records.back().name;
+        for (const ItemRecord& record : records) {
+            auto there = store->head(item_object_name(record.id));
+            if (there) continue;
+            if (there.error().code() != Code::kNotFound) return tl::unexpected(there.error());
+            SqliteLedger ledger(*database, record.id);
+            FS_ASSIGN(const LedgerState state, ledger.state());
+            if (state.stored.v == 0) continue;
+            FS_TRY(remove_ledger(*database, record.id));
+            FS_TRY(add_event(*database, {.severity = Severity::kCritical,
+                                         .code = "points-gone",
+                                         .item = record.id,
+                                         .item_name = record.name,
+                                         .cause = "another vault that had the store deleted the "
+                                                  "recovery points of this item",
+                                         .remedy = "they can't be had back; protection goes on "
+                                                   "anew, or `farshore unprotect` ends it"}));
+        }
+    }
+}
+
 Status Vault::Impl::open() {
     vault_directory = options.data_directory + "/vault";
     pki_directory = options.data_directory + "/pki";
@@ -161,16 +223,7 @@ Status Vault::Impl::open() {
                                                       : options.store_directory;
     key_path = options.key_file.empty() ? vault_directory + "/key" : options.key_file;
     FS_TRY(files.make_directories(vault_directory));
-    // A vault that was killed a moment ago may still be dying: the kernel frees its lock when it is
-    // gone, which a start right behind it must not fail over.
-    auto held = InstanceLock::acquire(vault_directory + "/lock");
-    wait_until(kLockPatienceMs, 50, [&] {
-        if (held || held.error().code() != Code::kDuplicateIdentity) return true;
-        held = InstanceLock::acquire(vault_directory + "/lock");
-        return held.has_value();
-    });
-    if (!held) return tl::unexpected(held.error());
-    lock = std::move(*held);
+    FS_ASSIGN(lock, InstanceLock::acquire(vault_directory + "/lock", kInstanceLockPatienceMs));
     FS_ASSIGN(database, Database::open({.path = vault_directory + "/farshore.db"}, clock));
     FS_ASSIGN(info.vault_id, get_setting(*database, "vault_id"));
     if (info.vault_id.empty()) {
@@ -179,12 +232,14 @@ Status Vault::Impl::open() {
     }
     FS_TRY(open_store());
     FS_TRY(open_key());
-    FS_ASSIGN(fence, VaultFence::claim(*store, clock, random, info.vault_id));
+    FS_TRY(claim_store());
     info.epoch = fence->epoch();
     info.started = clock.now();
     FS_TRY(open_authority());
     FS_TRY(open_token());
     FS_TRY(rebuild_items());
+    FS_TRY(forget_lost_items());
+    FS_TRY(set_setting(*database, "taking_over", ""));
     return set_setting(*database, "key_id", key.id);
 }
 

@@ -6,9 +6,9 @@
 // lets go. Any thread may call; calls block on database and store. It is the VaultLink of an
 // appliance in the same process; for others it stands behind the API (vault/api.h).
 //
-// Errors: kDuplicateIdentity (another vault runs on the directory), kForeignStore, kWrongKey,
-// kNewerVersion at open; kFenced once another vault has claimed the store; those of meta/ and
-// replica/.
+// Errors: kDuplicateIdentity (another vault runs on the directory), kVaultReplaced (another vault
+// has claimed the store since), kForeignStore, kWrongKey, kNewerVersion at open; kFenced once
+// another vault has claimed the store; those of meta/ and replica/.
 #pragma once
 
 #include <functional>
@@ -34,6 +34,8 @@ struct VaultOptions {
     std::string data_directory;   // made when missing
     std::string store_directory;  // empty: DATA/store
     std::string key_file;         // empty: DATA/vault/key
+    // Take the store back from a vault that has claimed it since this one ran.
+    bool take_over = false;
     // How often replicas are looked after; 0: only by tend() (tests).
     int64_t tend_interval_us = 1'000'000;
 };
@@ -163,6 +165,8 @@ class Vault final : public VaultLink {
     Status register_segment(const SegmentRegistration& registration) override;
     Status mark_idle(const ItemId& item, Epoch epoch, Sequence sequence, TimePoint time) override;
     Result<std::string> sync_agent(const std::string& agent, const std::string& status) override;
+    Status report_trouble(const ItemId& item, const std::string& appliance,
+                          const std::optional<Error>& trouble) override;
     Result<std::string> enrol(const std::string& token, const std::string& request_pem) override;
 
     // Whoever waits for an item, a bookmark or a job gets what there is now. For the end of a

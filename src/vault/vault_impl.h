@@ -42,6 +42,10 @@ struct ItemRuntime {
     bool status_stale = true;
     ReplicaStatus status;
     WorstOfHour worst;
+    // What its appliance cannot do, as it said last; and what our own upkeep failed with last.
+    std::optional<Trouble> intake_trouble;
+    int64_t intake_trouble_us = 0;  // steady
+    std::optional<Trouble> checkpoint_trouble, retention_trouble;
     bool item_object_there = false;
     int64_t retention_us = 0;  // steady, when it ran last
     int64_t job_report_us = 0;
@@ -98,7 +102,9 @@ struct Vault::Impl {
     Status open_key();
     Status open_authority();
     Status open_token();
+    Status claim_store();
     Status rebuild_items();
+    Status forget_lost_items();
     void schedule_tending();
 
     void notify();

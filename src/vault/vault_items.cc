@@ -4,6 +4,7 @@
 #include "os/log.h"
 #include "replica/item_object.h"
 #include "replica/manifest.h"
+#include "replicate/limits.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
@@ -113,6 +114,11 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
                                        status.error().what(), status.error().remedy()});
         }
         const std::lock_guard hold((*item)->mutex);
+        if ((*item)->intake_trouble &&
+            clock.steady_us() - (*item)->intake_trouble_us < kTroubleForgottenUs)
+            report.troubles.push_back(*(*item)->intake_trouble);
+        for (const auto* trouble : {&(*item)->checkpoint_trouble, &(*item)->retention_trouble})
+            if (*trouble) report.troubles.push_back(**trouble);
         report.agent = (*item)->agent;
         if ((*item)->agent) {
             report.agent_seen = (*item)->agent_heard;
@@ -333,16 +339,31 @@ void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
 void Vault::Impl::run_upkeep(ItemRuntime& item, const ItemRecord& record) {
     const std::lock_guard upkeep(item.upkeep_mutex);
     if (fenced || item.deleting || record.state == ItemState::kDisabling) return;
-    const auto told = [&](const Error& error) {
+    const auto told = [&](std::optional<Trouble>& known, const Error& error) {
         if (error.code() == Code::kFenced) {
             if (!fenced.exchange(true))
                 log::error("vault", "another vault has taken over the store: {}",
                            error.to_string());
             return;
         }
-        log::warn("vault", "upkeep of '{}': {}", record.name, error.to_string());
+        bool fresh = false;
+        {
+            const std::lock_guard hold(item.mutex);
+            Trouble trouble = trouble_of(error, "upkeep");
+            fresh = !known || known->cause != trouble.cause;
+            known = std::move(trouble);
+        }
+        // It is tried again each second.
+        if (fresh) log::warn("vault", "upkeep of '{}': {}", record.name, error.to_string());
     };
-    if (auto done = item.replica->maybe_checkpoint(); !done) told(done.error());
+    const auto mended = [&](std::optional<Trouble>& known) {
+        const std::lock_guard hold(item.mutex);
+        known.reset();
+    };
+    if (auto done = item.replica->maybe_checkpoint(); !done)
+        told(item.checkpoint_trouble, done.error());
+    else
+        mended(item.checkpoint_trouble);
     // A short window (trials) wants a floor that moves often; a long one only costs manifests then.
     const int64_t window_us = int64_t{record.policy.window_s} * 1'000'000;
     const int64_t interval_us = std::clamp<int64_t>(window_us / 20, 2'000'000, 60'000'000);
@@ -354,9 +375,10 @@ void Vault::Impl::run_upkeep(ItemRuntime& item, const ItemRecord& record) {
     policy.grace_us = int64_t{record.policy.grace_s} * 1'000'000;
     auto report = item.replica->run_retention(policy);
     if (!report) {
-        told(report.error());
+        told(item.retention_trouble, report.error());
         return;
     }
+    mended(item.retention_trouble);
     if (report->floor_moved || report->removed != 0) {
         const std::lock_guard hold(item.mutex);
         item.status_stale = true;

@@ -105,6 +105,31 @@ Status Vault::mark_idle(const ItemId& id, Epoch epoch, Sequence sequence, TimePo
     return {};
 }
 
+Status Vault::report_trouble(const ItemId& id, const std::string& appliance,
+                             const std::optional<Error>& trouble) {
+    FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(id));
+    bool fresh = false;
+    Trouble told;
+    {
+        const std::lock_guard hold(item->mutex);
+        const bool had = item->intake_trouble.has_value();
+        item->intake_trouble.reset();
+        if (trouble) {
+            told = trouble_of(*trouble, fmt::format("appliance '{}'", appliance));
+            item->intake_trouble = told;
+            item->intake_trouble_us = impl_->clock.steady_us();
+            fresh = !had;
+        }
+    }
+    if (fresh) {
+        // When it is the database that is full, the event can't be kept; the report stays.
+        if (auto record = get_item(*impl_->database, id))
+            event(told.severity, told.code, &*record, told.cause, told.remedy);
+    }
+    impl_->notify();
+    return {};
+}
+
 Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
                                 const AgentItemStatus& status) {
     FS_ASSIGN(ItemRecord record, get_item(*database, status.item));

@@ -587,6 +587,71 @@ TEST(Vault, TheOlderVaultOnAStoreIsFenced) {
     std::filesystem::remove_all(other);
 }
 
+// Broken if a vault that was replaced fenced the newer one by merely being started again, or if the
+// guard stood in the way of an ordinary start. Taking over on purpose must learn what the newer one
+// did: its segments, and what it deleted.
+TEST(Vault, AReplacedVaultComesBackOnPurposeOnly) {
+    Site site;
+    ProtectedItem item(site);
+    site.start();  // again: nobody else was there
+    const Epoch mine = site.vault().info().epoch;
+    site.server.reset();
+    const std::string copy = fresh_directory();
+    std::filesystem::copy(site.directory, copy, std::filesystem::copy_options::recursive);
+    Epoch newer;
+    {
+        // A copy of everything but the store, as a replacement machine would have it.
+        VaultOptions options;
+        options.data_directory = copy;
+        options.store_directory = site.directory + "/store";
+        options.tend_interval_us = 0;
+        auto other = Vault::open(options, site.files, site.clock, site.random);
+        ASSERT_TRUE(other) << other.error().to_string();
+        newer = (*other)->info().epoch;
+        EXPECT_GT(newer, mine);
+        FakeAppliance appliance{site, **other, item.id};
+        ASSERT_TRUE(appliance.acquire());
+        Bytes records;
+        appliance.add(records, RecordKind::kTime);
+        ASSERT_TRUE(appliance.send(records));
+    }
+    EXPECT_EQ(open_error(site), Code::kVaultReplaced);
+    EXPECT_EQ(open_error(site), Code::kVaultReplaced);  // refusing changes nothing
+    {
+        VaultOptions options = site.options().vault;
+        options.take_over = true;
+        auto back = Vault::open(options, site.files, site.clock, site.random);
+        ASSERT_TRUE(back) << back.error().to_string();
+        EXPECT_GT((*back)->info().epoch, newer);
+        EXPECT_EQ((*back)->item("web")->replica->stored.v, 6u);
+    }
+    site.start();  // from now on an ordinary start
+    // The other way round, and this time the other deleted the item.
+    site.server.reset();
+    {
+        VaultOptions options;
+        options.data_directory = copy;
+        options.store_directory = site.directory + "/store";
+        options.tend_interval_us = 0;
+        auto refused = Vault::open(options, site.files, site.clock, site.random);
+        ASSERT_FALSE(refused);
+        EXPECT_EQ(refused.error().code(), Code::kVaultReplaced);
+        options.take_over = true;
+        ASSERT_TRUE(Vault::open(options, site.files, site.clock, site.random));
+        std::filesystem::remove_all(site.directory + "/store/items");
+    }
+    {
+        VaultOptions options = site.options().vault;
+        options.take_over = true;
+        auto back = Vault::open(options, site.files, site.clock, site.random);
+        ASSERT_TRUE(back) << back.error().to_string();
+        EXPECT_EQ((*back)->item("web")->replica->stored.v, 0u);
+    }
+    site.start();
+    EXPECT_EQ(site.call("GET", "/v1/events", 200)["events"][0]["code"], "points-gone");
+    std::filesystem::remove_all(copy);
+}
+
 // Broken if a state were entered that the table does not know, whatever the agent says.
 TEST(ItemDrive, NeverLeavesTheTable) {
     for (int s = 0; s < kItemStates; ++s)
