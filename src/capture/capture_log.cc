@@ -429,6 +429,16 @@ uint64_t CaptureProducer::todo_granules() const {
     return sum;
 }
 
+bool CaptureProducer::copied(DiskIndex disk, ByteRange range) const {
+    std::lock_guard lock(mutex_);
+    for (size_t slot = 0; slot < kCopySlots; ++slot)
+        if (copy_taken_[slot] && copy_claims_[slot].disk == disk &&
+            overlap(copy_claims_[slot].range, range.offset_bytes, range.length_bytes))
+            return false;
+    const auto next = todo_[disk].next(range.offset_bytes, kTodoGranuleBytes);
+    return !next || next->offset_bytes >= range.end();
+}
+
 bool CaptureProducer::settled() const {
     std::lock_guard lock(mutex_);
     if (state_.gap != GapState::kNone || todo_granules() != 0) return false;

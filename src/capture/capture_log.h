@@ -112,6 +112,9 @@ class CaptureProducer {
     ProducerState state() const;
     LogUsage usage() const;
     uint64_t todo_granules() const;
+    // Nothing in the range is on todo or being copied: what it holds is in the log, or was dropped
+    // by a write that came later and is marked.
+    bool copied(DiskIndex disk, ByteRange range) const;
     // No gap is open and nothing is left to copy.
     bool settled() const;
     // Since the last call of append that was not dropped, by the steady clock.

@@ -28,6 +28,11 @@ uint64_t words_for(uint64_t regions) { return (regions + 63) / 64; }
 bool get_bit(const std::vector<uint64_t>& bits, uint64_t i) { return bits[i / 64] >> (i % 64) & 1; }
 void set_bit(std::vector<uint64_t>& bits, uint64_t i) { bits[i / 64] |= 1ull << (i % 64); }
 
+void everything(std::vector<uint64_t>& bits, uint64_t regions) {
+    std::fill(bits.begin(), bits.end(), 0);
+    for (uint64_t r = 0; r < regions; ++r) set_bit(bits, r);
+}
+
 void seal(Bytes& page) {
     page.resize(kPageBytes);
     store_u32(page.data() + kCrcAt, 0);
@@ -75,6 +80,9 @@ DirtyMap::DirtyMap(FileSystem& files, std::string path, const ItemId& item,
         disk.current.resize(disk.pages * kWordsPerPage);
         disk.old.resize(disk.current.size());
         disk.durable.resize(disk.current.size());
+        disk.copied.resize(disk.current.size());
+        disk.uncopied.resize(disk.current.size());
+        everything(disk.uncopied, disk.regions());
         disks_.push_back(std::move(disk));
     }
 }
@@ -132,7 +140,7 @@ Status DirtyMap::decode_header(ByteView page) {
             return fail(Code::kDiskChanged,
                         fmt::format("disk {} had {} bytes when it was protected, now {}", i, size,
                                     disks_[i].size_bytes),
-                        "disable and enable the protection of this machine");
+                        "give it its old size again, or unprotect the machine and protect it anew");
         if (region != disks_[i].region_bytes || first_page != disks_[i].first_page)
             return fail(Code::kMalformed, fmt::format("dirty map '{}' has another layout", path_));
     }
@@ -199,7 +207,11 @@ Status DirtyMap::load() {
             for (size_t w = 0; w < kWordsPerPage; ++w)
                 bits[static_cast<ptrdiff_t>(w)] = load_u64(page.data() + kPageHeaderBytes + w * 8);
         }
-        disk.current = disk.durable;
+        // Writes of an earlier tap all have their numbers, or get them before this one serves.
+        if (all_dirty_)
+            everything(disk.uncopied, disk.regions());
+        else
+            disk.uncopied = disk.durable;
     }
     return {};
 }
@@ -282,9 +294,8 @@ void DirtyMap::lead_commit(std::unique_lock<std::mutex>& lock) {
     std::vector<std::vector<uint64_t>> written;
     for (const auto& [index, page] : pages) {
         const Disk& disk = disks_[index];
-        std::vector<uint64_t> bits(disk.current.begin() + page * kWordsPerPage,
-                                   disk.current.begin() + (page + 1) * kWordsPerPage);
-        for (size_t w = 0; w < kWordsPerPage; ++w) bits[w] |= disk.old[page * kWordsPerPage + w];
+        std::vector<uint64_t> bits(kWordsPerPage);
+        for (size_t w = 0; w < kWordsPerPage; ++w) bits[w] = disk.word(page * kWordsPerPage + w);
         Bytes encoded(kPageBytes);
         store_u64(encoded.data(), disk.first_page + page);
         std::memcpy(encoded.data() + kPageHeaderBytes, bits.data(), kWordsPerPage * 8);
@@ -320,7 +331,7 @@ DirtyMap::Mark DirtyMap::mark(DiskIndex index, uint64_t offset_bytes, uint64_t l
     ++in_use_[parity_];
     Mark mark(this, parity_);
     if (length_bytes == 0) return mark;
-    const uint64_t regions = (disk.size_bytes + disk.region_bytes - 1) / disk.region_bytes;
+    const uint64_t regions = disk.regions();
     const uint64_t first = offset_bytes / disk.region_bytes;
     uint64_t last = std::min(regions - 1, (offset_bytes + length_bytes - 1) / disk.region_bytes);
     bool wait = false;
@@ -350,17 +361,17 @@ DirtyMap::Mark DirtyMap::mark(DiskIndex index, uint64_t offset_bytes, uint64_t l
     return mark;
 }
 
-void DirtyMap::drop_old(std::unique_lock<std::mutex>& lock) {
+// Takes from the file what is in no set any more.
+void DirtyMap::forget(std::unique_lock<std::mutex>& lock) {
     while (io_busy_) changed_.wait(lock);
     std::vector<std::pair<uint64_t, Bytes>> writes;
     for (Disk& disk : disks_) {
         for (uint64_t page = 0; page < disk.pages; ++page) {
             bool changes = false;
             for (size_t w = page * kWordsPerPage; w < (page + 1) * kWordsPerPage; ++w) {
-                disk.old[w] = 0;
                 // What is marked only in `current` and not yet committed stays for its own commit:
                 // its writer waits for `durable`.
-                const uint64_t kept = disk.durable[w] & disk.current[w];
+                const uint64_t kept = disk.durable[w] & disk.word(w);
                 changes |= kept != disk.durable[w];
                 disk.durable[w] = kept;
             }
@@ -369,7 +380,6 @@ void DirtyMap::drop_old(std::unique_lock<std::mutex>& lock) {
                                     encode_page(disk, page, disk.durable));
         }
     }
-    rotation_ = Rotation::kIdle;
     if (writes.empty() || broken_) return;
     io_busy_ = true;
     lock.unlock();
@@ -422,13 +432,117 @@ void DirtyMap::rotate(bool begin, bool settled, Sequence last, Sequence stored,
             return;
         case Rotation::kAwaitStored:
             if (stored < rotation_sequence_) return;
-            drop_old(lock);
+            for (Disk& disk : disks_) {
+                std::fill(disk.old.begin(), disk.old.end(), 0);
+                std::fill(disk.uncopied.begin(), disk.uncopied.end(), 0);
+            }
+            rotation_ = Rotation::kIdle;
+            copy_round_ = CopyRound::kIdle;
+            forget(lock);
             if (all_dirty_ && !broken_) {
                 all_dirty_ = false;
                 (void)write_header(lock);
             }
             return;
     }
+}
+
+// Without the mutex: `copied` may take a while, and nobody else changes `uncopied`.
+bool DirtyMap::find_copied(const std::function<bool(DiskIndex, ByteRange)>& copied) {
+    bool any = false;
+    for (size_t index = 0; index < disks_.size(); ++index) {
+        Disk& disk = disks_[index];
+        const auto is_copied = [&](uint64_t first, uint64_t end) {
+            const uint64_t from = first * disk.region_bytes;
+            const uint64_t to = std::min(end * disk.region_bytes, disk.size_bytes);
+            return copied(static_cast<DiskIndex>(index), {from, to - from});
+        };
+        for (size_t w = 0; w < disk.uncopied.size(); ++w) {
+            disk.copied[w] = 0;
+            const uint64_t bits = disk.uncopied[w];
+            if (bits == 0) continue;
+            if (is_copied(w * 64, std::min<uint64_t>(w * 64 + 64, disk.regions()))) {
+                disk.copied[w] = bits;
+            } else {
+                for (uint64_t r = w * 64; r < std::min<uint64_t>(w * 64 + 64, disk.regions()); ++r)
+                    if (get_bit(disk.uncopied, r) && is_copied(r, r + 1)) set_bit(disk.copied, r);
+            }
+            any |= disk.copied[w] != 0;
+        }
+    }
+    return any;
+}
+
+void DirtyMap::settle_copies(bool begin, const std::function<bool(DiskIndex, ByteRange)>& copied,
+                             const std::function<Sequence()>& last, Sequence stored,
+                             const std::function<Result<bool>()>& durable) {
+    {
+        std::lock_guard lock(mutex_);
+        if (broken_ || disks_unsafe_) return;
+    }
+    if (copy_round_ == CopyRound::kIdle) {
+        if (!begin || !find_copied(copied)) return;
+        copy_sequence_ = last();
+        copy_round_ = CopyRound::kAwaitDurable;
+    }
+    if (copy_round_ == CopyRound::kAwaitDurable) {
+        // What was copied may have been read from a cache that the crash takes.
+        const Result<bool> flushed = durable ? durable() : Result<bool>(true);
+        if (!flushed) {
+            std::lock_guard lock(mutex_);
+            disks_unsafe_ = true;
+        }
+        if (!flushed || !*flushed) return;
+        copy_round_ = CopyRound::kAwaitStored;
+    }
+    if (stored < copy_sequence_) return;
+    copy_round_ = CopyRound::kIdle;
+    std::unique_lock lock(mutex_);
+    drop_copied(lock);
+}
+
+void DirtyMap::drop_copied(std::unique_lock<std::mutex>& lock) {
+    for (Disk& disk : disks_)
+        for (size_t w = 0; w < disk.uncopied.size(); ++w) disk.uncopied[w] &= ~disk.copied[w];
+    if (!all_dirty_) {
+        forget(lock);
+        return;
+    }
+    // From the flag to regions: all of them durable before the flag goes.
+    while (io_busy_) changed_.wait(lock);
+    if (broken_) return;
+    std::vector<std::pair<uint64_t, Bytes>> writes;
+    std::vector<std::vector<uint64_t>> written;
+    for (const Disk& disk : disks_) {
+        std::vector<uint64_t> bits(disk.current.size());
+        for (size_t w = 0; w < bits.size(); ++w) bits[w] = disk.word(w);
+        for (uint64_t page = 0; page < disk.pages; ++page)
+            writes.emplace_back((kHeaderPages + disk.first_page + page) * kPageBytes,
+                                encode_page(disk, page, bits));
+        written.push_back(std::move(bits));
+    }
+    io_busy_ = true;
+    lock.unlock();
+    Status status;
+    for (const auto& [at, bytes] : writes)
+        if (status) status = file_->write_at(at, bytes);
+    if (status) status = file_->sync();
+    lock.lock();
+    io_busy_ = false;
+    if (!status) {
+        break_locked();
+        return;
+    }
+    for (size_t i = 0; i < disks_.size(); ++i) disks_[i].durable = std::move(written[i]);
+    changed_.notify_all();
+    all_dirty_ = false;
+    (void)write_header(lock);
+}
+
+void DirtyMap::log_was_dropped() {
+    std::lock_guard lock(mutex_);
+    if (rotation_ == Rotation::kAwaitStored) rotation_ = Rotation::kDrained;
+    copy_round_ = CopyRound::kIdle;
 }
 
 Status DirtyMap::write_header(std::unique_lock<std::mutex>& lock) {
@@ -457,7 +571,9 @@ Status DirtyMap::set_all_dirty() {
     std::unique_lock lock(mutex_);
     // A rotation under way would clear the flag for a number from before.
     if (rotation_ == Rotation::kAwaitStored) rotation_ = Rotation::kDraining;
+    copy_round_ = CopyRound::kIdle;
     all_dirty_ = true;
+    for (Disk& disk : disks_) everything(disk.uncopied, disk.regions());
     return write_header(lock);
 }
 
@@ -483,9 +599,8 @@ void DirtyMap::for_each_dirty(const std::function<void(DiskIndex, ByteRange)>& v
             visit(static_cast<DiskIndex>(index), {0, disk.size_bytes});
             continue;
         }
-        const uint64_t regions = (disk.size_bytes + disk.region_bytes - 1) / disk.region_bytes;
-        for (uint64_t r = 0; r < regions; ++r) {
-            if (!get_bit(disk.current, r) && !get_bit(disk.old, r)) continue;
+        for (uint64_t r = 0; r < disk.regions(); ++r) {
+            if ((disk.word(r / 64) >> (r % 64) & 1) == 0) continue;
             const uint64_t from = r * disk.region_bytes;
             visit(static_cast<DiskIndex>(index),
                   {from, std::min(disk.region_bytes, disk.size_bytes - from)});
@@ -498,7 +613,7 @@ uint64_t DirtyMap::dirty_regions() const {
     uint64_t sum = 0;
     for (const Disk& disk : disks_)
         for (size_t w = 0; w < disk.current.size(); ++w)
-            sum += static_cast<uint64_t>(std::popcount(disk.current[w] | disk.old[w]));
+            sum += static_cast<uint64_t>(std::popcount(disk.word(w)));
     return sum;
 }
 

@@ -92,6 +92,17 @@ class DirtyMap {
     void rotate(bool begin, bool settled, Sequence last, Sequence stored,
                 const std::function<Result<bool>()>& durable = {});
 
+    // The same for a copy under way, called instead while not all is settled: forgets region by
+    // region what the copy has done, so that a host crash in the middle of it does not begin it
+    // again. `copied`: nothing in the range is on todo or being copied now. `last`, called when all
+    // of these answers are there, `stored` and `durable` as for rotate().
+    void settle_copies(bool begin, const std::function<bool(DiskIndex, ByteRange)>& copied,
+                       const std::function<Sequence()>& last, Sequence stored,
+                       const std::function<Result<bool>()>& durable = {});
+    // The log was dropped up to a gap, and what may differ is on todo: what a rotation under way
+    // waits for says nothing any more.
+    void log_was_dropped();
+
     bool all_dirty() const;
     // Durable when it returns.
     Status set_all_dirty();
@@ -112,9 +123,15 @@ class DirtyMap {
         uint64_t pages = 0;
         std::vector<uint64_t> current;  // since the last rotation
         std::vector<uint64_t> old;      // of the rotation under way
+        // Not known to be stored since the map was opened or everything counted as different.
+        std::vector<uint64_t> uncopied;
         std::vector<uint64_t> durable;  // what the file says
+        std::vector<uint64_t> copied;   // of `uncopied`, those that wait to be stored
+        uint64_t regions() const { return (size_bytes + region_bytes - 1) / region_bytes; }
+        uint64_t word(size_t w) const { return current[w] | old[w] | uncopied[w]; }
     };
     enum class Rotation { kIdle, kDraining, kDrained, kAwaitStored };
+    enum class CopyRound { kIdle, kAwaitDurable, kAwaitStored };
 
     DirtyMap(FileSystem& files, std::string path, const ItemId& item,
              const std::vector<uint64_t>& disk_bytes);
@@ -125,7 +142,9 @@ class DirtyMap {
     Status write_all_new();
     Bytes encode_page(const Disk& disk, uint64_t page, const std::vector<uint64_t>& bits) const;
     void lead_commit(std::unique_lock<std::mutex>& lock);
-    void drop_old(std::unique_lock<std::mutex>& lock);
+    void forget(std::unique_lock<std::mutex>& lock);
+    bool find_copied(const std::function<bool(DiskIndex, ByteRange)>& copied);
+    void drop_copied(std::unique_lock<std::mutex>& lock);
     Status write_header(std::unique_lock<std::mutex>& lock);
     void break_locked();
 
@@ -151,6 +170,8 @@ class DirtyMap {
     int parity_ = 0;
     uint64_t in_use_[2] = {0, 0};
     Sequence rotation_sequence_;
+    CopyRound copy_round_ = CopyRound::kIdle;
+    Sequence copy_sequence_;
 };
 
 }  // namespace farshore

@@ -51,8 +51,6 @@ struct Tap::Impl {
     int64_t next_point_us = 0;
     int64_t next_rotation_us = 0;
     int64_t next_trim_us = 0;
-    int64_t rotation_asked_us = -1;  // when durability was first asked for; -1: not yet
-    uint64_t rotation_event = 0;     // ... and the event then
     bool rotate_now = false;
     GapState last_gap = GapState::kNone;
     uint64_t point_interval_us = 0;
@@ -68,7 +66,12 @@ struct Tap::Impl {
 
     // Whether everything that was written before the rotation's first question is on stable
     // storage. The guest's own flushes usually see to it.
-    Result<bool> backing_is_durable(int64_t now_us);
+    struct DurableQuestion {
+        int64_t asked_us = -1;  // -1: not yet
+        uint64_t event = 0;
+    };
+    Result<bool> backing_is_durable(DurableQuestion& question, int64_t now_us);
+    DurableQuestion rotation_question, copies_question;
     // Appends what the device has in the range now, as ordinary records.
     void capture_present(DiskIndex disk, ByteRange range);
     void recover();
@@ -239,20 +242,17 @@ Status Tap::Impl::flush_device(DiskIndex disk) {
     return flushed;
 }
 
-Result<bool> Tap::Impl::backing_is_durable(int64_t now_us) {
+Result<bool> Tap::Impl::backing_is_durable(DurableQuestion& question, int64_t now_us) {
     if (flush_failed) return fail(Code::kIo, "a flush of the backing disk failed");
-    if (rotation_asked_us < 0) {
-        rotation_asked_us = now_us;
-        rotation_event = ++events;
-    }
+    if (question.asked_us < 0) question = {now_us, ++events};
     for (size_t i = 0; i < disk_events.size(); ++i) {
         const uint64_t flushed = disk_events[i]->last_flush;
-        if (flushed > rotation_event || flushed > disk_events[i]->last_change) continue;
+        if (flushed > question.event || flushed > disk_events[i]->last_change) continue;
         // A guest that does not flush: by now the kernel has written most of it back by itself.
-        if (now_us - rotation_asked_us < kForcedFlushUs) return false;
+        if (now_us - question.asked_us < kForcedFlushUs) return false;
         FS_TRY(flush_device(static_cast<DiskIndex>(i)));
     }
-    rotation_asked_us = -1;  // the next rotation asks anew
+    question.asked_us = -1;  // the next one asks anew
     return true;
 }
 
@@ -354,6 +354,7 @@ bool Tap::Impl::run_command(size_t slot) {
                         for (size_t i = 0; i < producer.disks(); ++i)
                             producer.todo(static_cast<DiskIndex>(i)).set_all();
                     } else {
+                        options.dirty->log_was_dropped();
                         options.dirty->for_each_dirty([&](DiskIndex disk, ByteRange range) {
                             producer.todo(disk).set(range.offset_bytes, range.length_bytes);
                         });
@@ -483,7 +484,14 @@ int64_t Tap::tick() {
             // Read after `settled`, see rotate().
             const Sequence last{producer.state().next_sequence - 1};
             dirty.rotate(begin, settled, last, {log.word(LogWord::kStored).load()},
-                         [&] { return tap.backing_is_durable(now); });
+                         [&] { return tap.backing_is_durable(tap.rotation_question, now); });
+            if (!settled)
+                dirty.settle_copies(
+                    begin,
+                    [&](DiskIndex disk, ByteRange range) { return producer.copied(disk, range); },
+                    [&] { return Sequence{producer.state().next_sequence - 1}; },
+                    {log.word(LogWord::kStored).load()},
+                    [&] { return tap.backing_is_durable(tap.copies_question, now); });
             log.word(LogWord::kDirtyRegions).store(dirty.dirty_regions());
         }
     } else {
