@@ -1,5 +1,5 @@
 // Decoded chunks of segments and base objects, shared by all readers of a process: least recently
-// used go first when `capacity_bytes` is passed. Any thread may call; 16 shards, each with its own
+// used go first when `capacity_bytes` is passed. Any thread may call; 8 shards, each with its own
 // lock and its own part of the capacity.
 #pragma once
 
@@ -29,7 +29,7 @@ class ChunkCache {
 
   private:
     struct Shard;
-    static constexpr size_t kShards = 16;
+    static constexpr size_t kShards = 8;
     Shard& shard_of(const ChunkKey& key, size_t& hash) const;
     std::unique_ptr<Shard[]> shards_;
     size_t shard_capacity_bytes_;

@@ -30,8 +30,8 @@ struct ReplicaReaderOptions {
     size_t cache_bytes = 64u << 20;
     // Opens segments side by side; null: one after the other.
     ParallelFor parallel;
-    // Runs a task on another thread, soon. When set, sequential reads are decoded ahead. The tasks
-    // keep the reader alive; the store must outlive them.
+    // Runs a task on another thread, soon, or drops it. When set, sequential reads are decoded
+    // ahead. The tasks keep the reader alive; the store must outlive them.
     std::function<void(std::function<void()>)> background;
     bool allow_gap = false;  // for diagnosis only: opens sequences inside a gap
 };

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <condition_variable>
 #include <mutex>
@@ -22,6 +23,15 @@
 #include "store/directory_store.h"
 
 namespace farshore {
+namespace {
+
+// Beside nbdkit's threads, which open and decode what their clients ask for.
+constexpr size_t kOpeners = 2;
+// Tasks of reading ahead that wait or run. When the helper is behind, the reader itself decodes
+// what it needs, and more in the queue would only be late.
+constexpr int kMaxAhead = 8;
+
+}  // namespace
 
 struct Server::Impl {
     TapConfig config;
@@ -31,6 +41,7 @@ struct Server::Impl {
     std::unique_ptr<ObjectStore> store;
     std::unique_ptr<WorkerPool> helpers;
     std::shared_ptr<ReplicaReader> reader;
+    std::atomic<int> ahead_waiting{0};
     std::unique_ptr<ThreadExecutor> ahead;  // ends before what its tasks use
     std::optional<InstanceLock> lock;       // one tap for a capture log
     CaptureFiles files;
@@ -135,12 +146,21 @@ Status Server::Impl::open_replica() {
     FS_ASSIGN(store, DirectoryStore::open(file_system, random, {replica.store_directory, false}));
     ReplicaReaderOptions options;
     options.cache_bytes = replica.cache_bytes;
-    helpers = std::make_unique<WorkerPool>(2);
+    helpers = std::make_unique<WorkerPool>(kOpeners);
     ahead = std::make_unique<ThreadExecutor>("read-ahead");
     options.parallel = [this](size_t n, const std::function<void(size_t)>& job) {
         helpers->run(n, job);
     };
-    options.background = [this](std::function<void()> task) { ahead->post(std::move(task)); };
+    options.background = [this](std::function<void()> task) {
+        if (ahead_waiting.fetch_add(1) >= kMaxAhead) {
+            ahead_waiting.fetch_sub(1);
+            return;
+        }
+        ahead->post([this, task = std::move(task)] {
+            task();
+            ahead_waiting.fetch_sub(1);
+        });
+    };
     FS_ASSIGN(reader, ReplicaReader::open(*store, replica.item, replica.item_key, replica.sequence,
                                           std::move(options)));
     return {};
