@@ -38,8 +38,8 @@ inline constexpr uint64_t kHurryMoreBytes = 96ull << 20;
 
 inline constexpr int64_t kRetryFirstUs = 50'000;
 inline constexpr int64_t kRetryMaxUs = 5'000'000;
-// Trouble with the spool, the store or the vault is reported once it is this old, and again while it
-// lasts; the vault forgets a report that is not repeated.
+// Trouble with the spool, the store or the vault is reported once it is this old, and again while
+// it lasts; the vault forgets a report that is not repeated.
 inline constexpr int64_t kTroubleAfterUs = 1'000'000;
 inline constexpr int64_t kTroubleRepeatUs = 3'000'000;
 inline constexpr int64_t kTroubleForgottenUs = 20'000'000;
