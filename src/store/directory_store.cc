@@ -44,6 +44,10 @@ Result<std::unique_ptr<DirectoryStore>> DirectoryStore::open(FileSystem& files, 
                     fmt::format("'{}' holds something, but not a Farshore store ('{}' is missing)",
                                 options.path, kStoreObject),
                     "give an empty or a new directory, or the one that the store is in");
+    if (!known && !options.create)
+        return fail(Code::kForeignStore,
+                    fmt::format("'{}' is empty, no Farshore store", options.path),
+                    "mount the file system that the store is on, or name its directory");
 
     std::unique_ptr<DirectoryStore> store(
         new DirectoryStore(files, options.path, random.next_u64()));

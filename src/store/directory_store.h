@@ -26,7 +26,8 @@ class DirectoryStore final : public ObjectStore {
   public:
     struct Options {
         std::string path;
-        // Makes the directory when it is missing; otherwise that is kNotFound.
+        // Makes the directory when it is missing, takes an empty one; otherwise these are kNotFound
+        // and kForeignStore.
         bool create = false;
     };
     // `files` and `random` outlive the store. kForeignStore when the directory holds something but

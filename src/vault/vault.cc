@@ -27,16 +27,21 @@ std::string random_hex(Random& random, size_t bytes) {
 // ---------------------------------------------------------------------------------------
 
 Status Vault::Impl::open_store() {
-    FS_ASSIGN(directory_store,
-              DirectoryStore::open(files, random, {.path = store_directory, .create = true}));
+    // A vault that had a store makes no other one: the place may be a file system that is not
+    // mounted.
+    FS_ASSIGN(const std::string known, get_setting(*database, "store_id"));
+    FS_ASSIGN(
+        directory_store,
+        DirectoryStore::open(files, random, {.path = store_directory, .create = known.empty()}));
     store = std::make_unique<RetryingStore>(*directory_store, clock, random, [this](int64_t us) {
         if (ending) return false;
         pause_ms(static_cast<int>(us / 1000));
         return !ending;
     });
-    FS_ASSIGN(const StoreIdentity identity, ensure_store_identity(*store, clock, random));
+    FS_ASSIGN(const StoreIdentity identity, known.empty()
+                                                ? ensure_store_identity(*store, clock, random)
+                                                : read_store_identity(*store));
     info.store_id = identity.id.to_string();
-    FS_ASSIGN(const std::string known, get_setting(*database, "store_id"));
     if (!known.empty() && known != info.store_id)
         return fail(
             Code::kForeignStore,

@@ -552,9 +552,12 @@ TEST(Vault, RefusesWhatIsNotItsOwn) {
     std::filesystem::rename(site.directory + "/kept", site.directory + "/vault/key");
     // Another vault's store, and a directory that is no store.
     std::filesystem::rename(site.directory + "/store", site.directory + "/kept");
-    EXPECT_EQ(open_error(site), Code::kForeignStore);
-    std::filesystem::remove_all(site.directory + "/store");
+    EXPECT_NE(open_error(site), Code::kInternal) << "a store that is not there is no new store";
+    EXPECT_FALSE(std::filesystem::exists(site.directory + "/store"));
     std::filesystem::create_directories(site.directory + "/store");
+    EXPECT_EQ(open_error(site), Code::kForeignStore);
+    EXPECT_FALSE(std::filesystem::exists(site.directory + "/store/farshore-store"))
+        << "an empty directory, a mount point without its file system, became a store";
     ASSERT_TRUE(write_file_durably(site.files, site.directory + "/store/photo", as_bytes("x")));
     EXPECT_EQ(open_error(site), Code::kForeignStore);
     std::filesystem::remove_all(site.directory + "/store");
