@@ -129,9 +129,9 @@ class Machine {
     void begin(Bytes& records, int64_t now_us, bool with_gap) {
         in_gap_ = with_gap;
         if (with_gap) emit(records, header(RecordKind::kGap, now_us));
-        for (DiskIndex d = 0; d < disks_.size(); ++d) {
+        for (size_t d = 0; d < disks_.size(); ++d) {
             RecordHeader h = header(RecordKind::kGeometry, now_us);
-            h.disk = d;
+            h.disk = static_cast<DiskIndex>(d);
             h.offset_bytes = disks_[d].size;
             emit(records, h);
         }
@@ -148,14 +148,14 @@ class Machine {
     }
     // Sends everything again and closes the gap.
     void resync(Bytes& records, int64_t now_us) {
-        for (DiskIndex d = 0; d < disks_.size(); ++d) {
+        for (size_t d = 0; d < disks_.size(); ++d) {
             Disk& disk = disks_[d];
             for (size_t at = 0; at < disk.bytes.size();) {
                 const size_t n = std::min<size_t>(1 + rng_.below(30'000), disk.bytes.size() - at);
                 const ByteView content = ByteView(disk.bytes).subspan(at, n);
                 RecordHeader h =
                     header(all_zero(content) ? RecordKind::kZero : RecordKind::kWrite, now_us);
-                h.disk = d;
+                h.disk = static_cast<DiskIndex>(d);
                 h.offset_bytes = disk.region + at;
                 h.length_bytes = static_cast<uint32_t>(n);
                 emit(records, h, h.has_payload() ? content : ByteView());
