@@ -16,7 +16,7 @@ namespace {
 
 // After a wake-up the log is left to fill for this long: a wake-up a write would cost the guest
 // more than a millisecond costs the RPO.
-constexpr int kWakePauseMs = 1;
+constexpr int kWakePauseMs = 2;
 constexpr int64_t kWatchUs = 200'000;
 // Six ticks of the tap's housekeeping.
 constexpr int64_t kTapSilenceUs = 1'500'000;

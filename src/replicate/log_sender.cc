@@ -153,7 +153,9 @@ Status LogSender::handle(ByteView frame) {
             FS_ASSIGN(AckFrame ack, decode_ack(view.body));
             window_bytes_ = ack.window_bytes;
             acknowledge(ack.received, ack.stored);
-            pump();
+            // New records come with wake(), which gathers them for a moment. To send whatever has
+            // come whenever an answer does would make a frame, and an fsync, of every few records.
+            if (held_back_) pump();
             return {};
         }
         case FrameType::kError:
@@ -201,8 +203,12 @@ void LogSender::wake() { pump(); }
 void LogSender::pump() {
     if (!welcomed_ || !connection_ || pumping_) return;
     pumping_ = true;
-    while (connection_ && in_flight_bytes_ < window_bytes_ &&
-           connection_->queued_bytes() < kQueuedBytes) {
+    held_back_ = false;
+    while (connection_) {
+        if (in_flight_bytes_ >= window_bytes_ || connection_->queued_bytes() >= kQueuedBytes) {
+            held_back_ = true;
+            break;
+        }
         auto records = source_.next(kDataFrameBytes);
         if (!records) {
             status_.last_error = records.error().to_string();

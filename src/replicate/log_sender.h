@@ -80,6 +80,7 @@ class LogSender {
     bool welcomed_ = false;
     bool dialling_ = false;
     bool pumping_ = false;
+    bool held_back_ = false;  // by the window or the connection's queue; there may be more to send
     std::unique_ptr<Connection> connection_;
     uint64_t session_ = 0;  // counts connections: an old one's last words are not heard
     std::optional<Executor::TimerId> timer_;
