@@ -77,7 +77,7 @@ class TestFiles final : public FileSystem {
         const auto at = nodes_.find(path);
         return at == nodes_.end() ? Bytes() : at->second->durable;
     }
-    void set(const std::string& path, Bytes content) {
+    void set(const std::string& path, const Bytes& content) {
         std::lock_guard lock(mutex_);
         nodes_[path] = std::make_shared<Node>(Node{content, content});
     }

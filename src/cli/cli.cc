@@ -86,7 +86,8 @@ class Parser {
   private:
     using Verb = std::function<int(ClientVerbs&)>;
 
-    CLI::App* verb(CLI::App& parent, const std::string& name, const std::string& help, Verb run) {
+    CLI::App* verb(CLI::App& parent, const std::string& name, const std::string& help,
+                   const Verb& run) {
         CLI::App* app = parent.add_subcommand(name, help);
         if (run) {
             add_common(*app, arguments_);
@@ -99,8 +100,9 @@ class Parser {
         }
         return app;
     }
-    CLI::App* named(CLI::App& parent, const std::string& name, const std::string& help, Verb run) {
-        CLI::App* app = verb(parent, name, help, std::move(run));
+    CLI::App* named(CLI::App& parent, const std::string& name, const std::string& help,
+                    const Verb& run) {
+        CLI::App* app = verb(parent, name, help, run);
         app->add_option("NAME", arguments_.name, "name or id of the item")->required();
         return app;
     }

@@ -150,7 +150,7 @@ TEST(Cli, ErrorsBecomeExitCodes) {
 // Broken if mistyped commands did something, or ended with a code that means something else.
 TEST(Cli, UsageErrors) {
     Terminal t;
-    for (auto words :
+    for (const auto& words :
          std::vector<std::vector<const char*>>{{},
                                                {"itemz"},
                                                {"item"},

@@ -17,7 +17,7 @@ inline const nlohmann::json& json_at(const nlohmann::json& json, const char* key
     return at == json.end() ? null : *at;
 }
 inline std::string json_text(const nlohmann::json& json, const char* key,
-                             std::string otherwise = {}) {
+                             const std::string& otherwise = {}) {
     const nlohmann::json& value = json_at(json, key);
     return value.is_string() ? value.get<std::string>() : otherwise;
 }

@@ -27,7 +27,7 @@ class TestProcess {
     TestProcess(std::vector<std::string> arguments, std::string log) {
         ProcessOptions options;
         options.arguments = std::move(arguments);
-        options.output = options.error = StdStream::file(log);
+        options.output = options.error = StdStream::file(std::move(log));
         options.die_with_parent = true;
         auto process = Process::spawn(options);
         EXPECT_TRUE(process) << process.error().to_string();
@@ -66,7 +66,8 @@ inline std::string run_tool(std::vector<std::string> arguments) {
 // the next of `answers`; an empty greeting says nothing. Ends with the test.
 class FakeMonitor {
   public:
-    FakeMonitor(std::string path, std::string greeting, std::vector<std::string> answers)
+    FakeMonitor(std::string path, const std::string& greeting,
+                const std::vector<std::string>& answers)
         : path_(std::move(path)) {
         listener_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
         sockaddr_un address{};

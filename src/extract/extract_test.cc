@@ -433,8 +433,8 @@ TEST(Extract, EqualsTheSourceThroughTheVaultsUpkeep) {
         object.item = test_item();
         object.name = "upkept";
         const auto& first = machine.history().begin()->second;
-        for (DiskIndex d = 0; d < first.size(); ++d)
-            object.disks.push_back({d, "disk", first[d].size});
+        for (size_t d = 0; d < first.size(); ++d)
+            object.disks.push_back({static_cast<DiskIndex>(d), "disk", first[d].size});
         ASSERT_TRUE(wrap_item_key(object, test_key(), w.key, w.random));
         ASSERT_TRUE(w.store->put(item_object_name(object.item), *encode_item_object(object)));
         RetentionPolicy policy;
@@ -478,8 +478,8 @@ TEST(Extract, EqualsTheSourceThroughTheVaultsUpkeep) {
             }
             if (sequence % 13 != 0 && sequence != state.floor.v && sequence != state.stored.v)
                 continue;
-            for (DiskIndex d = 0; d < disks.size(); ++d) {
-                const Status status = extract_one(sequence, d);
+            for (size_t d = 0; d < disks.size(); ++d) {
+                const Status status = extract_one(sequence, static_cast<DiskIndex>(d));
                 ASSERT_TRUE(status) << sequence << ": " << status.error().to_string();
                 auto out = w.files.open(w.directory / "out.raw", OpenMode::kRead);
                 ASSERT_EQ(*(*out)->size(), disks[d].size);

@@ -92,7 +92,8 @@ struct ThreadExecutor::Impl {
     bool timer_turn = false;
 };
 
-ThreadExecutor::ThreadExecutor(std::string name, int nice) : impl_(std::make_unique<Impl>()) {
+ThreadExecutor::ThreadExecutor(const std::string& name, int nice)
+    : impl_(std::make_unique<Impl>()) {
     impl_->thread = std::thread([impl = impl_.get(), name = name.substr(0, 15), nice] {
         pthread_setname_np(pthread_self(), name.c_str());
         // On Linux the nice value belongs to the thread.

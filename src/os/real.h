@@ -32,7 +32,7 @@ class RealRandom final : public Random {
 class ThreadExecutor final : public Executor {
   public:
     // With `nice` its thread gives way to others, as nice(1) says; that it can't is no error.
-    explicit ThreadExecutor(std::string name, int nice = 0);
+    explicit ThreadExecutor(const std::string& name, int nice = 0);
     ~ThreadExecutor() override;
     ThreadExecutor(const ThreadExecutor&) = delete;
     ThreadExecutor& operator=(const ThreadExecutor&) = delete;

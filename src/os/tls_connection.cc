@@ -159,8 +159,9 @@ struct TlsListener::Impl : std::enable_shared_from_this<Impl> {
         // On its own thread from here on.
         target->post([self = shared_from_this(), channel] {
             const int64_t deadline_us = steady_us() + self->options.handshake_timeout_us;
-            channel->handshake(self->context->impl(), true, deadline_us,
-                               [self, channel](Status done) { self->finished(channel, done); });
+            channel->handshake(
+                self->context->impl(), true, deadline_us,
+                [self, channel](const Status& done) { self->finished(channel, done); });
         });
     }
 

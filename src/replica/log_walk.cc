@@ -88,7 +88,7 @@ Status walk_log(ObjectStore& store, const ItemId& item, const Secret& item_key, 
 
 LogState::LogState(Sequence last, TimePoint last_time, std::optional<GapRow> open_gap,
                    const std::vector<DiskSize>& disks)
-    : last_(last), last_time_(last_time), open_gap_(std::move(open_gap)) {
+    : last_(last), last_time_(last_time), open_gap_(open_gap) {
     for (const DiskSize& disk : disks) disks_[disk.disk] = disk.size_bytes;
 }
 

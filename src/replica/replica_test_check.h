@@ -9,9 +9,9 @@ namespace farshore::replica_test {
 
 // Every byte of every disk of the reader against the model.
 inline void expect_equal(ReplicaReader& reader, const std::vector<Machine::Disk>& disks) {
-    for (DiskIndex d = 0; d < disks.size(); ++d) {
+    for (size_t d = 0; d < disks.size(); ++d) {
         const Machine::Disk& model = disks[d];
-        auto disk = reader.disk(d);
+        auto disk = reader.disk(static_cast<DiskIndex>(d));
         // Before its GEOMETRY record a disk is not there.
         if (!disk && disk.error().code() == Code::kNotFound && all_zero(model.bytes)) continue;
         ASSERT_TRUE(disk) << disk.error().to_string();

@@ -122,7 +122,7 @@ struct SimNetwork::Core : std::enable_shared_from_this<SimNetwork::Core> {
     void fail_end(const WireRef& wire, int which, Error error);
     void limit_flying(End& end);
     void plan_notice(const WireRef& wire, int to, int64_t delay_us, int64_t deadline_us,
-                     std::string why);
+                     const std::string& why);
     void local_close(const WireRef& wire, int which, bool graceful);
     void release(const WireRef& wire, int which);
     void break_wire(const WireRef& wire);
@@ -353,7 +353,7 @@ void SimNetwork::Core::limit_flying(End& end) {
 // End `to` will notice that the other one is gone: once the news can pass, at the latest when
 // keep-alive gives up.
 void SimNetwork::Core::plan_notice(const WireRef& wire, int to, int64_t delay_us,
-                                   int64_t deadline_us, std::string why) {
+                                   int64_t deadline_us, const std::string& why) {
     later(std::min(delay_us, deadline_us), [wire, to, deadline_us, delay_us, why](Core& core) {
         if (!wire->ends[to].open) return;
         if (core.link_from(*wire, 1 - to).passes(core.world.now_us())) {
@@ -506,7 +506,7 @@ class SimDialer final : public Dialer {
     using Done = std::function<void(Result<std::unique_ptr<Connection>>)>;
 
     static void answer(SimNetwork::Core& core, SimExecutor& executor, int64_t delay_us,
-                       const std::shared_ptr<Done>& done, Error error) {
+                       const std::shared_ptr<Done>& done, const Error& error) {
         ++core.counters.dials_failed;
         core.later(delay_us, [executor = &executor, done, error](SimNetwork::Core&) {
             executor->post([done, error] { (*done)(tl::unexpected(error)); });

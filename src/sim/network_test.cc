@@ -26,7 +26,7 @@ struct Peer {
                                EXPECT_TRUE(closed.empty()) << "a frame after the end";
                                frames.push_back(to_text(frame));
                            },
-                           [this](Error error) {
+                           [this](const Error& error) {
                                EXPECT_FALSE(in_call);
                                closed.push_back(error.code());
                            },

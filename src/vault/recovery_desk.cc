@@ -38,7 +38,7 @@ Result<MachineDescription> machine_of(const ItemRecord& item, const ReplicaStatu
 }  // namespace
 
 RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random& random,
-                           Options options)
+                           const Options& options)
     : vault_(vault), clock_(clock), random_(random) {
     RecoveryOptions recovery;
     recovery.files = &files;

@@ -36,7 +36,8 @@ class RecoveryDesk {
         std::string accelerator;               // empty: found out
         int64_t tick_interval_us = 1'000'000;  // 0: only by tick()
     };
-    RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random& random, Options options);
+    RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random& random,
+                 const Options& options);
     ~RecoveryDesk();
 
     // Takes up what an earlier vault left: before Vault::resume_jobs().
