@@ -106,7 +106,15 @@ struct QmpClient::Impl {
             messages.erase(messages.begin());
             return first;
         };
+        // What QEMU still had to say to the client before us comes first.
+        constexpr int kMaxLeftOver = 64;
+        const auto is_left_over = [](const Json& message) {
+            return message.contains("event") || message.contains("return") ||
+                   message.contains("error");
+        };
         auto greeting = read_one();
+        for (int i = 0; i < kMaxLeftOver && greeting && is_left_over(*greeting); ++i)
+            greeting = read_one();
         if (!greeting && greeting.error().code() == Code::kTimeout)
             return fail(Code::kUnavailable,
                         fmt::format("the monitor {} does not greet: another client holds it", path),

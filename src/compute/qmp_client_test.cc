@@ -69,6 +69,16 @@ TEST(QmpClient, GarbageInsteadOfAGreetingIsMalformed) {
     EXPECT_EQ(QmpClient::connect(directory / "q", quick()).error().code(), Code::kMalformed);
 }
 
+// Broken: an agent that restarts while its machine reports events finds "no QMP monitor".
+TEST(QmpClient, WhatWasMeantForTheClientBeforeIsPassedOver) {
+    const TestDirectory directory;
+    const std::string left_over =
+        "{\"return\": {}, \"id\": 12}\n{\"event\": \"JOB_STATUS_CHANGE\"}\n";
+    const FakeMonitor monitor(directory / "q", left_over + kGreeting, {kReady});
+    const auto client = QmpClient::connect(directory / "q", quick());
+    ASSERT_TRUE(client) << client.error().to_string();
+}
+
 TEST(QmpClient, GreetingWithFieldsOfOtherTypesDoesNotThrow) {
     const TestDirectory directory;
     const FakeMonitor monitor(
