@@ -192,9 +192,12 @@ TEST_F(HttpTest, TimeOutAndCancelEndARequest) {
     });
     EXPECT_EQ(code_of(client.request(request)), Code::kCancelled);
     canceller.join();
-    std::lock_guard lock(mutex);
-    leave = true;
-    changed.notify_all();
+    {
+        std::lock_guard lock(mutex);
+        leave = true;
+        changed.notify_all();
+    }
+    server_.reset();  // its handlers wait on what ends with this test
 }
 
 TEST_F(HttpTest, StopLetsARunningHandlerAnswer) {
