@@ -17,7 +17,8 @@ namespace {
 
 constexpr size_t kMaxTextBytes = 256;
 constexpr size_t kMaxPathTextBytes = 4096;
-constexpr std::string_view kBusNames[] = {"virtio-blk", "virtio-scsi", "scsi", "ide", "nvme"};
+constexpr std::string_view kBusNames[] = {"virtio-blk", "virtio-scsi", "scsi",    "ide",
+                                          "nvme",       "pvscsi",      "megasas", "mptsas"};
 
 tl::unexpected<Error> wrong(std::string_view field, std::string_view how) {
     return fail(Code::kMalformed, fmt::format("machine description: {} {}", field, how));
@@ -67,8 +68,10 @@ Status get_number(const Json& json, const char* key, uint64_t least, uint64_t mo
 Result<DiskBus> bus_from_name(const std::string& name) {
     for (size_t i = 0; i < std::size(kBusNames); ++i)
         if (kBusNames[i] == name) return static_cast<DiskBus>(i);
-    return wrong("bus", "is '" + name.substr(0, 64) +
-                            "', known are virtio-blk, virtio-scsi, scsi, ide, nvme");
+    return wrong("bus",
+                 "is '" + name.substr(0, 64) +
+                     "', known are virtio-blk, virtio-scsi, scsi, ide, nvme, pvscsi, megasas, "
+                     "mptsas");
 }
 
 bool valid_mac(const std::string& mac) {
@@ -171,6 +174,14 @@ Result<std::pair<std::string, std::string>> controller_of(QmpClient& qmp, const 
     return std::pair(owner, type.is_string() ? type.get<std::string>() : std::string());
 }
 
+DiskBus scsi_bus(const std::string& controller) {
+    if (controller.starts_with("virtio-scsi")) return DiskBus::kVirtioScsi;
+    if (controller == "pvscsi") return DiskBus::kPvscsi;
+    if (controller.starts_with("megasas")) return DiskBus::kMegasas;
+    if (controller.starts_with("mptsas")) return DiskBus::kMptSas;
+    return DiskBus::kScsi;
+}
+
 // One entry of query-block. False: not a disk of ours.
 Result<bool> capture_disk(QmpClient& qmp, const Json& entry, MachineDisk& disk) {
     const Json& inserted = json_at(entry, "inserted");
@@ -192,8 +203,7 @@ Result<bool> capture_disk(QmpClient& qmp, const Json& entry, MachineDisk& disk) 
         if (device.ends_with("/virtio-backend")) pci_device = parent_path(device);
     } else if (type == "scsi-hd" || type == "scsi-block" || type == "scsi-disk") {
         FS_ASSIGN(auto controller, controller_of(qmp, device));
-        disk.bus =
-            controller.second.starts_with("virtio-scsi") ? DiskBus::kVirtioScsi : DiskBus::kScsi;
+        disk.bus = scsi_bus(controller.second);
         pci_device = controller.first.ends_with("/virtio-backend") ? parent_path(controller.first)
                                                                    : controller.first;
     } else if (type == "ide-hd") {
@@ -295,6 +305,12 @@ std::string_view firmware_name(Firmware firmware) {
 }
 std::string_view disk_bus_name(DiskBus bus) { return kBusNames[static_cast<size_t>(bus)]; }
 
+int64_t rtc_offset_of(int64_t hardware_clock_s, TimePoint now) {
+    const int64_t off_s = hardware_clock_s - now.us / 1'000'000;
+    const int64_t quarters = (off_s + (off_s >= 0 ? 450 : -450)) / 900;
+    return quarters * 900 >= -86400 && quarters * 900 <= 86400 ? quarters * 900 : 0;
+}
+
 MachineDescription describe_plain_machine(const std::string& name,
                                           const std::vector<PlainDisk>& disks) {
     MachineDescription machine;
@@ -374,11 +390,7 @@ Result<MachineDescription> capture_machine(QmpClient& qmp, const std::string& na
                 86400 +
             json_i64(clock, "tm_hour") * 3600 + json_i64(clock, "tm_min") * 60 +
             json_i64(clock, "tm_sec");
-        // Time zones are whole quarters of an hour; what is less is a clock that is not exact.
-        const int64_t off_s = guest_s - now.us / 1'000'000;
-        const int64_t quarters = (off_s + (off_s >= 0 ? 450 : -450)) / 900;
-        if (quarters * 900 >= -86400 && quarters * 900 <= 86400)
-            machine.rtc_offset_s = quarters * 900;
+        machine.rtc_offset_s = rtc_offset_of(guest_s, now);
     }
 
     FS_ASSIGN(const Json blocks, qmp.execute("query-block"));

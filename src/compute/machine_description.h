@@ -26,10 +26,22 @@ inline constexpr uint64_t kMinMachineMemoryBytes = 1u << 20;
 inline constexpr uint64_t kMaxMachineMemoryBytes = 64ull << 40;
 
 enum class Firmware : uint8_t { kBios, kUefi };
-enum class DiskBus : uint8_t { kVirtioBlk, kVirtioScsi, kScsi, kIde, kNvme };
+// The three after kNvme are SCSI host adapters of other hypervisors and of servers: a system that
+// was installed on one need not have the driver of another in its initramfs.
+enum class DiskBus : uint8_t {
+    kVirtioBlk,
+    kVirtioScsi,
+    kScsi,  // LSI 53C895A
+    kIde,   // AHCI on q35
+    kNvme,
+    kPvscsi,
+    kMegasas,
+    kMptSas,
+};
 
 std::string_view firmware_name(Firmware firmware);  // "bios", "uefi"
-std::string_view disk_bus_name(DiskBus bus);  // "virtio-blk", "virtio-scsi", "scsi", "ide", "nvme"
+// "virtio-blk", "virtio-scsi", "scsi", "ide", "nvme", "pvscsi", "megasas", "mptsas"
+std::string_view disk_bus_name(DiskBus bus);
 
 struct MachineDisk {
     DiskIndex index = 0;
@@ -88,6 +100,10 @@ void apply_overrides(MachineDescription& machine, const MachineOverrides& overri
 // CD-ROMs, floppies and firmware flash are left out. `now` is compared with the guest's clock.
 // kUnsupported when a disk's device model is none that can be started again.
 Result<MachineDescription> capture_machine(QmpClient& qmp, const std::string& name, TimePoint now);
+
+// A hardware clock minus UTC. Time zones are whole quarters of an hour; what is less is a clock
+// that is not exact, what is over a day one that was never set: 0.
+int64_t rtc_offset_of(int64_t hardware_clock_s, TimePoint now);
 
 std::string encode_machine(const MachineDescription& machine);
 Result<MachineDescription> decode_machine(std::string_view json);

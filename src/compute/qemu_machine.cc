@@ -77,6 +77,21 @@ Result<UefiFiles> find_uefi() {
                 "install it: apt-get install ovmf");
 }
 
+const char* scsi_controller(DiskBus bus) {
+    switch (bus) {
+        case DiskBus::kVirtioScsi:
+            return "virtio-scsi-pci";
+        case DiskBus::kPvscsi:
+            return "pvscsi";
+        case DiskBus::kMegasas:
+            return "megasas";
+        case DiskBus::kMptSas:
+            return "mptsas1068";
+        default:
+            return "lsi";
+    }
+}
+
 // The devices of one machine, each as the JSON that -device takes.
 class Devices {
   public:
@@ -114,6 +129,9 @@ class Devices {
                 return;
             case DiskBus::kVirtioScsi:
             case DiskBus::kScsi:
+            case DiskBus::kPvscsi:
+            case DiskBus::kMegasas:
+            case DiskBus::kMptSas:
                 add_scsi(std::move(device), disk);
                 return;
             case DiskBus::kIde:
@@ -181,14 +199,12 @@ class Devices {
     }
 
     void add_scsi(Json device, const MachineDisk& disk) {
-        const bool virtio = disk.bus == DiskBus::kVirtioScsi;
-        const auto key = std::pair(virtio, disk.pci_address);
+        const auto key = std::pair(disk.bus, disk.pci_address);
         auto controller = scsi_.find(key);
         if (controller == scsi_.end()) {
             const std::string id = fmt::format("farshore-scsi{}", scsi_.size());
             controller = scsi_.emplace(key, Controller{id, 0}).first;
-            place({{"driver", virtio ? "virtio-scsi-pci" : "lsi"}, {"id", id}}, disk.pci_address,
-                  false);
+            place({{"driver", scsi_controller(disk.bus)}, {"id", id}}, disk.pci_address, false);
         }
         device["driver"] = "scsi-hd";
         device["bus"] = controller->second.id + ".0";
@@ -220,7 +236,7 @@ class Devices {
     std::set<std::string> used_;   // addresses that the description names
     std::set<std::string> taken_;  // of those, by a device already
     std::vector<Json> placed_, loose_;
-    std::map<std::pair<bool, std::string>, Controller> scsi_;
+    std::map<std::pair<DiskBus, std::string>, Controller> scsi_;
     size_t loose_disks_ = 0;
     int ide_ = 0;
     int slot_ = 0x0f;

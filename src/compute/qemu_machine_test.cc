@@ -121,7 +121,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(std::pair{DiskBus::kVirtioBlk, "q35"}, std::pair{DiskBus::kVirtioBlk, "pc"},
                     std::pair{DiskBus::kVirtioScsi, "q35"}, std::pair{DiskBus::kScsi, "pc"},
                     std::pair{DiskBus::kIde, "q35"}, std::pair{DiskBus::kIde, "pc"},
-                    std::pair{DiskBus::kNvme, "q35"}));
+                    std::pair{DiskBus::kNvme, "q35"}, std::pair{DiskBus::kPvscsi, "q35"},
+                    std::pair{DiskBus::kMegasas, "pc"}, std::pair{DiskBus::kMptSas, "q35"}));
 
 // What is captured from a started machine starts the same machine: the way through both at once.
 TEST_F(QemuMachineTest, DescriptionSurvivesStartAndCapture) {
