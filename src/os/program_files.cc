@@ -5,8 +5,12 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <memory>
 
 #include "os/fd.h"
+#include "os/file_calls.h"
 
 namespace farshore {
 
@@ -34,6 +38,15 @@ std::string tail_of_file(const std::string& path, size_t limit_bytes) {
 uint64_t file_size_or_zero(const std::string& path) {
     struct stat info {};
     return ::stat(path.c_str(), &info) == 0 ? static_cast<uint64_t>(info.st_size) : 0;
+}
+
+Result<std::string> resolve_links(const std::string& path) {
+    struct Free {
+        void operator()(char* text) const { std::free(text); }
+    };
+    const std::unique_ptr<char, Free> resolved(::realpath(path.c_str(), nullptr));
+    if (!resolved) return fail(file_error(errno, "resolve", path));
+    return std::string(resolved.get());
 }
 
 }  // namespace farshore

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "base/error.h"
+
 namespace farshore {
 
 // The directory of the running program's binary.
@@ -14,5 +16,7 @@ std::string own_program_directory();
 std::string tail_of_file(const std::string& path, size_t limit_bytes = 1000);
 // The size of a file, 0 when it is not there.
 uint64_t file_size_or_zero(const std::string& path);
+// The path without symbolic links, absolute. kNotFound when nothing is there.
+Result<std::string> resolve_links(const std::string& path);
 
 }  // namespace farshore
