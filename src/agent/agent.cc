@@ -77,6 +77,7 @@ struct Agent::Impl {
         supervisor.appliance = options.appliance;
         supervisor.ring_bytes = options.ring_bytes;
         supervisor.spill_bytes = options.spill_bytes;
+        supervisor.trace_ring_bytes = options.trace_ring_bytes;
         items.emplace(desired.item, std::make_unique<ItemSupervisor>(supervisor, desired, instance,
                                                                      home, dialer, files, clock));
     }

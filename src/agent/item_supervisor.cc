@@ -7,6 +7,8 @@
 
 #include "capture/capture_files.h"
 #include "capture/tap_config.h"
+#include "compute/local_machine.h"
+#include "ebpf/block_trace.h"
 #include "os/log.h"
 #include "os/shared_memory.h"
 #include "os/waiting.h"
@@ -21,6 +23,7 @@ constexpr int64_t kWatchUs = 200'000;
 // Six ticks of the tap's housekeeping.
 constexpr int64_t kTapSilenceUs = 1'500'000;
 constexpr int64_t kSizesCheckUs = 2'000'000;
+constexpr int64_t kTracerRetryUs = 5'000'000;
 constexpr int64_t kTroubleShownUs = 15'000'000;
 constexpr size_t kMaxDoneBookmarks = kMaxPendingBookmarks;
 
@@ -78,6 +81,9 @@ CaptureConfig ItemSupervisor::capture_config(TapMode mode, std::vector<uint64_t>
     config.dirty_map_path = item_directory() + "/dirty";
     config.ring_bytes = options_.ring_bytes;
     config.spill_bytes = options_.spill_bytes;
+    // A spill on a disk that is captured would feed the capture: then memory and the dirty map do.
+    if (mode == TapMode::kBlock && lies_on_disks(item_directory(), devices_))
+        config.spill_bytes = 0;
     config.disk_bytes = std::move(disk_bytes);
     {
         std::lock_guard lock(mutex_);
@@ -123,12 +129,21 @@ Status ItemSupervisor::work(const DesiredItem& desired) {
     auto kept = save(desired);
     keeping_trouble_.reset();
     if (!kept) keeping_trouble_ = kept.error();
-    if (desired.mode == CaptureMode::kInPath)
-        FS_TRY(prepare_in_path(desired));
-    else
-        FS_TRY(prepare_mirror(desired));
-    FS_TRY(ensure_tap(desired));
-    if (desired.mode == CaptureMode::kMirror) FS_TRY(ensure_mirror());
+    switch (desired.mode) {
+        case CaptureMode::kInPath:
+            FS_TRY(prepare_in_path(desired));
+            FS_TRY(ensure_tap(desired));
+            break;
+        case CaptureMode::kMirror:
+            FS_TRY(prepare_mirror(desired));
+            FS_TRY(ensure_tap(desired));
+            FS_TRY(ensure_mirror());
+            break;
+        case CaptureMode::kDevice:
+            FS_TRY(prepare_devices(desired));
+            FS_TRY(ensure_tracer());
+            break;
+    }
     apply_settings(desired);
     serve_requests(desired);
     return {};
@@ -186,6 +201,21 @@ void ItemSupervisor::check_disk_sizes(const DesiredItem& desired) {
     sizes_checked_us_ = now_us;
     size_trouble_.reset();
     const auto& known = session_->config().disk_bytes;
+    if (desired.mode == CaptureMode::kDevice) {
+        for (size_t i = 0; i < devices_.size(); ++i) {
+            auto now = inspect_disk(devices_[i].device);
+            if (!now)
+                size_trouble_ = now.error();
+            else if (now->size_bytes != known[i])
+                size_trouble_ =
+                    Error(Code::kDiskChanged,
+                          fmt::format("{} had {} bytes when it was protected, now {}",
+                                      devices_[i].device, known[i], now->size_bytes),
+                          "what it gained is not protected: unprotect the machine and protect it "
+                          "anew");
+        }
+        return;
+    }
     for (size_t i = 0; i < known.size() && i < desired.disks.size(); ++i) {
         auto file = files_.open(desired.disks[i].path, OpenMode::kRead);
         auto size = file ? (*file)->size() : Result<uint64_t>(tl::unexpected(file.error()));
@@ -200,6 +230,101 @@ void ItemSupervisor::check_disk_sizes(const DesiredItem& desired) {
         }
     }
 }
+
+// ---- this machine's own disks ------------------------------------------------------------------
+
+std::string ItemSupervisor::pin_directory() const {
+    return std::string(kBpfDirectory) + "/farshore-" + short_id(item_);
+}
+
+// Which disk is which was settled when protection began; their names may be others by now.
+Status ItemSupervisor::find_devices(const DesiredItem& desired) {
+    const std::string path = item_directory() + "/devices.json";
+    std::vector<LocalDisk> found;
+    auto kept = read_whole_file(files_, path, kMaxAgentDocumentBytes);
+    if (kept) {
+        FS_ASSIGN(const auto known, decode_devices(as_text(*kept)));
+        for (const LocalDisk& disk : known) {
+            FS_ASSIGN(LocalDisk now, find_disk(disk.identity, disk.device));
+            found.push_back(std::move(now));
+        }
+    } else {
+        if (kept.error().code() != Code::kNotFound) return fail(kept.error());
+        for (const DesiredDisk& disk : desired.disks) {
+            FS_ASSIGN(LocalDisk now, inspect_disk(disk.path));
+            found.push_back(std::move(now));
+        }
+        FS_TRY(write_file_durably(files_, path, as_bytes(encode_devices(found))));
+    }
+    for (size_t i = 0; i < found.size(); ++i)
+        for (size_t j = i + 1; j < found.size(); ++j)
+            if (found[i].device == found[j].device)
+                return fail(Code::kInvalidArgument,
+                            fmt::format("{} is named twice", found[i].device));
+    devices_ = std::move(found);
+    return {};
+}
+
+Status ItemSupervisor::describe_this_machine(const DesiredItem& desired) {
+    LocalMachineOptions options;
+    options.name = desired.name;
+    options.now = clock_.now();
+    for (const LocalDisk& disk : devices_) options.disks.push_back({disk.device, disk.size_bytes});
+    FS_ASSIGN(machine_, describe_local_machine(options));
+    machine_known_ = true;
+    return {};
+}
+
+Status ItemSupervisor::prepare_devices(const DesiredItem& desired) {
+    if (session_) {
+        check_disk_sizes(desired);
+        return {};
+    }
+    FS_TRY(find_devices(desired));
+    FS_TRY(mount_bpf_directory());
+    if (!machine_known_) FS_TRY(describe_this_machine(desired));
+    std::vector<uint64_t> sizes;
+    for (const LocalDisk& disk : devices_) sizes.push_back(disk.size_bytes);
+    return open_session(TapMode::kBlock, sizes);
+}
+
+Status ItemSupervisor::ensure_tracer() {
+    if (tracer_ && tracer_->alive()) return {};
+    const bool had_one = tracer_.has_value();
+    tracer_.reset();
+    if (auto running = CaptureProcess::adopt(tap_directory())) {
+        tracer_ = std::move(*running);
+        return {};
+    }
+    // The kernel's verifier takes its time: one that was refused is not asked again at once.
+    if (tracer_error_ && clock_.steady_us() < tracer_retry_us_) return fail(*tracer_error_);
+    TapConfig config;
+    config.mode = ServeMode::kBlock;
+    config.capture = session_->config();
+    config.trace_pin_directory = pin_directory();
+    config.trace_ring_bytes = options_.trace_ring_bytes;
+    for (size_t i = 0; i < devices_.size(); ++i) {
+        ServedDisk disk;
+        disk.index = static_cast<DiskIndex>(i);
+        disk.size_bytes = session_->config().disk_bytes[i];
+        disk.path = devices_[i].device;
+        disk.read_only = true;
+        config.disks.push_back(std::move(disk));
+    }
+    auto started = CaptureProcess::start(tap_directory(), encode_tap_config(config));
+    if (!started) {
+        tracer_error_ = started.error();
+        tracer_retry_us_ = clock_.steady_us() + kTracerRetryUs;
+        return fail(started.error());
+    }
+    tracer_error_.reset();
+    tracer_ = std::move(*started);
+    if (had_one) ++tap_restarts_;
+    return {};
+}
+
+// ---- a running QEMU
+// ------------------------------------------------------------------------------
 
 Status ItemSupervisor::prepare_mirror(const DesiredItem& desired) {
     if (qmp_) {
@@ -265,7 +390,7 @@ Status ItemSupervisor::open_session(TapMode mode, const std::vector<uint64_t>& d
         commands.post = [this](const TapCommand& command) { return session_->post(command); };
         commands.take = [this](size_t ticket) { return session_->poll(ticket); };
         source_ = std::make_unique<CaptureSource>(session_->log(), std::move(commands),
-                                                  mode == TapMode::kMirror);
+                                                  mode != TapMode::kInPath);
         sender_ = std::make_unique<LogSender>(home_, clock_, dialer_, options_.appliance, item_,
                                               instance_, *source_);
         sender_->start();
@@ -445,8 +570,14 @@ Status ItemSupervisor::tear_down(const DesiredItem& desired) {
         sender_.reset();
         source_.reset();
     }));
-    FS_TRY(NbdServer::clean_up(tap_directory()));
+    if (desired.mode == CaptureMode::kDevice) {
+        FS_TRY(CaptureProcess::clean_up(tap_directory()));
+        FS_TRY(BlockTrace::remove(pin_directory()));
+    } else {
+        FS_TRY(NbdServer::clean_up(tap_directory()));
+    }
     tap_.reset();
+    tracer_.reset();
     if (session_) {
         const CaptureConfig config = session_->config();
         session_.reset();
@@ -456,6 +587,7 @@ Status ItemSupervisor::tear_down(const DesiredItem& desired) {
     }
     (void)files_.remove(item_directory() + "/desired.json");
     (void)files_.remove(item_directory() + "/machine.json");
+    (void)files_.remove(item_directory() + "/devices.json");
     (void)files_.remove(item_directory());
     (void)files_.remove(tap_directory() + "/nbd.log");
     (void)files_.remove(tap_directory());
@@ -500,12 +632,12 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
     } else if (!worked) {
         status.state = AgentItemState::kError;
         status.error = {worked.error().code(), worked.error().what(), worked.error().remedy()};
-    } else if (!session_ || !tap_) {
+    } else if (!session_ || !captures()) {
         status.state = AgentItemState::kStarting;
     }
     if (session_) {
         const CaptureStatus capture = session_->status();
-        if (worked && tap_) {
+        if (worked && captures()) {
             if (capture.gap == GapState::kDropping)
                 status.state = AgentItemState::kGap;
             else
@@ -535,7 +667,7 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
             AgentDisk disk;
             disk.index = static_cast<DiskIndex>(i);
             disk.size_bytes = session_->config().disk_bytes[i];
-            disk.path = desired.mode == CaptureMode::kInPath && i < desired.disks.size()
+            disk.path = desired.mode != CaptureMode::kMirror && i < desired.disks.size()
                             ? desired.disks[i].path
                             : (i < machine_.disks.size() ? machine_.disks[i].path : "");
             status.disks.push_back(disk);

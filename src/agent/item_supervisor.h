@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/capture_process.h"
 #include "agent/capture_source.h"
 #include "base/seams.h"
 #include "capture/capture_session.h"
@@ -20,6 +21,7 @@
 #include "compute/mirror_control.h"
 #include "compute/nbd_server.h"
 #include "compute/qmp_client.h"
+#include "ebpf/local_disks.h"
 #include "meta/agent_documents.h"
 #include "os/process.h"
 #include "os/real.h"
@@ -33,6 +35,7 @@ struct SupervisorOptions {
     std::string appliance;         // host:port
     uint64_t ring_bytes = 256ull << 20;
     uint64_t spill_bytes = 4ull << 30;
+    uint64_t trace_ring_bytes = 64ull << 20;  // in the kernel, for this machine's own disks
     int64_t tick_us = 100'000;
     int64_t hung_tap_us = 500'000;
 };
@@ -55,6 +58,11 @@ class ItemSupervisor {
     Status prepare_in_path(const DesiredItem& desired);
     void check_disk_sizes(const DesiredItem& desired);
     Status prepare_mirror(const DesiredItem& desired);
+    Status prepare_devices(const DesiredItem& desired);
+    Status find_devices(const DesiredItem& desired);
+    Status describe_this_machine(const DesiredItem& desired);
+    Status ensure_tracer();
+    bool captures() const { return tap_.has_value() || tracer_.has_value(); }
     Status recall_machine(const MachineDescription& now);
     Status open_session(TapMode mode, const std::vector<uint64_t>& disk_bytes);
     Status ensure_tap(const DesiredItem& desired);
@@ -72,6 +80,7 @@ class ItemSupervisor {
     std::string item_directory() const;
     std::string tap_directory() const;
     std::string session_lock_path() const;
+    std::string pin_directory() const;
     CaptureConfig capture_config(TapMode mode, std::vector<uint64_t> disk_bytes) const;
 
     const SupervisorOptions options_;
@@ -93,6 +102,10 @@ class ItemSupervisor {
     std::optional<InstanceLock> session_lock_;  // one agent for a capture log
     std::unique_ptr<CaptureSession> session_;
     std::optional<NbdServer> tap_;
+    std::optional<CaptureProcess> tracer_;  // instead of a tap, for this machine's own disks
+    std::vector<LocalDisk> devices_;
+    int64_t tracer_retry_us_ = 0;
+    std::optional<Error> tracer_error_;
     std::unique_ptr<QmpClient> qmp_;
     std::unique_ptr<MirrorControl> mirror_;
     MachineDescription machine_;

@@ -216,6 +216,7 @@ bool CaptureProducer::write_record_locked(const AppendRequest& request, Sequence
                        std::memory_order_relaxed);
         } else {
             state_.next_sequence = sequence.v + 1;
+            if (request.source_position) state_.source_position = *request.source_position;
             for (size_t slot = 0; slot < kCopySlots; ++slot)
                 if (copy_taken_[slot] && record.changes_disk() &&
                     copy_claims_[slot].disk == request.disk &&
@@ -242,6 +243,7 @@ void CaptureProducer::drop_locked(const AppendRequest& request) {
     }
     state_.gap = GapState::kDropping;
     ++state_.next_sequence;
+    if (request.source_position) state_.source_position = *request.source_position;
     header_.word(LogWord::kDroppedRecords).fetch_add(1, std::memory_order_relaxed);
     progress_locked();
 }
@@ -275,6 +277,7 @@ bool CaptureProducer::settle_gap_locked() {
 
 Appended CaptureProducer::append_locked(const AppendRequest& request) {
     Appended result;
+    // The GAP that may come first belongs to what was dropped before: with the old position.
     if (settle_gap_locked() && write_record_locked(request, {state_.next_sequence})) {
         result.sequence = {state_.next_sequence - 1};
         result.time = {state_.last_time_us};

@@ -32,6 +32,8 @@ struct AppendRequest {
     ByteView payload;
     uint32_t payload_crc = 0;  // of the payload; the caller computes it without our lock
     bool guest = false;        // for the counters
+    // Becomes ProducerState::source_position together with the record, also when it is dropped.
+    std::optional<uint64_t> source_position;
 };
 
 struct Appended {

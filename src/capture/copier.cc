@@ -6,6 +6,11 @@
 
 namespace farshore {
 
+namespace {
+// A write under way is over in about this time.
+constexpr int64_t kQuietWaitUs = 1'000;
+}  // namespace
+
 std::vector<AppendRequest> records_for(DiskIndex disk, uint64_t offset_bytes, ByteView data) {
     std::vector<AppendRequest> records;
     const auto add = [&](bool zero, size_t from, size_t to) {
@@ -90,6 +95,13 @@ uint64_t Copier::known_zeroes(const Target& target) {
     return zeroes;
 }
 
+bool Copier::spoilt(const CaptureProducer::CopyClaim& claim) {
+    if (barrier_ == nullptr || barrier_->quiet(claim.disk, claim.range)) return false;
+    producer_.abandon_copy(claim);
+    wait_us_ = kQuietWaitUs;
+    return true;
+}
+
 Copier::Outcome Copier::copy_zeroes(const Target& target) {
     const Source& source = sources_[target.disk];
     std::optional<RangeLock::Held> held;
@@ -97,6 +109,7 @@ Copier::Outcome Copier::copy_zeroes(const Target& target) {
         held.emplace(source.lock->acquire(target.range.offset_bytes, target.range.length_bytes));
     const auto claim = producer_.claim_copy(target.disk, target.range);
     if (!claim) return Outcome::kNoSpace;
+    if (spoilt(*claim)) return Outcome::kThrottled;
     // Asked before the claim: only a hint. What counts is what the source says now.
     data_ = {};
     if (known_zeroes(target) != target.range.length_bytes) {
@@ -108,6 +121,7 @@ Copier::Outcome Copier::copy_zeroes(const Target& target) {
     record.disk = target.disk;
     record.offset_bytes = target.range.offset_bytes;
     record.length_bytes = static_cast<uint32_t>(target.range.length_bytes);
+    if (barrier_ != nullptr) barrier_->settle();
     producer_.finish_copy(*claim, {record});
     return Outcome::kWorked;
 }
@@ -120,11 +134,13 @@ Copier::Outcome Copier::copy_data(const Target& target) {
         held.emplace(source.lock->acquire(target.range.offset_bytes, target.range.length_bytes));
     const auto claim = producer_.claim_copy(target.disk, target.range);
     if (!claim) return Outcome::kNoSpace;
+    if (spoilt(*claim)) return Outcome::kThrottled;
     if (auto read = source.device->read(target.range.offset_bytes, buffer_); !read) {
         producer_.abandon_copy(*claim);
         producer_.header().word(LogWord::kCopyErrors).fetch_add(1);
         return Outcome::kFailed;
     }
+    if (barrier_ != nullptr) barrier_->settle();
     producer_.finish_copy(*claim, records_for(target.disk, target.range.offset_bytes, buffer_));
     producer_.header().word(LogWord::kCopiedBytes).fetch_add(buffer_.size());
     if (const uint64_t rate = producer_.header().word(LogWord::kCopyBytesPerS).load(); rate != 0) {
@@ -139,6 +155,11 @@ Copier::Outcome Copier::step() {
     if (producer_.header().word(LogWord::kCopyPaused).load() != 0) return Outcome::kPaused;
     auto target = find();
     if (!target) {
+        if (barrier_ != nullptr) {
+            // What it learns of now may be something to copy.
+            barrier_->settle();
+            if (find()) return Outcome::kWorked;
+        }
         producer_.try_resynced();
         return Outcome::kNothing;
     }

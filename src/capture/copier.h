@@ -15,6 +15,19 @@
 
 namespace farshore {
 
+// What a copy must know of a source whose writes are told before they have reached it, as the
+// kernel tells them when it hands them to the disk's driver (ebpf/block_capture.h). The copier asks
+// it from its own thread.
+class CopyBarrier {
+  public:
+    virtual ~CopyBarrier() = default;
+    // No write to the range is under way. Asked after the range was claimed: what begins later is
+    // in the log before settle() returns, and spoils the claim.
+    virtual bool quiet(DiskIndex disk, ByteRange range) = 0;
+    // Everything that had begun when this was called is in the log, or on todo in a gap.
+    virtual void settle() = 0;
+};
+
 class Copier {
   public:
     struct Source {
@@ -32,6 +45,9 @@ class Copier {
 
     Copier(CaptureProducer& producer, std::vector<Source> sources, const Clock& clock);
 
+    // Borrowed; outlives the copier, or is taken back with null. Before the first step.
+    void set_barrier(CopyBarrier* barrier) { barrier_ = barrier; }
+
     Outcome step();
     int64_t wait_us() const { return wait_us_; }
 
@@ -46,10 +62,13 @@ class Copier {
     Outcome copy_zeroes(const Target& target);
     Outcome copy_data(const Target& target);
     bool throttled();
+    // The claim of a range in which a write is under way is given back.
+    bool spoilt(const CaptureProducer::CopyClaim& claim);
 
     CaptureProducer& producer_;
     std::vector<Source> sources_;
     const Clock& clock_;
+    CopyBarrier* barrier_ = nullptr;
     const size_t chunk_bytes_;
     DiskIndex disk_ = 0;
     uint64_t offset_ = 0;

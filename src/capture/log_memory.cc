@@ -12,7 +12,7 @@ namespace farshore {
 // docs/format/shared-memory.md fixes these places.
 namespace {
 constexpr uint8_t kMagic[8] = {'F', 'S', 'C', 'A', 'P', 'L', 'O', 'G'};
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 
 // The part that never changes.
 constexpr size_t kVersionAt = 8, kCrcAt = 12, kBootIdAt = 16, kItemAt = 32, kRingBytesAt = 48,
@@ -22,7 +22,7 @@ constexpr size_t kStaticBytes = kDisksAt + kMaxDisks * kDiskEntryBytes;
 static_assert(kStaticBytes <= kLogHeaderBytes);
 
 // The part that does.
-constexpr size_t kProducerWords = 8, kConsumerWords = 4;
+constexpr size_t kProducerWords = 9, kConsumerWords = 4;
 constexpr size_t kProducerAt = 4096;
 constexpr size_t kConsumerAt = 5120;
 constexpr size_t kWordsAt = 6144;
@@ -191,14 +191,14 @@ ProducerState LogHeader::producer() const {
                        reinterpret_cast<uint64_t*>(memory_.control.data() + kProducerAt))
                        .read();
     return {w[0], w[1], w[2], w[3], static_cast<GapState>(w[4]), w[5], static_cast<int64_t>(w[6]),
-            w[7]};
+            w[7], w[8]};
 }
 
 void LogHeader::commit(const ProducerState& s) const {
     CommitCell<kProducerWords>(reinterpret_cast<uint64_t*>(memory_.control.data() + kProducerAt))
         .write({s.ring_head, s.spill_head, s.last_run, s.next_sequence,
                 static_cast<uint64_t>(s.gap), s.gap_sequence, static_cast<uint64_t>(s.last_time_us),
-                s.gaps});
+                s.gaps, s.source_position});
 }
 
 ConsumerState LogHeader::consumer() const {

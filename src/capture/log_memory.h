@@ -111,6 +111,9 @@ struct ProducerState {
     uint64_t gap_sequence = 0;  // of the newest GAP record
     int64_t last_time_us = 0;
     uint64_t gaps = 0;  // GAP records ever
+    // Up to where the producer's own source was read when the newest record was made, so that a
+    // producer that is started again goes on behind it (ebpf/block_capture.h); else 0.
+    uint64_t source_position = 0;
 };
 
 struct ConsumerState {

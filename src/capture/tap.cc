@@ -30,6 +30,7 @@ struct Tap::Impl {
     std::vector<std::unique_ptr<RangeLock>> locks;
     std::vector<std::unique_ptr<Disk>> disks;
     std::unique_ptr<Copier> copier;
+    CopyBarrier* barrier = nullptr;
     std::atomic<bool> quit{false};
 
     // Orders changes and flushes of the backing disks: numbers of events, one count for all.
@@ -439,8 +440,14 @@ CaptureProducer& Tap::producer() { return impl_->producer; }
 Copier& Tap::copier() { return *impl_->copier; }
 bool Tap::quit_requested() const { return impl_->quit; }
 
+void Tap::set_barrier(CopyBarrier* barrier) {
+    impl_->barrier = barrier;
+    impl_->copier->set_barrier(barrier);
+}
+
 int64_t Tap::tick() {
     Impl& tap = *impl_;
+    if (tap.barrier != nullptr) tap.barrier->settle();
     CaptureProducer& producer = tap.producer;
     DirtyMap& dirty = *tap.options.dirty;
     const LogHeader& log = tap.header();

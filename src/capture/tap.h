@@ -19,7 +19,9 @@
 
 namespace farshore {
 
-enum class TapMode : uint8_t { kInPath = 1, kMirror = 2 };
+// kBlock: the kernel tells of the writes (ebpf/block_capture.h puts them into the log); the devices
+// are the source, for reading, and the tap serves nothing.
+enum class TapMode : uint8_t { kInPath = 1, kMirror = 2, kBlock = 3 };
 
 struct TapOptions {
     TapMode mode = TapMode::kInPath;
@@ -51,6 +53,9 @@ class Tap {
     size_t disks() const;
     CaptureProducer& producer();
     Copier& copier();
+    // For a source whose writes are told behind our back: what has begun is in the log before a
+    // point or a time mark is made. Borrowed, outlives the tap's use; before the first tick.
+    void set_barrier(CopyBarrier* barrier);
 
     // Housekeeping: commands, owed GAP, TIME, POINT, the dirty map's rotation. Returns the time
     // until it should be called again, unless the tap's doorbell rings before.

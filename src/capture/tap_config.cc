@@ -16,7 +16,8 @@ struct Name {
 };
 constexpr Name kModes[] = {{"tap-inpath", static_cast<uint8_t>(ServeMode::kInPath)},
                            {"tap-mirror", static_cast<uint8_t>(ServeMode::kMirror)},
-                           {"plain", static_cast<uint8_t>(ServeMode::kPlain)}};
+                           {"plain", static_cast<uint8_t>(ServeMode::kPlain)},
+                           {"trace", static_cast<uint8_t>(ServeMode::kBlock)}};
 constexpr Name kBackings[] = {{"file", static_cast<uint8_t>(BackingKind::kFile)},
                               {"nbd", static_cast<uint8_t>(BackingKind::kNbd)},
                               {"replica", static_cast<uint8_t>(BackingKind::kReplica)}};
@@ -86,6 +87,11 @@ class Fields {
     Status status_;
 };
 
+TapMode tap_mode_of(ServeMode mode) {
+    if (mode == ServeMode::kMirror) return TapMode::kMirror;
+    return mode == ServeMode::kBlock ? TapMode::kBlock : TapMode::kInPath;
+}
+
 }  // namespace
 
 std::string encode_tap_config(const TapConfig& config) {
@@ -119,6 +125,9 @@ std::string encode_tap_config(const TapConfig& config) {
                            {"item_key", to_hex(config.replica->item_key.reveal())},
                            {"sequence", config.replica->sequence.v},
                            {"cache_bytes", config.replica->cache_bytes}};
+    if (config.mode == ServeMode::kBlock)
+        root["trace"] = {{"ring_bytes", config.trace_ring_bytes},
+                         {"pin_directory", config.trace_pin_directory}};
     if (config.test_hooks) root["test_hooks"] = true;
     return root.dump(2) + "\n";
 }
@@ -171,7 +180,7 @@ Result<TapConfig> decode_tap_config(std::string_view text) {
         FS_TRY(top.status());
         Fields fields(*capture, "capture.");
         CaptureConfig& c = config.capture;
-        c.mode = config.mode == ServeMode::kMirror ? TapMode::kMirror : TapMode::kInPath;
+        c.mode = tap_mode_of(config.mode);
         c.item = fields.id<ItemId>("item");
         c.shared_memory_path = fields.text("shared_memory", true);
         c.spill_bytes = fields.number("spill_bytes", true);
@@ -181,6 +190,19 @@ Result<TapConfig> decode_tap_config(std::string_view text) {
         c.first_at_least = {std::max<uint64_t>(1, fields.number("first_at_least", false, 1))};
         FS_TRY(fields.status());
         for (const ServedDisk& disk : config.disks) c.disk_bytes.push_back(disk.size_bytes);
+    }
+    if (config.mode == ServeMode::kBlock) {
+        const Json* trace = top.find("trace", true);
+        FS_TRY(top.status());
+        Fields fields(*trace, "trace.");
+        config.trace_ring_bytes = fields.number("ring_bytes", true);
+        if (config.trace_ring_bytes < kMinTraceRingBytes ||
+            config.trace_ring_bytes > kMaxTraceRingBytes ||
+            (config.trace_ring_bytes & (config.trace_ring_bytes - 1)) != 0)
+            fields.bad("ring_bytes", fmt::format("a power of two from {} to {}", kMinTraceRingBytes,
+                                                 kMaxTraceRingBytes));
+        config.trace_pin_directory = fields.text("pin_directory", false);
+        FS_TRY(fields.status());
     }
     if (const Json* replica = top.find("replica", false)) {
         Fields fields(*replica, "replica.");

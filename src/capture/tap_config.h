@@ -14,10 +14,14 @@
 
 namespace farshore {
 
+inline constexpr uint64_t kMinTraceRingBytes = 64u << 10;
+inline constexpr uint64_t kMaxTraceRingBytes = 1ull << 30;
+
 enum class ServeMode : uint8_t {
     kInPath,  // serve and write the backing, and put every change into the capture log
     kMirror,  // target of QEMU's mirror: into the capture log only
     kPlain,   // serve the backing, no capture
+    kBlock,   // trace the machine's own disks (ebpf/capture_server.h); nothing is served
 };
 
 enum class BackingKind : uint8_t {
@@ -55,6 +59,9 @@ struct TapConfig {
     std::vector<ServedDisk> disks;  // sorted by index; capture modes: 0, 1, 2, ... without holes
     std::optional<ServedReplica> replica;
     bool test_hooks = false;
+    // kBlock: the ring in the kernel, and where the program stays when its process ends.
+    uint64_t trace_ring_bytes = 64ull << 20;
+    std::string trace_pin_directory;
 };
 
 std::string encode_tap_config(const TapConfig& config);

@@ -39,6 +39,7 @@ struct Arguments {
     VaultServeOptions vault;
     ApplianceServeOptions appliance;
     AgentServeOptions agent;
+    CaptureServeOptions capture;
 };
 
 void add_common(CLI::App& app, Arguments& arguments) {
@@ -125,6 +126,11 @@ class Parser {
             ->add_option("--disk", a.protect.disks,
                          "file or block device to serve in the path; once for each disk")
             ->excludes(qmp);
+        protect
+            ->add_option("--device", a.protect.devices,
+                         "disk of the agent's own machine, captured while it runs; once for each")
+            ->excludes(qmp)
+            ->excludes("--disk");
         protect->add_option("--agent", a.protect.agent, "the agent that captures it");
         protect->add_option("--point-interval", a.protect.crash_point_interval_s,
                             "seconds between crash-consistent points (300)");
@@ -141,8 +147,9 @@ class Parser {
             ->capture_default_str()
             ->check(CLI::Range(0, 60));
         protect->parse_complete_callback([&a] {
-            if (a.protect.qmp_socket.empty() && a.protect.disks.empty())
-                throw CLI::RequiredError("--qmp or --disk");
+            if (a.protect.qmp_socket.empty() && a.protect.disks.empty() &&
+                a.protect.devices.empty())
+                throw CLI::RequiredError("--qmp, --disk or --device");
         });
         CLI::App* unprotect =
             named(app_, "unprotect", "End the protection and delete every recovery point",
@@ -296,6 +303,10 @@ class Parser {
                         "disk for records of one machine when the ring is full; 0: none")
             ->capture_default_str()
             ->check(CLI::Range(0, 64 << 20));
+        app->add_option("--trace-ring-kib", bounds.trace_ring_kib,
+                        "kernel memory for the writes of this machine's own disks; a power of two")
+            ->capture_default_str()
+            ->check(CLI::Range(64, 1 << 20));
         app->add_option("--shared-dir", bounds.shared_directory, "tmpfs for the rings")
             ->capture_default_str();
     }
@@ -355,6 +366,16 @@ class Parser {
         agent_serve->add_option("--log-level", a.agent.log_level, "debug, info, warn or error");
         add_capture_bounds(agent_serve, a.agent.capture);
         serve(agent_serve, a.agent, run_agent);
+
+        // Started by the agent, not by people.
+        CLI::App* capture = app_.add_subcommand("capture", "Capture of this machine's disks");
+        capture->group("");
+        capture->require_subcommand(1);
+        CLI::App* capture_serve = capture->add_subcommand("serve", "Run it");
+        capture_serve->add_option("--config", a.capture.config_file, "configuration")->required();
+        capture_serve->add_option("--ready", a.capture.ready_file, "file to make when it captures");
+        capture_serve->add_option("--log-level", a.capture.log_level, "debug, info, warn or error");
+        serve(capture_serve, a.capture, run_capture);
     }
 
     static constexpr const char* kPointHelp =

@@ -142,6 +142,8 @@ int ClientVerbs::protect(const ProtectArguments& arguments) {
     Json body{{"name", arguments.name}, {"wait_s", arguments.capture_wait_s}};
     if (!arguments.qmp_socket.empty()) body["qmp_socket"] = impl_->absolute(arguments.qmp_socket);
     for (const std::string& disk : arguments.disks) body["disks"].push_back(impl_->absolute(disk));
+    // As they are called on the agent's machine, which may not be this one.
+    for (const std::string& device : arguments.devices) body["devices"].push_back(device);
     if (!arguments.agent.empty()) body["agent"] = arguments.agent;
     if (arguments.crash_point_interval_s)
         body["policy"]["crash_point_interval_s"] = *arguments.crash_point_interval_s;

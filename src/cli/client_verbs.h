@@ -18,6 +18,7 @@ inline constexpr int kExitInterrupted = 130;
 struct ProtectArguments {
     std::string name;
     std::string qmp_socket;
+    std::vector<std::string> devices;
     std::vector<std::string> disks;
     std::string agent;
     std::optional<uint64_t> crash_point_interval_s;

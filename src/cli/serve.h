@@ -14,6 +14,7 @@ inline constexpr const char* kDefaultReplicationListen = "127.0.0.1:9443";
 struct CaptureBounds {
     uint64_t ring_mib = 256;
     uint64_t spill_mib = 4096;
+    uint64_t trace_ring_kib = 65'536;
     std::string shared_directory = "/dev/shm/farshore";  // on a tmpfs
 };
 inline constexpr uint64_t kDefaultSpoolMib = 16'384;
@@ -58,10 +59,18 @@ struct AgentServeOptions {
     std::string log_level;
 };
 
+// Of the process that captures this machine's own disks.
+struct CaptureServeOptions {
+    std::string config_file;
+    std::string ready_file;  // made when it captures
+    std::string log_level;
+};
+
 // serve_up.cc, serve_vault.cc, serve_appliance.cc, serve_agent.cc
 int run_up(const UpOptions& options);
 int run_vault(const VaultServeOptions& options);
 int run_appliance(const ApplianceServeOptions& options);
 int run_agent(const AgentServeOptions& options);
+int run_capture(const CaptureServeOptions& options);
 
 }  // namespace farshore

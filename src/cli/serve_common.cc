@@ -46,6 +46,7 @@ Result<std::string> read_token(FileSystem& files, const std::string& token_file)
 void apply_bounds(const CaptureBounds& bounds, AgentOptions& agent) {
     agent.ring_bytes = bounds.ring_mib << 20;
     agent.spill_bytes = bounds.spill_mib << 20;
+    agent.trace_ring_bytes = bounds.trace_ring_kib << 10;
     agent.shared_directory = bounds.shared_directory;
 }
 

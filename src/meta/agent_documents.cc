@@ -159,11 +159,20 @@ Result<AgentItemStatus> read_item_status(const Json& json, const std::string& pa
 }  // namespace
 
 std::string_view capture_mode_name(CaptureMode mode) {
-    return mode == CaptureMode::kInPath ? "in-path" : "mirror";
+    switch (mode) {
+        case CaptureMode::kInPath:
+            return "in-path";
+        case CaptureMode::kMirror:
+            return "mirror";
+        case CaptureMode::kDevice:
+            return "device";
+    }
+    return "";
 }
 
 Result<CaptureMode> capture_mode_from_name(std::string_view name) {
     if (name == "in-path") return CaptureMode::kInPath;
+    if (name == "device") return CaptureMode::kDevice;
     if (name == "mirror") return CaptureMode::kMirror;
     return fail(Code::kMalformed, fmt::format("'{}' is not a capture mode", name.substr(0, 64)),
                 "use in-path or mirror");

@@ -29,10 +29,11 @@ inline constexpr size_t kMaxMachineDescriptionBytes = 64u << 10;
 inline constexpr size_t kMaxPathBytes = 4096;
 inline constexpr size_t kMaxItemNameBytes = 128;
 
-enum class CaptureMode : uint8_t { kInPath, kMirror };
+// kDevice: disks of the agent's own machine, captured inside it.
+enum class CaptureMode : uint8_t { kInPath, kMirror, kDevice };
 enum class Desired : uint8_t { kProtect, kRemove };
 
-std::string_view capture_mode_name(CaptureMode mode);  // "in-path", "mirror"
+std::string_view capture_mode_name(CaptureMode mode);  // "in-path", "mirror", "device"
 Result<CaptureMode> capture_mode_from_name(std::string_view name);
 std::string_view point_kind_name(PointKind kind);  // "crash", "application", "bookmark"
 Result<PointKind> point_kind_from_name(std::string_view name);

@@ -84,13 +84,17 @@ Status write_disks(soci::session& sql, const ItemRecord& item) {
     for (const DesiredDisk& disk : item.disks) {
         std::string other;
         if (!disk.path.empty())
-            select<std::string>(
+            select<std::string, std::string>(
                 sql,
-                "SELECT items.name FROM item_disks JOIN items ON items.id = item_disks.item_id "
-                "WHERE item_disks.path = :p AND items.mode = :m LIMIT 1",
-                [&](const std::string& name) { other = name; }, disk.path,
-                capture_mode_name(CaptureMode::kInPath));
-        if (!other.empty() && item.mode == CaptureMode::kInPath)
+                "SELECT items.name, items.agent FROM item_disks "
+                "JOIN items ON items.id = item_disks.item_id "
+                "WHERE item_disks.path = :p AND items.mode = :m",
+                [&](const std::string& name, const std::string& agent) {
+                    // Every machine has a /dev/vda.
+                    if (item.mode == CaptureMode::kInPath || agent == item.agent) other = name;
+                },
+                disk.path, capture_mode_name(item.mode));
+        if (!other.empty() && item.mode != CaptureMode::kMirror)
             return fail(Code::kAlreadyExists,
                         fmt::format("disk {} is captured for item '{}' already", disk.path, other));
         execute(sql,

@@ -6,18 +6,15 @@
 #include <algorithm>
 #include <atomic>
 #include <charconv>
-#include <condition_variable>
-#include <mutex>
 #include <optional>
-#include <thread>
 
 #include "block/file_device.h"
 #include "block/nbd_device.h"
 #include "block/overlay_device.h"
 #include "block/replica_device.h"
+#include "capture/tap_runner.h"
 #include "os/process.h"
 #include "os/real.h"
-#include "os/waiting.h"
 #include "os/worker_pool.h"
 #include "replica/replica_reader.h"
 #include "store/directory_store.h"
@@ -49,52 +46,13 @@ struct Server::Impl {
     std::unique_ptr<DirtyMap> dirty;
     std::unique_ptr<Tap> tap;
 
-    std::thread housekeeping;
-    std::thread copying;
-    std::mutex mutex;
-    std::condition_variable work;
-    uint64_t news = 0;
-    bool stopping = false;
+    std::unique_ptr<TapRunner> runner;  // ends before the tap
 
-    ~Impl();
     bool captures() const { return config.mode != ServeMode::kPlain; }
     Result<std::unique_ptr<BlockDevice>> open_device(const ServedDisk& disk);
     Status open_devices();
     Status open_replica();
-    Status take_lock();
-    void keep_house(const std::function<void()>& on_quit);
-    void copy();
-    bool stopped();
 };
-
-Server::Impl::~Impl() {
-    {
-        std::lock_guard guard(mutex);
-        stopping = true;
-    }
-    work.notify_all();
-    if (housekeeping.joinable()) {
-        auto& bell = files.header.futex(LogWord::kTapDoorbell);
-        bell.fetch_add(1);
-        futex_wake(bell);
-        housekeeping.join();
-    }
-    if (copying.joinable()) copying.join();
-}
-
-// Held as long as the process lives, however it ends: the kernel lets go of it.
-Status Server::Impl::take_lock() {
-    const std::string path = config.capture.shared_memory_path + ".tap";
-    Result<InstanceLock> taken = fail(Code::kInternal, "");
-    // The tap before us may be dying.
-    wait_until(5'000, 50, [&] {
-        taken = InstanceLock::acquire(path);
-        return taken || taken.error().code() != Code::kDuplicateIdentity;
-    });
-    if (!taken) return fail(taken.error().with_context("the tap's lock"));
-    lock.emplace(std::move(*taken));
-    return {};
-}
 
 Result<std::unique_ptr<BlockDevice>> Server::Impl::open_device(const ServedDisk& disk) {
     std::unique_ptr<BlockDevice> device;
@@ -166,60 +124,6 @@ Status Server::Impl::open_replica() {
     return {};
 }
 
-bool Server::Impl::stopped() {
-    std::lock_guard guard(mutex);
-    return stopping;
-}
-
-void Server::Impl::keep_house(const std::function<void()>& on_quit) {
-    auto& bell = files.header.futex(LogWord::kTapDoorbell);
-    bool told = false;
-    while (!stopped()) {
-        const uint32_t seen = bell.load();
-        const int64_t delay_us = tap->tick();
-        {
-            std::lock_guard guard(mutex);
-            ++news;
-        }
-        work.notify_all();
-        if (tap->quit_requested() && !told) {
-            told = true;
-            on_quit();
-        }
-        futex_wait(bell, seen, delay_us);
-    }
-}
-
-void Server::Impl::copy() {
-    for (;;) {
-        uint64_t seen;
-        {
-            std::lock_guard guard(mutex);
-            if (stopping) return;
-            seen = news;
-        }
-        const Copier::Outcome outcome = tap->copier().step();
-        if (outcome == Copier::Outcome::kWorked) continue;
-        int64_t longest_us = 1'000'000;
-        if (outcome == Copier::Outcome::kThrottled)
-            longest_us = std::min<int64_t>(tap->copier().wait_us(), longest_us);
-        if (outcome == Copier::Outcome::kNoSpace) {
-            // Tell the agent to ring, then look once more: it may have made room in between.
-            tap->producer().header().word(LogWord::kTapWantsSpace).store(1);
-            if (tap->producer().room_for_copy() &&
-                tap->producer().state().gap != GapState::kDropping)
-                continue;
-        }
-        std::unique_lock guard(mutex);
-        const auto until = [&] { return stopping || news != seen; };
-        // Throttled, or after an error of the source: news do not make it sooner.
-        if (outcome == Copier::Outcome::kThrottled || outcome == Copier::Outcome::kFailed)
-            work.wait_for(guard, std::chrono::microseconds(longest_us), [&] { return stopping; });
-        else
-            work.wait_for(guard, std::chrono::microseconds(longest_us), until);
-    }
-}
-
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() = default;
 
@@ -229,7 +133,7 @@ Result<std::unique_ptr<Server>> Server::open(TapConfig config) {
     // A replica's reader has threads, which a fork would lose.
     if (!impl->config.replica) FS_TRY(impl->open_devices());
     if (impl->captures()) {
-        FS_TRY(impl->take_lock());
+        FS_ASSIGN(impl->lock, lock_tap(impl->config.capture.shared_memory_path));
         FS_ASSIGN(impl->files, CaptureFiles::open(impl->config.capture, impl->file_system));
         FS_ASSIGN(impl->dirty, CaptureFiles::open_dirty_map(impl->config.capture, impl->file_system,
                                                             impl->files.header));
@@ -250,9 +154,7 @@ Status Server::start(std::function<void()> on_quit) {
     options.clock = &impl_->clock;
     options.wake = real_wake();
     FS_ASSIGN(impl_->tap, Tap::start(std::move(options)));
-    impl_->housekeeping = std::thread(
-        [impl = impl_.get(), on_quit = std::move(on_quit)] { impl->keep_house(on_quit); });
-    impl_->copying = std::thread([impl = impl_.get()] { impl->copy(); });
+    impl_->runner = std::make_unique<TapRunner>(*impl_->tap, std::move(on_quit));
     return {};
 }
 

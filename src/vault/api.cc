@@ -258,6 +258,11 @@ Result<HttpResponse> Api::items(const Call& call) {
         if (!(*disks)[i].is_string()) return fields.wrong("disks", "must be a list of paths");
         protect.disks.push_back((*disks)[i].get<std::string>());
     }
+    FS_ASSIGN(const Json* devices, fields.array("devices", kMaxDisks));
+    for (size_t i = 0; devices != nullptr && i < devices->size(); ++i) {
+        if (!(*devices)[i].is_string()) return fields.wrong("devices", "must be a list of paths");
+        protect.devices.push_back((*devices)[i].get<std::string>());
+    }
     FS_ASSIGN(protect.policy, read_policy(fields, {}));
     FS_ASSIGN(const uint64_t wait_s, fields.u64("wait_s", 30, 60));
     FS_ASSIGN(ItemReport report, vault_.protect(protect));
@@ -267,7 +272,7 @@ Result<HttpResponse> Api::items(const Call& call) {
                           [](const ItemReport& now) {
                               if (now.record.error) return true;
                               if (now.record.state == ItemState::kEnabling) return false;
-                              return now.record.mode == CaptureMode::kMirror ||
+                              return now.record.mode != CaptureMode::kInPath ||
                                      !now.record.nbd_socket.empty();
                           }));
     return answer(item_view(report), 201);

@@ -42,9 +42,10 @@ struct VaultOptions {
 
 struct ProtectRequest {
     std::string name;
-    std::string qmp_socket;          // mirror; or
-    std::vector<std::string> disks;  // in path
-    std::string agent;               // empty: the first that asks
+    std::string qmp_socket;            // mirror; or
+    std::vector<std::string> devices;  // disks of the agent's own machine; or
+    std::vector<std::string> disks;    // in path
+    std::string agent;                 // empty: the first that asks
     ItemPolicy policy;
 };
 

@@ -81,6 +81,8 @@ struct Vault::Impl {
     std::atomic<bool> fenced{false};
     std::atomic<bool> ending{false};
 
+    Result<std::string> only_agent();
+
     std::mutex mutex;  // runtimes, contacts
     std::map<ItemId, std::shared_ptr<ItemRuntime>> runtimes;
     std::map<std::string, AgentContact> contacts;

@@ -163,21 +163,47 @@ Result<ItemReport> Vault::wait_for_item(const ItemId& id, int64_t timeout_us,
 // ---- protecting
 // ------------------------------------------------------------------------------------
 
+// A device is some agent's own: with several, somebody must say whose. Empty: none has spoken yet,
+// the first one that does is meant.
+Result<std::string> Vault::Impl::only_agent() {
+    const std::lock_guard hold(mutex);
+    const int64_t now_us = clock.steady_us();
+    std::string only;
+    for (const auto& [name, contact] : contacts) {
+        if (now_us - contact.heard_us >= kAgentLostUs) continue;
+        if (!only.empty())
+            return fail(Code::kInvalidArgument,
+                        fmt::format("there are several agents ('{}', '{}', ...)", only, name),
+                        "say with --agent which machine's devices are meant");
+        only = name;
+    }
+    return only;
+}
+
 Result<ItemReport> Vault::protect(const ProtectRequest& request) {
     FS_TRY(check_item_name(request.name));
-    if (request.qmp_socket.empty() == request.disks.empty())
-        return fail(Code::kInvalidArgument, "name either a QMP socket or the disks",
-                    "a running QEMU is protected with qmp_socket, anything else with disks");
-    if (request.disks.size() > kMaxDisks)
+    if (int{!request.qmp_socket.empty()} + int{!request.disks.empty()} +
+            int{!request.devices.empty()} !=
+        1)
+        return fail(Code::kInvalidArgument, "name a QMP socket, or disks to serve, or devices",
+                    "a running QEMU is protected with qmp_socket, the agent's own machine with "
+                    "devices, anything else with disks");
+    const auto& paths = request.devices.empty() ? request.disks : request.devices;
+    if (paths.size() > kMaxDisks)
         return fail(Code::kInvalidArgument, fmt::format("an item has at most {} disks", kMaxDisks));
     ItemRecord record;
     impl_->random.fill(record.id.raw);
     record.name = request.name;
     record.agent = request.agent;
     record.qmp_socket = request.qmp_socket;
-    record.mode = request.disks.empty() ? CaptureMode::kMirror : CaptureMode::kInPath;
+    record.mode = !request.devices.empty() ? CaptureMode::kDevice
+                  : request.disks.empty()  ? CaptureMode::kMirror
+                                           : CaptureMode::kInPath;
     record.policy = request.policy;
-    for (const std::string& path : request.disks) {
+    if (record.mode == CaptureMode::kDevice && record.agent.empty()) {
+        FS_ASSIGN(record.agent, impl_->only_agent());
+    }
+    for (const std::string& path : paths) {
         if (path.empty() || path[0] != '/' || path.size() > kMaxPathBytes)
             return fail(Code::kInvalidArgument,
                         fmt::format("'{}' is not an absolute path", path.substr(0, 200)));
@@ -192,8 +218,8 @@ Result<ItemReport> Vault::protect(const ProtectRequest& request) {
     record.wrapped_key = object.wrapped_key;
     FS_ASSIGN(const ItemRecord created, create_item(*impl_->database, record));
     event(Severity::kInformation, "item-created", &created,
-          created.mode == CaptureMode::kMirror ? "protection of a running machine begins"
-                                               : "protection in the path begins");
+          created.mode == CaptureMode::kInPath ? "protection in the path begins"
+                                               : "protection of a running machine begins");
     impl_->notify();
     return impl_->report(created);
 }

@@ -170,10 +170,10 @@ class Farshore:
 
     # --- the ways to run ---------------------------------------------------------------------
 
-    def start_up(self):
+    def start_up(self, *options):
         """Agent, appliance and vault in one process."""
         self.start_server("up", "up", "--data", self.data, "--listen", f"127.0.0.1:{free_port()}",
-                          "--replication-listen", f"127.0.0.1:{free_port()}")
+                          "--replication-listen", f"127.0.0.1:{free_port()}", *options)
         self.wait_until_serving()
 
     def start_vault(self):

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""End to end, inside the machine: disks of this machine's own kernel, captured while they are used."""
+import os
+
+import support
+from devices import MIB, DeviceTest, DirectDisk, run
+from support import FarshoreError, first_difference, seeded
+
+
+class Devices(DeviceTest):
+    def test_every_bookmark_is_the_disks_of_that_moment(self):
+        """Breaks when order, sizes, zeroes, discards or the first copy are wrong anywhere between the
+        kernel's trace and an export."""
+        rng = seeded()
+        sizes = [24 * MIB, 5 * MIB + 1536]
+        devices = [self.make_disk(size) for size in sizes]
+        models = [bytearray(rng.randbytes(size)) for size in sizes]
+        disks = [DirectDisk(device) for device in devices]
+        for disk, model in zip(disks, models):
+            for offset in range(0, len(model), MIB):
+                disk.write(offset, bytes(model[offset:offset + MIB]))
+        self.farshore.start_up()
+        self.protect("inside", *devices)
+
+        def step():
+            number = rng.randrange(len(disks))
+            model = models[number]
+            length = 512 * rng.choice([1, 2, 7, 8, 8, 8, 64, 256, 2048, 4000])
+            length = min(length, len(model))
+            offset = 512 * rng.randrange((len(model) - length) // 512 + 1)
+            kind = rng.choice("wwwwwwzd")
+            if kind == "w":
+                data = rng.randbytes(length)
+                disks[number].write(offset, data)
+            else:
+                length = max(4096, length // 4096 * 4096)
+                offset = min(offset // 4096 * 4096, (len(model) - length) // 4096 * 4096)
+                run("blkdiscard", *(["-z"] if kind == "z" else []), "-o", offset, "-l", length,
+                    devices[number])
+                data = bytes(length)
+            model[offset:offset + length] = data
+
+        for _ in range(30):
+            step()
+        self.wait_state("inside", "protected")
+        expected = {}
+        for round_number in range(5):
+            for _ in range(25):
+                step()
+            label = f"round-{round_number}"
+            self.farshore.call("point", "inside", "--bookmark", label)
+            expected[label] = [bytes(model) for model in models]
+        for label, content in expected.items():
+            self.assert_point("inside", label, content)
+        for disk in disks:
+            disk.close()
+
+    def test_a_tiny_ring_makes_gaps_and_ends_equal(self):
+        """Breaks when what the ring could not take is lost, or a point inside a gap is offered."""
+        device = self.make_disk(64 * MIB)
+        self.farshore.start_up("--trace-ring-kib", 64)
+        self.protect("small", device)
+        self.wait_state("small", "protected")
+        run("fio", "--thread", "--name=load", f"--filename={device}", "--direct=1", "--rw=randwrite", "--bs=64k",
+            "--iodepth=32", "--ioengine=io_uring", "--size=64m", "--io_size=256m", "--randrepeat=0")
+        self.wait_state("small", "protected")
+        gaps = self.farshore.wait_for("a gap is known", lambda: self.farshore.call(
+            "points", "small", "--limit", 1000)["gaps"], 60)
+        inside = (gaps[-1]["after"]["sequence"] + gaps[-1]["before"]["sequence"]) // 2
+        with self.assertRaises(FarshoreError) as error:
+            self.farshore.call("point", "small", "--point", inside)
+        self.assertEqual("point-in-gap", error.exception.code)
+        self.wait_state("small", "protected")
+        self.farshore.call("point", "small", "--bookmark", "end")
+        self.assert_point("small", "end", [self.whole(device)])
+
+    def test_what_cannot_be_captured_is_refused_with_the_alternative(self):
+        """Breaks when a disk that would be captured incompletely, or not at all, is taken."""
+        self.farshore.start_up()
+        image = self.work / "file"
+        image.write_bytes(bytes(MIB))
+        for number, (path, code) in enumerate((("/dev/does-not-exist", "not-found"),
+                                               (image, "invalid-argument"),
+                                               ("/dev/zram0", "unsupported"))):
+            if str(path) == "/dev/zram0" and not os.path.exists(path):
+                continue
+            with self.assertRaises(FarshoreError) as error:
+                self.farshore.call("protect", f"wrong{number}", "--device", path)
+            self.assertEqual(code, error.exception.code, path)
+            self.farshore.call("unprotect", f"wrong{number}")
+
+    def test_kills_and_an_end_leave_nothing_and_lose_nothing(self):
+        """Breaks when writes during the capture process's absence are lost, or when the program stays
+        in the kernel after the protection's end."""
+        rng = seeded()
+        device = self.make_disk(32 * MIB)
+        before = self.traces()
+        self.farshore.start_up()
+        item = self.protect("inside", device)
+        self.wait_state("inside", "protected")
+        load = self.start_load(
+            ["fio", "--thread", "--name=load", f"--filename={device}", "--direct=1", "--rw=randwrite", "--bs=4k",
+             "--iodepth=8", "--ioengine=io_uring", "--size=32m", "--time_based", "--runtime=600",
+             "--rate_iops=800", "--randrepeat=0"])
+        for _ in range(int(os.environ.get("FARSHORE_KILLS") or 6)):
+            if rng.random() < 0.5:
+                killed = self.farshore.kill_descendants("capture serve")
+                self.assertTrue(killed, "no capture process ran")
+            else:
+                self.farshore.kill_servers("up")
+                self.farshore.restart_server("up")
+                self.farshore.wait_until_serving()
+            self.wait_state("inside", "protected", "catching-up")
+            self.farshore.wait_for("a capture process runs", lambda: any(
+                "capture serve" in command for _, command in self.farshore.descendants()), 60)
+        self.end_load(load)
+        self.wait_state("inside", "protected")
+        self.farshore.call("point", "inside", "--bookmark", "end")
+        self.assert_point("inside", "end", [self.whole(device)])
+        events = [event for event in self.farshore.call("events", "--item", "inside")["events"]
+                  if "resynchronising" in event.get("text", "")]
+        self.assertEqual([], events, "a killed process made everything be copied again")
+        self.assertEqual("succeeded", self.farshore.call("unprotect", "inside")["state"])
+        self.assertEqual(before, self.traces())
+        self.assertNotIn(f"farshore-{item['id'][:12]}", [path.name for path in self.traces()])
+
+
+if __name__ == "__main__":
+    support.main()
