@@ -217,7 +217,10 @@ Status Extraction::choose_window() {
         oldest_.manifest = std::move(*opened);
         first_point_ = oldest_.sequence();
         // What is older, to the window's beginning, is lost with the manifest that did not open.
-        if (first_point_ > floor) lost_ = trouble;
+        if (first_point_ > floor)
+            lost_ = trouble ? *trouble
+                            : Error(Code::kCorrupt, "the manifest at the window's floor is missing",
+                                    "restore it from a copy of the store");
         log_.first_time_us = log_.last_time_us = oldest_.manifest->time_us;
         log_.last_sequence = first_point_;
         log_.gaps = oldest_.manifest->gaps;

@@ -417,6 +417,8 @@ TEST(Extract, StartsFromManifestsWhenTheLogsBeginningIsGone) {
     std::filesystem::resize_file(v.directory / ("store/" + name), 200);
     EXPECT_EQ(v.refused(std::to_string(v_floor)), Code::kTruncated);
     EXPECT_EQ(v.refused("a label of that time"), Code::kTruncated);
+    ASSERT_TRUE(v.store->remove(name));
+    EXPECT_EQ(v.refused(std::to_string(v_floor)), Code::kCorrupt);
     EXPECT_TRUE(v.extracted(newest));
     EXPECT_TRUE(*v.extracted("latest") == v.disks[0]);
 }
