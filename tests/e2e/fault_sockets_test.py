@@ -124,12 +124,13 @@ class Sockets(FaultTest):
         yield request(5, 0, 0) * 100
         yield request(0, 0, 512) * 300                                 # and nobody reads the answers
 
-    def attack(self, path, exports, size):
+    def attack(self, path, sizes):
+        """`sizes`: of the disks, by export."""
         for number, data in enumerate(self.greetings()):
             talk(path, data)
             if number % 5 == 0:
                 self.step()
-        for export in exports:
+        for export, size in sizes.items():
             for number, data in enumerate(self.requests(size)):
                 self.say(path, export, data)
                 if number % 5 == 0:
@@ -182,8 +183,8 @@ class Sockets(FaultTest):
         """Breaks when what is no NBD, or too large, or cut anywhere, ends the tap (it is the machine's
         disk), reaches the disk, or keeps a descriptor."""
         self.begin()
-        self.attack(self.path, [export for _, export in self.where],
-                    min(len(disk) for disk in self.model.disks))
+        self.attack(self.path, {export: len(disk) for (_, export), disk in
+                                zip(self.where, self.model.disks)})
         self.assert_unharmed()
 
     def test_clients_that_drip(self):
