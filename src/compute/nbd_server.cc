@@ -35,6 +35,22 @@ Status remove_files(const std::string& directory, const std::string& socket_path
     return remove_if_there(pid_path(directory));
 }
 
+// What nbdkit ended with: the last line of its log, which earlier runs wrote too. Our plugin's
+// errors begin with their code's name ("nbdkit: error: corrupt: …"): a damaged store is not to be
+// called something that comes back when it is tried again.
+Code code_of_end(std::string_view log) {
+    constexpr std::string_view kMark = "error: ";
+    size_t at = log.rfind('\n') + 1;  // 0 when there is one line only
+    while ((at = log.find(kMark, at)) != log.npos) {
+        at += kMark.size();
+        const size_t colon = log.find(':', at);
+        if (colon == log.npos) break;
+        const Code code = code_from_name(log.substr(at, colon - at));
+        if (code != Code::kInternal) return code;
+    }
+    return Code::kUnavailable;
+}
+
 }  // namespace
 
 Status nbd_server_greets(const std::string& socket_path, int timeout_ms) {
@@ -119,8 +135,8 @@ Result<NbdServer> NbdServer::start(const NbdServerOptions& options) {
     }
     if (!server.alive()) {
         (void)remove_files(directory, socket_path);
-        return fail(Code::kUnavailable,
-                    fmt::format("nbdkit ended at once: {}", tail_of_file(server.log_path())));
+        const std::string log = tail_of_file(server.log_path());
+        return fail(code_of_end(log), fmt::format("nbdkit ended at once: {}", log));
     }
     if (!greets) {
         (void)server.kill();

@@ -65,6 +65,25 @@ TEST(NbdServer, PluginThatIsNotThereIsSaidInNbdkitsWords) {
     EXPECT_EQ(NbdServer::start(options).error().code(), Code::kInvalidArgument);
 }
 
+// Broken if a store that is damaged were called unavailable: its reader would try for ever.
+TEST(NbdServer, ErrorOfAPluginKeepsItsCode) {
+    const TestDirectory directory;
+    const auto end_saying = [&](const std::string& words) {
+        NbdServerOptions options = memory_in(directory.path());
+        options.plugin = "eval";
+        // The eval plugin puts its script's name in front.
+        options.parameters = {{"config_complete", "echo 'error: " + words + "' >&2; exit 1"}};
+        const auto server = NbdServer::start(options);
+        EXPECT_FALSE(server);
+        return server ? Code::kInternal : server.error().code();
+    };
+    EXPECT_EQ(end_saying("corrupt: disk 1: its manifest does not match"), Code::kCorrupt);
+    EXPECT_EQ(end_saying("newer-version: the store"), Code::kNewerVersion);
+    EXPECT_EQ(end_saying("truncated: a read error: corrupt: x"), Code::kTruncated);
+    EXPECT_EQ(end_saying("of the future: x"), Code::kUnavailable);
+    EXPECT_EQ(end_saying("corrupt"), Code::kUnavailable);
+}
+
 TEST(NbdServer, ServerThatWasNotNotedIsFoundByItsSocket) {
     const TestDirectory directory;
     pid_t pid = 0;

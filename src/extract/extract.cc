@@ -95,11 +95,12 @@ class Extraction {
     std::vector<ManifestName> manifest_names_;
     std::map<uint64_t, std::vector<Ref>> segments_;  // by number, newest epoch first
 
-    Start oldest_;              // the window begins at its sequence
-    uint64_t first_point_ = 0;  // oldest sequence that may be asked for
-    std::vector<Link> chain_;   // the log behind oldest_
-    std::string end_of_log_;    // why the chain ends where it does, when objects follow
-    uint64_t doubtful_ = 0;     // number of a segment that turned out not to be the log's
+    Start oldest_;               // the window begins at its sequence
+    uint64_t first_point_ = 0;   // oldest sequence that may be asked for
+    std::vector<Link> chain_;    // the log behind oldest_
+    std::string end_of_log_;     // why the chain ends where it does, when objects follow
+    std::optional<Error> lost_;  // why the window begins later than it should
+    uint64_t doubtful_ = 0;      // number of a segment that turned out not to be the log's
     // What was seen of the log so far.
     struct LogState {
         uint64_t last_sequence = 0;
@@ -215,6 +216,11 @@ Status Extraction::choose_window() {
         }
         oldest_.manifest = std::move(*opened);
         first_point_ = oldest_.sequence();
+        // What is older, to the window's beginning, is lost with the manifest that did not open.
+        if (first_point_ > floor)
+            lost_ = trouble ? *trouble
+                            : Error(Code::kCorrupt, "the manifest at the window's floor is missing",
+                                    "restore it from a copy of the store");
         log_.first_time_us = log_.last_time_us = oldest_.manifest->time_us;
         log_.last_sequence = first_point_;
         log_.gaps = oldest_.manifest->gaps;
@@ -311,6 +317,7 @@ std::string Extraction::window_words() const {
 }
 
 Status Extraction::check_target(uint64_t sequence) {
+    if (sequence < first_point_ && lost_) return fail(*lost_);
     if (sequence < first_point_)
         return fail(
             Code::kPointOutsideWindow,
@@ -365,6 +372,7 @@ Status Extraction::resolve_point() {
         return check_target(newest);
     }
     if (wanted_time_us_) {
+        if (log_.at_wanted_time < first_point_ && lost_) return fail(*lost_);
         if (log_.at_wanted_time < first_point_)
             return fail(Code::kPointOutsideWindow,
                         fmt::format("{} is older than the window {}", when(*wanted_time_us_),
@@ -384,6 +392,7 @@ Status Extraction::resolve_point() {
         if (!in_gap(at->sequence)) return check_target(at->sequence);
     }
     if (newest) return check_target(*newest);
+    if (lost_) return fail(*lost_);
     return fail(Code::kPointNotFound, fmt::format("no point is called '{}'", label.substr(0, 80)),
                 fmt::format("the window is {}; a sequence, a time or 'latest' is taken too",
                             window_words()));

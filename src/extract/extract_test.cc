@@ -406,6 +406,21 @@ TEST(Extract, StartsFromManifestsWhenTheLogsBeginningIsGone) {
     ASSERT_TRUE(latest) << latest.error().to_string();
     EXPECT_TRUE(*latest == v.disks[0]);
     EXPECT_EQ(v.refused("5"), Code::kPointOutsideWindow);
+
+    // With the floor's manifest damaged, a later one still opens: what lies between is lost, and
+    // that is said, instead of that it never was.
+    checkpoint(v, {v_floor}, 2);
+    const std::string newest = std::to_string(v.sequence);
+    for (int j = 0; j < 10; ++j) v.random_change();
+    v.cut();
+    const auto name = manifest_name(v.item, {v_floor}, {{7}, 1});
+    std::filesystem::resize_file(v.directory / ("store/" + name), 200);
+    EXPECT_EQ(v.refused(std::to_string(v_floor)), Code::kTruncated);
+    EXPECT_EQ(v.refused("a label of that time"), Code::kTruncated);
+    ASSERT_TRUE(v.store->remove(name));
+    EXPECT_EQ(v.refused(std::to_string(v_floor)), Code::kCorrupt);
+    EXPECT_TRUE(v.extracted(newest));
+    EXPECT_TRUE(*v.extracted("latest") == v.disks[0]);
 }
 
 // Broken if stores that the vault's own upkeep made - checkpoints, a floor that moved, rewritten
