@@ -63,6 +63,7 @@ class AgentGuest(guests.SourceGuest):
     """The demo's guest with the agent's disk, and with a network that reaches this host."""
 
     NETWORK = "user,id=net0"
+    REBOOTS = False
 
     def __init__(self, image_directory, directory, accelerator, memory_mib=MEMORY_MIB):
         super().__init__(image_directory, directory, accelerator, memory_mib)
@@ -70,9 +71,41 @@ class AgentGuest(guests.SourceGuest):
         self.devices = {}    # serial number -> path in the guest
 
     def command(self):
-        return super().command() + [
+        options = super().command()
+        if self.REBOOTS:
+            options.remove("-no-reboot")
+        return options + [
             "-drive", f"if=none,id=agent,format=raw,readonly=on,file={self.agent_disk}",
             "-device", "virtio-blk-pci,drive=agent,id=disk-agent,serial=agent"]
+
+    def run(self, command, timeout_s=60):
+        """Runs a command in the guest; the shell on the serial line must be free."""
+        for _ in range(3):
+            after = len(self.serial.lines)
+            self.serial.send(f"{{ {command}; }} && echo COMMAND-DONE || echo COMMAND-FAILED")
+            try:
+                _, found = self.serial.wait_for(r"^COMMAND-(DONE|FAILED)", timeout_s, after)
+            except guests.GuestError:
+                self.serial.send("\x03")    # half a line, of which a character was lost
+                continue
+            if found[1] == "DONE":
+                return
+        raise guests.GuestError(f"'{command}' failed in the guest")
+
+    def set_clock(self):
+        """To its site's time, which a machine gets by NTP."""
+        self.run(f"date -us @{time.time():.3f} >/dev/null")
+
+    def stop_load(self):
+        """Interrupts it; the shell on the serial line is free then."""
+        self.serial.send("\x03")
+        self.run("true")
+
+    def restart(self, timeout_s=300):
+        """A clean restart of the guest, until it is logged in again."""
+        after = len(self.serial.lines)
+        self.serial.send("systemctl reboot")
+        self.serial.wait_for(r"^READY ", timeout_s, after)
 
     def run_start(self, command, network="/run/systemd/network", timeout_s=240):
         """Mounts the agent's disk in the guest and runs a command from it; the shell on the serial line

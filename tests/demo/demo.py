@@ -193,17 +193,23 @@ class Demo:
     # --- the site, protected -----------------------------------------------------------------
 
     def prepare(self):
+        self.work = pathlib.Path(self.options.work or tempfile.mkdtemp(prefix="farshore-demo-"))
+        self.work.mkdir(parents=True, exist_ok=True)
         self.image = build_image.ensure()
         self.guest_facts = json.loads((self.image / "guest.json").read_text())
         accelerator = self.options.accelerator or guests.pick_accelerator(self.image, self.image.parent)
         self.result["accelerator"] = accelerator
         return accelerator
 
+    def make_source(self, accelerator):
+        kind = agent_guest.AgentGuest if self.options.agent else guests.SourceGuest
+        return kind(self.image, self.work / "source", accelerator)
+
     def start_source(self, accelerator):
         words = "KVM" if accelerator == "kvm" else "emulation (TCG): KVM does not run a Debian kernel here"
         self.stage.step(f"Starting the machine '{NAME}' under QEMU, by {words}")
         if not self.options.agent:
-            self.source = guests.SourceGuest(self.image, self.work / "source", accelerator)
+            self.source = self.make_source(accelerator)
         self.source.start()
         ready_ms = self.source.wait_ready(300)
         self.stage.detail(f"Debian is up after {ready_ms / 1000:.1f} s; two disks, PostgreSQL on the second")
@@ -226,7 +232,7 @@ class Demo:
         if self.options.agent:
             self.stage.step("Starting the vault, and an appliance at the source site")
             self.farshore.start_vault()
-            self.source = agent_guest.AgentGuest(self.image, self.work / "source", accelerator)
+            self.source = self.make_source(accelerator)
             agent_guest.prepare(self.source, self.farshore, self.work / "source-site", NAME)
         elif self.options.split:
             self.stage.step("Starting vault, appliance and agent, each by itself")
@@ -461,8 +467,6 @@ class Demo:
         return sound
 
     def run(self):
-        self.work = pathlib.Path(self.options.work or tempfile.mkdtemp(prefix="farshore-demo-"))
-        self.work.mkdir(parents=True, exist_ok=True)
         begun = time.monotonic()
         try:
             accelerator = self.prepare()
@@ -490,10 +494,10 @@ class Demo:
         if self.farshore is not None:
             self.farshore.end()
         failed = not self.result.get("ok")
-        if not self.options.keep and not (failed and self.options.keep_failed):
-            shutil.rmtree(self.work, ignore_errors=True)
-        else:
+        if self.options.keep or (failed and self.options.keep_failed):
             self.stage.detail(f"kept: {self.work}")
+        elif self.work is not None:
+            shutil.rmtree(self.work, ignore_errors=True)
 
     def summary(self):
         r = self.result
