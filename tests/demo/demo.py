@@ -22,6 +22,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "guest")]
 
+import agent_guest  # noqa: E402
 import build_image  # noqa: E402
 import guest as guests  # noqa: E402
 from farshore import Farshore, FarshoreError, in_document  # noqa: E402
@@ -180,6 +181,8 @@ class Demo:
         self.source = None
         self.farshore = None
         self.guest_facts = {}
+        self.image = None
+        self.agent_name = ""
         self.checks = []   # (ok, text)
 
     def check(self, ok, text):
@@ -189,26 +192,49 @@ class Demo:
 
     # --- the site, protected -----------------------------------------------------------------
 
-    def start_source(self):
-        image = build_image.ensure()
-        self.guest_facts = json.loads((image / "guest.json").read_text())
-        accelerator = self.options.accelerator or guests.pick_accelerator(image, image.parent)
+    def prepare(self):
+        self.work = pathlib.Path(self.options.work or tempfile.mkdtemp(prefix="farshore-demo-"))
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.image = build_image.ensure()
+        self.guest_facts = json.loads((self.image / "guest.json").read_text())
+        accelerator = self.options.accelerator or guests.pick_accelerator(self.image, self.image.parent)
         self.result["accelerator"] = accelerator
+        return accelerator
+
+    def make_source(self, accelerator):
+        kind = agent_guest.AgentGuest if self.options.agent else guests.SourceGuest
+        return kind(self.image, self.work / "source", accelerator)
+
+    def start_source(self, accelerator):
         words = "KVM" if accelerator == "kvm" else "emulation (TCG): KVM does not run a Debian kernel here"
         self.stage.step(f"Starting the machine '{NAME}' under QEMU, by {words}")
-        self.source = guests.SourceGuest(image, self.work / "source", accelerator)
+        if not self.options.agent:
+            self.source = self.make_source(accelerator)
         self.source.start()
         ready_ms = self.source.wait_ready(300)
         self.stage.detail(f"Debian is up after {ready_ms / 1000:.1f} s; two disks, PostgreSQL on the second")
+        if self.options.agent:
+            self.start_agent()
         self.source.start_load(self.options.rate)
         self.source.serial.wait_for_transactions(20, 60)
         self.stage.detail("the database commits numbered transactions and reports each on the serial line")
-        return accelerator
+
+    def start_agent(self):
+        self.stage.step("Starting the agent inside the machine")
+        agent_guest.run_agent(self.source)
+        self.agent_name = agent_guest.wait_for_agent(self.source, self.farshore)
+        self.stage.detail("it has enrolled with its token, through the appliance; nothing was restarted, "
+                          "and the hypervisor takes no part")
 
     def start_farshore(self, accelerator):
         self.farshore = Farshore(self.options.binary, self.work / "recovery-site", self.work / "logs",
                                  {"FARSHORE_ACCEL": accelerator})
-        if self.options.split:
+        if self.options.agent:
+            self.stage.step("Starting the vault, and an appliance at the source site")
+            self.farshore.start_vault()
+            self.source = self.make_source(accelerator)
+            agent_guest.prepare(self.source, self.farshore, self.work / "source-site", NAME)
+        elif self.options.split:
             self.stage.step("Starting vault, appliance and agent, each by itself")
             self.farshore.start_split(self.work / "source-site")
         else:
@@ -216,11 +242,13 @@ class Demo:
             self.farshore.start_up()
 
     def protect(self):
-        self.stage.step(f"farshore protect {NAME} --qmp … (the machine keeps running)")
+        what = (self.source.device_options() + ["--agent", self.agent_name] if self.options.agent
+                else ["--qmp", self.source.qmp_path])
+        words = " ".join(what) if self.options.agent else "--qmp …"
+        self.stage.step(f"farshore protect {NAME} {words} (the machine keeps running)")
         before = self.source.serial.reported()
         started = time.monotonic()
-        self.farshore.call("protect", NAME, "--qmp", self.source.qmp_path,
-                           "--point-interval", self.options.point_interval)
+        self.farshore.call("protect", NAME, *what, "--point-interval", self.options.point_interval)
         sampler = RpoSampler(self.farshore)
 
         def show():
@@ -272,11 +300,20 @@ class Demo:
     # --- the disaster ------------------------------------------------------------------------
 
     def lose_site(self):
-        self.stage.step("The site is lost: SIGKILL to QEMU, tap, agent and appliance, in the middle of the load")
-        killed_ms = self.source.kill()
-        taps = self.farshore.kill_descendants("nbdkit")
-        self.farshore.kill_servers()
-        self.farshore.kill_descendants()
+        if self.options.agent:
+            self.stage.step("The site is lost: SIGKILL to QEMU, with the agent in it, and to the appliance, "
+                            "in the middle of the load")
+            killed_ms = self.source.kill()
+            self.farshore.kill_servers("appliance")
+            gone = "the spool"
+        else:
+            self.stage.step("The site is lost: SIGKILL to QEMU, tap, agent and appliance, in the middle of "
+                            "the load")
+            killed_ms = self.source.kill()
+            taps = self.farshore.kill_descendants("nbdkit")
+            self.farshore.kill_servers()
+            self.farshore.kill_descendants()
+            gone = f"{len(taps)} tap process, the spool"
         for part in ("agent", "appliance"):
             shutil.rmtree(self.farshore.data / part, ignore_errors=True)
         shutil.rmtree(self.work / "source-site", ignore_errors=True)
@@ -285,8 +322,8 @@ class Demo:
             disk.unlink()
         committed = self.source.serial.reported()
         self.result["committed"] = committed
-        self.stage.detail(f"gone: the machine and its disks, {len(taps)} tap process, the spool, the agent's "
-                          f"memory. Reported as committed: {committed} transactions")
+        self.stage.detail(f"gone: the machine and its disks, {gone}, the agent's memory. "
+                          f"Reported as committed: {committed} transactions")
         return killed_ms
 
     def commit_clock(self):
@@ -297,9 +334,13 @@ class Demo:
         """(least, most) transactions that the machine's disks held at that moment of the host: those
         reported by then, and those whose commit was over by then and the one that was in its commit."""
         offset_ms = self.commit_clock()
+        # An agent inside the machine dates points by the machine's clock. By how much it differs is
+        # known no better than a line's delay, so both ways of reading the moment are allowed.
+        least_ms = min(at_ms, at_ms + offset_ms) if self.options.agent else at_ms
+        most_ms = max(at_ms, at_ms + offset_ms) if self.options.agent else at_ms
         committed = max((n for n, guest_ms, _ in self.source.serial.transactions
-                         if guest_ms + offset_ms <= at_ms), default=0)
-        return self.source.serial.reported(at_ms), committed + 1
+                         if guest_ms + offset_ms <= most_ms), default=0)
+        return self.source.serial.reported(least_ms), committed + 1
 
     # --- recovery ----------------------------------------------------------------------------
 
@@ -379,14 +420,18 @@ class Demo:
         return not wrong
 
     def fail_over(self, killed_ms):
-        self.stage.step("At the recovery site: the vault starts; farshore failover start --point latest")
-        self.farshore.start_vault()
+        if self.options.agent:
+            self.stage.step("At the recovery site: farshore failover start --point latest")
+        else:
+            self.stage.step("At the recovery site: the vault starts; farshore failover start --point latest")
+            self.farshore.start_vault()
         machine, job, first_read_ms, login_ms = self.recover("start", NAME, "--point", "latest")
         self.result["rto_first_read_ms"] = first_read_ms
         self.result["rto_login_ms"] = login_ms
         point = self.failover_of(job, "start")["point"]
         point_ms = ms_of(point["time"])
-        behind_ms = killed_ms - point_ms
+        # By the machine's clock where that dates the point.
+        behind_ms = killed_ms - point_ms - (self.commit_clock() if self.options.agent else 0)
         self.result["behind_ms"] = round(behind_ms)
         self.stage.detail(f"first read after {first_read_ms} ms, login after {login_ms / 1000:.1f} s; the point "
                           f"is {behind_ms / 1000:.2f} s older than the disaster")
@@ -422,12 +467,13 @@ class Demo:
         return sound
 
     def run(self):
-        self.work = pathlib.Path(self.options.work or tempfile.mkdtemp(prefix="farshore-demo-"))
-        self.work.mkdir(parents=True, exist_ok=True)
         begun = time.monotonic()
         try:
-            accelerator = self.start_source()
-            self.start_farshore(accelerator)
+            accelerator = self.prepare()
+            # An agent's disk is in the guest from its start, and has what it needs to enrol.
+            for start in ((self.start_farshore, self.start_source) if self.options.agent
+                          else (self.start_source, self.start_farshore)):
+                start(accelerator)
             sampler = self.protect()
             self.run_load(sampler)
             killed_ms = self.lose_site()
@@ -448,10 +494,10 @@ class Demo:
         if self.farshore is not None:
             self.farshore.end()
         failed = not self.result.get("ok")
-        if not self.options.keep and not (failed and self.options.keep_failed):
-            shutil.rmtree(self.work, ignore_errors=True)
-        else:
+        if self.options.keep or (failed and self.options.keep_failed):
             self.stage.detail(f"kept: {self.work}")
+        elif self.work is not None:
+            shutil.rmtree(self.work, ignore_errors=True)
 
     def summary(self):
         r = self.result
@@ -488,6 +534,8 @@ def parse(arguments=None):
     parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="write the figures there")
     parser.add_argument("--split", action="store_true",
                         help="vault, appliance and agent as three processes")
+    parser.add_argument("--agent", action="store_true",
+                        help="captured from inside, by an agent in the machine, instead of by QEMU's mirror")
     parser.add_argument("--seconds", type=int, default=40, help="of load under protection (40)")
     parser.add_argument("--rate", type=int, default=40, help="transactions a second, at most (40)")
     parser.add_argument("--point-interval", type=int, default=5,

@@ -54,6 +54,8 @@ class Farshore:
         self.mark = uuid.uuid4().hex
         self.environment = {**os.environ, **(environment or {}), "FARSHORE_DEMO": self.mark}
         self.servers = {}
+        self.authority = None
+        self.replication_listen = ""
         self._commands = {}
         # Rings are memory: what a test leaves there is gone from the machine until it restarts.
         self.rings = pathlib.Path(f"/dev/shm/farshore-{self.mark}")
@@ -183,21 +185,29 @@ class Farshore:
 
     def start_split(self, site):
         """The three apart: the vault's data here, the source site's in `site`."""
-        site = pathlib.Path(site)
         self.start_vault()
+        self.start_site(site, ("appliance", "agent"))
+
+    def new_token(self, kind):
+        return self.call("token", "create", "--kind", kind)["token"]
+
+    def start_site(self, site, kinds):
+        """What runs at the source, enrolled at the vault that runs already. Afterwards `authority` is
+        the certificate and `replication_listen` the address that an agent needs."""
+        site = pathlib.Path(site)
         server = json.loads((self.data / "server.json").read_text())
-        authority = site / "ca.crt"
         site.mkdir(parents=True, exist_ok=True)
-        shutil.copy(self.data / server["ca"], authority)
-        listen = f"127.0.0.1:{free_port()}"
-        for kind in ("appliance", "agent"):
+        self.authority = site / "ca.crt"
+        shutil.copy(self.data / server["ca"], self.authority)
+        self.replication_listen = f"127.0.0.1:{free_port()}"
+        for kind in kinds:
             token = site / f"{kind}.token"
-            token.write_text(self.call("token", "create", "--kind", kind)["token"] + "\n")
+            token.write_text(self.new_token(kind) + "\n")
             token.chmod(0o600)
             where = (["--vault", server["address"], "--store", self.data / "store",
-                      "--replication-listen", listen] if kind == "appliance"
-                     else ["--appliance", listen])
-            self.start_server(kind, kind, "serve", "--data", site / kind, "--ca", authority,
+                      "--replication-listen", self.replication_listen] if kind == "appliance"
+                     else ["--appliance", self.replication_listen])
+            self.start_server(kind, kind, "serve", "--data", site / kind, "--ca", self.authority,
                               "--enrol-token-file", token, "--name", f"demo-{kind}", *where)
             # An appliance is heard of when it has an agent.
             self.wait_for(f"the {kind} is enrolled", lambda k=kind: any(

@@ -158,6 +158,8 @@ class SerialLine:
 class SourceGuest:
     """The machine that gets protected: QEMU with two disks, a QMP socket and a serial line."""
 
+    NETWORK = "user,id=net0,restrict=on"
+
     def __init__(self, image_directory, directory, accelerator, memory_mib=768):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -177,7 +179,7 @@ class SourceGuest:
             "qemu-system-x86_64", "-name", "harbour", *accelerator_options(self._accelerator),
             "-m", str(self._memory_mib), "-smp", "2", "-nodefaults", "-display", "none", "-no-reboot",
             "-rtc", "base=utc", "-device", "virtio-rng-pci",
-            "-netdev", "user,id=net0,restrict=on",
+            "-netdev", self.NETWORK,
             "-device", "virtio-net-pci,netdev=net0,mac=52:54:00:fa:55:01,romfile=",
             "-chardev", f"socket,id=serial0,path={self.directory}/serial.sock,server=on,wait=off",
             "-serial", "chardev:serial0",
