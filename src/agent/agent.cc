@@ -35,6 +35,7 @@ struct Agent::Impl {
     TlsDialer dialer;
     ThreadExecutor home{"agent"};
     std::unique_ptr<ControlClient> control;
+    std::string early_document;                               // as it was written last
     std::map<ItemId, std::unique_ptr<ItemSupervisor>> items;  // on home
 
     Impl(AgentOptions given, InstanceLock held, std::shared_ptr<TlsContext> context)
@@ -54,7 +55,33 @@ struct Agent::Impl {
         home.stop();
     }
 
+    // Only when it changes: whoever watches it makes a new initramfs then.
+    void tell_early() {
+        if (options.early_path.empty()) return;
+        const std::string directory = options.early_path.substr(0, options.early_path.rfind('/'));
+        if (!files.exists(directory).value_or(false)) return;
+        std::vector<EarlyItem> early;
+        for (const auto& [id, item] : items)
+            if (auto one = item->early()) early.push_back(std::move(*one));
+        // At the start nothing is known yet, which is no reason to forget what was.
+        if (early.empty() && !items.empty() && early_document.empty()) return;
+        const std::string document = encode_early(early);
+        if (document == early_document) return;
+        auto there = read_whole_file(files, options.early_path);
+        if (there ? as_text(*there) == document : early.empty()) {
+            early_document = document;
+            return;
+        }
+        if (auto written = write_file_durably(files, options.early_path, as_bytes(document));
+            !written) {
+            log::warn("agent", "{}", written.error().to_string());
+            return;
+        }
+        early_document = document;
+    }
+
     std::string status() {
+        tell_early();
         AgentStatus status;
         status.agent = options.name;
         status.instance = instance.to_string();

@@ -21,6 +21,9 @@ struct AgentOptions {
     std::string appliance_name;  // that its certificate must prove; empty: any of the authority
     uint64_t ring_bytes = 256ull << 20;
     uint64_t spill_bytes = 4ull << 30;
+    // What the initramfs must know is written there; empty, or a directory that is missing:
+    // nowhere.
+    std::string early_path;
     uint64_t trace_ring_bytes = 64ull << 20;  // in the kernel, a power of two
     int64_t sync_interval_us = 200'000;
 };

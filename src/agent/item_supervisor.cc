@@ -234,7 +234,7 @@ void ItemSupervisor::check_disk_sizes(const DesiredItem& desired) {
 // ---- this machine's own disks ------------------------------------------------------------------
 
 std::string ItemSupervisor::pin_directory() const {
-    return std::string(kBpfDirectory) + "/farshore-" + short_id(item_);
+    return std::string(kBpfDirectory) + "/" + kPinPrefix + short_id(item_);
 }
 
 // Which disk is which was settled when protection began; their names may be others by now.
@@ -285,7 +285,33 @@ Status ItemSupervisor::prepare_devices(const DesiredItem& desired) {
     if (!machine_known_) FS_TRY(describe_this_machine(desired));
     std::vector<uint64_t> sizes;
     for (const LocalDisk& disk : devices_) sizes.push_back(disk.size_bytes);
-    return open_session(TapMode::kBlock, sizes);
+    FS_TRY(open_session(TapMode::kBlock, sizes));
+    tell_early();
+    return {};
+}
+
+// So that a clean restart need not read the disks again. Where that cannot be, everything is read.
+void ItemSupervisor::tell_early() {
+    auto blocks = set_aside_blocks(item_directory() + "/clean-stop", devices_);
+    if (!blocks) {
+        log::info("agent", "{}", blocks.error().what());
+        return;
+    }
+    EarlyItem early;
+    early.item = item_;
+    early.config_path = tap_directory() + "/tap.json";
+    early.pin_directory = pin_directory();
+    early.trace_ring_bytes = options_.trace_ring_bytes;
+    early.disks = devices_;
+    early.blocks = std::move(*blocks);
+    const std::lock_guard lock(mutex_);
+    early_ = std::move(early);
+}
+
+std::optional<EarlyItem> ItemSupervisor::early() const {
+    const std::lock_guard lock(mutex_);
+    if (removed_) return std::nullopt;
+    return early_;
 }
 
 Status ItemSupervisor::ensure_tracer() {
@@ -588,6 +614,7 @@ Status ItemSupervisor::tear_down(const DesiredItem& desired) {
     (void)files_.remove(item_directory() + "/desired.json");
     (void)files_.remove(item_directory() + "/machine.json");
     (void)files_.remove(item_directory() + "/devices.json");
+    (void)files_.remove(item_directory() + "/clean-stop");
     (void)files_.remove(item_directory());
     (void)files_.remove(tap_directory() + "/nbd.log");
     (void)files_.remove(tap_directory());
@@ -650,6 +677,7 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
         status.gap_open = capture.gap != GapState::kNone;
         status.copied_bytes = capture.copy_done_bytes;
         status.copy_total_bytes = capture.copy_total_bytes;
+        status.compared_bytes = capture.copied_bytes;
         const int64_t now_us = clock_.steady_us();
         if (now_us - copy_rate_us_ >= 1'000'000) {
             if (copy_rate_us_ != 0 && capture.copied_bytes >= copy_rate_bytes_)

@@ -21,6 +21,7 @@
 #include "compute/mirror_control.h"
 #include "compute/nbd_server.h"
 #include "compute/qmp_client.h"
+#include "ebpf/clean_stop.h"
 #include "ebpf/local_disks.h"
 #include "meta/agent_documents.h"
 #include "os/process.h"
@@ -49,6 +50,8 @@ class ItemSupervisor {
 
     void desire(DesiredItem desired);
     AgentItemStatus status() const;
+    // What the initramfs must know of it; nullopt: nothing, or not yet.
+    std::optional<EarlyItem> early() const;
     // Everything of it was torn down, as desired.
     bool removed() const { return removed_; }
 
@@ -62,6 +65,7 @@ class ItemSupervisor {
     Status find_devices(const DesiredItem& desired);
     Status describe_this_machine(const DesiredItem& desired);
     Status ensure_tracer();
+    void tell_early();
     bool captures() const { return tap_.has_value() || tracer_.has_value(); }
     Status recall_machine(const MachineDescription& now);
     Status open_session(TapMode mode, const std::vector<uint64_t>& disk_bytes);
@@ -91,7 +95,8 @@ class ItemSupervisor {
     FileSystem& files_;
     Clock& clock_;
 
-    mutable std::mutex mutex_;  // desired_, status_, watched_tap_
+    mutable std::mutex mutex_;  // desired_, status_, watched_tap_, early_
+    std::optional<EarlyItem> early_;
     DesiredItem desired_;
     AgentItemStatus status_;
     std::optional<ProcessKey> watched_tap_;

@@ -376,6 +376,19 @@ class Parser {
         capture_serve->add_option("--ready", a.capture.ready_file, "file to make when it captures");
         capture_serve->add_option("--log-level", a.capture.log_level, "debug, info, warn or error");
         serve(capture_serve, a.capture, run_capture);
+        const auto add_part = [&](const char* name, const char* help,
+                                  int (*program)(const CaptureServeOptions&)) {
+            CLI::App* part = capture->add_subcommand(name, help);
+            part->add_option("--config", a.capture.early_file, "what is captured");
+            part->add_option("--log-level", a.capture.log_level, "debug, info, warn or error");
+            serve(part, a.capture, program);
+            return part;
+        };
+        add_part("early", "In the initramfs: capture from the first write on", run_capture_early);
+        add_part("save", "At the end of a shutdown: keep what is left", run_capture_save)
+            ->add_option("WHY", a.capture.why, "reboot, halt, poweroff or kexec");
+        add_part("stop", "End every capture on this machine", run_capture_stop)
+            ->add_option("--data", a.capture.agent_data, "data directory of the agent");
     }
 
     static constexpr const char* kPointHelp =

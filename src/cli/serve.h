@@ -63,6 +63,9 @@ struct AgentServeOptions {
 struct CaptureServeOptions {
     std::string config_file;
     std::string ready_file;  // made when it captures
+    std::string early_file = "/etc/farshore/early.json";
+    std::string agent_data = "/var/lib/farshore-agent";
+    std::string why;  // of a shutdown: reboot, halt, poweroff, kexec
     std::string log_level;
 };
 
@@ -72,5 +75,8 @@ int run_vault(const VaultServeOptions& options);
 int run_appliance(const ApplianceServeOptions& options);
 int run_agent(const AgentServeOptions& options);
 int run_capture(const CaptureServeOptions& options);
+int run_capture_early(const CaptureServeOptions& options);
+int run_capture_save(const CaptureServeOptions& options);
+int run_capture_stop(const CaptureServeOptions& options);
 
 }  // namespace farshore

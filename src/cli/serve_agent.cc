@@ -32,6 +32,7 @@ Status serve(const AgentServeOptions& options) {
     agent.name = info.common_name;
     agent.directory = options.data;
     agent.appliance = options.appliance;
+    agent.early_path = "/etc/farshore/early.json";
     apply_bounds(options.capture, agent);
     FS_ASSIGN(auto running, Agent::start(agent, tls));
     log::info("agent", "'{}' runs; its appliance is {}", agent.name, options.appliance);

@@ -1,9 +1,14 @@
 // farshore capture serve: the process that captures this machine's own disks. The agent starts it.
+#include <functional>
+
+#include "agent/capture_process.h"
 #include "base/error.h"
 #include "capture/tap_config.h"
 #include "cli/serve.h"
 #include "cli/serve_common.h"
+#include "ebpf/block_trace.h"
 #include "ebpf/capture_server.h"
+#include "ebpf/clean_stop.h"
 #include "os/log.h"
 #include "os/process.h"
 #include "os/real.h"
@@ -29,7 +34,37 @@ Status serve(const CaptureServeOptions& options) {
     return {};
 }
 
+// What is pinned, and the processes that read it: for the removal of an agent.
+Status stop_all(const CaptureServeOptions& options) {
+    PosixFileSystem files;
+    auto names = files.list(kBpfDirectory);
+    if (!names) return {};
+    for (std::string name : *names) {
+        if (name.ends_with('/')) name.pop_back();
+        if (!name.starts_with(kPinPrefix)) continue;
+        FS_TRY(CaptureProcess::clean_up(options.agent_data + "/taps/" +
+                                        name.substr(std::string_view(kPinPrefix).size())));
+        FS_TRY(BlockTrace::remove(std::string(kBpfDirectory) + "/" + name));
+    }
+    return {};
+}
+
+int logged(const CaptureServeOptions& options, const std::function<Status()>& program) {
+    if (auto ready = set_up_log(options.log_level); !ready) return exit_code_of(ready);
+    return exit_code_of(program());
+}
+
 }  // namespace
+
+int run_capture_early(const CaptureServeOptions& options) {
+    return logged(options, [&] { return capture_early(options.early_file); });
+}
+int run_capture_save(const CaptureServeOptions& options) {
+    return logged(options, [&] { return capture_save(options.early_file); });
+}
+int run_capture_stop(const CaptureServeOptions& options) {
+    return logged(options, [&] { return stop_all(options); });
+}
 
 int run_capture(const CaptureServeOptions& options) { return exit_code_of(serve(options)); }
 

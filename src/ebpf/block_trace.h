@@ -69,6 +69,7 @@ class BlockTrace final : public TraceSource {
 
 // Where traces are pinned; the bpffs is mounted when it is not. kForbidden without CAP_SYS_ADMIN.
 inline constexpr const char* kBpfDirectory = "/sys/fs/bpf";
+inline constexpr const char* kPinPrefix = "farshore-";  // of an item's directory there
 Status mount_bpf_directory();
 
 }  // namespace farshore

@@ -13,6 +13,7 @@
 #include "capture/tap_runner.h"
 #include "ebpf/block_capture.h"
 #include "ebpf/block_trace.h"
+#include "ebpf/clean_stop.h"
 #include "os/log.h"
 #include "os/process.h"
 #include "os/real.h"
@@ -58,6 +59,7 @@ struct CaptureServer::Impl {
     }
     Status start_tap();
     Status start_trace();
+    void prime();
     void drain();
 };
 
@@ -93,12 +95,7 @@ Status CaptureServer::Impl::start_trace() {
     FS_ASSIGN(trace, BlockTrace::open(options));
     const bool primed = trace->primed();
     if (!primed) {
-        // What was written while nothing traced is unknown; the trace runs already.
-        CaptureProducer& producer = tap->producer();
-        producer.open_gap([&] {
-            for (size_t i = 0; i < producer.disks(); ++i)
-                producer.todo(static_cast<DiskIndex>(i)).set_all();
-        });
+        prime();
         trace->set_primed();
     }
     log::info("capture", "{} disks are traced, {}", options.disks.size(),
@@ -106,6 +103,37 @@ Status CaptureServer::Impl::start_trace() {
     capture = std::make_unique<BlockCapture>(tap->producer(), *trace);
     tap->set_barrier(capture.get());
     return {};
+}
+
+// What was written while nothing traced is unknown, but for a trace that began with the kernel and
+// a shutdown that said what was left. The trace runs already.
+void CaptureServer::Impl::prime() {
+    CaptureProducer& producer = tap->producer();
+    // Gone when it was read: a process that is killed behind this takes everything for unknown.
+    auto stop = take_handed_over(config.capture.item);
+    const bool clean =
+        stop && stop->item == config.capture.item && stop->disk_bytes == config.capture.disk_bytes;
+    producer.open_gap([&] {
+        for (size_t i = 0; i < producer.disks(); ++i) {
+            TodoMap& todo = producer.todo(static_cast<DiskIndex>(i));
+            if (clean)
+                todo.clear(0, todo.disk_bytes());
+            else
+                todo.set_all();
+        }
+        if (clean)
+            for (const CleanStop::Range& one : stop->ranges)
+                producer.todo(one.disk).set(one.range.offset_bytes, one.range.length_bytes);
+        producer.header().word(LogWord::kCopyTotalGranules).store(0);
+        producer.header().word(LogWord::kCopyDoneGranules).store(0);
+    });
+    if (clean) {
+        uint64_t bytes = 0;
+        for (const CleanStop::Range& one : stop->ranges) bytes += one.range.length_bytes;
+        log::info("capture", "the machine was stopped cleanly: {} bytes are read again", bytes);
+    } else if (stop || stop.error().code() != Code::kNotFound) {
+        log::warn("capture", "what the last shutdown left is not usable: everything is read again");
+    }
 }
 
 void CaptureServer::Impl::drain() {

@@ -140,6 +140,7 @@ Result<AgentItemStatus> read_item_status(const Json& json, const std::string& pa
     FS_ASSIGN(item.copied_bytes, fields.u64("copied_bytes"));
     FS_ASSIGN(item.copy_total_bytes, fields.u64("copy_total_bytes"));
     FS_ASSIGN(item.copy_rate_bytes_per_s, fields.u64("copy_rate"));
+    FS_ASSIGN(item.compared_bytes, fields.u64("compared"));
     FS_ASSIGN(item.last.v, fields.u64("last_sequence"));
     FS_ASSIGN(item.last_time.us, fields.i64("last_time_us"));
     FS_ASSIGN(item.received.v, fields.u64("received_sequence"));
@@ -263,6 +264,7 @@ std::string encode_status(const AgentStatus& status) {
                   {"copied_bytes", item.copied_bytes},
                   {"copy_total_bytes", item.copy_total_bytes},
                   {"copy_rate", item.copy_rate_bytes_per_s},
+                  {"compared", item.compared_bytes},
                   {"last_sequence", item.last.v},
                   {"last_time_us", item.last_time.us},
                   {"received_sequence", item.received.v},

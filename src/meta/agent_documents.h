@@ -117,9 +117,10 @@ struct AgentItemStatus {
     uint64_t copied_bytes = 0;  // of the initial copy or resynchronisation under way
     uint64_t copy_total_bytes = 0;
     uint64_t copy_rate_bytes_per_s = 0;
-    Sequence last;        // last record that the tap appended
-    TimePoint last_time;  // its time
-    Sequence received;    // acknowledged by the appliance
+    uint64_t compared_bytes = 0;  // read from the disks to copy or compare, since the log was made
+    Sequence last;                // last record that the tap appended
+    TimePoint last_time;          // its time
+    Sequence received;            // acknowledged by the appliance
     Sequence stored;
     std::vector<BookmarkDone> bookmarks;
     std::string resync_done_id;  // the resync request that was begun last

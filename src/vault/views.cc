@@ -108,6 +108,7 @@ Json item_view(const ItemReport& report) {
         json["copied_bytes"] = agent.copied_bytes;
         json["copy_total_bytes"] = agent.copy_total_bytes;
         json["copy_rate_bytes_per_s"] = agent.copy_rate_bytes_per_s;
+        json["compared_bytes"] = agent.compared_bytes;
         if (agent.copied_bytes >= agent.copy_total_bytes)
             json["eta_s"] = 0;
         else if (agent.copy_rate_bytes_per_s != 0)
