@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <filesystem>
 
 #include "capture/capture_files.h"
 #include "capture/tap_config.h"
@@ -47,17 +46,19 @@ Result<uint64_t> changes_completed(const std::string& disk_name) {
 
 // A disk under a software RAID is written at the very end, when its array is marked clean.
 bool under_an_array(const std::string& disk_name) {
-    std::error_code error;
+    PosixFileSystem files;
     const std::string block = "/sys/block/" + disk_name;
     const auto held = [&](const std::string& directory) {
-        for (const auto& entry : std::filesystem::directory_iterator(directory, error))
-            if (entry.path().filename().string().starts_with("md")) return true;
-        return false;
+        const auto holders = files.list(directory + "/holders");
+        return holders && std::any_of(holders->begin(), holders->end(), [](const auto& name) {
+                   return name.starts_with("md");
+               });
     };
-    if (held(block + "/holders")) return true;
-    for (const auto& entry : std::filesystem::directory_iterator(block, error))
-        if (entry.is_directory(error) && held(entry.path().string() + "/holders")) return true;
-    return false;
+    if (held(block)) return true;
+    const auto parts = files.list(block);
+    return parts && std::any_of(parts->begin(), parts->end(), [&](const std::string& name) {
+               return name.starts_with(disk_name) && held(block + "/" + name);
+           });
 }
 
 Status start_early(const EarlyItem& item) {
