@@ -266,7 +266,9 @@ def integrity_errors(report, guest):
     if report["ext4_errors"] or report["ext4_mounts"] < 2:
         wrong.append("ext4 counted errors")
     # The note of a transaction is on the root disk before its commit on the database disk.
-    if not report["notes_in_order"] or report["note_last"] not in (report["max"], report["max"] + 1):
+    if not report["notes_in_order"]:
+        wrong.append("the notes on the root disk do not count up")
+    if report["note_last"] not in (report["max"], report["max"] + 1):
         wrong.append(f"the disks are of different moments: root {report['note_last']}, "
                      f"database {report['max']}")
     return wrong

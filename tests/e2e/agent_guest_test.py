@@ -84,7 +84,7 @@ class AgentInTheMachine(unittest.TestCase):
         self.assertLess(compared, MOST_COMPARED * sum(disk["size_bytes"] for disk in after["disks"]))
         # What was reported before was dated by another clock.
         self.guest.serial.transactions.clear()
-        self.guest.start_load()
+        self.guest.start_load_again()
         self.guest.serial.wait_for_transactions(20, 60)
         self.assertGreater(self.guest.serial.reported(), boot)
         self.demo.run_load(self.sampler)
