@@ -50,9 +50,8 @@ bool under_an_array(const std::string& disk_name) {
     const std::string block = "/sys/block/" + disk_name;
     const auto held = [&](const std::string& directory) {
         const auto holders = files.list(directory + "/holders");
-        return holders && std::any_of(holders->begin(), holders->end(), [](const auto& name) {
-                   return name.starts_with("md");
-               });
+        return holders && std::any_of(holders->begin(), holders->end(),
+                                      [](const auto& name) { return name.starts_with("md"); });
     };
     if (held(block)) return true;
     const auto parts = files.list(block);
