@@ -292,7 +292,11 @@ class Demo:
         self.result["points"] = len(points.get("points", []))
         window = points.get("window") or {}
         if "newest" in window:
-            self.result["sequences"] = window["newest"]["sequence"] - window["oldest"]["sequence"] + 1
+            # A gap offers no point, and a new log after a restart leaves numbers out there.
+            self.result["sequences"] = (
+                window["newest"]["sequence"] - window["oldest"]["sequence"] + 1 - sum(
+                    gap["before"]["sequence"] - gap["after"]["sequence"] - 1
+                    for gap in points.get("gaps") or [] if gap.get("before") and gap.get("after")))
         self.stage.detail(f"RPO p50 {self.result['rpo_ms_p50']} ms, p99 {self.result['rpo_ms_p99']} ms "
                           f"in {len(sampler.samples_ms)} samples; {self.result['points']} points listed, "
                           f"any of {self.result.get('sequences', 0)} moments can be recovered")
