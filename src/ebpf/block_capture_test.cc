@@ -506,6 +506,17 @@ TEST_F(BlockCaptureTest, TheNextProcessGoesOnInTheMiddleOfARequest) {
     die_after(1);
     EXPECT_EQ(drained(),
               (Log{{RecordKind::kDiscard, 0, 0, 4096}, {RecordKind::kDiscard, 0, 65'536, 4096}}));
+
+    // The records of one event say the same when they come twice, as long as all of them come.
+    const auto zero = other(3, kFsEventZero, {{0, 2 * uint64_t{kMaxZeroBytes}}});
+    kernel_->issue(zero);
+    die_after(1);
+    const Log records = drained();
+    ASSERT_GE(records.size(), 2u);
+    EXPECT_EQ(records.back(), (Logged{RecordKind::kZero, 0, kMaxZeroBytes, kMaxZeroBytes}));
+    kernel_->complete(zero);
+    drained();
+    EXPECT_FALSE(in_gap());
 }
 
 // Broken: a page that changed is not noticed because a process died in between.
