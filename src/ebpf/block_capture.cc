@@ -172,12 +172,12 @@ void BlockCapture::end(const TraceEvent& event) {
         return;
     }
     if (found == requests_.end()) {
+        const uint64_t size = producer_.header().geometry().disk_bytes[head.disk];
+        // Wholly behind what is protected, so its beginning was left out.
+        if (!(head.flags & kFsRanges) && head.offset >= size) return;
         ++counters_.unknown;
         // Its ranges were told at its issue, which nobody remembers.
-        copy_again(head.disk,
-                   {head.flags & kFsRanges
-                        ? ByteRange{0, producer_.header().geometry().disk_bytes[head.disk]}
-                        : range_of(head)});
+        copy_again(head.disk, {head.flags & kFsRanges ? ByteRange{0, size} : range_of(head)});
         return;
     }
     const Request request = std::move(found->second);

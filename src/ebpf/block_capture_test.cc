@@ -461,7 +461,13 @@ TEST_F(BlockCaptureTest, AWholeDiskCanBeMarked) {
 // what is in front of that end is forgotten.
 TEST_F(BlockCaptureTest, WhatIsBehindTheProtectedEndIsLeftOut) {
     start({kDiskBytes - 4096});
+    const auto behind = write(1, kDiskBytes, 4096, 1);
     const auto across = other(2, kFsEventZero, {{kDiskBytes - 8192, 65'536}});
+    kernel_->issue(behind);
+    EXPECT_EQ(drained(), Log{});
+    kernel_->complete(behind);
+    EXPECT_EQ(drained(), Log{});
+    EXPECT_FALSE(in_gap());
     kernel_->issue(across);
     EXPECT_EQ(drained(), Log{gap()});
     EXPECT_TRUE(todo(kDiskBytes - 8192));
