@@ -172,12 +172,12 @@ void BlockCapture::end(const TraceEvent& event) {
         return;
     }
     if (found == requests_.end()) {
+        const uint64_t size = producer_.header().geometry().disk_bytes[head.disk];
+        // Wholly behind what is protected, so its beginning was left out.
+        if (!(head.flags & kFsRanges) && head.offset >= size) return;
         ++counters_.unknown;
         // Its ranges were told at its issue, which nobody remembers.
-        copy_again(head.disk,
-                   {head.flags & kFsRanges
-                        ? ByteRange{0, producer_.header().geometry().disk_bytes[head.disk]}
-                        : range_of(head)});
+        copy_again(head.disk, {head.flags & kFsRanges ? ByteRange{0, size} : range_of(head)});
         return;
     }
     const Request request = std::move(found->second);
@@ -237,8 +237,12 @@ void BlockCapture::append(RecordKind kind, const fs_event& event, ByteView paylo
         return;
     }
     uint64_t left = event.length;
+    // Only the last of its records says that the event is in the log: a process that dies before
+    // that lets the next one say it all again, which changes nothing.
+    record.source_position.reset();
     while (left > 0) {
         record.length_bytes = static_cast<uint32_t>(std::min<uint64_t>(left, kMaxZeroBytes));
+        if (record.length_bytes == left) record.source_position = position;
         producer_.append(record);
         record.offset_bytes += record.length_bytes;
         left -= record.length_bytes;
