@@ -4,6 +4,7 @@
 #include <ostream>
 
 #include "base/version.h"
+#include "cli/agent_check.h"
 #include "cli/client_verbs.h"
 #include "cli/environment.h"
 #include "cli/extract_verb.h"
@@ -40,6 +41,8 @@ struct Arguments {
     ApplianceServeOptions appliance;
     AgentServeOptions agent;
     CaptureServeOptions capture;
+    CaptureCheckOptions check;
+    CaptureBounds check_bounds;
 };
 
 void add_common(CLI::App& app, Arguments& arguments) {
@@ -296,19 +299,23 @@ class Parser {
     }
 
     void add_capture_bounds(CLI::App* app, CaptureBounds& bounds) {
-        app->add_option("--ring-mib", bounds.ring_mib, "memory for records of one machine")
-            ->capture_default_str()
-            ->check(CLI::Range(1, 65'536));
+        add_ring_bounds(app, bounds);
         app->add_option("--spill-mib", bounds.spill_mib,
                         "disk for records of one machine when the ring is full; 0: none")
             ->capture_default_str()
             ->check(CLI::Range(0, 64 << 20));
+        app->add_option("--shared-dir", bounds.shared_directory, "tmpfs for the rings")
+            ->capture_default_str();
+    }
+
+    void add_ring_bounds(CLI::App* app, CaptureBounds& bounds) {
+        app->add_option("--ring-mib", bounds.ring_mib, "memory for records of one machine")
+            ->capture_default_str()
+            ->check(CLI::Range(1, 65'536));
         app->add_option("--trace-ring-kib", bounds.trace_ring_kib,
                         "kernel memory for the writes of this machine's own disks; a power of two")
             ->capture_default_str()
             ->check(CLI::Range(64, 1 << 20));
-        app->add_option("--shared-dir", bounds.shared_directory, "tmpfs for the rings")
-            ->capture_default_str();
     }
 
     void add_spool_bound(CLI::App* app, uint64_t& spool_mib) {
@@ -366,6 +373,23 @@ class Parser {
         agent_serve->add_option("--log-level", a.agent.log_level, "debug, info, warn or error");
         add_capture_bounds(agent_serve, a.agent.capture);
         serve(agent_serve, a.agent, run_agent);
+
+        CLI::App* check = agent->add_subcommand(
+            "check", "Whether this machine's own disks can be captured; changes nothing");
+        check->add_option("--device", a.check.devices, "a disk; once for each (all of them)");
+        a.check.data_directory = a.capture.agent_data;
+        check->add_option("--data", a.check.data_directory, "data directory of the agent")
+            ->capture_default_str();
+        add_ring_bounds(check, a.check_bounds);
+        check->add_flag("--json", a.json, "one JSON document on one line, for programs");
+        check->callback([this] {
+            action_ = [this] {
+                CaptureCheckOptions& options = arguments_.check;
+                options.ring_bytes = arguments_.check_bounds.ring_mib << 20;
+                options.trace_ring_bytes = arguments_.check_bounds.trace_ring_kib << 10;
+                return run_agent_check(environment_, options, arguments_.json);
+            };
+        });
 
         // Started by the agent, not by people.
         CLI::App* capture = app_.add_subcommand("capture", "Capture of this machine's disks");

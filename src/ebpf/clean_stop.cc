@@ -209,39 +209,34 @@ Result<std::vector<EarlyItem>> decode_early(std::string_view json) {
 
 // ---- blocks -------------------------------------------------------------------------------------
 
-Result<DiskBlocks> set_aside_blocks(const std::string& path, const std::vector<LocalDisk>& disks) {
-    const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    if (!fd) return fail_errno(errno, fmt::format("open '{}'", path));
-    struct stat info {};
-    struct statfs kind {};
-    if (::fstat(fd.get(), &info) != 0 || ::fstatfs(fd.get(), &kind) != 0)
-        return fail_errno(errno, fmt::format("examine '{}'", path));
-    const auto type = static_cast<uint64_t>(kind.f_type);
-    if (type != EXT4_SUPER_MAGIC && type != kXfsMagic)
-        return fail(
-            Code::kUnsupported,
-            "blocks can be set aside on ext4 and xfs only: after each restart the disks are "
-            "read again");
-    if (static_cast<uint64_t>(info.st_size) != kCleanStopBytes) {
-        const Bytes zeroes(kCleanStopBytes);
-        if (::pwrite(fd.get(), zeroes.data(), zeroes.size(), 0) !=
-                static_cast<ssize_t>(zeroes.size()) ||
-            ::fsync(fd.get()) != 0)
-            return fail_errno(errno, fmt::format("write '{}'", path));
-    }
-    // Where the file system's device lies on its disk.
-    std::error_code error;
-    const fs::path node = fs::canonical(
-        fmt::format("/sys/dev/block/{}:{}", major(info.st_dev), minor(info.st_dev)), error);
-    if (error) return fail(Code::kUnsupported, fmt::format("'{}' is on no disk of its own", path));
+namespace {
+
+// Where a file system's device lies.
+struct Place {
+    size_t disk = 0;  // index in the disks
     uint64_t start_bytes = 0;
+};
+
+Status check_blocks_stay(uint64_t type) {
+    if (type == EXT4_SUPER_MAGIC || type == kXfsMagic) return {};
+    return fail(Code::kUnsupported,
+                "blocks can be set aside on ext4 and xfs only: after each restart the disks are "
+                "read again");
+}
+
+Result<Place> find_place(const std::string& path, dev_t device,
+                         const std::vector<LocalDisk>& disks) {
+    std::error_code error;
+    const fs::path node =
+        fs::canonical(fmt::format("/sys/dev/block/{}:{}", major(device), minor(device)), error);
+    if (error) return fail(Code::kUnsupported, fmt::format("'{}' is on no disk of its own", path));
+    Place place;
     std::string disk_name = node.filename();
     PosixFileSystem files;
     if (auto start = read_whole_file(files, node.string() + "/start")) {
-        start_bytes = std::strtoull(std::string(as_text(*start)).c_str(), nullptr, 10) * 512;
+        place.start_bytes = std::strtoull(std::string(as_text(*start)).c_str(), nullptr, 10) * 512;
         disk_name = node.parent_path().filename();
     }
-    DiskBlocks blocks;
     const auto disk = std::find_if(disks.begin(), disks.end(),
                                    [&](const LocalDisk& one) { return one.name == disk_name; });
     if (disk == disks.end())
@@ -250,7 +245,41 @@ Result<DiskBlocks> set_aside_blocks(const std::string& path, const std::vector<L
             fmt::format("'{}' is not on a partition of a protected disk: after each restart "
                         "the disks are read again",
                         path));
-    blocks.disk = static_cast<size_t>(disk - disks.begin());
+    place.disk = static_cast<size_t>(disk - disks.begin());
+    return place;
+}
+
+}  // namespace
+
+Status check_set_aside(const std::string& directory, const std::vector<LocalDisk>& disks) {
+    struct stat info {};
+    struct statfs kind {};
+    if (::stat(directory.c_str(), &info) != 0 || ::statfs(directory.c_str(), &kind) != 0)
+        return fail_errno(errno, fmt::format("examine '{}'", directory));
+    FS_TRY(check_blocks_stay(static_cast<uint64_t>(kind.f_type)));
+    FS_TRY(find_place(directory, info.st_dev, disks));
+    return {};
+}
+
+Result<DiskBlocks> set_aside_blocks(const std::string& path, const std::vector<LocalDisk>& disks) {
+    const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (!fd) return fail_errno(errno, fmt::format("open '{}'", path));
+    struct stat info {};
+    struct statfs kind {};
+    if (::fstat(fd.get(), &info) != 0 || ::fstatfs(fd.get(), &kind) != 0)
+        return fail_errno(errno, fmt::format("examine '{}'", path));
+    FS_TRY(check_blocks_stay(static_cast<uint64_t>(kind.f_type)));
+    if (static_cast<uint64_t>(info.st_size) != kCleanStopBytes) {
+        const Bytes zeroes(kCleanStopBytes);
+        if (::pwrite(fd.get(), zeroes.data(), zeroes.size(), 0) !=
+                static_cast<ssize_t>(zeroes.size()) ||
+            ::fsync(fd.get()) != 0)
+            return fail_errno(errno, fmt::format("write '{}'", path));
+    }
+    FS_ASSIGN(const Place place, find_place(path, info.st_dev, disks));
+    const uint64_t start_bytes = place.start_bytes;
+    DiskBlocks blocks;
+    blocks.disk = place.disk;
     constexpr size_t kMostExtents = 256;
     std::vector<uint64_t> room((sizeof(fiemap) + kMostExtents * sizeof(fiemap_extent)) / 8 + 1);
     auto* map = reinterpret_cast<fiemap*>(room.data());

@@ -62,6 +62,8 @@ Result<std::vector<EarlyItem>> decode_early(std::string_view json);
 // system is none whose blocks stay where they are (ext4 and xfs are), or not directly on a
 // partition or a whole one of the disks.
 Result<DiskBlocks> set_aside_blocks(const std::string& path, const std::vector<LocalDisk>& disks);
+// Whether that would be so for a file in the directory, which exists. Makes nothing.
+Status check_set_aside(const std::string& directory, const std::vector<LocalDisk>& disks);
 Result<Bytes> read_blocks(const std::string& device, const DiskBlocks& blocks);
 // Durable when it returns. At most blocks.bytes().
 Status write_blocks(const std::string& device, const DiskBlocks& blocks, ByteView bytes);
