@@ -129,6 +129,13 @@ class Farshore:
             process.kill()
             process.wait()
 
+    def stop_servers(self, *names):
+        """As an operator stops them."""
+        for name in names:
+            process = self.servers.pop(name)
+            process.terminate()
+            process.wait(30)
+
     def descendants(self):
         """(pid, command line) of what carries our mark, ourselves apart: taps, replicas, machines."""
         found = []

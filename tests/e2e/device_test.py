@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """End to end, inside the machine: disks of this machine's own kernel, captured while they are used."""
 import os
+import shutil
+import signal
 
 import support
 from devices import MIB, DeviceTest, DirectDisk, run
@@ -89,40 +91,71 @@ class Devices(DeviceTest):
             self.assertEqual(code, error.exception.code, path)
             self.farshore.call("unprotect", f"wrong{number}")
 
-    def test_kills_and_an_end_leave_nothing_and_lose_nothing(self):
-        """Breaks when writes during the capture process's absence are lost, or when the program stays
-        in the kernel after the protection's end."""
+    def test_kills_upgrades_and_an_end_leave_nothing_and_lose_nothing(self):
+        """Breaks when writes during the absence of capture process or agent are lost or copied again
+        as a whole, or when the program stays in the kernel after the protection's end."""
         rng = seeded()
         device = self.make_disk(32 * MIB)
-        before = self.traces()
+        # Another program file, as an upgrade brings one; the plugin stands where it stood.
+        upgraded = self.work / "upgraded"
+        (upgraded / "bin").mkdir(parents=True)
+        shutil.copy(support.BINARY, upgraded / "bin/farshore")
+        (upgraded / "lib").symlink_to(support.BINARY.parent.parent / "lib")
+        programs = [self.farshore.binary, upgraded / "bin/farshore"]
         self.farshore.start_up()
         item = self.protect("inside", device)
         self.wait_state("inside", "protected")
         load = self.start_load(
-            ["fio", "--thread", "--name=load", f"--filename={device}", "--direct=1", "--rw=randwrite", "--bs=4k",
-             "--iodepth=8", "--ioengine=io_uring", "--size=32m", "--time_based", "--runtime=600",
-             "--rate_iops=800", "--randrepeat=0"])
-        for _ in range(int(os.environ.get("FARSHORE_KILLS") or 6)):
-            if rng.random() < 0.5:
-                killed = self.farshore.kill_descendants("capture serve")
-                self.assertTrue(killed, "no capture process ran")
-            else:
+            ["fio", "--thread", "--name=load", f"--filename={device}", "--direct=1", "--rw=randwrite",
+             "--bs=4k", "--iodepth=8", "--ioengine=io_uring", "--size=32m", "--time_based",
+             "--runtime=3600", "--rate_iops=800", "--randrepeat=0"])
+
+        def check():
+            """The disk as it is while nobody writes, at a point that is stored."""
+            load.send_signal(signal.SIGSTOP)
+            try:
+                self.wait_state("inside", "protected")
+                label = f"check-{rng.getrandbits(32):08x}"
+                expected = self.whole(device)
+                self.farshore.call("point", "inside", "--bookmark", label)
+                self.assert_point("inside", label, [expected])
+            finally:
+                load.send_signal(signal.SIGCONT)
+
+        rounds = int(os.environ.get("FARSHORE_KILLS") or 8)
+        for number in range(1, rounds + 1):
+            kind = rng.choice(["tap", "tap", "agent", "agent", "both", "upgrade"])
+            if kind in ("tap", "both"):
+                self.farshore.kill_descendants("capture serve")
+            if kind in ("agent", "both"):
                 self.farshore.kill_servers("up")
                 self.farshore.restart_server("up")
-                self.farshore.wait_until_serving()
-            self.wait_state("inside", "protected", "catching-up")
+            if kind == "upgrade":
+                self.farshore.stop_servers("up")
+                programs.reverse()
+                self.farshore.binary = programs[0]
+                self.farshore.restart_server("up")
+            self.farshore.wait_until_serving()
             self.farshore.wait_for("a capture process runs", lambda: any(
                 "capture serve" in command for _, command in self.farshore.descendants()), 60)
+            if number % 10 == 0:
+                check()
+                self.assertEqual([], self.whole_copies())
+                self.assertEqual("succeeded", self.farshore.call("unprotect", "inside")["state"])
+                self.assertNotIn(f"farshore-{item['id'][:12]}", [path.name for path in self.traces()])
+                item = self.protect("inside", device)
+        check()
+        self.assertEqual([], self.whole_copies())
         self.end_load(load)
-        self.wait_state("inside", "protected")
-        self.farshore.call("point", "inside", "--bookmark", "end")
-        self.assert_point("inside", "end", [self.whole(device)])
-        events = [event for event in self.farshore.call("events", "--item", "inside")["events"]
-                  if "resynchronising" in event.get("text", "")]
-        self.assertEqual([], events, "a killed process made everything be copied again")
         self.assertEqual("succeeded", self.farshore.call("unprotect", "inside")["state"])
-        self.assertEqual(before, self.traces())
         self.assertNotIn(f"farshore-{item['id'][:12]}", [path.name for path in self.traces()])
+        left = [command for _, command in self.farshore.descendants() if "capture serve" in command]
+        self.assertEqual([], left)
+
+    def whole_copies(self):
+        """Of the item as it is now: a killed or upgraded part must not make everything be copied."""
+        return [event["text"] for event in self.farshore.call("events", "--item", "inside")["events"]
+                if "protected -> resynchronising" in event.get("text", "")]
 
 
 if __name__ == "__main__":
