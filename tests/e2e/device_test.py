@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
 """End to end, inside the machine: disks of this machine's own kernel, captured while they are used."""
+import mmap
 import os
+import random
 import shutil
 import signal
+import subprocess
+import threading
 
 import support
 from devices import MIB, DeviceTest, DirectDisk, run
@@ -151,6 +155,81 @@ class Devices(DeviceTest):
         self.assertNotIn(f"farshore-{item['id'][:12]}", [path.name for path in self.traces()])
         left = [command for _, command in self.farshore.descendants() if "capture serve" in command]
         self.assertEqual([], left)
+
+    def end_equal(self, name, device):
+        self.wait_state(name, "protected")
+        self.farshore.call("point", name, "--bookmark", "end")
+        self.assert_point(name, "end", [self.whole(device)])
+
+    def test_buffers_that_change_and_writes_that_overlap_end_equal(self):
+        """Breaks when what was captured at a write's issue is taken for what the disk has although the
+        page was changed on the way, or although another write to the same place was under way."""
+        rng = seeded()
+        device = self.make_disk(8 * MIB)
+        self.farshore.start_up()
+        self.protect("wild", device)
+        self.wait_state("wild", "protected")
+        length = 64 << 10
+        buffer = mmap.mmap(-1, length)
+        stop = threading.Event()
+
+        def change():
+            while not stop.is_set():
+                at = random.randrange(length // 8) * 8
+                buffer[at:at + 8] = os.urandom(8)
+
+        def write_changing():
+            fd = os.open(device, os.O_RDWR | os.O_DIRECT)
+            view = memoryview(buffer)
+            for offset in range(0, 4 * MIB, length):
+                os.pwrite(fd, view, offset)
+            view.release()
+            os.close(fd)
+
+        def write_overlapping(seed):
+            chance = random.Random(seed)
+            disk = DirectDisk(device)
+            for _ in range(300):
+                disk.write(4 * MIB + 512 * chance.randrange(64), chance.randbytes(512 * chance.randrange(1, 65)))
+            disk.close()
+
+        threads = [threading.Thread(target=change), threading.Thread(target=change)]
+        writers = [threading.Thread(target=write_changing)] + [
+            threading.Thread(target=write_overlapping, args=(rng.random(),)) for _ in range(4)]
+        for thread in threads + writers:
+            thread.start()
+        for thread in writers:
+            thread.join()
+        stop.set()
+        for thread in threads:
+            thread.join()
+        self.end_equal("wild", device)
+
+    def test_writes_that_fail_end_equal(self):
+        """Breaks when a write that the disk refused stays in the replica."""
+        rng = seeded()
+        mount = self.work / "small"
+        mount.mkdir()
+        run("mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", mount)
+        self.addCleanup(subprocess.run, ["umount", "-l", str(mount)], check=False)
+        image = mount / "disk.img"
+        with open(image, "wb") as file:
+            file.truncate(16 * MIB)
+        device = run("losetup", "-f", "--show", image).strip()
+        self.loops.append(device)
+        self.farshore.start_up()
+        self.protect("full", device)
+        self.wait_state("full", "protected")
+        disk = DirectDisk(device)
+        refused = 0
+        for offset in range(0, 16 * MIB, 128 << 10):
+            try:
+                disk.write(offset, rng.randbytes(128 << 10))
+            except OSError:
+                refused += 1
+        disk.close()
+        self.assertGreater(refused, 0, "the disk had room for everything")
+        self.end_equal("full", device)
 
     def whole_copies(self):
         """Of the item as it is now: a killed or upgraded part must not make everything be copied."""
