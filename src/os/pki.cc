@@ -300,6 +300,13 @@ Result<KeyAndRequest> make_key_and_request(const std::string& common_name) {
     return made;
 }
 
+Result<std::string> requested_name(const std::string& request_pem) {
+    const BioPtr bio = bio_of(as_bytes(request_pem));
+    const X509ReqPtr request(PEM_read_bio_X509_REQ(bio.get(), nullptr, nullptr, nullptr));
+    if (!request) return fail(openssl_error(Code::kMalformed, "not a certificate request"));
+    return common_name_of(X509_REQ_get_subject_name(request.get()));
+}
+
 Result<CertificateInfo> inspect_certificate(std::string_view pem) {
     FS_ASSIGN(const X509Ptr certificate, parse_certificate(pem));
     CertificateInfo info;

@@ -80,6 +80,8 @@ class CertificateAuthority {
 
 // A new P-256 key and a request for a certificate with this name (which the authority may ignore).
 Result<KeyAndRequest> make_key_and_request(const std::string& common_name);
+// The name that a request asks for. kMalformed.
+Result<std::string> requested_name(const std::string& request_pem);
 
 // Of the first certificate in the text.
 Result<CertificateInfo> inspect_certificate(std::string_view pem);

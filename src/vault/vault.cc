@@ -408,14 +408,27 @@ Result<std::string> Vault::create_token(PartyKind kind, const std::string& name,
     return text;
 }
 
+// The name that is asked for, when it is one and nobody has it; else one of our own. A token that
+// names nobody must not let its bearer take the place of a party that is known.
+std::string Vault::Impl::free_party_name(PartyKind kind, const std::string& request_pem) {
+    const auto asked = requested_name(request_pem);
+    const bool good = asked && !asked->empty() && asked->size() <= kMaxPartyNameBytes &&
+                      asked->find_first_not_of(
+                          "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") ==
+                          std::string::npos;
+    if (good) {
+        const auto known = get_party(*database, *asked);
+        if (!known && known.error().code() == Code::kNotFound) return *asked;
+    }
+    return fmt::format("{}-{}", party_kind_name(kind), random_hex(random, 4));
+}
+
 Result<std::string> Vault::enrol(const std::string& token_text, const std::string& request_pem) {
     FS_ASSIGN(const EnrolmentToken token,
               use_token(*impl_->database, sha256(as_bytes(token_text))));
     PartyRecord party;
     party.kind = token.kind;
-    party.name = token.name.empty() ? fmt::format("{}-{}", party_kind_name(token.kind),
-                                                  random_hex(impl_->random, 4))
-                                    : token.name;
+    party.name = token.name.empty() ? impl_->free_party_name(token.kind, request_pem) : token.name;
     FS_ASSIGN(const std::string certificate_pem,
               impl_->authority->issue(request_pem,
                                       {.common_name = party.name, .now = impl_->clock.now()}));

@@ -82,6 +82,7 @@ struct Vault::Impl {
     std::atomic<bool> ending{false};
 
     Result<std::string> only_agent();
+    std::string free_party_name(PartyKind kind, const std::string& request_pem);
 
     std::mutex mutex;  // runtimes, contacts
     std::map<ItemId, std::shared_ptr<ItemRuntime>> runtimes;

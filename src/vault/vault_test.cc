@@ -360,6 +360,16 @@ TEST(Vault, TokensAdmitOnce) {
               Code::kUnauthenticated);
     FakeAgent agent{site, "host7"};
     EXPECT_TRUE(agent.sync());
+    // Without a name in it, a token gives the name that is asked for, but never somebody's.
+    const auto enrol = [&](const char* name) {
+        const Json open = site.call("POST", "/v1/enrolment-tokens", 201, {{"valid_s", 60}});
+        auto admitted = site.vault().enrol(open["token"], make_key_and_request(name)->request_pem);
+        return admitted ? inspect_certificate(*admitted)->common_name : std::string();
+    };
+    EXPECT_EQ(enrol("db1.example.org"), "db1.example.org");
+    EXPECT_TRUE(enrol("db1.example.org").starts_with("agent-"));
+    EXPECT_TRUE(enrol("host7").starts_with("agent-"));
+    EXPECT_TRUE(enrol("two words").starts_with("agent-"));
     const Json late = site.call("POST", "/v1/enrolment-tokens", 201, {{"valid_s", 60}});
     site.clock.us += 61'000'000;
     EXPECT_EQ(site.vault().enrol(late["token"], request.request_pem).error().code(),
