@@ -21,8 +21,8 @@ def run(*command, **options):
 class DirectDisk:
     """Reads and writes a disk past the page cache, so that a write is one request, in order."""
 
-    def __init__(self, path):
-        self._fd = os.open(path, os.O_RDWR | os.O_DIRECT)
+    def __init__(self, path, access=os.O_RDWR):
+        self._fd = os.open(path, access | os.O_DIRECT)
         self._buffer = mmap.mmap(-1, 4 * MIB)
 
     def write(self, offset, data):
@@ -48,7 +48,7 @@ class DeviceTest(EndToEnd):
 
     def setUp(self):
         super().setUp()
-        self.loops = []
+        self.loops, self.images = [], {}
         # Before the work directory goes, after the servers have ended: cleanups run backwards.
         self.addCleanup(self.forget_loops)
         self.addCleanup(self.forget_traces)
@@ -61,6 +61,7 @@ class DeviceTest(EndToEnd):
             file.truncate(size)
         device = run("losetup", "-f", "--show", image).strip()
         self.loops.append(device)
+        self.images[device] = image
         return device
 
     def forget_loops(self):
@@ -101,7 +102,7 @@ class DeviceTest(EndToEnd):
 
     def whole(self, device):
         """What the disk has now, past every cache."""
-        disk = DirectDisk(device)
+        disk = DirectDisk(device, os.O_RDONLY)
         try:
             size = int(run("blockdev", "--getsize64", device))
             return b"".join(disk.read(offset, min(MIB, size - offset)) for offset in range(0, size, MIB))
