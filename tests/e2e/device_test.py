@@ -70,8 +70,9 @@ class Devices(DeviceTest):
         run("fio", "--thread", "--name=load", f"--filename={device}", "--direct=1", "--rw=randwrite", "--bs=64k",
             "--iodepth=32", "--ioengine=io_uring", "--size=64m", "--io_size=256m", "--randrepeat=0")
         self.wait_state("small", "protected")
-        gaps = self.farshore.wait_for("a gap is known", lambda: self.farshore.call(
-            "points", "small", "--limit", 1000)["gaps"], 60)
+        gaps = self.farshore.wait_for("a closed gap is known", lambda: [
+            gap for gap in self.farshore.call("points", "small", "--limit", 1000)["gaps"]
+            if "before" in gap], 60)
         inside = (gaps[-1]["after"]["sequence"] + gaps[-1]["before"]["sequence"]) // 2
         with self.assertRaises(FarshoreError) as error:
             self.farshore.call("point", "small", "--point", inside)
