@@ -476,6 +476,11 @@ int on_complete(struct bpf_raw_tracepoint_args* ctx) {
         event.sum = sum_of(rq, entry.length);
         event.flags |= kFsSummed;
     }
-    if (emit_plain(state, &event)) lost(disk, entry.offset, entry.length);
+    if (emit_plain(state, &event)) {
+        if (entry.ranges)
+            lost_bios(disk, BPF_CORE_READ(rq, bio));
+        else
+            lost(disk, entry.offset, entry.length);
+    }
     return 0;
 }

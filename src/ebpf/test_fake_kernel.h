@@ -119,7 +119,11 @@ class FakeKernel final : public TraceSource {
             event.sum = sum_of(rq);
             event.flags |= kFsSummed;
         }
-        if (!emit(event, {})) lost(entry.disk, entry.offset, entry.length);
+        if (emit(event, {})) return;
+        if (entry.ranges)
+            lost_bios(rq);
+        else
+            lost(entry.disk, entry.offset, entry.length);
     }
 
     // block_rq_complete, of a part: the rest is issued again, as a request of its own.
