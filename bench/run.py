@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""./run bench: one table of the measures M1 to M8 and M10, each beside a peer of the same run.
+"""./run bench: one table of the measures M1 to M8 (M2b, too) and M10, each beside a peer of the run.
 
 Every figure is the median of several rounds with its smallest and largest, and so is every ratio: the
 machine is noisy, so ratios count. bench/README.md says what each row is."""
 import argparse
+import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import statistics
@@ -19,11 +21,11 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests/demo"), str(ROOT / "bench")]
 from farshore import Farshore  # noqa: E402
-from tools import (GIB, MIB, Qmp, Server, fio, find, memory_mib, out_of_page_cache,  # noqa: E402
-                   written_image)
+from tools import (GIB, MIB, LoopDisk, Qmp, Server, cpu_seconds, fio, find,  # noqa: E402
+                   memory_mib, out_of_page_cache, written_image)
 
 BIN = pathlib.Path(os.environ.get("FARSHORE_BENCH_BUILD") or ROOT / "build/release") / "bin"
-MEASURES = ("m1", "m3", "m4", "m5", "m6", "m7", "m8", "m10", "memory")
+MEASURES = ("m1", "m2b", "m3", "m4", "m5", "m6", "m7", "m8", "m10", "memory")
 # What the process server holds for one item at most (src/replicate/limits.h): window 32, queue 48,
 # three built segments and one being built of 16 each; the program itself beside it.
 PROCESS_SERVER_BOUND_MIB = 32 + 48 + 4 * 16
@@ -203,6 +205,97 @@ class Bench:
     def _guest_writes(self, uri, size, out):
         for depth, results in out.items():
             results.append(fio(uri, "randwrite", "4k", depth, size, seconds=self.seconds))
+
+    # --- M2b: what a machine pays that is captured inside ----------------------------------------
+
+    def m2b(self):
+        size = 256 * MIB if self.options.quick else GIB
+        disk = self.work / "m2b.img"
+        written_image(disk, size)
+        for direct, words in ((False, "page cache"), (True, "direct")):
+            cases = (("randwrite", "4k", 1, "4 KiB write, depth 1", 0.90),
+                     ("randwrite", "4k", 32, "4 KiB write, depth 32", 0.70),
+                     ("write", "1m", 4, "1 MiB write, depth 4", 0.85))
+            plain, ours, taps = ([[] for _ in cases] for _ in range(3))
+            parts = {"capture": [], "agent": [], "appliance": []}
+            gaps = [[] for _ in cases]
+            for number in range(self.options.rounds):
+                for captured in ((False, True) if number % 2 == 0 else (True, False)):
+                    with LoopDisk(disk, direct) as device:
+                        if captured:
+                            self._captured_writes(device, cases, size, ours, gaps, parts)
+                        else:
+                            self._writes(device, cases, size, plain)
+                if not direct:
+                    with Site(self.work) as site:
+                        self._writes(site.protect_disk("m2b", disk), cases, size, taps)
+            for (_, block, _, what, aim), mine, peers, beside, lost in zip(cases, ours, plain, taps, gaps):
+                figure, unit = (("iops", "IOPS") if block == "4k" else ("mb_per_s", "MB/s"))
+                values = [getattr(r, figure) for r in mine]
+                self.row("M2b", f"captured, {what}, {words}", values, unit, "not captured",
+                         [getattr(r, figure) for r in peers], f">= {aim}",
+                         lambda e, least=aim: e["ratio"] >= least)
+                if beside:
+                    self.row("M2b", f"  the same, {words}", values, unit, "our tap in the path",
+                             [getattr(r, figure) for r in beside], "")
+                self.row("M2b", "  gaps while that ran", lost, "", "", [], "0",
+                         lambda e: e["max"] == 0)
+            for part, values in parts.items():
+                self.row("M2b", f"  processor time at depth 32: {part}", values, "us/req", "", [], "")
+        with LoopDisk(disk, False) as device, self._captured(device) as site:
+            time.sleep(3)
+            idle = []
+            for _ in range(self.options.rounds):
+                before = self._used(site)
+                time.sleep(10)
+                after = self._used(site)
+                idle.append(10 * sum(after[part] - before[part] for part in ("capture", "agent")))
+        self.row("M2b", "idle: capture process and agent", idle, "% core", "", [], "< 2 %",
+                 lambda e: e["median"] < 2)
+        disk.unlink()
+
+    def _writes(self, where, cases, size, out):
+        for (kind, block, depth, _, _), results in zip(cases, out):
+            os.sync()
+            results.append(fio(where, kind, block, depth, size, seconds=self.seconds))
+
+    def _captured_writes(self, device, cases, size, out, gaps, parts):
+        """Each case begins with an empty log."""
+        with self._captured(device) as site:
+            for (kind, block, depth, _, _), results, lost in zip(cases, out, gaps):
+                os.sync()
+                gaps_before = self._gaps(site)
+                before = self._used(site)
+                results.append(fio(device, kind, block, depth, size, seconds=self.seconds))
+                label = f"{block}-{depth}"
+                site.farshore.wait_for("the log is drained", lambda name=label: site.farshore.call(
+                    "point", "m2b", "--bookmark", name)["state"] == "stored", 300)
+                after = self._used(site)
+                if depth == 32:
+                    for part, values in parts.items():
+                        values.append((after[part] - before[part]) * 1e6 / results[-1].requests)
+                lost.append(self._gaps(site) - gaps_before)
+
+    @staticmethod
+    def _gaps(site):
+        return len(site.farshore.call("points", "m2b", "--limit", 1000)["gaps"])
+
+    @contextlib.contextmanager
+    def _captured(self, device):
+        with Site(self.work, split=True) as site:
+            try:
+                site.protect("m2b", "--device", device)
+                yield site
+            finally:
+                # The kernel keeps its program otherwise.
+                site.farshore.call("unprotect", "m2b")
+
+    @staticmethod
+    def _used(site):
+        """Processor time of the programs so far."""
+        pids = {name: site.farshore.servers[name].pid for name in ("agent", "appliance")}
+        return {part: cpu_seconds(pid) for part, pid in
+                {**pids, "capture": site.pid_of("capture serve")}.items()}
 
     # --- M3 ---------------------------------------------------------------------------------------
 
@@ -440,8 +533,8 @@ def main():
                 print(f"{name}: failed: {error} {detail[-400:]}", flush=True)
     finally:
         shutil.rmtree(bench.work, ignore_errors=True)
-    bench.rows.sort(key=lambda entry: (not entry["id"].startswith("M"), int(entry["id"][1:] or 0)
-                                       if entry["id"][1:].isdigit() else 99))
+    bench.rows.sort(key=lambda entry: (not entry["id"].startswith("M"),
+                                       int((re.findall(r"\d+", entry["id"]) or [99])[0])))
     print(f"\nMedian of the rounds and spread (least-most); {time.monotonic() - began:.0f} s in all.\n")
     print(Bench.heading())
     for entry in bench.rows:

@@ -43,6 +43,21 @@ class Server:
         self._socket.unlink(missing_ok=True)
 
 
+class LoopDisk:
+    """A disk of this machine over a file: `direct`, or through the page cache of that file."""
+
+    def __init__(self, image, direct):
+        self._command = ["losetup", "-f", "--show", f"--direct-io={'on' if direct else 'off'}", image]
+
+    def __enter__(self):
+        done = subprocess.run(self._command, capture_output=True, text=True, check=True)
+        self.device = done.stdout.strip()
+        return self.device
+
+    def __exit__(self, *_):
+        subprocess.run(["losetup", "-d", self.device], check=False)
+
+
 class Result:
     """One run of fio: bytes and requests a second, latencies, and the server's processor time."""
 
@@ -52,12 +67,16 @@ class Result:
         percentiles = job["clat_ns"].get("percentile", {})
         self.p50_us = percentiles.get("50.000000", 0) / 1e3
         self.p99_us = percentiles.get("99.000000", 0) / 1e3
+        self.requests = job["total_ios"]
         self.cpu_us = cpu_s * 1e6 / max(1, job["total_ios"])
 
 
-def fio(uri, kind, block, depth, size, *, seconds=None, total=None, offset=0, pid=0, seed=1):
-    """Either for `seconds`, or until `total` bytes were moved, each block at most once."""
-    command = ["fio", "--name=b", "--ioengine=nbd", f"--uri={uri}", f"--rw={kind}", f"--bs={block}",
+def fio(where, kind, block, depth, size, *, seconds=None, total=None, offset=0, pid=0, seed=1):
+    """To an address of NBD, or to a disk of this machine past its page cache. Either for `seconds`,
+    or until `total` bytes were moved, each block at most once."""
+    engine = (["--thread", "--ioengine=io_uring", f"--filename={where}", "--direct=1"]
+              if str(where).startswith("/dev/") else ["--ioengine=nbd", f"--uri={where}"])
+    command = ["fio", "--name=b", *engine, f"--rw={kind}", f"--bs={block}",
                f"--iodepth={depth}", f"--offset={offset}", f"--size={size}", f"--randseed={seed}",
                "--output-format=json", "--refill_buffers", "--buffer_compress_percentage=60"]
     command += (["--time_based", f"--runtime={seconds}"] if seconds is not None
