@@ -102,6 +102,13 @@ bool Copier::spoilt(const CaptureProducer::CopyClaim& claim) {
     return true;
 }
 
+bool Copier::unsettled(const CaptureProducer::CopyClaim& claim) {
+    if (barrier_ == nullptr || barrier_->settle()) return false;
+    producer_.abandon_copy(claim);
+    wait_us_ = kQuietWaitUs;
+    return true;
+}
+
 Copier::Outcome Copier::copy_zeroes(const Target& target) {
     const Source& source = sources_[target.disk];
     std::optional<RangeLock::Held> held;
@@ -121,7 +128,7 @@ Copier::Outcome Copier::copy_zeroes(const Target& target) {
     record.disk = target.disk;
     record.offset_bytes = target.range.offset_bytes;
     record.length_bytes = static_cast<uint32_t>(target.range.length_bytes);
-    if (barrier_ != nullptr) barrier_->settle();
+    if (unsettled(*claim)) return Outcome::kThrottled;
     producer_.finish_copy(*claim, {record});
     return Outcome::kWorked;
 }
@@ -140,7 +147,7 @@ Copier::Outcome Copier::copy_data(const Target& target) {
         producer_.header().word(LogWord::kCopyErrors).fetch_add(1);
         return Outcome::kFailed;
     }
-    if (barrier_ != nullptr) barrier_->settle();
+    if (unsettled(*claim)) return Outcome::kThrottled;
     producer_.finish_copy(*claim, records_for(target.disk, target.range.offset_bytes, buffer_));
     producer_.header().word(LogWord::kCopiedBytes).fetch_add(buffer_.size());
     if (const uint64_t rate = producer_.header().word(LogWord::kCopyBytesPerS).load(); rate != 0) {
@@ -157,7 +164,10 @@ Copier::Outcome Copier::step() {
     if (!target) {
         if (barrier_ != nullptr) {
             // What it learns of now may be something to copy.
-            barrier_->settle();
+            if (!barrier_->settle()) {
+                wait_us_ = kQuietWaitUs;
+                return Outcome::kThrottled;
+            }
             if (find()) return Outcome::kWorked;
         }
         producer_.try_resynced();

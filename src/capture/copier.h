@@ -24,8 +24,9 @@ class CopyBarrier {
     // No write to the range is under way. Asked after the range was claimed: what begins later is
     // in the log before settle() returns, and spoils the claim.
     virtual bool quiet(DiskIndex disk, ByteRange range) = 0;
-    // Everything that had begun when this was called is in the log, or on todo in a gap.
-    virtual void settle() = 0;
+    // Everything that had begun when this was called is in the log, or on todo in a gap. False:
+    // some of it cannot be had yet; try again soon.
+    virtual bool settle() = 0;
 };
 
 class Copier {
@@ -64,6 +65,8 @@ class Copier {
     bool throttled();
     // The claim of a range in which a write is under way is given back.
     bool spoilt(const CaptureProducer::CopyClaim& claim);
+    // The same when what began meanwhile is not known yet: it may spoil it.
+    bool unsettled(const CaptureProducer::CopyClaim& claim);
 
     CaptureProducer& producer_;
     std::vector<Source> sources_;

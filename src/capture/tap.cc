@@ -76,6 +76,8 @@ struct Tap::Impl {
     // Appends what the device has in the range now, as ordinary records.
     void capture_present(DiskIndex disk, ByteRange range);
     void recover();
+    // Everything that has begun is in the log; false: not yet.
+    bool settle() { return barrier == nullptr || barrier->settle(); }
     void run_commands();
     bool run_command(size_t slot);
     Appended append_plain(RecordKind kind, uint8_t flags = 0, std::string_view label = {});
@@ -447,7 +449,7 @@ void Tap::set_barrier(CopyBarrier* barrier) {
 
 int64_t Tap::tick() {
     Impl& tap = *impl_;
-    if (tap.barrier != nullptr) tap.barrier->settle();
+    const bool known = tap.settle();
     CaptureProducer& producer = tap.producer;
     DirtyMap& dirty = *tap.options.dirty;
     const LogHeader& log = tap.header();
@@ -473,7 +475,7 @@ int64_t Tap::tick() {
         if (!point.dropped) log.word(LogWord::kLastPoint).store(point.sequence.v);
         tap.next_point_us = now + static_cast<int64_t>(interval);
     }
-    if (!owed && now - producer.last_append_steady_us() >= kIdleMarkUs)
+    if (known && !owed && now - producer.last_append_steady_us() >= kIdleMarkUs)
         tap.append_plain(RecordKind::kTime);
 
     // The dirty map; a mirror cannot mark before QEMU writes, so there everything stays different.

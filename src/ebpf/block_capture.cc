@@ -11,6 +11,10 @@ namespace {
 // Space of the ring is given back in pieces of this size at least, and at the end of each drain.
 constexpr uint64_t kReleaseBytes = 1u << 20;
 
+// A place in the ring is filled within microseconds, unless its CPU is taken away meanwhile. So
+// many looks take about a tenth of a millisecond.
+constexpr int kSettleLooks = 1000;
+
 ByteRange range_of(const fs_event& event) { return {event.offset, event.length}; }
 
 bool overlap(const ByteRange& a, const ByteRange& b) {
@@ -56,6 +60,16 @@ bool BlockCapture::quiet(DiskIndex disk, ByteRange range) {
             for (const ByteRange& own : request.ranges)
                 if (overlap(own, range)) return false;
     return true;
+}
+
+bool BlockCapture::settle() {
+    const std::lock_guard hold(mutex_);
+    const uint64_t to = source_.reserved();
+    for (int i = 0; i < kSettleLooks; ++i) {
+        drain_locked();
+        if (source_.passed() >= to) return true;
+    }
+    return false;
 }
 
 size_t BlockCapture::drain_locked() {

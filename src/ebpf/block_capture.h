@@ -39,7 +39,7 @@ class BlockCapture final : public CopyBarrier {
     size_t in_flight() const;
 
     bool quiet(DiskIndex disk, ByteRange range) override;
-    void settle() override { drain(); }
+    bool settle() override;
 
   private:
     struct Request {

@@ -322,6 +322,8 @@ class World {
     void change() {
         for (auto& one : live_) {
             if (one->rq.kind != kFsEventData || one->rq.stable || pick(0, 2) != 0) continue;
+            // What an event holds is that of the moment at which it took its place.
+            if (one->busy && kernel_.filling()) continue;
             const size_t i = pick(0, one->sectors.size() - 1);
             ++one->contents[i];
             put_sector(&one->rq.pages[i * kSector], one->contents[i]);
@@ -425,11 +427,11 @@ class World {
         const ProducerState before = producer_->state();
         copier_->step();
         const ProducerState after = producer_->state();
-        // RESYNCED is the last that a step does. The copies were made at different moments; from
-        // the one on at which nothing new was to be seen they make one state.
+        // RESYNCED is the last that a step does. The copies were made at different moments; at the
+        // one of which everything is known they make one state.
         if (after.gap == GapState::kNone &&
             (before.gap != GapState::kNone || before.gaps != after.gaps))
-            made_at_[after.next_sequence - 1] = kernel_.empty_at();
+            made_at_[after.next_sequence - 1] = kernel_.settled_at();
     }
 
     // ---- the replica ----

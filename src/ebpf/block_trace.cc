@@ -338,6 +338,9 @@ std::optional<TraceEvent> BlockTrace::next() {
     return std::nullopt;
 }
 
+uint64_t BlockTrace::reserved() { return impl_->state()->position_base + impl_->produced(); }
+uint64_t BlockTrace::passed() { return impl_->state()->position_base + impl_->read_at; }
+
 void BlockTrace::release(uint64_t position) {
     Impl& trace = *impl_;
     const uint64_t at = position - trace.state()->position_base;

@@ -49,6 +49,8 @@ class BlockTrace final : public TraceSource {
     void wait(int64_t timeout_us);
 
     std::optional<TraceEvent> next() override;
+    uint64_t reserved() override;
+    uint64_t passed() override;
     void release(uint64_t position) override;
     uint64_t drops() override;
     bool marked() override;

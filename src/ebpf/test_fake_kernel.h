@@ -151,12 +151,19 @@ class FakeKernel final : public TraceSource {
 
     std::optional<TraceEvent> next() override {
         consume();
-        if (read_ == ring_.size()) {
-            empty_at_ = now_;
-            return std::nullopt;
-        }
+        if (read_ == ring_.size() || ring_[read_].busy) return std::nullopt;
         const Slot& slot = ring_[read_++];
+        settled_at_ = std::max(settled_at_, made_at(slot.end));
         return TraceEvent{slot.head, slot.payload, slot.end};
+    }
+    uint64_t reserved() override {
+        consume();
+        settled_at_ = now_;
+        return produced_;
+    }
+    uint64_t passed() override {
+        consume();
+        return read_ == 0 ? released_ : ring_[read_ - 1].end;
     }
     void release(uint64_t position) override {
         consume();
@@ -211,10 +218,12 @@ class FakeKernel final : public TraceSource {
     // Moments; one for each event, and as many more as the test asks for.
     uint64_t now() const { return now_; }
     uint64_t tick() { return ++now_; }
-    // When the event that ends there was made.
+    // When the event that ends there took its place.
     uint64_t made_at(uint64_t position) const { return made_at_.at(position); }
-    // When the consumer last found nothing.
-    uint64_t empty_at() const { return empty_at_; }
+    // The last moment of which the consumer may know everything, once it has settled.
+    uint64_t settled_at() const { return settled_at_; }
+    // A CPU has taken a place and not filled it.
+    bool filling() const { return filling_ > 0; }
     uint64_t released() const { return released_; }
     uint64_t produced() const { return produced_; }
     uint64_t losses() const { return losses_; }
@@ -226,6 +235,7 @@ class FakeKernel final : public TraceSource {
         fs_event head;
         Bytes payload;
         uint64_t begin, end;
+        bool busy = true;
     };
 
     void step() {
@@ -252,10 +262,17 @@ class FakeKernel final : public TraceSource {
             bytes += data.size() <= kFsSmallPieceBytes ? kFsSmallPieceBytes : kFsPieceBytes;
         bytes = (bytes + 8 + 7) & ~7ull;
         if (produced_ + bytes - released_ > ring_bytes_ - 1) return false;
-        event.drops = drops_;
-        ring_.push_back({event, to_bytes(data), produced_, produced_ + bytes});
+        ring_.push_back({event, {}, produced_, produced_ + bytes});
         produced_ += bytes;
         made_at_[produced_] = tick();
+        Slot& slot = ring_.back();
+        ++filling_;
+        step();
+        slot.head.drops = drops_;
+        slot.payload = to_bytes(data);
+        step();
+        --filling_;
+        slot.busy = false;
         return true;
     }
 
@@ -332,7 +349,8 @@ class FakeKernel final : public TraceSource {
     std::vector<std::vector<bool>> marks_;
     std::vector<uint64_t> whole_, whole_taken_;
     uint64_t drops_ = 0, losses_ = 0;
-    uint64_t now_ = 0, empty_at_ = 0;
+    uint64_t now_ = 0, settled_at_ = 0;
+    int filling_ = 0;
     std::unordered_map<uint64_t, uint64_t> made_at_;
 };
 

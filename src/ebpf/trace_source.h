@@ -26,6 +26,10 @@ class TraceSource {
     virtual ~TraceSource() = default;
     // The next event; nullopt when there is none now.
     virtual std::optional<TraceEvent> next() = 0;
+    // Up to which position there are events, and up to which next() has come. A CPU takes its place
+    // before it fills it, and next() does not pass one that is not filled.
+    virtual uint64_t reserved() = 0;
+    virtual uint64_t passed() = 0;
     // The ring's space up to `position` may be used again. What is not released is delivered again
     // to the next process.
     virtual void release(uint64_t position) = 0;
