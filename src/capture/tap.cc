@@ -333,6 +333,8 @@ bool Tap::Impl::run_command(size_t slot) {
     switch (static_cast<TapCommandKind>(log.command(slot, kWordKind).load())) {
         case TapCommandKind::kPoint: {
             if (producer.state().gap != GapState::kNone) return done(Code::kPointInGap);
+            // Who asks for a point has written before.
+            if (!settle()) return false;
             const uint64_t kind = log.command(slot, kWordPoint).load();
             const size_t bytes =
                 std::min<size_t>(log.command(slot, kWordLabelBytes).load(), kMaxLabelBytes);
@@ -468,8 +470,9 @@ int64_t Tap::tick() {
         tap.next_point_us = now + static_cast<int64_t>(interval);
     }
     const bool closed = tap.last_gap != GapState::kNone && state.gap == GapState::kNone;
-    tap.last_gap = state.gap;
-    if (state.gap == GapState::kNone && (closed || (interval != 0 && now >= tap.next_point_us))) {
+    if (known) tap.last_gap = state.gap;
+    if (known && state.gap == GapState::kNone &&
+        (closed || (interval != 0 && now >= tap.next_point_us))) {
         const Appended point =
             tap.append_plain(RecordKind::kPoint, static_cast<uint8_t>(PointKind::kCrash));
         if (!point.dropped) log.word(LogWord::kLastPoint).store(point.sequence.v);
