@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "agent/control_client.h"
+#include "agent/file_system_freeze.h"
 #include "os/log.h"
 #include "os/process.h"
 #include "replicate/frames.h"
@@ -160,6 +161,7 @@ Agent::~Agent() = default;
 Result<std::unique_ptr<Agent>> Agent::start(const AgentOptions& options,
                                             std::shared_ptr<TlsContext> tls) {
     PosixFileSystem files;
+    FileSystemFreeze::thaw_all_leftovers(options.shared_directory, files);
     FS_TRY(files.make_directories(options.directory));
     FS_ASSIGN(InstanceLock lock,
               InstanceLock::acquire(options.directory + "/lock", kInstanceLockPatienceMs));

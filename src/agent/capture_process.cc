@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "agent/program_error.h"
 #include "os/program_files.h"
 #include "os/real.h"
 #include "os/waiting.h"
@@ -24,24 +25,6 @@ Status remove_files(const std::string& directory) {
             !removed && removed.error().code() != Code::kNotFound)
             return removed;
     return {};
-}
-
-// "farshore: CODE: what; remedy", the last line of its log.
-Error error_of(const std::string& log) {
-    std::string line = tail_of_file(log, 4000);
-    while (!line.empty() && line.back() == '\n') line.pop_back();
-    if (const size_t from = line.rfind("farshore: "); from != std::string::npos)
-        line = line.substr(from + 10);
-    const size_t colon = line.find(": ");
-    if (colon == std::string::npos)
-        return Error(Code::kUnavailable, "the capture process ended at once: " + line);
-    const Code code = code_from_name(line.substr(0, colon));
-    std::string what = line.substr(colon + 2), remedy;
-    if (const size_t mark = what.find("; "); mark != std::string::npos) {
-        remedy = what.substr(mark + 2);
-        what.resize(mark);
-    }
-    return Error(code, what, remedy);
 }
 
 }  // namespace
@@ -84,7 +67,8 @@ Result<CaptureProcess> CaptureProcess::start(const std::string& run_directory,
     if (hangs)
         return fail(Code::kTimeout, fmt::format("the capture process was not ready after {} s",
                                                 kStartTimeoutMs / 1000));
-    return fail(error_of(at(run_directory, "log")));
+    return fail(error_from_output(tail_of_file(at(run_directory, "log"), 4000),
+                                  "the capture process ended at once"));
 }
 
 Result<CaptureProcess> CaptureProcess::adopt(const std::string& run_directory) {

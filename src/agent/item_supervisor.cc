@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <csignal>
 
+#include "agent/file_system_freeze.h"
 #include "capture/capture_files.h"
 #include "capture/tap_config.h"
 #include "compute/local_machine.h"
 #include "ebpf/block_trace.h"
+#include "ebpf/freezer.h"
 #include "os/log.h"
 #include "os/shared_memory.h"
 #include "os/waiting.h"
@@ -24,6 +26,8 @@ constexpr int64_t kWatchUs = 200'000;
 constexpr int64_t kTapSilenceUs = 1'500'000;
 constexpr int64_t kSizesCheckUs = 2'000'000;
 constexpr int64_t kTracerRetryUs = 5'000'000;
+constexpr int kPointPollMs = 2;
+constexpr int64_t kAnswerGraceUs = 200'000;
 constexpr int64_t kTroubleShownUs = 15'000'000;
 constexpr size_t kMaxDoneBookmarks = kMaxPendingBookmarks;
 
@@ -548,12 +552,18 @@ void ItemSupervisor::serve_requests(const DesiredItem& desired) {
         if (session_->run({TapCommandKind::kResyncAll, PointKind::kBookmark, {}}, 2'000'000))
             resync_done_id_ = desired.resync_request_id;
     }
+    if (freeze_left_over_) {
+        const Status thawed = FileSystemFreeze::thaw_leftovers(freeze_note(), files_);
+        freeze_left_over_ = !thawed;
+        if (!thawed) log::warn("agent", "{}", thawed.error().to_string());
+    }
+    std::erase_if(late_, [&](size_t ticket) { return session_->poll(ticket).has_value(); });
     // Answers first, then what is new. The vault repeats a request until it has seen the answer.
     std::erase_if(bookmarks_, [&](const Bookmark& bookmark) {
         auto result = session_->poll(bookmark.ticket);
         if (!result) return false;
         if (result->ok)
-            bookmarks_done_.push_back({bookmark.request_id, result->sequence, result->time});
+            bookmarks_done_.push_back({bookmark.request_id, result->sequence, result->time, {}});
         return true;
     });
     std::erase_if(bookmarks_done_, [&](const BookmarkDone& done) {
@@ -566,10 +576,86 @@ void ItemSupervisor::serve_requests(const DesiredItem& desired) {
         if (std::ranges::any_of(bookmarks_, same) || std::ranges::any_of(bookmarks_done_, same))
             continue;
         if (bookmarks_done_.size() >= kMaxDoneBookmarks) break;
+        if (request.kind == PointKind::kApplication) {
+            bookmarks_done_.push_back(make_consistent_point(desired.mode, request));
+            break;  // it took its time: the others' turn comes with the next round
+        }
         auto ticket = session_->post({TapCommandKind::kPoint, request.kind, request.label});
         if (!ticket) break;
         bookmarks_.push_back({request.request_id, *ticket});
     }
+}
+
+// ---- points that file systems agree with
+// ---------------------------------------------------------
+
+// In memory, so that it is gone when the machine is.
+std::string ItemSupervisor::freeze_note() const {
+    return options_.shared_directory + "/" + item_.to_string() + kFreezeNoteSuffix;
+}
+
+BookmarkDone ItemSupervisor::make_consistent_point(CaptureMode mode,
+                                                   const BookmarkRequest& request) {
+    BookmarkDone done;
+    done.request_id = request.request_id;
+    auto point = consistent_point(mode, request);
+    if (point) {
+        done.sequence = point->sequence;
+        done.time = point->time;
+        return done;
+    }
+    const Error& error = point.error();
+    log::warn("agent", "no consistent point '{}': {}", request.label, error.to_string());
+    done.error = AgentItemError{error.code(), error.what(), error.remedy()};
+    return done;
+}
+
+Result<TapCommandResult> ItemSupervisor::consistent_point(CaptureMode mode,
+                                                          const BookmarkRequest& request) {
+    if (mode != CaptureMode::kDevice)
+        return fail(Code::kUnsupported,
+                    "only an agent inside the machine can freeze its file systems",
+                    "make the point without --consistent, or protect the machine from inside "
+                    "(--device)");
+    // Not worth stopping the machine for.
+    if (session_->status().gap != GapState::kNone)
+        return fail(Code::kPointInGap, "there are no points while the machine is copied",
+                    "wait until it is protected again");
+    FS_ASSIGN(const auto mounts, find_mounts_to_freeze(devices_));
+    FS_ASSIGN(FileSystemFreeze frozen,
+              FileSystemFreeze::begin(freeze_note(), mounts, files_, clock_));
+    auto point = point_while_frozen(request, frozen.until_us());
+    const Status thawed = frozen.end();
+    freeze_left_over_ = !thawed;
+    FS_TRY(point);
+    FS_TRY(thawed);
+    return point;
+}
+
+// Nothing here may touch a disk: log lines neither.
+Result<TapCommandResult> ItemSupervisor::point_while_frozen(const BookmarkRequest& request,
+                                                            int64_t not_after_us) {
+    not_after_us = std::min(not_after_us, clock_.steady_us() + kFrozenUs);
+    FS_ASSIGN(const size_t ticket,
+              session_->post({TapCommandKind::kPoint, request.kind, request.label, not_after_us}));
+    std::optional<TapCommandResult> result = session_->poll(ticket);
+    // A little longer than the capture process may take, so that its answer is not missed.
+    while (!result && clock_.steady_us() < not_after_us + kAnswerGraceUs) {
+        pause_ms(kPointPollMs);
+        result = session_->poll(ticket);
+    }
+    if (!result) {
+        late_.push_back(ticket);
+        return fail(Code::kTimeout, "the capture process did not make the point in time",
+                    "try again; `farshore item` shows whether the capture runs");
+    }
+    if (!result->ok && result->code == Code::kTimeout)
+        return fail(Code::kTimeout, "the capture process came to the point too late",
+                    "try again when less is being written");
+    if (!result->ok)
+        return fail(result->code, "the capture process refused the point",
+                    "wait until the machine is protected again");
+    return *result;
 }
 
 Status ItemSupervisor::tear_down(const DesiredItem& desired) {
@@ -611,6 +697,7 @@ Status ItemSupervisor::tear_down(const DesiredItem& desired) {
         (void)files_.remove(session_lock_path());
         session_lock_.reset();
     }
+    FS_TRY(FileSystemFreeze::thaw_leftovers(freeze_note(), files_));
     (void)files_.remove(item_directory() + "/desired.json");
     (void)files_.remove(item_directory() + "/machine.json");
     (void)files_.remove(item_directory() + "/devices.json");

@@ -74,6 +74,11 @@ class ItemSupervisor {
     Status tear_down(const DesiredItem& desired);
     void apply_settings(const DesiredItem& desired);
     void serve_requests(const DesiredItem& desired);
+    BookmarkDone make_consistent_point(CaptureMode mode, const BookmarkRequest& request);
+    Result<TapCommandResult> consistent_point(CaptureMode mode, const BookmarkRequest& request);
+    Result<TapCommandResult> point_while_frozen(const BookmarkRequest& request,
+                                                int64_t not_after_us);
+    std::string freeze_note() const;
     void watch_log();
     void watch_tap(std::optional<ProcessKey> tap);
     void check_tap();
@@ -127,6 +132,8 @@ class ItemSupervisor {
     };
     std::vector<Bookmark> bookmarks_;
     std::vector<BookmarkDone> bookmarks_done_;
+    std::vector<size_t> late_;  // tickets of points that nobody waits for any more
+    bool freeze_left_over_ = false;
     std::string resync_done_id_;
     uint64_t spill_errors_seen_ = 0;
     int64_t spill_error_us_ = 0;

@@ -18,7 +18,7 @@ constexpr int64_t kForcedFlushUs = 60'000'000;
 
 constexpr uint64_t kCommandFree = 0, kCommandFilling = 1, kCommandPosted = 2, kCommandDone = 3;
 constexpr size_t kWordState = 0, kWordKind = 1, kWordPoint = 2, kWordLabelBytes = 3, kWordCode = 4,
-                 kWordSequence = 5, kWordTime = 6;
+                 kWordSequence = 5, kWordTime = 6, kWordNotAfter = 7;
 constexpr uint64_t kCodeOk = ~0ull;
 }  // namespace
 
@@ -332,6 +332,8 @@ bool Tap::Impl::run_command(size_t slot) {
     };
     switch (static_cast<TapCommandKind>(log.command(slot, kWordKind).load())) {
         case TapCommandKind::kPoint: {
+            // It may have been posted behind this round's settling.
+            if (barrier != nullptr) barrier->settle();
             if (producer.state().gap != GapState::kNone) return done(Code::kPointInGap);
             // Who asks for a point has written before.
             if (!settle()) return false;
@@ -339,6 +341,10 @@ bool Tap::Impl::run_command(size_t slot) {
             const size_t bytes =
                 std::min<size_t>(log.command(slot, kWordLabelBytes).load(), kMaxLabelBytes);
             if (kind < 1 || kind > 3) return done(Code::kInvalidArgument);
+            // Asked last: settling may have taken long.
+            const auto not_after = static_cast<int64_t>(log.command(slot, kWordNotAfter).load());
+            if (not_after != 0 && options.clock->steady_us() > not_after)
+                return done(Code::kTimeout);
             const Appended point = append_plain(RecordKind::kPoint, static_cast<uint8_t>(kind),
                                                 as_text(log.command_label(slot).first(bytes)));
             if (point.dropped) return done(Code::kLimitReached);
@@ -575,6 +581,7 @@ Result<size_t> TapCommands::post(const TapCommand& command) {
         header_.command(slot, kWordKind).store(static_cast<uint64_t>(command.kind));
         header_.command(slot, kWordPoint).store(static_cast<uint64_t>(command.point));
         header_.command(slot, kWordLabelBytes).store(command.label.size());
+        header_.command(slot, kWordNotAfter).store(static_cast<uint64_t>(command.not_after_us));
         std::copy(command.label.begin(), command.label.end(), header_.command_label(slot).begin());
         header_.command(slot, kWordState).store(kCommandPosted, std::memory_order_release);
         auto& bell = header_.futex(LogWord::kTapDoorbell);

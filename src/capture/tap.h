@@ -96,6 +96,8 @@ struct TapCommand {
     TapCommandKind kind = TapCommandKind::kPoint;
     PointKind point = PointKind::kBookmark;
     std::string label;  // at most kMaxLabelBytes
+    // Of a point, on the steady clock: it is not made later (kTimeout). 0: whenever.
+    int64_t not_after_us = 0;
 };
 
 struct TapCommandResult {

@@ -215,6 +215,54 @@ TEST(Tap, CommandsAreDoneOnceAndRefusedByName) {
               Code::kLimitReached);
 }
 
+// Broken: a point that comes late is called what it was asked for as: nothing is frozen any more.
+TEST(Tap, APointIsNotMadeLaterThanItMay) {
+    OneTap t;
+    t.tap->tick();
+    t.protect();
+    const auto run = [&](int64_t not_after_us) {
+        const size_t slot =
+            *t.commands->post({TapCommandKind::kPoint, PointKind::kApplication, "x", not_after_us});
+        t.clock.advance_us(1'000'000);
+        t.tap->tick();
+        return *t.commands->take(slot);
+    };
+    EXPECT_EQ(run(t.clock.steady_us() + 999'999).code, Code::kTimeout);
+    for (const RecordHeader& record : t.read()) EXPECT_NE(record.kind, RecordKind::kPoint);
+    EXPECT_TRUE(run(t.clock.steady_us() + 1'000'000).ok);
+    EXPECT_TRUE(run(0).ok) << "what was in the slot before counts";
+}
+
+// Broken: a point that is asked for between the round's settling and its commands lacks what was
+// written before it was asked for.
+TEST(Tap, APointHasWhatWasWrittenBeforeItWasAskedFor) {
+    OneTap t;
+    struct Barrier final : CopyBarrier {
+        OneTap& t;
+        int settled = 0;
+        explicit Barrier(OneTap& tap) : t(tap) {}
+        bool quiet(DiskIndex, ByteRange) override { return true; }
+        void settle() override {
+            if (++settled == 1) {
+                EXPECT_TRUE(t.commands->post({TapCommandKind::kPoint, PointKind::kBookmark, "x"}));
+            } else if (settled == 2) {
+                AppendRequest flush;
+                flush.kind = RecordKind::kFlush;
+                (void)t.tap->producer().append(flush);
+            }
+        }
+    } barrier(t);
+    t.tap->tick();
+    t.protect();
+    t.tap->set_barrier(&barrier);
+    t.tap->tick();
+    const auto records = t.read();
+    ASSERT_EQ(records.size(), 2u);
+    EXPECT_EQ(records[0].kind, RecordKind::kFlush);
+    EXPECT_EQ(records[1].kind, RecordKind::kPoint);
+    t.tap->set_barrier(nullptr);
+}
+
 // Broken: throttle and pause of the copy.
 TEST(Tap, TheCopyIsThrottledAndPaused) {
     OneTap t;

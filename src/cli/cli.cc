@@ -10,6 +10,7 @@
 #include "cli/extract_verb.h"
 #include "cli/serve.h"
 #include "cli/server_location.h"
+#include "ebpf/freezer.h"
 
 namespace farshore {
 namespace {
@@ -24,6 +25,7 @@ struct Arguments {
     std::string label;
     std::string action;
     bool force = false;
+    bool consistent = false;
     bool no_wait = false;
     bool wait = false;
     bool cancel = false;
@@ -41,6 +43,7 @@ struct Arguments {
     ApplianceServeOptions appliance;
     AgentServeOptions agent;
     CaptureServeOptions capture;
+    FreezeOptions freeze;
     CaptureCheckOptions check;
     CaptureBounds check_bounds;
 };
@@ -172,15 +175,20 @@ class Parser {
             });
         points->add_option("--limit", a.list.limit, "how many")->capture_default_str();
         points->add_option("--kind", a.kind, "crash, application or bookmark");
-        CLI::App* point =
-            named(app_, "point",
-                  "Make a recovery point with a label and wait until it is stored, or "
-                  "look one up",
-                  [&a](ClientVerbs& v) {
-                      return a.label.empty() ? v.point(a.name, a.point)
-                                             : v.bookmark(a.name, a.label, a.timeout_s);
-                  });
+        CLI::App* point = named(
+            app_, "point",
+            "Make a recovery point with a label and wait until it is stored, or "
+            "look one up",
+            [&a](ClientVerbs& v) {
+                return a.label.empty() ? v.point(a.name, a.point)
+                                       : v.bookmark(a.name, a.label, a.consistent, a.timeout_s);
+            });
         CLI::Option* bookmark = point->add_option("--bookmark", a.label, "the new point's label");
+        point
+            ->add_flag("--consistent", a.consistent,
+                       "freeze the file systems for it, so that they need no repair; an agent "
+                       "inside the machine does that")
+            ->needs(bookmark);
         CLI::Option* which = point->add_option("--point", a.point, kPointHelp);
         which->excludes(bookmark);
         point->add_option("--timeout", a.timeout_s, "seconds to wait")->capture_default_str();
@@ -408,6 +416,11 @@ class Parser {
             serve(part, a.capture, program);
             return part;
         };
+        CLI::App* freeze = capture->add_subcommand("freeze", "Freeze file systems for a moment");
+        freeze->add_option("MOUNT", a.freeze.mounts, "where they are mounted")->required();
+        freeze->add_option("--timeout-ms", a.freeze.timeout_ms, "thaw after that in any case");
+        freeze->add_flag("--thaw", a.freeze.thaw_only, "only thaw");
+        serve(freeze, a.freeze, run_capture_freeze);
         add_part("early", "In the initramfs: capture from the first write on", run_capture_early);
         add_part("save", "At the end of a shutdown: keep what is left", run_capture_save)
             ->add_option("WHY", a.capture.why, "reboot, halt, poweroff or kexec");

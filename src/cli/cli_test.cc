@@ -229,6 +229,16 @@ TEST(Cli, BookmarkWaitsUntilStored) {
     EXPECT_EQ(t.run({"point", "web", "--bookmark", "x", "--timeout", "20"}), 75);
 }
 
+// Broken if a consistent point were asked for as any other, or its refusal lost its code.
+TEST(Cli, ConsistentPointsAreAskedForAsSuch) {
+    Terminal t;
+    t.script = {
+        {R"(POST /v1/items/web/bookmarks {"kind":"application","label":"x","wait_s":30})",
+         R"({"id":"b1","state":"stored","sequence":7,"time":"2026-01-31T08:00:00Z","label":"x"})"}};
+    EXPECT_EQ(t.run({"point", "web", "--bookmark", "x", "--consistent"}), 0);
+    EXPECT_EQ(t.run({"point", "web", "--point", "x", "--consistent"}), 64);
+}
+
 // Broken if an export ended before Ctrl-C, was not renewed, or stayed after it.
 TEST(Cli, ExportLastsUntilInterrupted) {
     Terminal t;

@@ -244,9 +244,11 @@ int ClientVerbs::point(const std::string& name, const std::string& point) {
     return 0;
 }
 
-int ClientVerbs::bookmark(const std::string& name, const std::string& label, uint64_t timeout_s) {
-    auto answer = impl_->call("POST", item_target(name, "/bookmarks"),
-                              {{"label", label}, {"wait_s", std::min<uint64_t>(timeout_s, 30)}});
+int ClientVerbs::bookmark(const std::string& name, const std::string& label, bool consistent,
+                          uint64_t timeout_s) {
+    Json request{{"label", label}, {"wait_s", std::min<uint64_t>(timeout_s, 30)}};
+    if (consistent) request["kind"] = "application";
+    auto answer = impl_->call("POST", item_target(name, "/bookmarks"), request);
     if (!answer) return impl_->failed(answer.error());
     Json bookmark = *answer;
     const std::string id = text_of(bookmark, "id");

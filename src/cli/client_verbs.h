@@ -53,7 +53,8 @@ class ClientVerbs {
     int resynchronise(const std::string& name);
     int points(const ListArguments& arguments, const std::string& kind);
     int point(const std::string& name, const std::string& point);
-    int bookmark(const std::string& name, const std::string& label, uint64_t timeout_s);
+    int bookmark(const std::string& name, const std::string& label, bool consistent,
+                 uint64_t timeout_s);
     int export_point(const ExportArguments& arguments);
     int failover(const std::string& action, const std::string& name, const std::string& point,
                  bool wait);

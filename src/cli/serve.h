@@ -59,6 +59,8 @@ struct AgentServeOptions {
     std::string log_level;
 };
 
+struct FreezeOptions;  // ebpf/freezer.h
+
 // Of the process that captures this machine's own disks.
 struct CaptureServeOptions {
     std::string config_file;
@@ -78,5 +80,6 @@ int run_capture(const CaptureServeOptions& options);
 int run_capture_early(const CaptureServeOptions& options);
 int run_capture_save(const CaptureServeOptions& options);
 int run_capture_stop(const CaptureServeOptions& options);
+int run_capture_freeze(const FreezeOptions& options);
 
 }  // namespace farshore

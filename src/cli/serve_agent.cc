@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "agent/agent.h"
+#include "agent/file_system_freeze.h"
 #include "base/error.h"
 #include "cli/serve.h"
 #include "cli/serve_common.h"
@@ -16,6 +17,8 @@ Status serve(const AgentServeOptions& options) {
     ShutdownSignals signals;
     FS_TRY(set_up_log(options.log_level));
     PosixFileSystem files;
+    // First of all: making a directory on a disk that was left frozen would wait for ever.
+    FileSystemFreeze::thaw_all_leftovers(options.capture.shared_directory, files);
     FS_TRY(files.make_directories(options.data));
     const std::string identity = options.data + "/identity";
     FS_ASSIGN(std::string authority, remember_authority(files, options.data, options.ca_file));

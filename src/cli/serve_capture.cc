@@ -1,4 +1,6 @@
 // farshore capture serve: the process that captures this machine's own disks. The agent starts it.
+#include <unistd.h>
+
 #include <functional>
 
 #include "agent/capture_process.h"
@@ -9,6 +11,7 @@
 #include "ebpf/block_trace.h"
 #include "ebpf/capture_server.h"
 #include "ebpf/clean_stop.h"
+#include "ebpf/freezer.h"
 #include "os/log.h"
 #include "os/process.h"
 #include "os/real.h"
@@ -64,6 +67,12 @@ int run_capture_save(const CaptureServeOptions& options) {
 }
 int run_capture_stop(const CaptureServeOptions& options) {
     return logged(options, [&] { return stop_all(options); });
+}
+
+int run_capture_freeze(const FreezeOptions& options) {
+    // Whoever wants it to end closes its standard input; a signal would leave something frozen.
+    const ShutdownSignals ignored;
+    return exit_code_of(freeze_until_told(options, STDIN_FILENO, STDOUT_FILENO));
 }
 
 int run_capture(const CaptureServeOptions& options) { return exit_code_of(serve(options)); }

@@ -142,6 +142,22 @@ void add_disks_under(uint32_t major_number, uint32_t minor_number, int depth,
     if (slaves.empty()) found.emplace_back(major_number, minor_number);
 }
 
+using DeviceNumbers = std::vector<std::pair<uint32_t, uint32_t>>;
+
+DeviceNumbers disks_under(uint32_t major_number, uint32_t minor_number) {
+    DeviceNumbers under;
+    add_disks_under(major_number, minor_number, 0, under);
+    return under;
+}
+
+bool any_of_disks(const DeviceNumbers& devices, const std::vector<LocalDisk>& disks) {
+    return std::any_of(devices.begin(), devices.end(), [&](const auto& numbers) {
+        return std::any_of(disks.begin(), disks.end(), [&](const LocalDisk& disk) {
+            return disk.major == numbers.first && disk.minor == numbers.second;
+        });
+    });
+}
+
 }  // namespace
 
 Result<LocalDisk> inspect_disk(const std::string& path) {
@@ -228,14 +244,13 @@ bool lies_on_disks(const std::string& path, const std::vector<LocalDisk>& disks)
     struct statfs kind {};
     if (::stat(path.c_str(), &info) != 0 || ::statfs(path.c_str(), &kind) != 0) return true;
     if (static_cast<uint64_t>(kind.f_type) == TMPFS_MAGIC) return false;
-    std::vector<std::pair<uint32_t, uint32_t>> under;
-    add_disks_under(major(info.st_dev), minor(info.st_dev), 0, under);
-    if (under.empty()) return true;
-    return std::any_of(under.begin(), under.end(), [&](const auto& numbers) {
-        return std::any_of(disks.begin(), disks.end(), [&](const LocalDisk& disk) {
-            return disk.major == numbers.first && disk.minor == numbers.second;
-        });
-    });
+    const auto under = disks_under(major(info.st_dev), minor(info.st_dev));
+    return under.empty() || any_of_disks(under, disks);
+}
+
+bool device_lies_on_disks(uint32_t major_number, uint32_t minor_number,
+                          const std::vector<LocalDisk>& disks) {
+    return any_of_disks(disks_under(major_number, minor_number), disks);
 }
 
 }  // namespace farshore

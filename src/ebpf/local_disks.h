@@ -36,5 +36,8 @@ Result<std::vector<LocalDisk>> decode_devices(std::string_view json);
 // Whether the file system that holds `path` is, as far as can be seen, on one of the disks. What
 // cannot be told (a file system without a disk of its own to name) counts as yes; a tmpfs does not.
 bool lies_on_disks(const std::string& path, const std::vector<LocalDisk>& disks);
+// The same of a block device: a partition, or a volume over several disks. False when unknown.
+bool device_lies_on_disks(uint32_t major_number, uint32_t minor_number,
+                          const std::vector<LocalDisk>& disks);
 
 }  // namespace farshore

@@ -90,6 +90,12 @@ Result<AgentItemError> read_item_error(const Json& json, const std::string& path
     return error;
 }
 
+Json item_error_json(const AgentItemError& error) {
+    return {{"code", std::string(code_name(error.code))},
+            {"what", error.what},
+            {"remedy", error.remedy}};
+}
+
 Result<AgentDisk> read_agent_disk(const Json& json, const std::string& path) {
     FS_ASSIGN(JsonFields fields, JsonFields::of(json, path));
     AgentDisk disk;
@@ -105,6 +111,9 @@ Result<BookmarkDone> read_bookmark_done(const Json& json, const std::string& pat
     FS_ASSIGN(done.request_id, fields.required_text("request_id", kShortText));
     FS_ASSIGN(done.sequence.v, fields.u64("sequence"));
     FS_ASSIGN(done.time.us, fields.i64("time_us"));
+    if (const Json* error = fields.find("error")) {
+        FS_ASSIGN(done.error, read_item_error(*error, path + ".error"));
+    }
     return done;
 }
 
@@ -250,10 +259,13 @@ std::string encode_status(const AgentStatus& status) {
             disks.push_back(
                 {{"index", disk.index}, {"size_bytes", disk.size_bytes}, {"path", disk.path}});
         Json bookmarks = Json::array();
-        for (const BookmarkDone& done : item.bookmarks)
-            bookmarks.push_back({{"request_id", done.request_id},
-                                 {"sequence", done.sequence.v},
-                                 {"time_us", done.time.us}});
+        for (const BookmarkDone& done : item.bookmarks) {
+            Json bookmark{{"request_id", done.request_id},
+                          {"sequence", done.sequence.v},
+                          {"time_us", done.time.us}};
+            if (done.error) bookmark["error"] = item_error_json(*done.error);
+            bookmarks.push_back(std::move(bookmark));
+        }
         Json json{{"item_id", item.item.to_string()},
                   {"state", std::string(agent_item_state_name(item.state))},
                   {"nbd_socket", item.nbd_socket},
@@ -272,10 +284,7 @@ std::string encode_status(const AgentStatus& status) {
                   {"bookmarks", std::move(bookmarks)},
                   {"resync_done_id", item.resync_done_id},
                   {"tap_restarts", item.tap_restarts}};
-        if (item.error)
-            json["error"] = {{"code", std::string(code_name(item.error->code))},
-                             {"what", item.error->what},
-                             {"remedy", item.error->remedy}};
+        if (item.error) json["error"] = item_error_json(*item.error);
         if (!item.machine_description.empty()) {
             Json description = Json::parse(item.machine_description, nullptr, false);
             if (description.is_object()) json["machine_description"] = std::move(description);

@@ -101,6 +101,8 @@ struct BookmarkDone {
     std::string request_id;
     Sequence sequence;  // of the POINT record
     TimePoint time;
+    // It could not be made, and will not be; the rest has no meaning then.
+    std::optional<AgentItemError> error;
 };
 
 struct AgentItemStatus {

@@ -39,7 +39,8 @@ AgentStatus status() {
     item.last_time = {7};
     item.received = {8};
     item.stored = {9};
-    item.bookmarks = {{"b1", {10}, {11}}};
+    item.bookmarks = {{"b1", {10}, {11}, {}},
+                      {"b2", {}, {}, AgentItemError{Code::kTimeout, "not frozen", "try again"}}};
     item.resync_done_id = "r1";
     item.tap_restarts = 12;
     return {"agent-1", "i", "0.1", {13}, {item}};

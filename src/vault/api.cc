@@ -388,7 +388,10 @@ Result<HttpResponse> Api::bookmarks(const Call& call) {
     FS_ASSIGN(const JsonFields fields, call.fields());
     FS_ASSIGN(const std::string text, fields.required_text("label", kMaxLabelBytes));
     FS_ASSIGN(const uint64_t wait_s, fields.u64("wait_s", 30, 60));
-    FS_ASSIGN(BookmarkReport report, vault_.create_bookmark(call.part(1), text));
+    FS_ASSIGN(const std::string kind, fields.text("kind", 32, "bookmark"));
+    FS_ASSIGN(const PointKind point, point_kind_from_name(kind));
+    if (point == PointKind::kCrash) return fields.wrong("kind", "must be bookmark or application");
+    FS_ASSIGN(BookmarkReport report, vault_.create_bookmark(call.part(1), text, point));
     FS_ASSIGN(report, vault_.bookmark(
                           report.record.id,
                           std::min<int64_t>(static_cast<int64_t>(wait_s), kMaxWaitS) * 1'000'000));

@@ -141,7 +141,8 @@ class Vault final : public VaultLink {
     // ----------------------------------------------------------------------------------
     Result<std::shared_ptr<ItemReplica>> replica(const ItemId& id);
     Result<Secret> item_key(const ItemId& id);
-    Result<BookmarkReport> create_bookmark(const std::string& name_or_id, const std::string& label);
+    Result<BookmarkReport> create_bookmark(const std::string& name_or_id, const std::string& label,
+                                           PointKind kind = PointKind::kBookmark);
     // Waits until it is stored, for at most `timeout_us`.
     Result<BookmarkReport> bookmark(const std::string& id, int64_t timeout_us);
 

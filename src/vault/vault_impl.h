@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -84,9 +85,14 @@ struct Vault::Impl {
     Result<std::string> only_agent();
     std::string free_party_name(PartyKind kind, const std::string& request_pem);
 
-    std::mutex mutex;  // runtimes, contacts
+    std::mutex mutex;  // runtimes, contacts, failed_bookmarks
     std::map<ItemId, std::shared_ptr<ItemRuntime>> runtimes;
     std::map<std::string, AgentContact> contacts;
+    // Bookmarks that an agent could not make, newest last: for whoever waits for them.
+    std::deque<std::pair<std::string, Error>> failed_bookmarks;
+    std::optional<Error> failed_bookmark(const std::string& id);
+    Status take_failed_bookmark(Vault& vault, const ItemRecord& item,
+                                const BookmarkRecord& bookmark, const AgentItemError& error);
 
     // Whoever waits for an item, a bookmark or a job is woken by every change.
     std::mutex change_mutex;

@@ -522,7 +522,7 @@ Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id
 // -------------------------------------------------------------------------------------
 
 Result<BookmarkReport> Vault::create_bookmark(const std::string& name_or_id,
-                                              const std::string& label) {
+                                              const std::string& label, PointKind kind) {
     if (label.empty() || label.size() > kMaxLabelBytes)
         return fail(Code::kInvalidArgument,
                     fmt::format("a label has 1 to {} bytes", kMaxLabelBytes));
@@ -534,6 +534,7 @@ Result<BookmarkReport> Vault::create_bookmark(const std::string& name_or_id,
     report.record.id = to_hex(raw);
     report.record.item = record.id;
     report.record.label = label;
+    report.record.kind = kind;
     report.record.requested = impl_->clock.now();
     FS_TRY(add_bookmark(*impl_->database, report.record));
     return report;
@@ -544,6 +545,7 @@ Result<BookmarkReport> Vault::bookmark(const std::string& id, int64_t timeout_us
     while (true) {
         const uint64_t seen = impl_->change_count();
         BookmarkReport report;
+        if (const auto failed = impl_->failed_bookmark(id)) return fail(*failed);
         FS_ASSIGN(report.record, get_bookmark(*impl_->database, id));
         FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(report.record.item));
         FS_ASSIGN(const ReplicaStatus status, impl_->replica_status(*item));

@@ -130,6 +130,31 @@ Status Vault::report_trouble(const ItemId& id, const std::string& appliance,
     return {};
 }
 
+// Known before it is dropped, so that whoever waits for it never finds neither.
+Status Vault::Impl::take_failed_bookmark(Vault& vault, const ItemRecord& item,
+                                         const BookmarkRecord& bookmark,
+                                         const AgentItemError& error) {
+    constexpr size_t kKept = 256;
+    const std::string what =
+        fmt::format("the point \"{}\" was not made: {}", bookmark.label, error.what);
+    {
+        const std::lock_guard hold(mutex);
+        failed_bookmarks.emplace_back(bookmark.id, Error(error.code, what, error.remedy));
+        if (failed_bookmarks.size() > kKept) failed_bookmarks.pop_front();
+    }
+    FS_TRY(drop_bookmark(*database, bookmark.id));
+    vault.event(Severity::kWarning, std::string(code_name(error.code)), &item, what, error.remedy);
+    notify();
+    return {};
+}
+
+std::optional<Error> Vault::Impl::failed_bookmark(const std::string& id) {
+    const std::lock_guard hold(mutex);
+    for (const auto& [failed, error] : failed_bookmarks)
+        if (failed == id) return error;
+    return std::nullopt;
+}
+
 Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
                                 const AgentItemStatus& status) {
     FS_ASSIGN(ItemRecord record, get_item(*database, status.item));
@@ -145,7 +170,10 @@ Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
     for (const BookmarkDone& done : status.bookmarks) {
         auto known = get_bookmark(*database, done.request_id);
         if (!known || known->sequence.v != 0 || known->item != status.item) continue;
-        FS_TRY(finish_bookmark(*database, done.request_id, done.sequence, done.time));
+        if (done.error)
+            FS_TRY(take_failed_bookmark(vault, record, *known, *done.error));
+        else
+            FS_TRY(finish_bookmark(*database, done.request_id, done.sequence, done.time));
     }
     // The database is written only when something changed: status comes five times a second.
     const auto changes = [&](ItemRecord& to) {

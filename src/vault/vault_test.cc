@@ -400,7 +400,7 @@ TEST(Vault, BookmarkIsStoredWhenItsRecordIs) {
     EXPECT_EQ(down->items[0].bookmarks[0].label, "before the update");
     AgentItemStatus made = live(item.item);
     const Sequence sequence = item.appliance.next;
-    made.bookmarks = {{down->items[0].bookmarks[0].request_id, sequence, site.clock.now()}};
+    made.bookmarks = {{down->items[0].bookmarks[0].request_id, sequence, site.clock.now(), {}}};
     ASSERT_TRUE(item.agent.sync({made}));
     const std::string target = "/v1/bookmarks/" + bookmark["id"].get<std::string>();
     EXPECT_EQ(site.call("GET", target, 200)["state"], "made");
@@ -412,6 +412,29 @@ TEST(Vault, BookmarkIsStoredWhenItsRecordIs) {
     EXPECT_EQ(site.call("GET", target, 200)["state"], "stored");
     EXPECT_EQ(site.call("GET", "/v1/items/web/points/before%20the%20update", 200)["sequence"],
               sequence.v);
+}
+
+// Broken if whoever waits for a point that cannot be made waits for ever, or gets another one.
+TEST(Vault, AFailedBookmarkIsTold) {
+    Site site;
+    ProtectedItem item(site);
+    EXPECT_EQ(site.refused("POST", "/v1/items/web/bookmarks", {{"label", "x"}, {"kind", "crash"}}),
+              "malformed");
+    const Json bookmark = site.call("POST", "/v1/items/web/bookmarks", 201,
+                                    {{"label", "x"}, {"kind", "application"}, {"wait_s", 0}});
+    EXPECT_EQ(bookmark["kind"], "application");
+    auto down = item.agent.sync({live(item.item)});
+    ASSERT_EQ(down->items[0].bookmarks.size(), 1u);
+    EXPECT_EQ(down->items[0].bookmarks[0].kind, PointKind::kApplication);
+    AgentItemStatus failed = live(item.item);
+    failed.bookmarks = {{down->items[0].bookmarks[0].request_id,
+                         {},
+                         {},
+                         AgentItemError{Code::kUnsupported, "no file system", "do without"}}};
+    EXPECT_TRUE(item.agent.sync({failed})->items[0].bookmarks.empty());
+    EXPECT_EQ(site.refused("GET", "/v1/bookmarks/" + bookmark["id"].get<std::string>()),
+              "unsupported");
+    EXPECT_NE(site.call("GET", "/v1/events", 200).dump().find("no file system"), std::string::npos);
 }
 
 // Broken if an appliance that was fenced off could still append, or a hole were accepted.

@@ -133,6 +133,7 @@ Json bookmark_view(const BookmarkReport& report) {
     const bool made = bookmark.sequence.v != 0;
     Json json{{"id", bookmark.id},
               {"label", bookmark.label},
+              {"kind", std::string(point_kind_name(bookmark.kind))},
               {"state", report.stored ? "stored"
                         : made        ? "made"
                                       : "requested"}};

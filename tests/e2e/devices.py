@@ -69,7 +69,9 @@ class DeviceTest(EndToEnd):
             mounts = [line.split()[1] for line in pathlib.Path("/proc/mounts").read_text().splitlines()
                       if line.startswith(device + " ")]
             for mount in mounts:
-                subprocess.run(["umount", mount], check=False)
+                # What was killed on it may be dying still.
+                if subprocess.run(["umount", mount], check=False).returncode != 0:
+                    subprocess.run(["umount", "--lazy", mount], check=False)
             subprocess.run(["losetup", "-d", device], check=False)
 
     def start_load(self, command):

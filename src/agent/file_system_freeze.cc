@@ -1,0 +1,127 @@
+#include "agent/file_system_freeze.h"
+
+#include <fmt/core.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <optional>
+#include <string_view>
+
+#include "agent/program_error.h"
+#include "os/log.h"
+#include "os/program_files.h"
+#include "os/real.h"
+
+namespace farshore {
+namespace {
+
+constexpr int64_t kThawUs = 15'000'000;
+constexpr size_t kMaxNoteBytes = 1u << 20;
+constexpr const char* kEndedWithout = "the freezing program ended at once";
+
+ProcessOptions helper_options(const std::vector<std::string>& mounts, bool thaw_only) {
+    ProcessOptions options;
+    options.arguments = {own_program_directory() + "/farshore", "capture", "freeze", "--timeout-ms",
+                         fmt::format("{}", kFreezeLimitUs / 1000)};
+    if (thaw_only) options.arguments.emplace_back("--thaw");
+    options.arguments.emplace_back("--");
+    options.arguments.insert(options.arguments.end(), mounts.begin(), mounts.end());
+    return options;
+}
+
+// What there is to read when something can be: a line of it, or its end (empty). nullopt: the
+// time is over.
+std::optional<std::string> read_some(int fd, int64_t timeout_us) {
+    pollfd question{fd, POLLIN, 0};
+    if (::poll(&question, 1, static_cast<int>(timeout_us / 1000)) <= 0) return std::nullopt;
+    char text[4096];
+    const ssize_t n = ::read(fd, text, sizeof text);
+    return std::string(text, n > 0 ? static_cast<size_t>(n) : 0);
+}
+
+}  // namespace
+
+Result<FileSystemFreeze> FileSystemFreeze::begin(const std::string& note,
+                                                 const std::vector<std::string>& mounts,
+                                                 FileSystem& files, Clock& clock) {
+    std::string text;
+    for (const std::string& mount : mounts) text += mount + '\0';
+    FS_TRY(write_file_durably(files, note, as_bytes(text)));
+    ProcessOptions options = helper_options(mounts, false);
+    options.input = options.output = options.error = StdStream::pipe();
+    options.new_session = true;  // signals to our group are not for it
+    const int64_t until_us = clock.steady_us() + kFreezeLimitUs;
+    auto helper = Process::spawn(options);
+    if (!helper) {
+        (void)files.remove(note);
+        return fail(helper.error());
+    }
+    FileSystemFreeze freeze(std::move(*helper), note, files, until_us);
+    if (Status frozen = freeze.wait_until_frozen(); !frozen) {
+        (void)freeze.end();
+        return fail(frozen.error());
+    }
+    return freeze;
+}
+
+Status FileSystemFreeze::wait_until_frozen() {
+    const UniqueFd output = helper_.take_output();
+    const auto said = read_some(output.get(), kFreezingUs);
+    if (said == "frozen\n") return {};
+    if (!said)
+        return fail(
+            Code::kTimeout,
+            fmt::format("the file systems were not frozen within {} ms", kFreezingUs / 1000),
+            "try again when less is being written");
+    const UniqueFd error = helper_.take_error();
+    return fail(error_from_output(read_some(error.get(), kThawUs).value_or(""), kEndedWithout));
+}
+
+Status FileSystemFreeze::end() {
+    input_.reset();
+    const auto exit = helper_.wait(kThawUs);
+    if (!exit)
+        return fail(Code::kTimeout, "the freezing program has not ended",
+                    "a disk does not answer; fsfreeze --unfreeze thaws a file system by hand");
+    if (exit->success()) {
+        (void)files_->remove(note_);
+        return {};
+    }
+    // Killed, or its time was over: whatever it was, nothing may stay frozen.
+    FS_TRY(thaw_leftovers(note_, *files_));
+    if (exit->signal)
+        return fail(Code::kUnavailable,
+                    fmt::format("the freezing program ended: {}", exit->to_string()));
+    const UniqueFd error = helper_.take_error();
+    if (!error) return {};  // wait_until_frozen() has told it
+    return fail(error_from_output(read_some(error.get(), 0).value_or(""), kEndedWithout));
+}
+
+void FileSystemFreeze::thaw_all_leftovers(const std::string& directory, FileSystem& files) {
+    auto names = files.list(directory);
+    if (!names) return;
+    for (const std::string& name : *names)
+        if (name.ends_with(kFreezeNoteSuffix))
+            if (auto thawed = thaw_leftovers(directory + "/" + name, files); !thawed)
+                log::warn("agent", "{}", thawed.error().to_string());
+}
+
+Status FileSystemFreeze::thaw_leftovers(const std::string& note, FileSystem& files) {
+    auto text = read_whole_file(files, note, kMaxNoteBytes);
+    if (!text) return text.error().code() == Code::kNotFound ? Status{} : fail(text.error());
+    std::vector<std::string> mounts;
+    std::string_view rest = as_text(*text);
+    while (!rest.empty()) {
+        const size_t end = std::min(rest.find('\0'), rest.size());
+        mounts.emplace_back(rest.substr(0, end));
+        rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+    if (!mounts.empty()) {
+        FS_ASSIGN(const CommandResult done, run_command(helper_options(mounts, true)));
+        if (!done.exit.success())
+            return fail(error_from_output(done.error, "file systems may still be frozen"));
+    }
+    return files.remove(note);
+}
+
+}  // namespace farshore

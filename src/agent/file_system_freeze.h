@@ -1,0 +1,58 @@
+// The file systems on some of this machine's disks, frozen by a process of their own
+// (`farshore capture freeze`, ebpf/freezer.h) for as long as this lives, at most kFreezeLimitUs.
+//
+// Whatever becomes of this process, they are thawed: the helper sees its standard input end. Should
+// the helper itself be killed, thaw_leftovers() does it: a note of what was frozen lies on a tmpfs.
+// Blocking, bounded; one thread. Between begin() and end() nothing here touches a disk.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/seams.h"
+#include "os/process.h"
+
+namespace farshore {
+
+inline constexpr int64_t kFreezeLimitUs = 10'000'000;
+// Of that: for freezing, and for the point.
+inline constexpr int64_t kFreezingUs = 6'500'000, kFrozenUs = 2'500'000;
+
+inline constexpr const char* kFreezeNoteSuffix = ".frozen";
+
+class FileSystemFreeze {
+  public:
+    // Returns when all are frozen; else none is, or none will be soon. `note` is a path on a tmpfs.
+    static Result<FileSystemFreeze> begin(const std::string& note,
+                                          const std::vector<std::string>& mounts, FileSystem& files,
+                                          Clock& clock);
+    FileSystemFreeze(FileSystemFreeze&&) = default;
+
+    // Until then they are frozen, if end() says so: steady clock.
+    int64_t until_us() const { return until_us_; }
+    // Thaws. An error when they were not frozen until now, or may still be.
+    Status end();
+    // What an earlier process noted and did not end. Ok when there is no note.
+    static Status thaw_leftovers(const std::string& note, FileSystem& files);
+    // The same of all notes in a directory, as far as that goes: before an agent touches a disk.
+    static void thaw_all_leftovers(const std::string& directory, FileSystem& files);
+
+  private:
+    FileSystemFreeze(Process helper, std::string note, FileSystem& files, int64_t until_us)
+        : helper_(std::move(helper)),
+          input_(helper_.take_input()),
+          note_(std::move(note)),
+          files_(&files),
+          until_us_(until_us) {}
+    Status wait_until_frozen();
+
+    Process helper_;
+    UniqueFd input_;
+    std::string note_;
+    FileSystem* files_;
+    int64_t until_us_;
+};
+
+}  // namespace farshore
