@@ -332,11 +332,9 @@ bool Tap::Impl::run_command(size_t slot) {
     };
     switch (static_cast<TapCommandKind>(log.command(slot, kWordKind).load())) {
         case TapCommandKind::kPoint: {
-            // It may have been posted behind this round's settling.
-            if (barrier != nullptr) barrier->settle();
-            if (producer.state().gap != GapState::kNone) return done(Code::kPointInGap);
-            // Who asks for a point has written before.
+            // Who asks for a point has written before, perhaps behind this round's settling.
             if (!settle()) return false;
+            if (producer.state().gap != GapState::kNone) return done(Code::kPointInGap);
             const uint64_t kind = log.command(slot, kWordPoint).load();
             const size_t bytes =
                 std::min<size_t>(log.command(slot, kWordLabelBytes).load(), kMaxLabelBytes);

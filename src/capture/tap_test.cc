@@ -242,7 +242,7 @@ TEST(Tap, APointHasWhatWasWrittenBeforeItWasAskedFor) {
         int settled = 0;
         explicit Barrier(OneTap& tap) : t(tap) {}
         bool quiet(DiskIndex, ByteRange) override { return true; }
-        void settle() override {
+        bool settle() override {
             if (++settled == 1) {
                 EXPECT_TRUE(t.commands->post({TapCommandKind::kPoint, PointKind::kBookmark, "x"}));
             } else if (settled == 2) {
@@ -250,6 +250,7 @@ TEST(Tap, APointHasWhatWasWrittenBeforeItWasAskedFor) {
                 flush.kind = RecordKind::kFlush;
                 (void)t.tap->producer().append(flush);
             }
+            return true;
         }
     } barrier(t);
     t.tap->tick();
@@ -260,6 +261,29 @@ TEST(Tap, APointHasWhatWasWrittenBeforeItWasAskedFor) {
     ASSERT_EQ(records.size(), 2u);
     EXPECT_EQ(records[0].kind, RecordKind::kFlush);
     EXPECT_EQ(records[1].kind, RecordKind::kPoint);
+    t.tap->set_barrier(nullptr);
+}
+
+// Broken: a point or a time mark is made while something that has begun is not known yet.
+TEST(Tap, NoPointWhileSomethingBegunIsNotKnown) {
+    OneTap t;
+    struct Barrier final : CopyBarrier {
+        bool known = false;
+        bool quiet(DiskIndex, ByteRange) override { return true; }
+        bool settle() override { return known; }
+    } barrier;
+    t.tap->tick();
+    t.protect();
+    t.tap->set_barrier(&barrier);
+    ASSERT_TRUE(t.commands->post({TapCommandKind::kPoint, PointKind::kBookmark, "x"}));
+    t.clock.advance_us(5'000'000);
+    t.tap->tick();
+    EXPECT_TRUE(t.read().empty());
+    barrier.known = true;
+    t.tap->tick();
+    const auto records = t.read();
+    ASSERT_FALSE(records.empty());
+    EXPECT_EQ(records[0].kind, RecordKind::kPoint);
     t.tap->set_barrier(nullptr);
 }
 
