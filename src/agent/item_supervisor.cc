@@ -55,6 +55,8 @@ ItemSupervisor::~ItemSupervisor() {
     stopping_ = true;
     if (session_) session_->poke();
     watcher_.reset();
+    // A tick that is under way still uses the worker: it ends before its pointer goes.
+    worker_->stop();
     worker_.reset();
     // The sender's callbacks run on home.
     (void)home_.run_sync([this] {

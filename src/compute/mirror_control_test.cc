@@ -66,7 +66,7 @@ class MirrorTest : public testing::Test {
     std::string write(size_t disk, const std::string& what) {
         const auto said =
             qmp_->human("qemu-io -d " + machine_.disks[disk].qdev + " \"write " + what + "\"");
-        return said ? *said : said.error().to_string();
+        return said ? *said : said.error().to_string() + "; " + tail_of_file(directory_ / "log");
     }
     void expect_target(const std::string& name, const std::string& what) {
         const std::string said =
@@ -130,7 +130,7 @@ TEST_F(MirrorTest, TapThatStaysAwayCostsTheMirrorNotTheGuest) {
     ASSERT_TRUE(control_->export_sources());
     ASSERT_TRUE(control_->attach());
     ASSERT_TRUE(tap_->kill());
-    EXPECT_EQ(write(0, "-P 0x11 0 64k"), "") << "the guest's write failed";
+    ASSERT_EQ(write(0, "-P 0x11 0 64k"), "") << "the guest's write failed";
     EXPECT_TRUE(wait_until(10'000, 20, [&] { return !control_->query()->disks[0].mirrored; }));
     const auto state = control_->query();
     ASSERT_TRUE(state);
