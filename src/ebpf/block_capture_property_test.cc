@@ -27,6 +27,7 @@ constexpr uint64_t kSector = 512;
 // Both ends of a mark of the kernel, several granules of the todo map, an end that is no granule's.
 const std::vector<uint64_t> kDisks = {5 * kTodoGranuleBytes + 3 * kSector,
                                       kTodoGranuleBytes + kSector};
+constexpr DiskIndex kDiskCount = 2;
 // A command that its sender wrote by hand: not a kind of event.
 constexpr uint8_t kCommand = 0xff;
 
@@ -73,6 +74,7 @@ class World {
         rates_.requeues = pick(0, 2) == 0;
         rates_.commands = pick(0, 9) == 0;
         rates_.holes = pick(0, 1) == 0;
+        FS_CHECK(kDisks.size() == kDiskCount);
         for (uint64_t size : kDisks) {
             Bytes& disk = disks_.emplace_back(size);
             auto& contents = replica_.emplace_back(size / kSector);
@@ -98,7 +100,7 @@ class World {
         kernel_.attached = true;
         start_process();
         producer_->open_gap([&] {
-            for (DiskIndex disk = 0; disk < kDisks.size(); ++disk) producer_->todo(disk).set_all();
+            for (DiskIndex disk = 0; disk < kDiskCount; ++disk) producer_->todo(disk).set_all();
         });
         reader_.emplace(producer_->header(), nullptr, nullptr);
     }
@@ -395,7 +397,7 @@ class World {
         capture_.emplace(*producer_, kernel_);
         devices_.clear();
         std::vector<Copier::Source> sources;
-        for (DiskIndex disk = 0; disk < kDisks.size(); ++disk) {
+        for (DiskIndex disk = 0; disk < kDiskCount; ++disk) {
             devices_.push_back(std::make_unique<Device>(*this, disk));
             sources.push_back({devices_.back().get(), nullptr});
         }
@@ -504,7 +506,7 @@ class World {
         if (in_gap_) return wrong("the reader is left in a gap");
         if (kernel_.released() != kernel_.produced()) return wrong("space is not given back");
         if (capture_->in_flight() != 0) return wrong("a request that has ended seems in flight");
-        for (DiskIndex disk = 0; disk < kDisks.size(); ++disk)
+        for (DiskIndex disk = 0; disk < kDiskCount; ++disk)
             for (size_t i = 0; i < replica_[disk].size(); ++i) {
                 const uint64_t source = load_u64(&disks_[disk][i * kSector]);
                 if (replica_[disk][i] != source)

@@ -91,7 +91,8 @@ class BlockCaptureTest : public ::testing::Test {
     bool todo(uint64_t offset, DiskIndex disk = 0) { return producer_->todo(disk).test(offset); }
     // As the copier does, with nothing to read.
     void copy_all() {
-        for (DiskIndex disk = 0; disk < producer_->disks(); ++disk)
+        const auto disks = static_cast<DiskIndex>(producer_->disks());
+        for (DiskIndex disk = 0; disk < disks; ++disk)
             while (const auto range = producer_->todo(disk).next(0, kMaxZeroBytes)) {
                 const auto claim = producer_->claim_copy(disk, *range);
                 ASSERT_TRUE(claim);
