@@ -20,6 +20,12 @@ bool overlap(const ByteRange& a, uint64_t offset, uint64_t length) {
     return offset < a.end() && a.offset_bytes < offset + length;
 }
 
+uint64_t bytes_of(const AppendRequest& request) {
+    uint64_t bytes = request.payload.size();
+    for (const ByteView piece : request.more) bytes += piece.size();
+    return bytes;
+}
+
 void ring_put(const LogMemory& memory, uint64_t at, ByteView bytes) {
     const size_t size = memory.ring.size();
     const size_t from = at % size;
@@ -170,18 +176,26 @@ bool CaptureProducer::open_run_locked(bool in_spill) {
     return true;
 }
 
-Status CaptureProducer::store_locked(bool in_spill, const RecordHeader& record, ByteView payload) {
+Status CaptureProducer::store_locked(bool in_spill, const RecordHeader& record,
+                                     const AppendRequest& request) {
     uint8_t encoded[kRecordHeaderBytes];
     encode_record_header(record, encoded);
     if (!in_spill) {
         ring_put(header_.memory(), state_.ring_head, encoded);
-        if (!payload.empty())
-            ring_put(header_.memory(), state_.ring_head + kRecordHeaderBytes, payload);
+        uint64_t at = state_.ring_head + kRecordHeaderBytes;
+        const auto put = [&](ByteView piece) {
+            if (!piece.empty()) ring_put(header_.memory(), at, piece);
+            at += piece.size();
+        };
+        put(request.payload);
+        for (const ByteView piece : request.more) put(piece);
         state_.ring_head += record.encoded_bytes();
         return {};
     }
     scratch_.assign(encoded, encoded + kRecordHeaderBytes);
-    scratch_.insert(scratch_.end(), payload.begin(), payload.end());
+    scratch_.insert(scratch_.end(), request.payload.begin(), request.payload.end());
+    for (const ByteView piece : request.more)
+        scratch_.insert(scratch_.end(), piece.begin(), piece.end());
     const uint64_t size = header_.geometry().spill_bytes;
     const uint64_t from = state_.spill_head % size;
     const size_t first = std::min<uint64_t>(scratch_.size(), size - from);
@@ -204,12 +218,12 @@ bool CaptureProducer::write_record_locked(const AppendRequest& request, Sequence
     record.offset_bytes = request.offset_bytes;
     record.length_bytes = request.length_bytes;
     record.payload_crc = request.payload_crc;
-    FS_CHECK(record.payload_bytes() == request.payload.size());
+    FS_CHECK(record.payload_bytes() == bytes_of(request));
     const ProducerState before = state_;
     const bool before_in_spill = in_spill_;
     record.time = stamp_locked();
     if (const auto in_spill = place_locked(record.encoded_bytes())) {
-        if (auto stored = store_locked(*in_spill, record, request.payload); !stored) {
+        if (auto stored = store_locked(*in_spill, record, request); !stored) {
             header_.word(LogWord::kSpillErrors).fetch_add(1, std::memory_order_relaxed);
             header_.word(LogWord::kSpillErrno)
                 .store(static_cast<uint64_t>(std::max(1, stored.error().error_number())),
@@ -304,7 +318,10 @@ Appended CaptureProducer::append(const AppendRequest& request) {
     if (options_.bugs.wrong_order && request.guest && request.kind == RecordKind::kWrite) {
         if (!held_back_) {
             held_back_.emplace(request, to_bytes(request.payload));
+            for (const ByteView piece : request.more)
+                held_back_->second.insert(held_back_->second.end(), piece.begin(), piece.end());
             held_back_->first.payload = held_back_->second;
+            held_back_->first.more = {};
             return {{state_.next_sequence}, stamp_locked(), false};
         }
         const Appended result = append_locked(request);

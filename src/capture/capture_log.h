@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/seams.h"
@@ -30,8 +31,9 @@ struct AppendRequest {
     uint64_t offset_bytes = 0;
     uint32_t length_bytes = 0;
     ByteView payload;
-    uint32_t payload_crc = 0;  // of the payload; the caller computes it without our lock
-    bool guest = false;        // for the counters
+    std::span<const ByteView> more;  // the payload's other pieces, where it lies in several
+    uint32_t payload_crc = 0;        // of all; the caller computes it without our lock
+    bool guest = false;              // for the counters
     // Becomes ProducerState::source_position together with the record, also when it is dropped.
     std::optional<uint64_t> source_position;
 };
@@ -128,7 +130,7 @@ class CaptureProducer {
     Appended append_locked(const AppendRequest& request);
     std::optional<bool> place_locked(size_t bytes);  // in spill?; nullopt: no room
     bool open_run_locked(bool in_spill);
-    Status store_locked(bool in_spill, const RecordHeader& header, ByteView payload);
+    Status store_locked(bool in_spill, const RecordHeader& header, const AppendRequest& request);
     bool write_record_locked(const AppendRequest& request, Sequence sequence);
     bool settle_gap_locked();
     void drop_locked(const AppendRequest& request);

@@ -37,9 +37,9 @@ void add_to_sum(fs_sum& sum, ByteView data) {
 BlockCapture::BlockCapture(CaptureProducer& producer, TraceSource& source)
     : producer_(producer), source_(source), taken_before_(producer.state().source_position) {}
 
-size_t BlockCapture::drain() {
+size_t BlockCapture::drain(size_t max_events) {
     const std::lock_guard hold(mutex_);
-    return drain_locked();
+    return drain_locked(max_events);
 }
 
 BlockCapture::Counters BlockCapture::counters() const {
@@ -72,10 +72,12 @@ bool BlockCapture::settle() {
     return false;
 }
 
-size_t BlockCapture::drain_locked() {
+size_t BlockCapture::drain_locked(size_t max_events) {
     size_t events = 0;
     uint64_t released = releasable_;
-    while (const auto event = source_.next()) {
+    while (events < max_events) {
+        const auto event = source_.next();
+        if (!event) break;
         take(*event);
         ++events;
         if (pending_.empty()) releasable_ = event->position;
@@ -109,8 +111,8 @@ void BlockCapture::take(const TraceEvent& event) {
     const bool continues = event.head.kind == kFsEventData && !pending_.empty() &&
                            event.head.request == pending_head_.request &&
                            !(event.head.flags & kFsFirst) &&
-                           event.head.offset == pending_head_.offset + pending_.size() &&
-                           pending_.size() + event.payload.size() <= kMaxWriteBytes;
+                           event.head.offset == pending_head_.offset + pending_bytes_ &&
+                           pending_bytes_ + event.payload.size() <= kMaxWriteBytes;
     if (!continues) flush_pending();
     if (!within(event.head)) return;
     switch (event.head.kind) {
@@ -120,7 +122,7 @@ void BlockCapture::take(const TraceEvent& event) {
             begin(event);
             break;
         case kFsEventFlush:
-            append(RecordKind::kFlush, event.head, {}, event.position);
+            append(RecordKind::kFlush, event.head, event.position);
             break;
         case kFsEventComplete:
             end(event);
@@ -160,7 +162,7 @@ void BlockCapture::begin(const TraceEvent& event) {
     if (head.kind == kFsEventData)
         add_payload(event);
     else
-        append(head.kind == kFsEventZero ? RecordKind::kZero : RecordKind::kDiscard, head, {},
+        append(head.kind == kFsEventZero ? RecordKind::kZero : RecordKind::kDiscard, head,
                event.position);
 }
 
@@ -210,50 +212,50 @@ void BlockCapture::end(const TraceEvent& event) {
 }
 
 void BlockCapture::add_payload(const TraceEvent& event) {
-    const fs_event& head = event.head;
-    const bool alone = pending_.empty() && (head.flags & kFsFirst) && (head.flags & kFsLast);
-    if (alone) {
-        append(RecordKind::kWrite, head, event.payload, event.position);
-        return;
+    if (pending_.empty()) {
+        pending_head_ = event.head;
+        pending_bytes_ = pending_crc_ = 0;
     }
-    if (pending_.empty()) pending_head_ = head;
-    pending_.insert(pending_.end(), event.payload.begin(), event.payload.end());
+    pending_.push_back(event.payload);
+    pending_bytes_ += static_cast<uint32_t>(event.payload.size());
+    pending_crc_ = crc32c(event.payload, pending_crc_);
     pending_position_ = event.position;
-    if (head.flags & kFsLast) flush_pending();
+    if (event.head.flags & kFsLast) flush_pending();
 }
 
 void BlockCapture::flush_pending() {
     if (pending_.empty()) return;
-    append(RecordKind::kWrite, pending_head_, pending_, pending_position_);
+    AppendRequest record;
+    record.kind = RecordKind::kWrite;
+    record.disk = pending_head_.disk;
+    record.guest = true;
+    record.source_position = pending_position_;
+    record.offset_bytes = pending_head_.offset;
+    record.length_bytes = pending_bytes_;
+    record.payload = pending_.front();
+    record.more = std::span(pending_).subspan(1);
+    record.payload_crc = pending_crc_;
+    producer_.append(record);
     pending_.clear();
     releasable_ = pending_position_;
 }
 
-void BlockCapture::append(RecordKind kind, const fs_event& event, ByteView payload,
-                          uint64_t position) {
+void BlockCapture::append(RecordKind kind, const fs_event& event, uint64_t position) {
     // In the log since before this process began.
     if (position <= taken_before_) return;
     AppendRequest record;
     record.kind = kind;
     record.disk = event.disk;
     record.guest = true;
-    record.source_position = position;
     if (kind == RecordKind::kFlush) {
+        record.source_position = position;
         producer_.append(record);
         return;
     }
     record.offset_bytes = event.offset;
-    if (kind == RecordKind::kWrite) {
-        record.payload = payload;
-        record.length_bytes = static_cast<uint32_t>(payload.size());
-        record.payload_crc = crc32c(payload);
-        producer_.append(record);
-        return;
-    }
     uint64_t left = event.length;
     // Only the last of its records says that the event is in the log: a process that dies before
     // that lets the next one say it all again, which changes nothing.
-    record.source_position.reset();
     while (left > 0) {
         record.length_bytes = static_cast<uint32_t>(std::min<uint64_t>(left, kMaxZeroBytes));
         if (record.length_bytes == left) record.source_position = position;

@@ -33,8 +33,8 @@ class BlockCapture final : public CopyBarrier {
     // to put on todo.
     BlockCapture(CaptureProducer& producer, TraceSource& source);
 
-    // Takes in everything that is there. Returns the number of events.
-    size_t drain();
+    // Takes in everything that is there, `max_events` at most. Returns the number of events.
+    size_t drain(size_t max_events = SIZE_MAX);
     Counters counters() const;
     size_t in_flight() const;
 
@@ -50,13 +50,13 @@ class BlockCapture final : public CopyBarrier {
         fs_sum sum{};
     };
 
-    size_t drain_locked();
+    size_t drain_locked(size_t max_events = SIZE_MAX);
     void take(const TraceEvent& event);
     void begin(const TraceEvent& event);
     void end(const TraceEvent& event);
     void add_payload(const TraceEvent& event);
     void flush_pending();
-    void append(RecordKind kind, const fs_event& event, ByteView payload, uint64_t position);
+    void append(RecordKind kind, const fs_event& event, uint64_t position);
     void note_drops(uint64_t drops);
     void copy_again(DiskIndex disk, const std::vector<ByteRange>& ranges);
     bool overlaps_others(DiskIndex disk, const ByteRange& range, uint64_t request);
@@ -71,7 +71,10 @@ class BlockCapture final : public CopyBarrier {
     Counters counters_;
 
     // Pieces of one write that follow each other, on their way to one record.
-    Bytes pending_;
+    // Views into the trace: its space is given back when the record is in the log.
+    std::vector<ByteView> pending_;
+    uint32_t pending_bytes_ = 0;
+    uint32_t pending_crc_ = 0;
     fs_event pending_head_{};
     uint64_t pending_position_ = 0;
     uint64_t releasable_ = 0;

@@ -301,6 +301,7 @@ uint64_t BlockTrace::unreadable() const {
     return std::atomic_ref<fs_u64>(impl_->state()->unreadable).load(std::memory_order_relaxed);
 }
 uint64_t BlockTrace::kernel_bytes() const { return impl_->ring_bytes + impl_->dirty_map.bytes; }
+uint64_t BlockTrace::ring_bytes() const { return impl_->ring_bytes; }
 uint64_t BlockTrace::sum_key() { return impl_->state()->sum_key; }
 
 void BlockTrace::wait(int64_t timeout_us) {
@@ -339,7 +340,9 @@ std::optional<TraceEvent> BlockTrace::next() {
 }
 
 uint64_t BlockTrace::reserved() { return impl_->state()->position_base + impl_->produced(); }
-uint64_t BlockTrace::passed() { return impl_->state()->position_base + impl_->read_at; }
+uint64_t BlockTrace::passed() {
+    return impl_->state()->position_base + std::atomic_ref<uint64_t>(impl_->read_at).load();
+}
 
 void BlockTrace::release(uint64_t position) {
     Impl& trace = *impl_;

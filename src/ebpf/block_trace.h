@@ -44,6 +44,7 @@ class BlockTrace final : public TraceSource {
     uint64_t requests() const;
     uint64_t unreadable() const;
     uint64_t kernel_bytes() const;
+    uint64_t ring_bytes() const;
 
     // Sleeps until there is an event or the time is over.
     void wait(int64_t timeout_us);

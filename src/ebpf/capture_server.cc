@@ -1,6 +1,7 @@
 #include "ebpf/capture_server.h"
 
 #include <fmt/core.h>
+#include <sched.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -27,6 +28,8 @@ namespace {
 constexpr int kGatherMs = 1;
 // An event that comes while the consumer falls asleep waits this long at most.
 constexpr int64_t kSleepUs = 50'000;
+// Between two looks at how full the ring is.
+constexpr size_t kDrainEvents = 1024;
 
 Result<TracedDisk> traced_disk(const ServedDisk& disk) {
     struct stat info {};
@@ -60,6 +63,7 @@ struct CaptureServer::Impl {
     Status start_tap();
     Status start_trace();
     void prime();
+    class Urgency;
     void drain();
 };
 
@@ -136,9 +140,33 @@ void CaptureServer::Impl::prime() {
     }
 }
 
+// Whoever writes so much that the ring fills gives up processor time for it rather than points: a
+// full ring is a gap. Without the right to do so (CAP_SYS_NICE) the thread stays what it is.
+class CaptureServer::Impl::Urgency {
+  public:
+    void follow(uint64_t waiting_bytes, uint64_t ring_bytes) {
+        if (urgent_ ? waiting_bytes * kCalmShare < ring_bytes
+                    : waiting_bytes * kUrgentShare > ring_bytes)
+            set(!urgent_);
+    }
+
+  private:
+    void set(bool urgent) {
+        const sched_param priority{.sched_priority = urgent ? 1 : 0};
+        (void)::sched_setscheduler(0, urgent ? SCHED_RR : SCHED_OTHER, &priority);
+        urgent_ = urgent;
+    }
+    static constexpr uint64_t kUrgentShare = 8, kCalmShare = 64;
+    bool urgent_ = false;
+};
+
 void CaptureServer::Impl::drain() {
+    Urgency urgency;
     while (!stopping) {
-        if (capture->drain() == 0) trace->wait(kSleepUs);
+        urgency.follow(trace->reserved() - trace->passed(), trace->ring_bytes());
+        const size_t taken = capture->drain(kDrainEvents);
+        if (taken == kDrainEvents) continue;
+        if (taken == 0) trace->wait(kSleepUs);
         pause_ms(kGatherMs);
     }
 }
