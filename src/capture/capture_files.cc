@@ -64,6 +64,10 @@ Result<CaptureFiles> create(const CaptureConfig& config, FileSystem& fs, const B
     FS_TRY(map(files, geometry));
     FS_ASSIGN(files.header, LogHeader::format(view(files.memory, geometry), geometry, first));
     fill_new_log(files.header, *dirty, config.mode);
+    // An item that had records before has a replica: most of it may be what is there.
+    if (first.v > 1)
+        files.header.word(LogWord::kCompareState)
+            .store(static_cast<uint64_t>(CompareState::kComparing));
     FS_TRY(fs.rename(fresh, config.shared_memory_path));
     return files;
 }

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 namespace farshore {
@@ -49,6 +50,17 @@ CaptureProducer::CaptureProducer(LogHeader header, Options options)
     for (size_t disk = 0; disk < header_.geometry().disk_bytes.size(); ++disk)
         todo_.emplace_back(header_.todo_words(static_cast<DiskIndex>(disk)),
                            header_.geometry().disk_bytes[disk]);
+    for (const TodoMap& todo : todo_) {
+        const size_t words = (todo.disk_bytes() / kTodoGranuleBytes + 64) / 64;
+        // calloc's memory is the kernel's zero page until it is written.
+        auto* const zeroed = static_cast<uint64_t*>(std::calloc(words, sizeof(uint64_t)));
+        FS_CHECK(zeroed != nullptr);
+        unsure_words_.emplace_back(zeroed, std::free);
+        unsure_.emplace_back(
+            std::span(zeroed, header_.todo_words(static_cast<DiskIndex>(unsure_.size())).size()),
+            todo.disk_bytes());
+    }
+    for (size_t disk = 0; disk < todo_.size(); ++disk) join_unsure(disk);
     for (size_t slot = 0; slot < kCopySlots; ++slot) {
         if (header_.copy_slot(slot, kSlotState).load() != kSlotFree) {
             const auto disk = header_.copy_slot(slot, kSlotDisk).load();
@@ -236,6 +248,8 @@ bool CaptureProducer::write_record_locked(const AppendRequest& request, Sequence
                     copy_claims_[slot].disk == request.disk &&
                     overlap(copy_claims_[slot].range, request.offset_bytes, request.length_bytes))
                     copy_overlapped_[slot] = true;
+            if (record.changes_disk() && !options_.bugs.stale_compare)
+                unsure_[request.disk].clear_touched(request.offset_bytes, request.length_bytes);
             header_.word(LogWord::kAppendedRecords).fetch_add(1, std::memory_order_relaxed);
             header_.word(LogWord::kAppendedBytes)
                 .fetch_add(record.encoded_bytes(), std::memory_order_relaxed);
@@ -338,7 +352,7 @@ void CaptureProducer::set_todo(DiskIndex disk, uint64_t offset_bytes, uint64_t l
     progress_locked();
 }
 
-void CaptureProducer::open_gap(const std::function<void()>& mark) {
+void CaptureProducer::open_gap(const std::function<void()>& mark, bool compare) {
     std::lock_guard lock(mutex_);
     if (state_.gap == GapState::kNone) {
         header_.word(LogWord::kCopyDoneGranules).store(0, std::memory_order_relaxed);
@@ -348,6 +362,7 @@ void CaptureProducer::open_gap(const std::function<void()>& mark) {
     state_.gap = GapState::kDropping;
     header_.commit(state_);
     if (mark) mark();
+    if (compare) begin_compare_locked();
     settle_gap_locked();
     progress_locked();
     publish_locked();
@@ -361,8 +376,9 @@ bool CaptureProducer::settle_gap() {
 bool CaptureProducer::try_resynced() {
     std::lock_guard lock(mutex_);
     if (state_.gap != GapState::kOpen) return false;
-    for (const TodoMap& map : todo_)
-        if (map.count() != 0) return false;
+    for (size_t disk = 0; disk < todo_.size(); ++disk)
+        if (todo_[disk].count() != (options_.bugs.early_end ? unsure_[disk].count() : 0))
+            return false;
     for (bool taken : copy_taken_)
         if (taken) return false;
     AppendRequest request;
@@ -439,6 +455,118 @@ bool CaptureProducer::room_for_copy() const {
     std::lock_guard lock(mutex_);
     const LogUsage used = log_usage(state_, header_.consumer());
     return used.spill_bytes == 0 && used.ring_bytes * 2 <= header_.geometry().ring_bytes;
+}
+
+// ---- comparing ----------------------------------------------------------------------------------
+
+void CaptureProducer::join_unsure(size_t disk) {
+    if (!options_.bugs.stale_compare) todo_[disk].set_unsure(&unsure_[disk]);
+}
+
+void CaptureProducer::begin_compare_locked() {
+    uint64_t bytes = 0;
+    for (size_t disk = 0; disk < todo_.size(); ++disk) {
+        unsure_[disk].clear(0, unsure_[disk].disk_bytes());
+        uint64_t at = 0;
+        while (const auto run = todo_[disk].next(at, kMaxDiskBytes)) {
+            unsure_[disk].set(run->offset_bytes, run->length_bytes);
+            bytes += run->length_bytes;
+            at = behind(*run);
+        }
+    }
+    compare_after_ = {state_.next_sequence - 1};
+    ++compare_generation_;
+    header_.word(LogWord::kCompareTotalBytes).store(bytes);
+    for (const LogWord word : {LogWord::kComparedBytes, LogWord::kDifferingBytes,
+                               LogWord::kUnreadableBytes, LogWord::kVerifiedBytes})
+        header_.word(word).store(0);
+    header_.word(LogWord::kCompareCopiedBefore).store(header_.word(LogWord::kCopiedBytes).load());
+    // Last: who sees it finds the counts of this comparison.
+    header_.word(LogWord::kCompareState).store(static_cast<uint64_t>(CompareState::kComparing));
+}
+
+void CaptureProducer::begin_compare() {
+    std::lock_guard lock(mutex_);
+    begin_compare_locked();
+}
+
+Sequence CaptureProducer::compare_after() const {
+    std::lock_guard lock(mutex_);
+    return compare_after_;
+}
+
+std::optional<ByteRange> CaptureProducer::unsure(DiskIndex disk, uint64_t offset_bytes,
+                                                 uint64_t limit_bytes) const {
+    return unsure_[disk].next(offset_bytes, limit_bytes);
+}
+
+uint64_t CaptureProducer::unsure_granules() const {
+    uint64_t sum = 0;
+    for (const TodoMap& map : unsure_) sum += map.count();
+    return sum;
+}
+
+CaptureProducer::Compared CaptureProducer::settle_compare(
+    uint64_t generation, DiskIndex disk, ByteRange range,
+    const std::function<bool(size_t granule)>& equal) {
+    std::lock_guard lock(mutex_);
+    Compared result;
+    if (generation != compare_generation_) return result;
+    TodoMap& unsure = unsure_[disk];
+    for (uint64_t at = range.offset_bytes; at < range.end(); at += kTodoGranuleBytes) {
+        if (!unsure.test(at)) continue;
+        unsure.clear_touched(at, 1);
+        const size_t block = (at - range.offset_bytes) / kTodoGranuleBytes;
+        if (equal(block) || (options_.bugs.skipped_sum && block == 0)) {
+            todo_[disk].clear(at, kTodoGranuleBytes);
+            ++result.equal;
+        } else {
+            ++result.differing;
+        }
+    }
+    header_.word(LogWord::kCopyDoneGranules).fetch_add(result.equal, std::memory_order_relaxed);
+    // That there is a difference means that nobody knows since when.
+    if (result.differing != 0 && state_.gap == GapState::kNone) {
+        state_.gap = GapState::kDropping;
+        header_.commit(state_);
+        settle_gap_locked();
+        publish_locked();
+    }
+    progress_locked();
+    return result;
+}
+
+void CaptureProducer::compare_again(const std::vector<std::pair<DiskIndex, ByteRange>>& ranges) {
+    std::lock_guard lock(mutex_);
+    for (const auto& [disk, range] : ranges) {
+        // The copier must not find it on todo alone.
+        todo_[disk].set_unsure(nullptr);
+        unsure_[disk].set(range.offset_bytes, range.length_bytes);
+        todo_[disk].set(range.offset_bytes, range.length_bytes);
+        join_unsure(disk);
+    }
+    compare_after_ = {state_.next_sequence - 1};
+    ++compare_generation_;
+    progress_locked();
+}
+
+void CaptureProducer::end_compare() {
+    std::lock_guard lock(mutex_);
+    for (TodoMap& map : unsure_)
+        if (map.count() != 0) map.clear(0, map.disk_bytes());
+    ++compare_generation_;
+    if (todo_granules() != 0 && state_.gap == GapState::kNone) {
+        state_.gap = GapState::kDropping;
+        header_.commit(state_);
+        settle_gap_locked();
+        publish_locked();
+    }
+}
+
+void CaptureProducer::ring_agent() {
+    auto& bell = header_.futex(LogWord::kAgentDoorbell);
+    bell.fetch_add(1);
+    if (options_.wake) options_.wake(bell);
 }
 
 // ---- state --------------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ class CaptureProducer {
     const LogHeader& header() const { return header_; }
     TodoMap& todo(DiskIndex disk) { return todo_[disk]; }
     size_t disks() const { return todo_.size(); }
+    const PlantedBugs& bugs() const { return options_.bugs; }
     // In-flight slots of a tap that died. end() each of them when its range is in the log or on
     // todo.
     const std::vector<InFlight>& leftovers() const { return leftovers_; }
@@ -89,8 +90,9 @@ class CaptureProducer {
     void set_todo(DiskIndex disk, uint64_t offset_bytes, uint64_t length_bytes);
 
     // From here on the log is in a gap: `mark` (called under the lock) sets todo bits, GAP is
-    // appended as soon as the log is less than half full.
-    void open_gap(const std::function<void()>& mark);
+    // appended as soon as the log is less than half full. `compare`: all that is on todo then is
+    // compared first, see begin_compare().
+    void open_gap(const std::function<void()>& mark, bool compare = false);
     // Appends an owed GAP when there is room. True when none is owed afterwards.
     bool settle_gap();
     // Closes an open gap when nothing is left to copy. True when RESYNCED was appended.
@@ -112,6 +114,32 @@ class CaptureProducer {
     void abandon_copy(const CopyClaim& claim);
     // Whether live writes leave room for copying: ring at most half full and no spill in use.
     bool room_for_copy() const;
+
+    // ---- for the comparison (comparer.h) ----
+    // All that is on todo now may be what the replica has already: it is compared first. What is
+    // written or marked from here on is copied without a question.
+    void begin_compare();
+    // Counts the calls of begin_compare() and end_compare(): answers to what was asked before
+    // another one say nothing.
+    uint64_t compare_generation() const { return compare_generation_.load(); }
+    // What the replica has is asked of its state after this or later.
+    Sequence compare_after() const;
+    // The next run at or after `offset_bytes` that waits for an answer.
+    std::optional<ByteRange> unsure(DiskIndex disk, uint64_t offset_bytes, uint64_t limit_bytes) const;
+    uint64_t unsure_granules() const;
+    // The answer for `range`, by granule. What is still unsure there comes off todo where it is
+    // equal, else it is copied, in a gap. Nothing of an earlier generation.
+    struct Compared {
+        uint64_t equal = 0, differing = 0;  // granules
+    };
+    Compared settle_compare(uint64_t generation, DiskIndex disk, ByteRange range,
+                            const std::function<bool(size_t granule)>& equal);
+    // Puts ranges on todo, to be compared (begin_compare()), though nothing is known against them.
+    void compare_again(const std::vector<std::pair<DiskIndex, ByteRange>>& ranges);
+    // What is unsure is copied.
+    void end_compare();
+    // The agent has something to do.
+    void ring_agent();
 
     ProducerState state() const;
     LogUsage usage() const;
@@ -139,10 +167,18 @@ class CaptureProducer {
     void progress_locked();
     bool below_half_locked() const;
     TimePoint stamp_locked();
+    void begin_compare_locked();
+    void join_unsure(size_t disk);
 
     LogHeader header_;
     Options options_;
     std::vector<TodoMap> todo_;
+    // Of todo, what waits for an answer. Their words are this process's own, and cost no memory
+    // until they are used.
+    std::vector<std::unique_ptr<uint64_t[], void (*)(void*)>> unsure_words_;
+    std::vector<TodoMap> unsure_;
+    std::atomic<uint64_t> compare_generation_{0};
+    Sequence compare_after_;
     std::vector<InFlight> leftovers_;
 
     mutable std::mutex mutex_;

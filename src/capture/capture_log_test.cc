@@ -189,7 +189,7 @@ TEST(CaptureLog, DamageIsNamed) {
     Bytes copy = to_bytes(log.memory.memory().control);
     copy[50] ^= 1;
     EXPECT_EQ(read_geometry(copy).error().code(), Code::kCorrupt);
-    copy[8] = 3;
+    copy[8] = 4;
     EXPECT_EQ(read_geometry(copy).error().code(), Code::kNewerVersion);
     copy[0] = 0;
     EXPECT_EQ(read_geometry(copy).error().code(), Code::kMalformed);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "capture/capture_test_reader.h"
+#include "capture/compare_board.h"
 #include "capture/capture_test_world.h"
 
 namespace farshore::capture_test {
@@ -36,12 +37,14 @@ struct Settings {
     std::vector<uint64_t> disk_bytes = {(3u << 20) + 777, 1u << 20};
     PlantedBugs bugs;
     TapMode mode = TapMode::kInPath;
+    bool compare = false;  // what may differ is compared before it is copied
 };
 
 inline Settings drawn(uint64_t seed) {
     Settings settings;
     settings.ring_bytes = kMinRingBytes << (seed % 5);
     settings.spill_bytes = seed % 3 == 0 ? 0 : (128u << 10) << (seed / 3 % 6);
+    settings.compare = seed % 2 == 0;
     return settings;
 }
 
@@ -87,6 +90,9 @@ class World {
         auto header = LogHeader::format(memory_->memory(), geometry, *first);
         ASSERT_TRUE(header);
         fill_new_log(*header, **dirty, settings_.mode);
+        if (first->v > 1)
+            header->word(LogWord::kCompareState)
+                .store(static_cast<uint64_t>(CompareState::kComparing));
         header->word(LogWord::kRotateUs).store(1'500'000);
         auto spill = files_.open("spill", OpenMode::kCreate);
         spill_ = std::move(*spill);
@@ -116,6 +122,7 @@ class World {
                 options.dirty = std::move(*dirty);
                 options.spill = spill_.get();
                 options.clock = &clock_;
+                if (settings_.compare) options.random = &keys_;
                 options.bugs = settings_.bugs;
                 options.on_append = [this](const AppendRequest& request, const Appended& result) {
                     note(request, result);
@@ -278,6 +285,31 @@ class World {
         agent_->set_stored(stored_);
     }
 
+    // The recovery site says what its replica has, as far as it is stored.
+    void respond() {
+        auto header = LogHeader::open(memory_->memory());
+        ASSERT_TRUE(header);
+        CompareResponder responder(*header);
+        for (const auto& asked : responder.asked()) {
+            const CompareQuestion& question = asked.question;
+            if (stored_ < question.at_least) continue;
+            BlockSummer summer(question.key);
+            CompareAnswer answer;
+            for (uint64_t at = 0; at < question.length_bytes; at += kSumBlockBytes)
+                answer.sums.push_back(summer.block(
+                    question.disk, question.offset_bytes + at,
+                    ByteView(stored_replica_[question.disk])
+                        .subspan(question.offset_bytes + at,
+                                 std::min(kSumBlockBytes, question.length_bytes - at))));
+            answer.verdict = summer.run(question.disk, question.offset_bytes, answer.sums) ==
+                                     question.sum
+                                 ? CompareVerdict::kEqual
+                                 : CompareVerdict::kSums;
+            ++(answer.verdict == CompareVerdict::kEqual ? answered_equal_ : answered_sums_);
+            responder.answer(asked, answer);
+        }
+    }
+
     // ---- guest ----
     void guest_step() {
         const auto disk = static_cast<DiskIndex>(random_() % source_.size());
@@ -340,6 +372,10 @@ class World {
             drain(1u << 20);
             if (error_) return;
             release();
+            if (outcome == Copier::Outcome::kAwaiting) {
+                store();
+                respond();
+            }
             if (outcome == Copier::Outcome::kNothing && tap_->producer().settled() &&
                 agent_->at_end())
                 break;
@@ -355,6 +391,8 @@ class World {
     std::mt19937_64& random() { return random_; }
     Settings settings_;
     std::mt19937_64 random_;
+    SeededKeys keys_;
+    uint64_t answered_equal_ = 0, answered_sums_ = 0;
     StillClock clock_;
     TestFiles files_;
     std::vector<std::unique_ptr<DiskContent>> source_;
@@ -463,12 +501,16 @@ inline void run(World& w, int steps, bool faults) {
                 w.crash_host();
             }
             if (dice(rates.resync))
-                (void)w.commands_->post({TapCommandKind::kResyncAll, PointKind::kBookmark, ""});
+                (void)w.commands_->post({random() % 2 == 0 || !w.settings_.compare
+                                             ? TapCommandKind::kResyncAll
+                                             : TapCommandKind::kCompareAll,
+                                         PointKind::kBookmark, ""});
             w.guest_step();
             w.failing_ = false;
             if (random() % 100 < rates.drain_percent) w.drain(random() % 300'000);
             if (random() % 4 == 0) w.release();
             if (random() % 20 == 0) w.store();
+            if (random() % 3 == 0) w.respond();
             for (uint64_t copies = random() % copies_most; copies > 0; --copies)
                 w.tap_->copier().step();
             w.clock_.advance_us(static_cast<int64_t>(random() % 400'000));

@@ -31,6 +31,16 @@ class StillClock final : public Clock {
     std::atomic<int64_t> us_{0};
 };
 
+class SeededKeys final : public Random {
+  public:
+    void fill(MutableByteView out) override {
+        for (uint8_t& byte : out) byte = static_cast<uint8_t>(draw_());
+    }
+
+  private:
+    std::mt19937_64 draw_{7};
+};
+
 // Files with a cached and a durable content; power_loss() leaves the durable one. Entries are
 // durable at once. Handles stay valid.
 class TestFiles final : public FileSystem {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "capture/comparer.h"
 #include "codec/crc32c.h"
 
 namespace farshore {
@@ -42,7 +43,8 @@ std::vector<AppendRequest> records_for(DiskIndex disk, uint64_t offset_bytes, By
     return records;
 }
 
-Copier::Copier(CaptureProducer& producer, std::vector<Source> sources, const Clock& clock)
+Copier::Copier(CaptureProducer& producer, std::vector<Source> sources, const Clock& clock,
+               Random* random)
     : producer_(producer),
       sources_(std::move(sources)),
       clock_(clock),
@@ -51,6 +53,31 @@ Copier::Copier(CaptureProducer& producer, std::vector<Source> sources, const Clo
           producer.header().geometry().ring_bytes / 8 / kTodoGranuleBytes * kTodoGranuleBytes,
           kTodoGranuleBytes, kMaxWriteBytes)) {
     FS_CHECK(sources_.size() == producer_.disks());
+    if (random == nullptr) return;
+    std::vector<BlockDevice*> devices;
+    for (const Source& source : sources_) devices.push_back(source.device);
+    comparer_ = std::make_unique<Comparer>(producer_, std::move(devices), *random);
+}
+
+Copier::~Copier() = default;
+
+void Copier::set_barrier(CopyBarrier* barrier) {
+    barrier_ = barrier;
+    if (comparer_) comparer_->set_barrier(barrier);
+}
+
+// The next run on todo that waits for no answer.
+std::optional<ByteRange> Copier::next_sure(DiskIndex disk, uint64_t from) const {
+    while (auto run = producer_.todo(disk).next(from, kMaxZeroBytes)) {
+        const auto unsure = producer_.unsure(disk, run->offset_bytes, kMaxZeroBytes);
+        if (!unsure || unsure->offset_bytes >= run->end()) return run;
+        if (unsure->offset_bytes > run->offset_bytes) {
+            run->length_bytes = unsure->offset_bytes - run->offset_bytes;
+            return run;
+        }
+        from = behind(*unsure);
+    }
+    return std::nullopt;
 }
 
 std::optional<Copier::Target> Copier::find() const {
@@ -59,8 +86,7 @@ std::optional<Copier::Target> Copier::find() const {
     for (DiskIndex i = 0; i <= disks; ++i) {
         const auto disk = static_cast<DiskIndex>((disk_ + i) % disks);
         const uint64_t from = i == 0 ? offset_ : 0;
-        if (auto range = producer_.todo(disk).next(from, kMaxZeroBytes))
-            return Target{disk, *range};
+        if (auto range = next_sure(disk, from)) return Target{disk, *range};
     }
     return std::nullopt;
 }
@@ -150,51 +176,83 @@ Copier::Outcome Copier::copy_data(const Target& target) {
     if (unsettled(*claim)) return Outcome::kThrottled;
     producer_.finish_copy(*claim, records_for(target.disk, target.range.offset_bytes, buffer_));
     producer_.header().word(LogWord::kCopiedBytes).fetch_add(buffer_.size());
-    if (const uint64_t rate = producer_.header().word(LogWord::kCopyBytesPerS).load(); rate != 0) {
-        const int64_t now = clock_.steady_us();
-        next_allowed_us_ = std::max(next_allowed_us_, now) +
-                           static_cast<int64_t>(buffer_.size() * 1'000'000 / rate);
-    }
+    pay_for(buffer_.size());
     return Outcome::kWorked;
+}
+
+void Copier::pay_for(uint64_t bytes) {
+    const uint64_t rate = producer_.header().word(LogWord::kCopyBytesPerS).load();
+    if (rate == 0 || bytes == 0) return;
+    const int64_t now = clock_.steady_us();
+    next_allowed_us_ =
+        std::max(next_allowed_us_, now) + static_cast<int64_t>(bytes * 1'000'000 / rate);
+}
+
+Copier::Outcome Copier::nothing_to_copy() {
+    if (barrier_ != nullptr) {
+        // What it learns of now may be something to copy.
+        if (!barrier_->settle()) {
+            wait_us_ = kQuietWaitUs;
+            return Outcome::kThrottled;
+        }
+        if (find()) return Outcome::kWorked;
+    }
+    if (comparer_ && !comparer_->verified()) return Outcome::kWorked;
+    producer_.try_resynced();
+    return Outcome::kNothing;
+}
+
+Copier::Outcome Copier::copy(Target target) {
+    Outcome outcome;
+    if (const uint64_t zeroes = known_zeroes(target); zeroes > 0) {
+        target.range.length_bytes = zeroes;
+        outcome = copy_zeroes(target);
+    } else {
+        uint64_t most = chunk_bytes_;
+        // Not into the hole behind the data, as far as the source told.
+        if (target.disk == data_disk_ && data_.end() > target.range.offset_bytes)
+            most = std::min(most, (data_.end() + kTodoGranuleBytes - 1) / kTodoGranuleBytes *
+                                          kTodoGranuleBytes -
+                                      target.range.offset_bytes);
+        target.range.length_bytes = std::min<uint64_t>(target.range.length_bytes, most);
+        outcome = copy_data(target);
+    }
+    if (outcome != Outcome::kNoSpace) {
+        disk_ = target.disk;
+        offset_ = target.range.end();
+    }
+    return outcome;
 }
 
 Copier::Outcome Copier::step() {
     if (producer_.header().word(LogWord::kCopyPaused).load() != 0) return Outcome::kPaused;
-    auto target = find();
-    if (!target) {
-        if (barrier_ != nullptr) {
-            // What it learns of now may be something to copy.
-            if (!barrier_->settle()) {
-                wait_us_ = kQuietWaitUs;
-                return Outcome::kThrottled;
-            }
-            if (find()) return Outcome::kWorked;
-        }
-        producer_.try_resynced();
-        return Outcome::kNothing;
+    auto compared = Comparer::Outcome::kNothing;
+    if (comparer_) {
+        if (throttled()) return Outcome::kThrottled;
+        compared = comparer_->step();
+        pay_for(comparer_->bytes_read());
     }
-    if (!producer_.room_for_copy() || producer_.state().gap == GapState::kDropping)
-        return Outcome::kNoSpace;
-    if (throttled()) return Outcome::kThrottled;
-    Outcome outcome;
-    if (const uint64_t zeroes = known_zeroes(*target); zeroes > 0) {
-        target->range.length_bytes = zeroes;
-        outcome = copy_zeroes(*target);
-    } else {
-        uint64_t most = chunk_bytes_;
-        // Not into the hole behind the data, as far as the source told.
-        if (target->disk == data_disk_ && data_.end() > target->range.offset_bytes)
-            most = std::min(most, (data_.end() + kTodoGranuleBytes - 1) / kTodoGranuleBytes *
-                                          kTodoGranuleBytes -
-                                      target->range.offset_bytes);
-        target->range.length_bytes = std::min<uint64_t>(target->range.length_bytes, most);
-        outcome = copy_data(*target);
+    const auto target = find();
+    if (target && producer_.room_for_copy() && producer_.state().gap != GapState::kDropping) {
+        if (throttled()) return Outcome::kThrottled;
+        return copy(*target);
     }
-    if (outcome != Outcome::kNoSpace) {
-        disk_ = target->disk;
-        offset_ = target->range.end();
+    switch (compared) {
+        case Comparer::Outcome::kWorked:
+            return Outcome::kWorked;
+        case Comparer::Outcome::kNotQuiet:
+            wait_us_ = kQuietWaitUs;
+            return Outcome::kThrottled;
+        case Comparer::Outcome::kFailed:
+            return Outcome::kFailed;
+        case Comparer::Outcome::kWaiting:
+            if (target) return Outcome::kNoSpace;
+            if (producer_.bugs().early_end) producer_.try_resynced();
+            return Outcome::kAwaiting;
+        case Comparer::Outcome::kNothing:
+            break;
     }
-    return outcome;
+    return target ? Outcome::kNoSpace : nothing_to_copy();
 }
 
 }  // namespace farshore

@@ -6,6 +6,7 @@
 // an appended record overlaps is thrown away.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "base/seams.h"
@@ -29,6 +30,8 @@ class CopyBarrier {
     virtual bool settle() = 0;
 };
 
+class Comparer;
+
 class Copier {
   public:
     struct Source {
@@ -41,13 +44,19 @@ class Copier {
         kNoSpace,    // the log is too full: live writes come first
         kThrottled,  // wait wait_us()
         kPaused,
-        kFailed,  // the source could not be read; it stays on todo
+        kFailed,    // the source could not be read; it stays on todo
+        kAwaiting,  // for answers from the recovery site: the agent rings
     };
 
-    Copier(CaptureProducer& producer, std::vector<Source> sources, const Clock& clock);
+    // `random`, borrowed: what is on todo may be compared before it is copied (comparer.h). Null:
+    // it is copied.
+    Copier(CaptureProducer& producer, std::vector<Source> sources, const Clock& clock,
+           Random* random = nullptr);
+    ~Copier();
 
     // Borrowed; outlives the copier, or is taken back with null. Before the first step.
-    void set_barrier(CopyBarrier* barrier) { barrier_ = barrier; }
+    void set_barrier(CopyBarrier* barrier);
+    bool compares() const { return comparer_ != nullptr; }
 
     Outcome step();
     int64_t wait_us() const { return wait_us_; }
@@ -58,6 +67,10 @@ class Copier {
         ByteRange range;
     };
     std::optional<Target> find() const;
+    std::optional<ByteRange> next_sure(DiskIndex disk, uint64_t from) const;
+    void pay_for(uint64_t bytes);
+    Outcome copy(Target target);
+    Outcome nothing_to_copy();
     // Length of the zeroes at the start of the range, as far as the source knows; 0: it has data.
     uint64_t known_zeroes(const Target& target);
     Outcome copy_zeroes(const Target& target);
@@ -71,6 +84,7 @@ class Copier {
     CaptureProducer& producer_;
     std::vector<Source> sources_;
     const Clock& clock_;
+    std::unique_ptr<Comparer> comparer_;
     CopyBarrier* barrier_ = nullptr;
     const size_t chunk_bytes_;
     DiskIndex disk_ = 0;

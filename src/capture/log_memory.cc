@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "codec/crc32c.h"
+#include "record/compare.h"
 #include "record/record.h"
 
 namespace farshore {
@@ -12,7 +13,7 @@ namespace farshore {
 // docs/format/shared-memory.md fixes these places.
 namespace {
 constexpr uint8_t kMagic[8] = {'F', 'S', 'C', 'A', 'P', 'L', 'O', 'G'};
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
 
 // The part that never changes.
 constexpr size_t kVersionAt = 8, kCrcAt = 12, kBootIdAt = 16, kItemAt = 32, kRingBytesAt = 48,
@@ -26,21 +27,25 @@ constexpr size_t kProducerWords = 9, kConsumerWords = 4;
 constexpr size_t kProducerAt = 4096;
 constexpr size_t kConsumerAt = 5120;
 constexpr size_t kWordsAt = 6144;
-constexpr size_t kRunsAt = 8192, kRunBytes = 32;
+constexpr size_t kRunsAt = 10240, kRunBytes = 32;
 constexpr size_t kCopySlotsAt = 12288;
 constexpr size_t kInFlightAt = 16384;
 constexpr size_t kSlotBytes = LogHeader::kSlotWords * 8;
 constexpr size_t kCommandsAt = kInFlightAt + kInFlightSlots * kSlotBytes;
 constexpr size_t kCommandBytes = 512;
-constexpr size_t kTodoAt = 65536;
+constexpr size_t kComparesAt = 65536;
+constexpr size_t kCompareBytes =
+    LogHeader::kCompareSlotWords * 8 + kMaxCompareBlocks * sizeof(BlockSum);
+constexpr size_t kTodoAt = kComparesAt + kCompareSlots * kCompareBytes;
 
 static_assert(kProducerAt + CommitCell<kProducerWords>::kBytes <= kConsumerAt);
 static_assert(kConsumerAt + CommitCell<kConsumerWords>::kBytes <= kWordsAt);
 static_assert(kWordsAt + 64 * static_cast<size_t>(LogWord::kEnd) <= kRunsAt);
 static_assert(kRunsAt + kRunSlots * kRunBytes <= kCopySlotsAt);
 static_assert(kCopySlotsAt + kCopySlots * kSlotBytes <= kInFlightAt);
-static_assert(kCommandsAt + kCommandSlots * kCommandBytes <= kTodoAt);
+static_assert(kCommandsAt + kCommandSlots * kCommandBytes <= kComparesAt);
 static_assert(kSlotBytes + kMaxLabelBytes <= kCommandBytes);
+static_assert(kTodoAt % 8 == 0 && kTodoGranuleBytes == kSumBlockBytes);
 
 uint64_t round_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -246,6 +251,15 @@ std::atomic_ref<uint64_t> LogHeader::command(size_t index, size_t word) const {
 MutableByteView LogHeader::command_label(size_t index) const {
     return memory_.control.subspan(kCommandsAt + index * kCommandBytes + kSlotBytes,
                                    kMaxLabelBytes);
+}
+
+std::atomic_ref<uint64_t> LogHeader::compare_slot(size_t index, size_t word) const {
+    return at(kComparesAt + index * kCompareBytes + word * 8);
+}
+
+MutableByteView LogHeader::compare_sums(size_t index) const {
+    return memory_.control.subspan(kComparesAt + index * kCompareBytes + kCompareSlotWords * 8,
+                                   kMaxCompareBlocks * sizeof(BlockSum));
 }
 
 std::span<uint64_t> LogHeader::todo_words(DiskIndex disk) const {

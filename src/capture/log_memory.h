@@ -29,6 +29,7 @@ inline constexpr size_t kInFlightSlots = 256;
 inline constexpr size_t kCopySlots = 4;
 inline constexpr size_t kCommandSlots = 16;
 inline constexpr size_t kRunSlots = 64;
+inline constexpr size_t kCompareSlots = 4;
 inline constexpr size_t kLogHeaderBytes = 4096;  // enough to read the geometry
 inline constexpr size_t kPageBytes = 4096;
 
@@ -165,7 +166,25 @@ enum class LogWord : size_t {
     kCopyErrors,
     kDirtyRegions,
     kSpillErrno,  // of the last write to the spill; 0: it went well
+    // The comparison that runs or ran last (comparer.h), in bytes.
+    kCompareState,         // CompareState
+    kCompareTotalBytes,    // what was to be compared when it began
+    kComparedBytes,        // of that
+    kDifferingBytes,       // found to differ
+    kUnreadableBytes,      // that the replica could not read any more
+    kVerifiedBytes,        // of the second look at samples
+    kVerifyFailures,       // second looks that found a difference
+    kCompareCopiedBefore,  // kCopiedBytes when it began
+    kCompareRuns,          // comparisons that came to their end, ever
+    kComparedEver,         // bytes read for comparisons, ever
     kEnd
+};
+
+enum class CompareState : uint64_t {
+    kNone = 0,
+    kComparing = 1,
+    kVerifying = 2,  // everything is equal as far as it was compared; samples are looked at again
+    kDone = 3,
 };
 
 // A validated view of the memory; cheap to copy.
@@ -200,6 +219,11 @@ class LogHeader {
     // Command slots are larger: words 0..7 as above, then kMaxLabelBytes of label.
     std::atomic_ref<uint64_t> command(size_t index, size_t word) const;
     MutableByteView command_label(size_t index) const;
+
+    // Compare slots: kCompareSlotWords words, then kMaxCompareBlocks sums. compare_board.h.
+    static constexpr size_t kCompareSlotWords = 16;
+    std::atomic_ref<uint64_t> compare_slot(size_t index, size_t word) const;
+    MutableByteView compare_sums(size_t index) const;
 
     // Words of a disk's todo map: one bit a granule.
     std::span<uint64_t> todo_words(DiskIndex disk) const;

@@ -8,6 +8,9 @@ struct PlantedBugs {
     bool mark_too_late = false;  // the dirty map is marked after the backing write
     bool lost_gap = false;       // payload was dropped, and no GAP says so
     bool wrong_order = false;    // a record is held back and appended after the one that follows
+    bool stale_compare = false;  // what is marked while it is compared stays in question
+    bool skipped_sum = false;    // one block of each compared run counts as equal, whatever it is
+    bool early_end = false;      // what was asked last is not waited for
 };
 
 }  // namespace farshore

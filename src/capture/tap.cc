@@ -54,6 +54,7 @@ struct Tap::Impl {
     int64_t next_trim_us = 0;
     bool rotate_now = false;
     GapState last_gap = GapState::kNone;
+    uint64_t last_compare_runs = 0;
     uint64_t point_interval_us = 0;
     std::array<bool, kCommandSlots> gap_opened{};
 
@@ -368,7 +369,7 @@ bool Tap::Impl::run_command(size_t slot) {
                             producer.todo(disk).set(range.offset_bytes, range.length_bytes);
                         });
                     }
-                });
+                }, copier->compares());
                 gap_opened[slot] = true;
             }
             // Done when GAP is in the log: the agent reads from there.
@@ -376,6 +377,20 @@ bool Tap::Impl::run_command(size_t slot) {
             gap_opened[slot] = false;
             const ProducerState state = producer.state();
             return done(std::nullopt, {state.gap_sequence}, {state.last_time_us});
+        }
+        case TapCommandKind::kCompareAll: {
+            if (!copier->compares()) return done(Code::kUnsupported);
+            // A crash of the host must not end it.
+            if (!options.dirty->broken() && !options.dirty->set_all_dirty()) {
+                // The map is gone then, which says the same.
+            }
+            std::vector<std::pair<DiskIndex, ByteRange>> all;
+            for (size_t i = 0; i < producer.disks(); ++i)
+                all.emplace_back(static_cast<DiskIndex>(i),
+                                 ByteRange{0, options.devices[i]->size_bytes()});
+            producer.compare_again(all);
+            producer.begin_compare();
+            return done(std::nullopt, producer.compare_after());
         }
         case TapCommandKind::kRotate:
             rotate_now = true;
@@ -427,7 +442,8 @@ Result<std::unique_ptr<Tap>> Tap::start(TapOptions options) {
     for (size_t i = 0; i < impl->options.devices.size(); ++i)
         impl->disks.push_back(std::make_unique<Impl::Disk>(*impl, static_cast<DiskIndex>(i)));
     impl->copier =
-        std::make_unique<Copier>(impl->producer, std::move(sources), *impl->options.clock);
+        std::make_unique<Copier>(impl->producer, std::move(sources), *impl->options.clock,
+                                 impl->options.random);
     const uint64_t next = impl->producer.state().next_sequence;
     if (!impl->options.dirty->broken() &&
         impl->options.dirty->reserved_until() < next + kSequenceBlock / 2)
@@ -438,6 +454,7 @@ Result<std::unique_ptr<Tap>> Tap::start(TapOptions options) {
     impl->next_rotation_us = now;
     impl->next_trim_us = now + kTrimUs;
     impl->last_gap = impl->producer.state().gap;
+    impl->last_compare_runs = impl->header().word(LogWord::kCompareRuns).load();
     impl->header().word(LogWord::kTapHeartbeatUs).store(static_cast<uint64_t>(now));
     return std::unique_ptr<Tap>(new Tap(std::move(impl)));
 }
@@ -473,8 +490,14 @@ int64_t Tap::tick() {
         tap.point_interval_us = interval;
         tap.next_point_us = now + static_cast<int64_t>(interval);
     }
-    const bool closed = tap.last_gap != GapState::kNone && state.gap == GapState::kNone;
-    if (known) tap.last_gap = state.gap;
+    const uint64_t compare_runs = log.word(LogWord::kCompareRuns).load();
+    const bool closed =
+        (tap.last_gap != GapState::kNone || compare_runs != tap.last_compare_runs) &&
+        state.gap == GapState::kNone;
+    if (known) {
+        tap.last_gap = state.gap;
+        if (closed) tap.last_compare_runs = compare_runs;
+    }
     if (known && state.gap == GapState::kNone &&
         (closed || (interval != 0 && now >= tap.next_point_us))) {
         const Appended point =

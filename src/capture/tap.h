@@ -30,6 +30,8 @@ struct TapOptions {
     std::unique_ptr<DirtyMap> dirty;
     File* spill = nullptr;   // borrowed
     Clock* clock = nullptr;  // borrowed
+    // Borrowed; draws the keys of comparisons. Null: what is on todo is copied, never compared.
+    Random* random = nullptr;
     WakeFunction wake;
     PlantedBugs bugs;
     std::function<void(const AppendRequest&, const Appended&)> on_append;  // tests
@@ -86,10 +88,11 @@ void fill_new_log(const LogHeader& header, const DirtyMap& dirty, TapMode mode);
 
 enum class TapCommandKind : uint64_t {
     kPoint = 1,      // append POINT; kPointInGap while a gap is open
-    kResyncAll = 2,  // everything is to be copied again, in a gap
+    kResyncAll = 2,  // everything is to be made equal again, in a gap
     kGapDirty = 3,   // a gap over everything that is not known to be stored
     kRotate = 4,     // begin a rotation of the dirty map now
     kQuit = 5,
+    kCompareAll = 6,  // everything is compared; a gap opens where something differs
 };
 
 struct TapCommand {

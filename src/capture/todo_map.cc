@@ -70,10 +70,19 @@ void TodoMap::change(uint64_t first, uint64_t end, bool set) {
 }
 
 void TodoMap::set(uint64_t offset_bytes, uint64_t length_bytes) {
+    if (unsure_ != nullptr) unsure_->clear_touched(offset_bytes, length_bytes);
+    touch(offset_bytes, length_bytes, true);
+}
+
+void TodoMap::clear_touched(uint64_t offset_bytes, uint64_t length_bytes) {
+    if (count() != 0) touch(offset_bytes, length_bytes, false);
+}
+
+void TodoMap::touch(uint64_t offset_bytes, uint64_t length_bytes, bool set) {
     if (length_bytes == 0 || offset_bytes >= disk_bytes_) return;
     const uint64_t end_bytes = offset_bytes + std::min(length_bytes, disk_bytes_ - offset_bytes);
     change(offset_bytes / kTodoGranuleBytes,
-           (end_bytes + kTodoGranuleBytes - 1) / kTodoGranuleBytes, true);
+           (end_bytes + kTodoGranuleBytes - 1) / kTodoGranuleBytes, set);
 }
 
 void TodoMap::clear(uint64_t offset_bytes, uint64_t length_bytes) {

@@ -24,6 +24,11 @@ struct ByteRange {
     friend bool operator==(const ByteRange&, const ByteRange&) = default;
 };
 
+// Where the search for the next run goes on: a disk's last granule may be short.
+inline uint64_t behind(const ByteRange& run) {
+    return (run.end() + kTodoGranuleBytes - 1) / kTodoGranuleBytes * kTodoGranuleBytes;
+}
+
 class TodoMap {
   public:
     TodoMap(std::span<uint64_t> words, uint64_t disk_bytes);
@@ -33,6 +38,11 @@ class TodoMap {
     // Every granule that the range touches. The range is cut at the disk's end.
     void set(uint64_t offset_bytes, uint64_t length_bytes);
     void set_all() { set(0, disk_bytes_); }
+    // From now on what is set here falls in `unsure` (borrowed): whether it differs is no question
+    // any more.
+    void set_unsure(TodoMap* unsure) { unsure_ = unsure; }
+    // Every granule that the range touches.
+    void clear_touched(uint64_t offset_bytes, uint64_t length_bytes);
     // Only granules that lie wholly in the range (the disk's last one ends at the disk's end).
     void clear(uint64_t offset_bytes, uint64_t length_bytes);
     // The first run of set granules at or after `offset_bytes`, at most `limit_bytes` long (a
@@ -42,6 +52,7 @@ class TodoMap {
     bool test(uint64_t offset_bytes) const;
 
   private:
+    void touch(uint64_t offset_bytes, uint64_t length_bytes, bool set);
     void change(uint64_t first, uint64_t end, bool set);
     void summarise(uint64_t word);
     // The first word at or after `word` with a set bit, by the summaries; words_.size() when none.
@@ -53,6 +64,7 @@ class TodoMap {
     std::vector<uint64_t> level1_;  // bit w: words_[w] has a bit
     std::vector<uint64_t> level2_;  // bit v: level1_[v] has a bit
     std::unique_ptr<std::atomic<uint64_t>> count_;
+    TodoMap* unsure_ = nullptr;
 };
 
 }  // namespace farshore

@@ -46,6 +46,7 @@ struct CaptureServer::Impl {
     TapConfig config;
     PosixFileSystem file_system;
     RealClock clock;
+    RealRandom random;
     std::optional<InstanceLock> lock;
     CaptureFiles files;
     std::unique_ptr<Tap> tap;
@@ -82,6 +83,7 @@ Status CaptureServer::Impl::start_tap() {
     options.header = files.header;
     options.spill = files.spill.get();
     options.clock = &clock;
+    options.random = &random;
     options.wake = real_wake();
     FS_ASSIGN(tap, Tap::start(std::move(options)));
     return {};
@@ -117,6 +119,9 @@ void CaptureServer::Impl::prime() {
     auto stop = take_handed_over(config.capture.item);
     const bool clean =
         stop && stop->item == config.capture.item && stop->disk_bytes == config.capture.disk_bytes;
+    // The replica has something once anything was stored, or this log goes on from an earlier one.
+    const bool compare = producer.header().word(LogWord::kStored).load() != 0 ||
+                         producer.header().word(LogWord::kCompareState).load() != 0;
     producer.open_gap([&] {
         for (size_t i = 0; i < producer.disks(); ++i) {
             TodoMap& todo = producer.todo(static_cast<DiskIndex>(i));
@@ -130,7 +135,7 @@ void CaptureServer::Impl::prime() {
                 producer.todo(one.disk).set(one.range.offset_bytes, one.range.length_bytes);
         producer.header().word(LogWord::kCopyTotalGranules).store(0);
         producer.header().word(LogWord::kCopyDoneGranules).store(0);
-    });
+    }, compare);
     if (clean) {
         uint64_t bytes = 0;
         for (const CleanStop::Range& one : stop->ranges) bytes += one.range.length_bytes;

@@ -35,6 +35,7 @@ struct Server::Impl {
     PosixFileSystem file_system;
     RealClock clock;
     RealRandom random;
+    RealRandom random;
     std::unique_ptr<ObjectStore> store;
     std::unique_ptr<WorkerPool> helpers;
     std::shared_ptr<ReplicaReader> reader;
@@ -152,6 +153,7 @@ Status Server::start(std::function<void()> on_quit) {
     options.dirty = std::move(impl_->dirty);
     options.spill = impl_->files.spill.get();
     options.clock = &impl_->clock;
+    options.random = &impl_->random;
     options.wake = real_wake();
     FS_ASSIGN(impl_->tap, Tap::start(std::move(options)));
     impl_->runner = std::make_unique<TapRunner>(*impl_->tap, std::move(on_quit));

@@ -1,0 +1,256 @@
+#include "capture/comparer.h"
+
+#include <algorithm>
+
+#include "block/block_device.h"
+#include "capture/copier.h"
+
+namespace farshore {
+namespace {
+
+constexpr uint64_t kReadBytes = 1u << 20;
+constexpr size_t kReadsPerStep = 4;
+
+constexpr size_t kSamples = 48;
+constexpr uint64_t kSampleBytes = 1u << 20;
+// Looked for in this many places, so that samples are not all holes.
+constexpr size_t kSampleTries = 4;
+// A second look that finds a difference this often: no sums are believed any more.
+constexpr unsigned kMaxFailures = 2;
+
+void add(const LogHeader& header, LogWord word, uint64_t value) {
+    header.word(word).fetch_add(value);
+}
+
+}  // namespace
+
+Comparer::Comparer(CaptureProducer& producer, std::vector<BlockDevice*> devices, Random& random)
+    : producer_(producer),
+      devices_(std::move(devices)),
+      random_(random),
+      asker_(producer.header()) {
+    // Which of todo was found to differ is not known any more; what was equal is off it.
+    if (state() == CompareState::kComparing || state() == CompareState::kVerifying)
+        producer_.begin_compare();
+}
+
+CompareState Comparer::state() const {
+    return static_cast<CompareState>(producer_.header().word(LogWord::kCompareState).load());
+}
+
+void Comparer::begin_generation() {
+    generation_ = producer_.compare_generation();
+    random_.fill(key_);
+    summer_ = std::make_unique<BlockSummer>(key_);
+    for (size_t i = 0; i < kCompareSlots; ++i) {
+        asker_.forget(i);
+        slots_[i].used = false;
+    }
+    reading_.used = false;
+    disk_ = 0;
+    offset_ = 0;
+}
+
+void Comparer::settle(const Slot& slot, const CompareAnswer& answer) {
+    const bool verifying = state() == CompareState::kVerifying;
+    const auto granules = producer_.settle_compare(
+        generation_, slot.disk, slot.range, [&](size_t block) {
+            return answer.verdict == CompareVerdict::kEqual ||
+                   answer.sums[block] == slot.sums[block];
+        });
+    const LogHeader& header = producer_.header();
+    if (verifying) {
+        add(header, LogWord::kVerifiedBytes, slot.range.length_bytes);
+        sample_differences_ += granules.differing;
+        return;
+    }
+    add(header, LogWord::kComparedBytes, slot.range.length_bytes);
+    add(header, LogWord::kDifferingBytes, granules.differing * kTodoGranuleBytes);
+    add(header, LogWord::kUnreadableBytes, answer.unreadable * kTodoGranuleBytes);
+}
+
+bool Comparer::take_answers() {
+    bool any = false;
+    for (size_t i = 0; i < kCompareSlots; ++i) {
+        if (!slots_[i].used) continue;
+        const auto answer = asker_.take(i);
+        if (!answer) continue;
+        any = true;
+        slots_[i].used = false;
+        if (answer->verdict == CompareVerdict::kNothing) {
+            // Nothing to compare with: all of it is copied.
+            producer_.end_compare();
+            producer_.header()
+                .word(LogWord::kCompareState)
+                .store(static_cast<uint64_t>(CompareState::kNone));
+            return true;
+        }
+        settle(slots_[i], *answer);
+    }
+    return any;
+}
+
+bool Comparer::find_run() {
+    const auto disks = static_cast<DiskIndex>(devices_.size());
+    for (DiskIndex i = 0; i <= disks; ++i) {
+        const auto disk = static_cast<DiskIndex>((disk_ + i) % disks);
+        const uint64_t from = i == 0 ? offset_ : 0;
+        uint64_t at = from;
+        while (const auto run = producer_.unsure(disk, at, kMaxCompareBytes)) {
+            // What was asked already waits for its answer.
+            const auto asked = std::ranges::find_if(slots_, [&](const Slot& slot) {
+                return slot.used && slot.disk == disk &&
+                       slot.range.offset_bytes < run->end() && run->offset_bytes < slot.range.end();
+            });
+            if (asked != slots_.end()) {
+                at = behind(asked->range);
+                continue;
+            }
+            reading_.used = true;
+            reading_.disk = disk;
+            reading_.range = *run;
+            reading_.sums.clear();
+            reading_done_ = 0;
+            disk_ = disk;
+            offset_ = run->end();
+            return true;
+        }
+    }
+    return false;
+}
+
+Comparer::Outcome Comparer::read_some() {
+    BlockDevice& device = *devices_[reading_.disk];
+    if (reading_done_ == 0 && barrier_ != nullptr && state() == CompareState::kVerifying &&
+        !barrier_->quiet(reading_.disk, reading_.range)) {
+        // Another one first.
+        reading_.used = false;
+        return Outcome::kNotQuiet;
+    }
+    for (size_t i = 0; i < kReadsPerStep && reading_done_ < reading_.range.length_bytes; ++i) {
+        const uint64_t at = reading_.range.offset_bytes + reading_done_;
+        uint64_t length = reading_.range.length_bytes - reading_done_;
+        if (const auto extents = device.extents(at, length);
+            extents && !extents->empty() && extents->front().zero) {
+            // Whole blocks of what the source knows to be empty are not read.
+            const uint64_t empty = std::min(length, extents->front().length_bytes);
+            const uint64_t blocks = empty == length ? (empty + kSumBlockBytes - 1) / kSumBlockBytes
+                                                    : empty / kSumBlockBytes;
+            if (blocks != 0) {
+                reading_.sums.insert(reading_.sums.end(), blocks, kZeroSum);
+                reading_done_ += std::min(length, blocks * kSumBlockBytes);
+                continue;
+            }
+        }
+        length = std::min(length, kReadBytes);
+        buffer_.resize(length);
+        if (!device.read(at, buffer_)) {
+            add(producer_.header(), LogWord::kCopyErrors, 1);
+            return Outcome::kFailed;
+        }
+        bytes_read_ += length;
+        add(producer_.header(), LogWord::kComparedEver, length);
+        for (uint64_t block = 0; block < length; block += kSumBlockBytes)
+            reading_.sums.push_back(summer_->block(
+                reading_.disk, at + block,
+                ByteView(buffer_).subspan(block, std::min(kSumBlockBytes, length - block))));
+        reading_done_ += length;
+    }
+    if (reading_done_ < reading_.range.length_bytes) return Outcome::kWorked;
+
+    const auto slot = std::ranges::find_if(slots_, [](const Slot& one) { return !one.used; });
+    CompareQuestion question;
+    question.key = key_;
+    question.at_least = producer_.compare_after();
+    question.disk = reading_.disk;
+    question.offset_bytes = reading_.range.offset_bytes;
+    question.length_bytes = reading_.range.length_bytes;
+    question.sum = summer_->run(question.disk, question.offset_bytes, reading_.sums);
+    asker_.ask(static_cast<size_t>(slot - slots_.begin()), question);
+    *slot = std::move(reading_);
+    reading_ = {};
+    producer_.ring_agent();
+    return Outcome::kWorked;
+}
+
+Comparer::Outcome Comparer::step() {
+    bytes_read_ = 0;
+    const CompareState now = state();
+    if (now != CompareState::kComparing && now != CompareState::kVerifying)
+        return Outcome::kNothing;
+    if (generation_ != producer_.compare_generation()) begin_generation();
+    // Writes that began before now spoil what they touch.
+    if (now == CompareState::kVerifying && barrier_ != nullptr && !barrier_->settle())
+        return Outcome::kNotQuiet;
+    if (take_answers()) return Outcome::kWorked;
+    const bool room = std::ranges::any_of(slots_, [](const Slot& slot) { return !slot.used; });
+    if (room && (reading_.used || find_run())) return read_some();
+    const bool waits = std::ranges::any_of(slots_, [](const Slot& slot) { return slot.used; });
+    return waits ? Outcome::kWaiting : Outcome::kNothing;
+}
+
+// ---- the second look ----------------------------------------------------------------------------
+
+std::vector<std::pair<DiskIndex, ByteRange>> Comparer::samples() {
+    std::vector<std::pair<DiskIndex, ByteRange>> chosen;
+    uint64_t total = 0;
+    for (const BlockDevice* device : devices_) total += device->size_bytes();
+    for (size_t i = 0; i < kSamples; ++i) {
+        std::pair<DiskIndex, ByteRange> sample;
+        for (size_t tries = 0; tries < kSampleTries; ++tries) {
+            uint64_t at = random_.below(total);
+            DiskIndex disk = 0;
+            while (at >= devices_[disk]->size_bytes()) at -= devices_[disk++]->size_bytes();
+            at = at / kSampleBytes * kSampleBytes;
+            sample = {disk, {at, std::min(kSampleBytes, devices_[disk]->size_bytes() - at)}};
+            const auto extents = devices_[disk]->extents(at, sample.second.length_bytes);
+            if (!extents || std::ranges::any_of(*extents, [](const auto& e) { return !e.zero; }))
+                break;
+        }
+        chosen.push_back(sample);
+    }
+    return chosen;
+}
+
+void Comparer::start_over() {
+    const bool compare = failures_ <= kMaxFailures;
+    producer_.open_gap(
+        [&] {
+            for (size_t disk = 0; disk < producer_.disks(); ++disk)
+                producer_.todo(static_cast<DiskIndex>(disk)).set_all();
+        },
+        compare);
+    if (compare) return;
+    producer_.end_compare();
+    producer_.header()
+        .word(LogWord::kCompareState)
+        .store(static_cast<uint64_t>(CompareState::kNone));
+}
+
+bool Comparer::verified() {
+    auto word = producer_.header().word(LogWord::kCompareState);
+    switch (state()) {
+        case CompareState::kComparing:
+            if (producer_.unsure_granules() != 0) return false;
+            sample_differences_ = 0;
+            word.store(static_cast<uint64_t>(CompareState::kVerifying));
+            producer_.compare_again(samples());
+            return false;
+        case CompareState::kVerifying:
+            if (producer_.unsure_granules() != 0) return false;
+            if (sample_differences_ == 0) {
+                failures_ = 0;
+                add(producer_.header(), LogWord::kCompareRuns, 1);
+                word.store(static_cast<uint64_t>(CompareState::kDone));
+                return true;
+            }
+            ++failures_;
+            add(producer_.header(), LogWord::kVerifyFailures, 1);
+            start_over();
+            return false;
+        default:
+            return true;
+    }
+}
+
+}  // namespace farshore
