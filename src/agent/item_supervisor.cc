@@ -60,6 +60,7 @@ ItemSupervisor::~ItemSupervisor() {
     worker_.reset();
     // The sender's callbacks run on home.
     (void)home_.run_sync([this] {
+        compare_.reset();
         sender_.reset();
         source_.reset();
     });
@@ -426,6 +427,13 @@ Status ItemSupervisor::open_session(TapMode mode, const std::vector<uint64_t>& d
         sender_ = std::make_unique<LogSender>(home_, clock_, dialer_, options_.appliance, item_,
                                               instance_, *source_);
         sender_->start();
+        const LogHeader header = session_->log().header();
+        compare_ = std::make_unique<CompareClient>(
+            home_, clock_, dialer_, options_.appliance, item_, header, [header] {
+                auto& bell = header.futex(LogWord::kTapDoorbell);
+                bell.fetch_add(1);
+                futex_wake(bell);
+            });
     }));
     watcher_->post([this] { watch_log(); });
     return {};
@@ -439,6 +447,11 @@ void ItemSupervisor::watch_log() {
     uint64_t told = 0;
     while (!stopping_ && !removed_) {
         const uint32_t seen = bell.load();
+        if (CompareResponder::any(header) && !compare_posted_.exchange(true))
+            home_.post([this] {
+                compare_posted_ = false;
+                if (compare_) compare_->wake();
+            });
         if (header.producer().next_sequence != told) {
             check_tap();
             told = header.producer().next_sequence;
@@ -551,7 +564,7 @@ void ItemSupervisor::apply_settings(const DesiredItem& desired) {
 
 void ItemSupervisor::serve_requests(const DesiredItem& desired) {
     if (!desired.resync_request_id.empty() && desired.resync_request_id != resync_done_id_) {
-        if (session_->run({TapCommandKind::kResyncAll, PointKind::kBookmark, {}}, 2'000'000))
+        if (session_->run({TapCommandKind::kCompareAll, PointKind::kBookmark, {}}, 2'000'000))
             resync_done_id_ = desired.resync_request_id;
     }
     if (freeze_left_over_) {
@@ -681,6 +694,7 @@ Status ItemSupervisor::tear_down(const DesiredItem& desired) {
     watcher_.reset();
     stopping_ = false;
     FS_TRY(home_.run_sync([this] {
+        compare_.reset();
         sender_.reset();
         source_.reset();
     }));
@@ -766,7 +780,18 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
         status.gap_open = capture.gap != GapState::kNone;
         status.copied_bytes = capture.copy_done_bytes;
         status.copy_total_bytes = capture.copy_total_bytes;
-        status.compared_bytes = capture.copied_bytes;
+        status.compared_bytes = capture.copied_bytes + capture.compared_ever_bytes;
+        status.dirty_regions = capture.dirty_regions;
+        // The words are those of shared memory: one that we do not know is none.
+        if (capture.compare <= CompareState::kDone)
+            status.resync.state = static_cast<ResyncState>(capture.compare);
+        status.resync.total = capture.compare_total_bytes;
+        status.resync.compared = capture.compared_bytes;
+        status.resync.differing = capture.differing_bytes;
+        status.resync.sent = capture.compare_sent_bytes;
+        status.resync.unreadable = capture.unreadable_bytes;
+        status.resync.verified = capture.verified_bytes;
+        status.resync.verify_failures = capture.verify_failures;
         const int64_t now_us = clock_.steady_us();
         if (now_us - copy_rate_us_ >= 1'000'000) {
             if (copy_rate_us_ != 0 && capture.copied_bytes >= copy_rate_bytes_)

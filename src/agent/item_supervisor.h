@@ -15,6 +15,7 @@
 
 #include "agent/capture_process.h"
 #include "agent/capture_source.h"
+#include "agent/compare_client.h"
 #include "base/seams.h"
 #include "capture/capture_session.h"
 #include "compute/machine_description.h"
@@ -147,7 +148,9 @@ class ItemSupervisor {
     // On home.
     std::unique_ptr<CaptureSource> source_;
     std::unique_ptr<LogSender> sender_;
+    std::unique_ptr<CompareClient> compare_;
     std::atomic<bool> wake_posted_{false};
+    std::atomic<bool> compare_posted_{false};
 
     // Last, so that their threads end before what they use does.
     std::unique_ptr<ThreadExecutor> watcher_;

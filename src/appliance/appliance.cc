@@ -24,6 +24,7 @@ struct Appliance::Impl {
     ThreadExecutor build{"build", kWorkerNice};
     ThreadExecutor upload{"upload"};
     ThreadExecutor control{"control"};
+    ThreadExecutor compare{"compare", kWorkerNice};
     std::unique_ptr<ProcessServer> server;
     log::Limit refusals;  // anybody can connect
     std::unique_ptr<TlsListener> listener;
@@ -33,7 +34,7 @@ struct Appliance::Impl {
     ~Impl() {
         (void)home.run_sync([this] { listener.reset(); });
         // No task runs any more when the server goes.
-        for (ThreadExecutor* executor : {&control, &upload, &build, &spool, &home})
+        for (ThreadExecutor* executor : {&compare, &control, &upload, &build, &spool, &home})
             executor->stop();
         server.reset();
     }
@@ -60,7 +61,8 @@ Result<std::unique_ptr<Appliance>> Appliance::start(const ApplianceOptions& opti
     server.parallel_for = [&a](size_t n, const std::function<void(size_t)>& job) {
         a.workers.run(n, job);
     };
-    ProcessServerExecutors executors{&a.home, &a.spool, &a.build, &a.upload, &a.control};
+    ProcessServerExecutors executors{&a.home,   &a.spool,   &a.build,
+                                     &a.upload, &a.control, &a.compare};
     a.server = std::make_unique<ProcessServer>(a.files, store, vault, a.clock, a.random, executors,
                                                server);
     Status started;

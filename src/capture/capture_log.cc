@@ -45,6 +45,7 @@ CaptureProducer::CaptureProducer(LogHeader header, Options options)
     FS_CHECK(options_.clock != nullptr);
     FS_CHECK(options_.spill != nullptr || header_.geometry().spill_bytes == 0);
     state_ = header_.producer();
+    last_but_idle_ = state_.next_sequence - 1;
     consumer_ = header_.consumer();
     if (state_.last_run != 0) in_spill_ = header_.run(state_.last_run).in_spill;
     for (size_t disk = 0; disk < header_.geometry().disk_bytes.size(); ++disk)
@@ -242,6 +243,10 @@ bool CaptureProducer::write_record_locked(const AppendRequest& request, Sequence
                        std::memory_order_relaxed);
         } else {
             state_.next_sequence = sequence.v + 1;
+            if (request.kind != RecordKind::kTime && request.kind != RecordKind::kFlush) {
+                last_but_idle_ = sequence.v;
+                last_may_be_idle_ = false;
+            }
             if (request.source_position) state_.source_position = *request.source_position;
             for (size_t slot = 0; slot < kCopySlots; ++slot)
                 if (copy_taken_[slot] && record.changes_disk() &&
@@ -270,7 +275,8 @@ void CaptureProducer::drop_locked(const AppendRequest& request) {
         header_.word(LogWord::kCopyTotalGranules).store(0, std::memory_order_relaxed);
     }
     state_.gap = GapState::kDropping;
-    ++state_.next_sequence;
+    last_but_idle_ = state_.next_sequence++;
+    last_may_be_idle_ = false;
     if (request.source_position) state_.source_position = *request.source_position;
     header_.word(LogWord::kDroppedRecords).fetch_add(1, std::memory_order_relaxed);
     progress_locked();
@@ -463,6 +469,20 @@ void CaptureProducer::join_unsure(size_t disk) {
     if (!options_.bugs.stale_compare) todo_[disk].set_unsure(&unsure_[disk]);
 }
 
+// Marks and flushes alone may wait long until they are stored. What an earlier producer appended
+// last may be one.
+void CaptureProducer::note_compare_start_locked() {
+    if (last_may_be_idle_) {
+        AppendRequest geometry;
+        geometry.kind = RecordKind::kGeometry;
+        geometry.offset_bytes = header_.geometry().disk_bytes[0];
+        if (state_.gap != GapState::kDropping &&
+            write_record_locked(geometry, {state_.next_sequence}))
+            publish_locked();
+    }
+    compare_after_ = {last_but_idle_};
+}
+
 void CaptureProducer::begin_compare_locked() {
     uint64_t bytes = 0;
     for (size_t disk = 0; disk < todo_.size(); ++disk) {
@@ -474,7 +494,7 @@ void CaptureProducer::begin_compare_locked() {
             at = behind(*run);
         }
     }
-    compare_after_ = {state_.next_sequence - 1};
+    note_compare_start_locked();
     ++compare_generation_;
     header_.word(LogWord::kCompareTotalBytes).store(bytes);
     for (const LogWord word : {LogWord::kComparedBytes, LogWord::kDifferingBytes,
@@ -545,7 +565,7 @@ void CaptureProducer::compare_again(const std::vector<std::pair<DiskIndex, ByteR
         todo_[disk].set(range.offset_bytes, range.length_bytes);
         join_unsure(disk);
     }
-    compare_after_ = {state_.next_sequence - 1};
+    note_compare_start_locked();
     ++compare_generation_;
     progress_locked();
 }
@@ -606,6 +626,11 @@ void CaptureProducer::progress_locked() {
 ProducerState CaptureProducer::state() const {
     std::lock_guard lock(mutex_);
     return state_;
+}
+
+Sequence CaptureProducer::last_but_idle() const {
+    std::lock_guard lock(mutex_);
+    return {last_but_idle_};
 }
 
 LogUsage CaptureProducer::usage() const {

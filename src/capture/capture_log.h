@@ -125,7 +125,8 @@ class CaptureProducer {
     // What the replica has is asked of its state after this or later.
     Sequence compare_after() const;
     // The next run at or after `offset_bytes` that waits for an answer.
-    std::optional<ByteRange> unsure(DiskIndex disk, uint64_t offset_bytes, uint64_t limit_bytes) const;
+    std::optional<ByteRange> unsure(DiskIndex disk, uint64_t offset_bytes,
+                                    uint64_t limit_bytes) const;
     uint64_t unsure_granules() const;
     // The answer for `range`, by granule. What is still unsure there comes off todo where it is
     // equal, else it is copied, in a gap. Nothing of an earlier generation.
@@ -142,6 +143,9 @@ class CaptureProducer {
     void ring_agent();
 
     ProducerState state() const;
+    // The newest number used but for idle marks and flushes: alone, those may wait long until they
+    // are stored.
+    Sequence last_but_idle() const;
     LogUsage usage() const;
     uint64_t todo_granules() const;
     // Nothing in the range is on todo or being copied: what it holds is in the log, or was dropped
@@ -169,6 +173,7 @@ class CaptureProducer {
     TimePoint stamp_locked();
     void begin_compare_locked();
     void join_unsure(size_t disk);
+    void note_compare_start_locked();
 
     LogHeader header_;
     Options options_;
@@ -179,6 +184,8 @@ class CaptureProducer {
     std::vector<TodoMap> unsure_;
     std::atomic<uint64_t> compare_generation_{0};
     Sequence compare_after_;
+    uint64_t last_but_idle_ = 0;
+    bool last_may_be_idle_ = true;
     std::vector<InFlight> leftovers_;
 
     mutable std::mutex mutex_;

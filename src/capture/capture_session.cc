@@ -122,6 +122,15 @@ CaptureStatus CaptureSession::status() const {
     status.copy_done_bytes = status.copy_total_bytes - std::min(left, status.copy_total_bytes);
     status.copy_paused = word(LogWord::kCopyPaused) != 0;
     status.copied_bytes = word(LogWord::kCopiedBytes);
+    status.compare = static_cast<CompareState>(word(LogWord::kCompareState));
+    status.compare_total_bytes = word(LogWord::kCompareTotalBytes);
+    status.compared_bytes = word(LogWord::kComparedBytes);
+    status.differing_bytes = word(LogWord::kDifferingBytes);
+    status.unreadable_bytes = word(LogWord::kUnreadableBytes);
+    status.verified_bytes = word(LogWord::kVerifiedBytes);
+    status.verify_failures = word(LogWord::kVerifyFailures);
+    status.compare_sent_bytes = status.copied_bytes - word(LogWord::kCompareCopiedBefore);
+    status.compared_ever_bytes = word(LogWord::kComparedEver);
     status.copy_discarded = word(LogWord::kCopyDiscarded);
     status.copy_errors = word(LogWord::kCopyErrors);
     status.appended_records = word(LogWord::kAppendedRecords);

@@ -35,6 +35,12 @@ struct CaptureStatus {
     uint64_t copy_total_bytes = 0;
     uint64_t copy_done_bytes = 0;
     bool copy_paused = false;
+    // The comparison that runs or ran last (comparer.h).
+    CompareState compare = CompareState::kNone;
+    uint64_t compare_total_bytes = 0, compared_bytes = 0, differing_bytes = 0;
+    uint64_t unreadable_bytes = 0, verified_bytes = 0, verify_failures = 0;
+    uint64_t compare_sent_bytes = 0;  // copied since it began
+    uint64_t compared_ever_bytes = 0;
     uint64_t copied_bytes = 0;    // read from the source, ever
     uint64_t copy_discarded = 0;  // reads thrown away
     uint64_t copy_errors = 0;     // reads that failed

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "capture/capture_test_reader.h"
-#include "capture/compare_board.h"
 #include "capture/capture_test_world.h"
+#include "capture/compare_board.h"
 
 namespace farshore::capture_test {
 
@@ -301,10 +301,10 @@ class World {
                     ByteView(stored_replica_[question.disk])
                         .subspan(question.offset_bytes + at,
                                  std::min(kSumBlockBytes, question.length_bytes - at))));
-            answer.verdict = summer.run(question.disk, question.offset_bytes, answer.sums) ==
-                                     question.sum
-                                 ? CompareVerdict::kEqual
-                                 : CompareVerdict::kSums;
+            answer.verdict =
+                summer.run(question.disk, question.offset_bytes, answer.sums) == question.sum
+                    ? CompareVerdict::kEqual
+                    : CompareVerdict::kSums;
             ++(answer.verdict == CompareVerdict::kEqual ? answered_equal_ : answered_sums_);
             responder.answer(asked, answer);
         }

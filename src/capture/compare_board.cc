@@ -69,8 +69,7 @@ std::optional<CompareAnswer> CompareAsker::take(size_t slot) {
         answer.sums.resize(count);
         std::memcpy(answer.sums.data(), header_.compare_sums(slot).data(),
                     count * sizeof(BlockSum));
-        answer.unreadable =
-            static_cast<uint32_t>(header_.compare_slot(slot, kUnreadable).load());
+        answer.unreadable = static_cast<uint32_t>(header_.compare_slot(slot, kUnreadable).load());
     }
     forget(slot);
     return answer;

@@ -53,8 +53,8 @@ void Comparer::begin_generation() {
 
 void Comparer::settle(const Slot& slot, const CompareAnswer& answer) {
     const bool verifying = state() == CompareState::kVerifying;
-    const auto granules = producer_.settle_compare(
-        generation_, slot.disk, slot.range, [&](size_t block) {
+    const auto granules =
+        producer_.settle_compare(generation_, slot.disk, slot.range, [&](size_t block) {
             return answer.verdict == CompareVerdict::kEqual ||
                    answer.sums[block] == slot.sums[block];
         });
@@ -99,8 +99,8 @@ bool Comparer::find_run() {
         while (const auto run = producer_.unsure(disk, at, kMaxCompareBytes)) {
             // What was asked already waits for its answer.
             const auto asked = std::ranges::find_if(slots_, [&](const Slot& slot) {
-                return slot.used && slot.disk == disk &&
-                       slot.range.offset_bytes < run->end() && run->offset_bytes < slot.range.end();
+                return slot.used && slot.disk == disk && slot.range.offset_bytes < run->end() &&
+                       run->offset_bytes < slot.range.end();
             });
             if (asked != slots_.end()) {
                 at = behind(asked->range);

@@ -359,17 +359,19 @@ bool Tap::Impl::run_command(size_t slot) {
                 if (all && !options.dirty->broken() && !options.dirty->set_all_dirty()) {
                     // The map is gone then, which says the same.
                 }
-                producer.open_gap([&] {
-                    if (all) {
-                        for (size_t i = 0; i < producer.disks(); ++i)
-                            producer.todo(static_cast<DiskIndex>(i)).set_all();
-                    } else {
-                        options.dirty->log_was_dropped();
-                        options.dirty->for_each_dirty([&](DiskIndex disk, ByteRange range) {
-                            producer.todo(disk).set(range.offset_bytes, range.length_bytes);
-                        });
-                    }
-                }, copier->compares());
+                producer.open_gap(
+                    [&] {
+                        if (all) {
+                            for (size_t i = 0; i < producer.disks(); ++i)
+                                producer.todo(static_cast<DiskIndex>(i)).set_all();
+                        } else {
+                            options.dirty->log_was_dropped();
+                            options.dirty->for_each_dirty([&](DiskIndex disk, ByteRange range) {
+                                producer.todo(disk).set(range.offset_bytes, range.length_bytes);
+                            });
+                        }
+                    },
+                    copier->compares());
                 gap_opened[slot] = true;
             }
             // Done when GAP is in the log: the agent reads from there.
@@ -441,9 +443,8 @@ Result<std::unique_ptr<Tap>> Tap::start(TapOptions options) {
     }
     for (size_t i = 0; i < impl->options.devices.size(); ++i)
         impl->disks.push_back(std::make_unique<Impl::Disk>(*impl, static_cast<DiskIndex>(i)));
-    impl->copier =
-        std::make_unique<Copier>(impl->producer, std::move(sources), *impl->options.clock,
-                                 impl->options.random);
+    impl->copier = std::make_unique<Copier>(impl->producer, std::move(sources),
+                                            *impl->options.clock, impl->options.random);
     const uint64_t next = impl->producer.state().next_sequence;
     if (!impl->options.dirty->broken() &&
         impl->options.dirty->reserved_until() < next + kSequenceBlock / 2)
@@ -521,15 +522,14 @@ int64_t Tap::tick() {
             }
             const bool settled = producer.settled();
             // Read after `settled`, see rotate().
-            const Sequence last{producer.state().next_sequence - 1};
+            const Sequence last = producer.last_but_idle();
             dirty.rotate(begin, settled, last, {log.word(LogWord::kStored).load()},
                          [&] { return tap.backing_is_durable(tap.rotation_question, now); });
             if (!settled)
                 dirty.settle_copies(
                     begin,
                     [&](DiskIndex disk, ByteRange range) { return producer.copied(disk, range); },
-                    [&] { return Sequence{producer.state().next_sequence - 1}; },
-                    {log.word(LogWord::kStored).load()},
+                    [&] { return producer.last_but_idle(); }, {log.word(LogWord::kStored).load()},
                     [&] { return tap.backing_is_durable(tap.copies_question, now); });
             log.word(LogWord::kDirtyRegions).store(dirty.dirty_regions());
         }

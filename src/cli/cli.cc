@@ -162,8 +162,11 @@ class Parser {
                   [&a](ClientVerbs& v) { return v.unprotect(a.name, a.force, !a.no_wait); });
         unprotect->add_flag("--force", a.force, "do not wait for the agent");
         unprotect->add_flag("--no-wait", a.no_wait, "do not wait for the job");
-        named(app_, "resynchronise", "Copy everything again",
-              [&a](ClientVerbs& v) { return v.resynchronise(a.name); });
+        CLI::App* resync =
+            named(app_, "resync", "Compare source and replica, and send what differs",
+                  [&a](ClientVerbs& v) { return v.resynchronise(a.name, !a.no_wait); });
+        resync->alias("resynchronise");
+        resync->add_flag("--no-wait", a.no_wait, "do not wait for its end");
     }
 
     void add_points() {

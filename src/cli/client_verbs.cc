@@ -186,14 +186,54 @@ int ClientVerbs::unprotect(const std::string& name, bool force, bool wait) {
     return impl_->follow_job(*answer, wait);
 }
 
-int ClientVerbs::resynchronise(const std::string& name) {
+int ClientVerbs::resynchronise(const std::string& name, bool wait) {
     auto answer = impl_->call("POST", item_target(name, "/resynchronise"));
     if (!answer) return impl_->failed(answer.error());
-    if (impl_->json)
-        impl_->print(*answer);
-    else
-        impl_->say("Everything will be copied again.\n");
-    return 0;
+    const std::string request = text_of(*answer, "resync_requested");
+    if (!wait) {
+        if (impl_->json)
+            impl_->print(*answer);
+        else
+            impl_->say("Source and replica are compared; `farshore item` shows how far it is.\n");
+        return 0;
+    }
+    return impl_->wait_until_resynced(name, request);
+}
+
+int ClientVerbs::Impl::wait_until_resynced(const std::string& name, const std::string& request) {
+    int lost = 0;
+    while (true) {
+        auto answer = call("GET", item_target(name));
+        if (!answer) {
+            if (answer.error().retry() != Retry::kSoon || ++lost > kMaxLostPolls)
+                return failed(answer.error());
+        } else {
+            lost = 0;
+            const Json& resync = member(*answer, "resync");
+            const std::string state = text_of(resync, "state");
+            const auto bytes = [&](const char* key) { return number_of(resync, key).value_or(0); };
+            const double total = bytes("total_bytes"), compared = bytes("compared_bytes");
+            const bool ours = text_of(resync, "request") == request;
+            if (ours && text_of(*answer, "state") == "protected" &&
+                (state == "done" || state == "none")) {
+                clear_progress();
+                if (json)
+                    print(resync);
+                else if (state == "done")
+                    say(fmt::format("{:.0f} bytes compared, {:.0f} differed, {:.0f} sent.\n",
+                                    compared, bytes("differing_bytes"), bytes("sent_bytes")));
+                else
+                    say("Nothing could be compared: everything was sent.\n");
+                return 0;
+            }
+            if (ours && total != 0) draw_progress(compared / total, -1, state);
+        }
+        if (environment.pause(300)) {
+            clear_progress();
+            note("It goes on; `farshore item " + name + "` shows it.\n");
+            return kExitInterrupted;
+        }
+    }
 }
 
 // ---- points

@@ -50,7 +50,7 @@ class ClientVerbs {
     int item(const std::string& name);
     int protect(const ProtectArguments& arguments);
     int unprotect(const std::string& name, bool force, bool wait);
-    int resynchronise(const std::string& name);
+    int resynchronise(const std::string& name, bool wait);
     int points(const ListArguments& arguments, const std::string& kind);
     int point(const std::string& name, const std::string& point);
     int bookmark(const std::string& name, const std::string& label, bool consistent,

@@ -122,20 +122,22 @@ void CaptureServer::Impl::prime() {
     // The replica has something once anything was stored, or this log goes on from an earlier one.
     const bool compare = producer.header().word(LogWord::kStored).load() != 0 ||
                          producer.header().word(LogWord::kCompareState).load() != 0;
-    producer.open_gap([&] {
-        for (size_t i = 0; i < producer.disks(); ++i) {
-            TodoMap& todo = producer.todo(static_cast<DiskIndex>(i));
+    producer.open_gap(
+        [&] {
+            for (size_t i = 0; i < producer.disks(); ++i) {
+                TodoMap& todo = producer.todo(static_cast<DiskIndex>(i));
+                if (clean)
+                    todo.clear(0, todo.disk_bytes());
+                else
+                    todo.set_all();
+            }
             if (clean)
-                todo.clear(0, todo.disk_bytes());
-            else
-                todo.set_all();
-        }
-        if (clean)
-            for (const CleanStop::Range& one : stop->ranges)
-                producer.todo(one.disk).set(one.range.offset_bytes, one.range.length_bytes);
-        producer.header().word(LogWord::kCopyTotalGranules).store(0);
-        producer.header().word(LogWord::kCopyDoneGranules).store(0);
-    }, compare);
+                for (const CleanStop::Range& one : stop->ranges)
+                    producer.todo(one.disk).set(one.range.offset_bytes, one.range.length_bytes);
+            producer.header().word(LogWord::kCopyTotalGranules).store(0);
+            producer.header().word(LogWord::kCopyDoneGranules).store(0);
+        },
+        compare);
     if (clean) {
         uint64_t bytes = 0;
         for (const CleanStop::Range& one : stop->ranges) bytes += one.range.length_bytes;

@@ -117,6 +117,37 @@ Result<BookmarkDone> read_bookmark_done(const Json& json, const std::string& pat
     return done;
 }
 
+constexpr std::array<std::string_view, 4> kResyncStates = {"none", "comparing", "verifying",
+                                                           "done"};
+
+Json resync_json(const ResyncStatus& resync) {
+    return {{"state", std::string(resync_state_name(resync.state))},
+            {"total_bytes", resync.total},
+            {"compared_bytes", resync.compared},
+            {"differing_bytes", resync.differing},
+            {"sent_bytes", resync.sent},
+            {"unreadable_bytes", resync.unreadable},
+            {"verified_bytes", resync.verified},
+            {"verify_failures", resync.verify_failures}};
+}
+
+Result<ResyncStatus> read_resync(const Json& json, std::string path) {
+    FS_ASSIGN(JsonFields fields, JsonFields::of(json, std::move(path)));
+    ResyncStatus resync;
+    FS_ASSIGN(const std::string state, fields.text("state", kShortText, "none"));
+    const auto known = std::ranges::find(kResyncStates, state);
+    if (known == kResyncStates.end()) return fields.wrong("state", "is not known");
+    resync.state = static_cast<ResyncState>(known - kResyncStates.begin());
+    FS_ASSIGN(resync.total, fields.u64("total_bytes"));
+    FS_ASSIGN(resync.compared, fields.u64("compared_bytes"));
+    FS_ASSIGN(resync.differing, fields.u64("differing_bytes"));
+    FS_ASSIGN(resync.sent, fields.u64("sent_bytes"));
+    FS_ASSIGN(resync.unreadable, fields.u64("unreadable_bytes"));
+    FS_ASSIGN(resync.verified, fields.u64("verified_bytes"));
+    FS_ASSIGN(resync.verify_failures, fields.u64("verify_failures"));
+    return resync;
+}
+
 Result<AgentItemStatus> read_item_status(const Json& json, const std::string& path) {
     FS_ASSIGN(JsonFields fields, JsonFields::of(json, path));
     AgentItemStatus item;
@@ -161,6 +192,10 @@ Result<AgentItemStatus> read_item_status(const Json& json, const std::string& pa
         item.bookmarks.push_back(std::move(done));
     }
     FS_ASSIGN(item.resync_done_id, fields.text("resync_done_id", kShortText));
+    FS_ASSIGN(item.dirty_regions, fields.u64("dirty_regions"));
+    if (const Json* resync = fields.find("resync")) {
+        FS_ASSIGN(item.resync, read_resync(*resync, path + ".resync"));
+    }
     FS_ASSIGN(uint64_t restarts, fields.u64("tap_restarts", 0, UINT32_MAX));
     item.tap_restarts = static_cast<uint32_t>(restarts);
     return item;
@@ -210,6 +245,10 @@ Result<PointKind> point_kind_from_name(std::string_view name) {
 
 std::string_view agent_item_state_name(AgentItemState state) {
     return kItemStates.at(static_cast<size_t>(state));
+}
+
+std::string_view resync_state_name(ResyncState state) {
+    return kResyncStates.at(static_cast<size_t>(state));
 }
 
 std::string encode_instructions(const AgentInstructions& instructions) {
@@ -283,6 +322,8 @@ std::string encode_status(const AgentStatus& status) {
                   {"stored_sequence", item.stored.v},
                   {"bookmarks", std::move(bookmarks)},
                   {"resync_done_id", item.resync_done_id},
+                  {"resync", resync_json(item.resync)},
+                  {"dirty_regions", item.dirty_regions},
                   {"tap_restarts", item.tap_restarts}};
         if (item.error) json["error"] = item_error_json(*item.error);
         if (!item.machine_description.empty()) {

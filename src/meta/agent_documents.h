@@ -61,7 +61,7 @@ struct DesiredItem {
     Desired desired = Desired::kProtect;
     uint32_t crash_point_interval_s = 300;
     uint64_t copy_throttle_bytes_per_s = 0;  // 0: none
-    std::string resync_request_id;           // empty: none; else copy everything again, once
+    std::string resync_request_id;           // empty: none; else compare everything, once
     std::vector<BookmarkRequest> bookmarks;
     Sequence stored;  // highest sequence stored and registered
 };
@@ -105,6 +105,26 @@ struct BookmarkDone {
     std::optional<AgentItemError> error;
 };
 
+enum class ResyncState : uint8_t {
+    kNone,       // there was none, or nothing could be compared
+    kComparing,  // and what was found to differ is copied
+    kVerifying,
+    kDone,
+};
+std::string_view resync_state_name(ResyncState state);  // "none", "comparing", ...
+
+// The comparison of source and replica that runs or ran last, in bytes.
+struct ResyncStatus {
+    ResyncState state = ResyncState::kNone;
+    uint64_t total = 0;  // what was in question when it began
+    uint64_t compared = 0;
+    uint64_t differing = 0;
+    uint64_t sent = 0;        // with what was written meanwhile
+    uint64_t unreadable = 0;  // could not be read at the recovery site, and was sent again
+    uint64_t verified = 0;    // looked at a second time
+    uint64_t verify_failures = 0;
+};
+
 struct AgentItemStatus {
     ItemId item;
     AgentItemState state = AgentItemState::kStarting;
@@ -126,6 +146,8 @@ struct AgentItemStatus {
     Sequence stored;
     std::vector<BookmarkDone> bookmarks;
     std::string resync_done_id;  // the resync request that was begun last
+    ResyncStatus resync;
+    uint64_t dirty_regions = 0;  // that a crash of the source's host would put in question
     uint32_t tap_restarts = 0;
 };
 

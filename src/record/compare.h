@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "base/error.h"
 #include "base/types.h"
 #include "codec/block_sum.h"
 
@@ -37,6 +38,9 @@ struct CompareAnswer {
     // Blocks of the run that the replica cannot read any more. Their sums are kUnreadableSum.
     uint32_t unreadable = 0;
 };
+
+// kMalformed: a range that no question may have.
+Status check_question(const CompareQuestion& question);
 
 // Equal to no block's.
 inline constexpr BlockSum kUnreadableSum = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,

@@ -4,6 +4,8 @@
 
 #include "replicate/limits.h"
 
+#include "record/record.h"
+
 namespace farshore {
 namespace {
 
@@ -64,6 +66,33 @@ Bytes encode(const AckFrame& frame) {
     return out;
 }
 
+Bytes encode(const CompareFrame& frame) {
+    const CompareQuestion& question = frame.question;
+    Bytes out = begin(FrameType::kCompare, 128);
+    ByteWriter writer(out);
+    writer.u64(frame.request);
+    writer.bytes(frame.item.raw);
+    writer.bytes(question.key);
+    writer.u64(question.at_least.v);
+    writer.u32(question.disk);
+    writer.u64(question.offset_bytes);
+    writer.u64(question.length_bytes);
+    writer.bytes(question.sum);
+    return out;
+}
+
+Bytes encode(const ComparedFrame& frame) {
+    const CompareAnswer& answer = frame.answer;
+    Bytes out = begin(FrameType::kCompared, 32 + answer.sums.size() * sizeof(BlockSum));
+    ByteWriter writer(out);
+    writer.u64(frame.request);
+    writer.u8(static_cast<uint8_t>(answer.verdict));
+    writer.u32(answer.unreadable);
+    writer.u32(static_cast<uint32_t>(answer.sums.size()));
+    for (const BlockSum& sum : answer.sums) writer.bytes(sum);
+    return out;
+}
+
 Bytes encode(const EnrolFrame& frame) {
     Bytes out = begin(FrameType::kEnrol, 8 + frame.token.size() + frame.request_pem.size());
     ByteWriter writer(out);
@@ -100,7 +129,7 @@ Bytes encode_data(ByteView records) {
 
 Result<FrameView> decode_frame(ByteView frame) {
     if (frame.empty()) return fail(Code::kMalformed, "an empty frame");
-    if (frame[0] < 1 || frame[0] > static_cast<uint8_t>(FrameType::kEnrolled))
+    if (frame[0] < 1 || frame[0] > static_cast<uint8_t>(FrameType::kCompared))
         return fail(Code::kNewerVersion, fmt::format("frame of unknown type {}", frame[0]),
                     "the peer speaks a newer version, or is no Farshore agent or appliance");
     return FrameView{static_cast<FrameType>(frame[0]), frame.subspan(1)};
@@ -147,6 +176,44 @@ Result<SyncFrame> decode_sync(ByteView body) {
     SyncFrame frame;
     FS_ASSIGN(frame.request, in.u64());
     FS_ASSIGN(frame.document, in.text(kMaxControlBytes));
+    FS_TRY(in.finish());
+    return frame;
+}
+
+Result<CompareFrame> decode_compare(ByteView body) {
+    ByteReader in(body, "COMPARE frame");
+    CompareFrame frame;
+    CompareQuestion& question = frame.question;
+    FS_ASSIGN(frame.request, in.u64());
+    FS_ASSIGN(frame.item.raw, fixed<16>(in));
+    FS_ASSIGN(question.key, fixed<32>(in));
+    FS_ASSIGN(question.at_least.v, in.u64());
+    FS_ASSIGN(const uint32_t disk, in.u32());
+    FS_ASSIGN(question.offset_bytes, in.u64());
+    FS_ASSIGN(question.length_bytes, in.u64());
+    FS_ASSIGN(question.sum, fixed<16>(in));
+    FS_TRY(in.finish());
+    question.disk = static_cast<DiskIndex>(disk);
+    FS_TRY(check_question(question));
+    if (disk >= kMaxDisks) return fail(Code::kMalformed, "COMPARE frame of a disk out of range");
+    return frame;
+}
+
+Result<ComparedFrame> decode_compared(ByteView body) {
+    ByteReader in(body, "COMPARED frame");
+    ComparedFrame frame;
+    FS_ASSIGN(frame.request, in.u64());
+    FS_ASSIGN(const uint8_t verdict, in.u8());
+    if (verdict < 1 || verdict > static_cast<uint8_t>(CompareVerdict::kNothing))
+        return fail(Code::kMalformed, fmt::format("COMPARED frame with verdict {}", verdict));
+    frame.answer.verdict = static_cast<CompareVerdict>(verdict);
+    FS_ASSIGN(frame.answer.unreadable, in.u32());
+    FS_ASSIGN(const uint32_t count, in.u32());
+    if (count > kMaxCompareBlocks)
+        return fail(Code::kMalformed, fmt::format("COMPARED frame with {} sums", count));
+    for (uint32_t i = 0; i < count; ++i) {
+        FS_ASSIGN(frame.answer.sums.emplace_back(), fixed<16>(in));
+    }
     FS_TRY(in.finish());
     return frame;
 }

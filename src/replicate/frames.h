@@ -1,7 +1,8 @@
 // The frames between an agent and its appliance. Bytes: docs/format/frames.md.
 //
 // A frame is a type byte and a body. The first frame of a connection says what it is for: HELLO
-// opens the log of one item, SYNC an agent's control conversation, ENROL asks for a certificate.
+// opens the log of one item, SYNC an agent's control conversation, COMPARE one of questions about
+// replicas, ENROL asks for a certificate.
 #pragma once
 
 #include <string>
@@ -9,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/types.h"
+#include "record/compare.h"
 
 namespace farshore {
 
@@ -24,6 +26,8 @@ enum class FrameType : uint8_t {
     kSyncReply = 7,
     kEnrol = 8,
     kEnrolled = 9,
+    kCompare = 10,
+    kCompared = 11,
 };
 
 // Agent: this is the item's log.
@@ -50,6 +54,17 @@ struct SyncFrame {
     uint64_t request = 0;
     std::string document;  // JSON
 };
+// Agent: what has the replica of this item there? Several may be under way on one connection, which
+// carries nothing else; answers come in any order.
+struct CompareFrame {
+    uint64_t request = 0;
+    ItemId item;
+    CompareQuestion question;
+};
+struct ComparedFrame {
+    uint64_t request = 0;
+    CompareAnswer answer;
+};
 struct EnrolFrame {
     std::string token;
     std::string request_pem;
@@ -61,6 +76,8 @@ struct EnrolledFrame {
 Bytes encode(const HelloFrame& frame);
 Bytes encode(const WelcomeFrame& frame);
 Bytes encode(const AckFrame& frame);
+Bytes encode(const CompareFrame& frame);
+Bytes encode(const ComparedFrame& frame);
 Bytes encode(const EnrolFrame& frame);
 Bytes encode(const EnrolledFrame& frame);
 Bytes encode_sync(const SyncFrame& frame);
@@ -79,6 +96,9 @@ Result<HelloFrame> decode_hello(ByteView body);
 Result<WelcomeFrame> decode_welcome(ByteView body);
 Result<AckFrame> decode_ack(ByteView body);
 Result<SyncFrame> decode_sync(ByteView body);
+// kMalformed for a question or an answer out of its ranges (record/compare.h).
+Result<CompareFrame> decode_compare(ByteView body);
+Result<ComparedFrame> decode_compared(ByteView body);
 Result<EnrolFrame> decode_enrol(ByteView body);
 Result<EnrolledFrame> decode_enrolled(ByteView body);
 // The error that the peer sent; a frame that is itself malformed gives that error instead.

@@ -48,6 +48,8 @@ inline constexpr int64_t kSessionSilenceUs = 10'000'000;
 // A sender that waits for an answer connects again when nothing came for this long.
 inline constexpr int64_t kPeerSilenceUs = 20'000'000;
 inline constexpr size_t kMaxControlBytes = 2u << 20;
+// Of one agent's connection, under way in the vault.
+inline constexpr size_t kMaxCompareQuestions = 8;
 inline constexpr size_t kMaxItemsPerAppliance = 1024;
 
 }  // namespace farshore

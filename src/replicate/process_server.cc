@@ -8,12 +8,13 @@
 namespace farshore {
 
 struct ProcessServer::Session {
-    enum class Role : uint8_t { kUnknown, kItem, kControl, kEnding };
+    enum class Role : uint8_t { kUnknown, kItem, kControl, kCompare, kEnding };
     std::unique_ptr<Connection> connection;
     Role role = Role::kUnknown;
     std::string peer;
     std::shared_ptr<ItemIntake> intake;
-    bool busy = false;  // a control request is under way
+    bool busy = false;     // a control request is under way
+    size_t questions = 0;  // of a comparison, under way
 };
 
 ProcessServer::ProcessServer(FileSystem& fs, ObjectStore& store, VaultLink& vault, Clock& clock,
@@ -146,7 +147,14 @@ void ProcessServer::on_first_frame(uint64_t session_id, ByteView frame) {
         session.intake->attach(std::move(peer), *hello);
         return;
     }
-    if (view->type == FrameType::kSync && session.role != Session::Role::kItem) {
+    if (view->type == FrameType::kCompare &&
+        (session.role == Session::Role::kUnknown || session.role == Session::Role::kCompare)) {
+        session.role = Session::Role::kCompare;
+        on_compare(session_id, view->body);
+        return;
+    }
+    if (view->type == FrameType::kSync && session.role != Session::Role::kCompare &&
+        session.role != Session::Role::kItem) {
         session.role = Session::Role::kControl;
         on_sync(session_id, view->body);
         return;
@@ -183,6 +191,39 @@ void ProcessServer::on_sync(uint64_t session_id, ByteView body) {
             }
             found->second->connection->send(
                 encode_sync_reply({request->request, std::move(**reply)}));
+        });
+    });
+}
+
+void ProcessServer::on_compare(uint64_t session_id, ByteView body) {
+    Session& session = *sessions_.at(session_id);
+    auto frame = decode_compare(body);
+    if (!frame) {
+        end_session(session_id, &frame.error());
+        return;
+    }
+    if (session.questions >= kMaxCompareQuestions) {
+        const Error error(Code::kLimitReached, "too many comparisons at a time");
+        end_session(session_id, &error);
+        return;
+    }
+    ++session.questions;
+    Executor* const executor = executors_.compare ? executors_.compare : executors_.control;
+    executor->post([this, session_id, alive = std::weak_ptr(alive_), peer = session.peer,
+                    asked = std::make_shared<CompareFrame>(*frame)] {
+        auto answer = std::make_shared<Result<CompareAnswer>>(
+            vault_.compare(peer, asked->item, asked->question));
+        executors_.home->post([this, session_id, alive, asked, answer] {
+            if (alive.expired()) return;
+            auto found = sessions_.find(session_id);
+            if (found == sessions_.end()) return;
+            --found->second->questions;
+            if (!*answer) {
+                end_session(session_id, &answer->error());
+                return;
+            }
+            found->second->connection->send(
+                encode(ComparedFrame{asked->request, std::move(**answer)}));
         });
     });
 }

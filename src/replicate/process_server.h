@@ -50,6 +50,7 @@ struct ProcessServerExecutors {
     Executor* build = nullptr;
     Executor* upload = nullptr;
     Executor* control = nullptr;
+    Executor* compare = nullptr;  // null: control
 };
 
 // What is shown of one item's way through the appliance.
@@ -87,6 +88,7 @@ class ProcessServer {
     struct Session;
     void on_first_frame(uint64_t session_id, ByteView frame);
     void on_sync(uint64_t session_id, ByteView body);
+    void on_compare(uint64_t session_id, ByteView body);
     void end_session(uint64_t session_id, const Error* error);
     Result<ItemIntake*> intake(const ItemId& item);
 

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "replicate/frames.h"
 #include "replicate/limits.h"
 
 namespace farshore {
@@ -170,6 +171,15 @@ Result<std::string> serve_link(VaultLink& link, std::string_view method, std::st
                                    Error(code_from_name(code), words.first, words.second)));
         return "{}";
     }
+    if (method == "compare") {
+        FS_ASSIGN(std::string agent, reading([&] { return in.at("agent").get<std::string>(); }));
+        FS_ASSIGN(std::string frame, reading([&] { return in.at("frame").get<std::string>(); }));
+        FS_ASSIGN(const Bytes raw, from_hex(frame));
+        FS_ASSIGN(const CompareFrame asked, decode_compare(raw));
+        FS_ASSIGN(CompareAnswer answer, link.compare(agent, asked.item, asked.question));
+        const Bytes encoded = encode(ComparedFrame{asked.request, std::move(answer)});
+        return json{{"frame", to_hex(ByteView(encoded).subspan(1))}}.dump();
+    }
     if (method == "enrol") {
         FS_ASSIGN(TextPair call, text_pair(in, "token", "request_pem"));
         FS_ASSIGN(std::string chain, link.enrol(call.first, call.second));
@@ -219,6 +229,19 @@ Status RemoteVaultLink::report_trouble(const ItemId& item, const std::string& ap
     }
     FS_TRY(transport_("report-trouble", call.dump()));
     return {};
+}
+
+Result<CompareAnswer> RemoteVaultLink::compare(const std::string& agent, const ItemId& item,
+                                               const CompareQuestion& question) {
+    const Bytes asked = encode(CompareFrame{0, item, question});
+    FS_ASSIGN(
+        std::string reply,
+        transport_("compare",
+                   json{{"agent", agent}, {"frame", to_hex(ByteView(asked).subspan(1))}}.dump()));
+    FS_ASSIGN(const std::string frame, text_field(reply, "frame"));
+    FS_ASSIGN(const Bytes raw, from_hex(frame));
+    FS_ASSIGN(ComparedFrame answer, decode_compared(raw));
+    return std::move(answer.answer);
 }
 
 Result<std::string> RemoteVaultLink::enrol(const std::string& token,

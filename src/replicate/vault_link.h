@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/types.h"
+#include "record/compare.h"
 #include "replica/registration.h"
 
 namespace farshore {
@@ -35,6 +36,12 @@ class VaultLink {
     virtual Status report_trouble(const ItemId&, const std::string& /*appliance*/,
                                   const std::optional<Error>&) {
         return {};
+    }
+    // What the item's replica has, for its agent alone. Reads the store; takes its time. kForbidden
+    // (another agent's item), kItemNotFound.
+    virtual Result<CompareAnswer> compare(const std::string& /*agent*/, const ItemId&,
+                                          const CompareQuestion&) {
+        return fail(Code::kUnsupported, "this vault compares nothing");
     }
     // A one-time token and a PEM certificate request in, a PEM certificate chain out.
     virtual Result<std::string> enrol(const std::string& token, const std::string& request_pem) = 0;

@@ -35,7 +35,6 @@ struct Server::Impl {
     PosixFileSystem file_system;
     RealClock clock;
     RealRandom random;
-    RealRandom random;
     std::unique_ptr<ObjectStore> store;
     std::unique_ptr<WorkerPool> helpers;
     std::shared_ptr<ReplicaReader> reader;

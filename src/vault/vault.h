@@ -169,6 +169,8 @@ class Vault final : public VaultLink {
     Result<std::string> sync_agent(const std::string& agent, const std::string& status) override;
     Status report_trouble(const ItemId& item, const std::string& appliance,
                           const std::optional<Error>& trouble) override;
+    Result<CompareAnswer> compare(const std::string& agent, const ItemId& item,
+                                  const CompareQuestion& question) override;
     Result<std::string> enrol(const std::string& token, const std::string& request_pem) override;
 
     // Whoever waits for an item, a bookmark or a job gets what there is now. For the end of a

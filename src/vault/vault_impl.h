@@ -19,6 +19,7 @@
 #include "meta/sqlite_ledger.h"
 #include "os/process.h"
 #include "os/real.h"
+#include "replica/replica_reader.h"
 #include "store/directory_store.h"
 #include "store/retrying_store.h"
 #include "vault/vault.h"
@@ -35,6 +36,12 @@ struct ItemRuntime {
     // Held while checkpoints and retention work; once `deleting`, they write nothing any more.
     std::mutex upkeep_mutex;
     bool deleting = false;
+
+    // Of a comparison with the source that runs; closed by the tender when nobody asks any more.
+    std::mutex compare_mutex;
+    std::shared_ptr<ReplicaReader> compare_reader;
+    int64_t compare_opened_us = 0;  // steady
+    int64_t compare_used_us = 0;
 
     std::mutex mutex;  // everything below
     std::optional<AgentItemStatus> agent;
@@ -125,6 +132,8 @@ struct Vault::Impl {
     Result<std::shared_ptr<ItemRuntime>> open_runtime(const ItemRecord& record);
     void forget_runtime(const ItemId& id);
     Result<ReplicaStatus> replica_status(ItemRuntime& runtime);
+    Result<std::shared_ptr<ReplicaReader>> compare_reader(ItemRuntime& item, Sequence at_least);
+    void forget_compare_reader(ItemRuntime& item, int64_t unused_us = 0);
     Status check_not_fenced(const Status& status);
     Status ensure_item_object(ItemRuntime& runtime, const ItemRecord& record);
     ItemReport report(const ItemRecord& record);

@@ -10,6 +10,9 @@
 namespace farshore {
 namespace {
 
+// A reader that nobody compares with any more is closed.
+constexpr int64_t kCompareIdleUs = 30'000'000;
+
 // The removal of a point must not wait longer than this for an agent that does not come.
 constexpr int64_t kDetachPatienceUs = 60'000'000;
 // By force it is asked all the same, but not waited for.
@@ -245,7 +248,7 @@ Result<ItemReport> Vault::resynchronise(const std::string& name_or_id) {
                   return {};
               }));
     event(Severity::kInformation, "resynchronisation-requested", &changed,
-          "everything will be copied again");
+          "source and replica will be compared, and what differs is sent");
     return impl_->report(changed);
 }
 
@@ -281,6 +284,7 @@ void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
         log::warn("vault", "item '{}': {}", record.name, status.error().to_string());
         return;
     }
+    forget_compare_reader(**item, kCompareIdleUs);
     const int64_t steady_us = clock.steady_us();
     DriveInputs inputs;
     inputs.state = record.state;

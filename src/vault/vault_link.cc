@@ -160,13 +160,22 @@ Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
     FS_ASSIGN(ItemRecord record, get_item(*database, status.item));
     if (record.agent != agent) return {};  // another's by now; it will be told to leave it alone
     FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(status.item));
+    bool resynced = false;
     {
         const std::lock_guard hold(item->mutex);
+        resynced = item->agent && item->agent->resync.state != ResyncState::kDone &&
+                   status.resync.state == ResyncState::kDone;
         item->agent = status;
         item->agent->machine_description.clear();  // kept in the database
         item->agent_heard_us = clock.steady_us();
         item->agent_heard = clock.now();
     }
+    if (resynced)
+        vault.event(
+            Severity::kInformation, "resynchronised", &record,
+            fmt::format("{} bytes of source and replica were compared, {} differed, {} were "
+                        "sent",
+                        status.resync.compared, status.resync.differing, status.resync.sent));
     for (const BookmarkDone& done : status.bookmarks) {
         auto known = get_bookmark(*database, done.request_id);
         if (!known || known->sequence.v != 0 || known->item != status.item) continue;

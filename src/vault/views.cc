@@ -97,6 +97,7 @@ Json item_view(const ItemReport& report) {
     }
     if (Json machine = parsed_or_null(item.machine); machine.is_object())
         json["machine"] = std::move(machine);
+    if (!item.resync_request.empty()) json["resync_requested"] = item.resync_request;
     if (report.agent_seen) json["agent_seen"] = to_rfc3339(*report.agent_seen);
     if (report.rpo_us) json["rpo_s"] = seconds(*report.rpo_us);
     if (report.rpo_worst_us) json["rpo_worst_s"] = seconds(*report.rpo_worst_us);
@@ -109,6 +110,17 @@ Json item_view(const ItemReport& report) {
         json["copy_total_bytes"] = agent.copy_total_bytes;
         json["copy_rate_bytes_per_s"] = agent.copy_rate_bytes_per_s;
         json["compared_bytes"] = agent.compared_bytes;
+        json["dirty_regions"] = agent.dirty_regions;
+        const ResyncStatus& resync = agent.resync;
+        json["resync"] = {{"state", std::string(resync_state_name(resync.state))},
+                          {"request", agent.resync_done_id},
+                          {"total_bytes", resync.total},
+                          {"compared_bytes", resync.compared},
+                          {"differing_bytes", resync.differing},
+                          {"sent_bytes", resync.sent},
+                          {"unreadable_bytes", resync.unreadable},
+                          {"verified_bytes", resync.verified},
+                          {"verify_failures", resync.verify_failures}};
         if (agent.copied_bytes >= agent.copy_total_bytes)
             json["eta_s"] = 0;
         else if (agent.copy_rate_bytes_per_s != 0)

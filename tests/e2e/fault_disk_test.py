@@ -18,7 +18,7 @@ class Points(FaultTest):
         self.bookmark("here")
         points = self.farshore.call("points", "web")
         for verb in (("item", "nobody"), ("points", "nobody"), ("unprotect", "nobody"),
-                     ("point", "nobody", "--bookmark", "x"), ("resynchronise", "nobody"),
+                     ("point", "nobody", "--bookmark", "x"), ("resync", "nobody"),
                      ("failover", "test", "nobody"), ("failover", "start", "nobody")):
             code, words = self.refused(*verb)
             self.assertEqual("item-not-found", code, words)

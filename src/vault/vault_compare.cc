@@ -1,0 +1,82 @@
+// What an item's replica has, for its agent that compares it with the source: readers that stay
+// open while a comparison runs.
+#include <fmt/core.h>
+
+#include "os/log.h"
+#include "replica/replica_compare.h"
+#include "vault/vault_impl.h"
+
+namespace farshore {
+namespace {
+
+// No lease holds what is read: a state inside a gap cannot have one. What is dead stays for its
+// grace (RetentionPolicy::grace_us), twice as long as a reader is used.
+constexpr int64_t kReaderLifeUs = 300'000'000;
+constexpr size_t kReaderCacheBytes = 16u << 20;
+
+}  // namespace
+
+// The item's state after `at_least` or later. Null: that is not stored yet.
+Result<std::shared_ptr<ReplicaReader>> Vault::Impl::compare_reader(ItemRuntime& item,
+                                                                   Sequence at_least) {
+    const std::lock_guard hold(item.compare_mutex);
+    const int64_t now_us = clock.steady_us();
+    item.compare_used_us = now_us;
+    if (item.compare_reader && item.compare_reader->sequence() >= at_least &&
+        now_us - item.compare_opened_us < kReaderLifeUs)
+        return item.compare_reader;
+    FS_ASSIGN(const ReplicaStatus status, item.replica->status());
+    if (status.stored < at_least) return std::shared_ptr<ReplicaReader>();
+    ReplicaReaderOptions reading;
+    reading.cache_bytes = kReaderCacheBytes;
+    reading.allow_gap = true;
+    FS_ASSIGN(item.compare_reader,
+              ReplicaReader::open(*store, item.id, item.key, status.stored, std::move(reading)));
+    item.compare_opened_us = now_us;
+    return item.compare_reader;
+}
+
+void Vault::Impl::forget_compare_reader(ItemRuntime& item, int64_t unused_us) {
+    const std::lock_guard hold(item.compare_mutex);
+    if (clock.steady_us() - item.compare_used_us >= unused_us) item.compare_reader.reset();
+}
+
+Result<CompareAnswer> Vault::compare(const std::string& agent, const ItemId& id,
+                                     const CompareQuestion& question) {
+    FS_ASSIGN(const ItemRecord record, get_item(*impl_->database, id));
+    if (record.agent != agent)
+        return fail(Code::kForbidden, fmt::format("'{}' is replicated by agent '{}', not by '{}'",
+                                                  record.name, record.agent, agent));
+    FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(id));
+    CompareAnswer answer;
+    auto reader = impl_->compare_reader(*item, question.at_least);
+    if (!reader) {
+        // What cannot be opened cannot be compared with: the source sends everything.
+        log::warn("vault", "'{}' is not compared: {}", record.name, reader.error().to_string());
+        if (reader.error().retry() != Retry::kNever) return fail(reader.error());
+        answer.verdict = CompareVerdict::kNothing;
+        return answer;
+    }
+    if (!*reader) {
+        answer.verdict = CompareVerdict::kNotYet;
+        return answer;
+    }
+    auto compared = compare_replica(**reader, question);
+    if (!compared) {
+        impl_->forget_compare_reader(*item);
+        return compared;
+    }
+    if (compared->unreadable != 0) {
+        log::warn("vault", "'{}': {} blocks of disk {} at {} cannot be read", record.name,
+                  compared->unreadable, question.disk, question.offset_bytes);
+        event(Severity::kWarning, "replica-damaged", &record,
+              fmt::format("{} KiB of disk {} could not be read from the store while it was "
+                          "compared; the source sends them again",
+                          compared->unreadable * (kSumBlockBytes >> 10), question.disk),
+              "points from before this resynchronisation may have lost them: look at the store's "
+              "disks");
+    }
+    return compared;
+}
+
+}  // namespace farshore
