@@ -1,5 +1,5 @@
-// The vault's inside, shared by vault.cc (opening, identities), vault_items.cc, vault_link.cc and
-// vault_jobs.cc. Private to src/vault.
+// The vault's inside, shared by vault.cc (opening, identities), vault_rebuild.cc, vault_items.cc,
+// vault_link.cc and vault_jobs.cc. Private to src/vault.
 #pragma once
 
 #include <atomic>
@@ -19,6 +19,7 @@
 #include "meta/sqlite_ledger.h"
 #include "os/process.h"
 #include "os/real.h"
+#include "replica/item_object.h"
 #include "store/directory_store.h"
 #include "store/retrying_store.h"
 #include "vault/vault.h"
@@ -85,8 +86,11 @@ struct Vault::Impl {
     Result<std::string> only_agent();
     std::string free_party_name(PartyKind kind, const std::string& request_pem);
 
-    std::mutex mutex;  // runtimes, contacts, failed_bookmarks
+    std::mutex mutex;  // runtimes, set_aside, contacts, failed_bookmarks
     std::map<ItemId, std::shared_ptr<ItemRuntime>> runtimes;
+    // Items whose ledger could not be rebuilt because their own objects are damaged, with what
+    // every verb on them answers. Their ledgers are marked; the next start tries again.
+    std::map<ItemId, Error> set_aside;
     std::map<std::string, AgentContact> contacts;
     // Bookmarks that an agent could not make, newest last: for whoever waits for them.
     std::deque<std::pair<std::string, Error>> failed_bookmarks;
@@ -113,6 +117,10 @@ struct Vault::Impl {
     Status open_token();
     Status claim_store();
     Status rebuild_items();
+    Result<bool> rebuild_item(const ItemId& id);
+    Result<ItemRecord> adopt_item(const ItemId& id, const ItemObject* object);
+    Status put_aside(const ItemId& id, const ItemObject* object, const Error& damage);
+    std::optional<Error> why_set_aside(const ItemId& id);
     Status forget_lost_items();
     void schedule_tending();
 
@@ -122,7 +130,10 @@ struct Vault::Impl {
     uint64_t change_count();
 
     Result<std::shared_ptr<ItemRuntime>> runtime(const ItemId& id);
+    // The remembered error when the item is set aside.
     Result<std::shared_ptr<ItemRuntime>> open_runtime(const ItemRecord& record);
+    // None for an item that was set aside: it can be deleted all the same.
+    Result<std::shared_ptr<ItemRuntime>> runtime_to_delete(const ItemRecord& record);
     void forget_runtime(const ItemId& id);
     Result<ReplicaStatus> replica_status(ItemRuntime& runtime);
     Status check_not_fenced(const Status& status);

@@ -23,6 +23,7 @@ constexpr size_t kDeleteBatch = 1000;
 // --------------------------------------------------------------------------------------
 
 Result<std::shared_ptr<ItemRuntime>> Vault::Impl::open_runtime(const ItemRecord& record) {
+    if (const auto error = why_set_aside(record.id)) return fail(*error);
     auto made = std::make_shared<ItemRuntime>();
     made->id = record.id;
     ItemObject object;
@@ -49,9 +50,16 @@ Result<std::shared_ptr<ItemRuntime>> Vault::Impl::runtime(const ItemId& id) {
     return open_runtime(record);
 }
 
+Result<std::shared_ptr<ItemRuntime>> Vault::Impl::runtime_to_delete(const ItemRecord& record) {
+    // Without a key: it was set aside before its description was read, and half deleted since.
+    if (why_set_aside(record.id) || record.wrapped_key.empty()) return nullptr;
+    return runtime(record.id);
+}
+
 void Vault::Impl::forget_runtime(const ItemId& id) {
     const std::lock_guard hold(mutex);
     runtimes.erase(id);
+    set_aside.erase(id);
 }
 
 Result<ReplicaStatus> Vault::Impl::replica_status(ItemRuntime& item) {
@@ -79,6 +87,8 @@ Result<Secret> Vault::item_key(const ItemId& id) {
     FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(id));
     return item->key;
 }
+
+std::optional<Error> Vault::why_set_aside(const ItemId& id) { return impl_->why_set_aside(id); }
 
 // ---- reports
 // ---------------------------------------------------------------------------------------
@@ -236,6 +246,7 @@ Result<ItemReport> Vault::change_policy(const std::string& name_or_id, const Ite
 
 Result<ItemReport> Vault::resynchronise(const std::string& name_or_id) {
     FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
+    if (const auto error = impl_->why_set_aside(record.id)) return fail(*error);
     uint8_t raw[8];
     impl_->random.fill(raw);
     FS_ASSIGN(const ItemRecord changed,
@@ -271,6 +282,7 @@ Result<ItemRecord> Vault::change_state(const ItemId& id, ItemState state, const 
 // ------------------------------------------------------------------------------------
 
 void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
+    if (why_set_aside(record.id)) return;
     auto item = runtime(record.id);
     if (!item) {
         log::warn("vault", "item '{}' cannot be opened: {}", record.name, item.error().to_string());
@@ -443,8 +455,12 @@ Result<JobRecord> Vault::unprotect(const std::string& name_or_id, bool force) {
         for (const JobRecord& job : jobs)
             if (job.kind == "unprotect" && !job.over()) return job;
     }
-    FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(record.id));
-    FS_ASSIGN(const auto leases, item->ledger->list_leases());
+    if (const auto error = impl_->why_set_aside(record.id); error && !force) return fail(*error);
+    FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime_to_delete(record));
+    std::vector<LeaseRow> leases;
+    if (item) {
+        FS_ASSIGN(leases, item->ledger->list_leases());
+    }
     const TimePoint now = impl_->clock.now();
     for (const LeaseRow& lease : leases)
         if (lease.expires > now)
@@ -463,14 +479,14 @@ Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id
     if (!record && record.error().code() == Code::kItemNotFound)
         return "{}";  // an earlier run did it
     if (!record) return tl::unexpected(record.error());
+    FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime_to_delete(*record));
     // 1. The source is detached first: a guest must never wait for a tap that is being taken away.
     if (!record->agent.empty()) {
         FS_TRY(run.report(0, "waiting until the agent has detached"));
         const int64_t until_us =
             clock.steady_us() + (force ? kForcedPatienceUs : kDetachPatienceUs);
-        FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(id));
         while (true) {
-            {
+            if (item) {
                 const std::lock_guard hold(item->mutex);
                 if (item->agent && item->agent->state == AgentItemState::kRemoved) break;
             }
@@ -483,9 +499,8 @@ Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id
             FS_TRY(run.pause(100'000));
         }
     }
-    // 2. A log lease of our own fences whoever still sends.
-    {
-        FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(id));
+    // 2. A log lease of our own fences whoever still sends. (One that is set aside gave none out.)
+    if (item) {
         FS_TRY(item->replica->acquire_log("unprotect"));
         // A checkpoint under way would leave objects behind that nobody deletes.
         const std::lock_guard upkeep(item->upkeep_mutex);
@@ -527,6 +542,7 @@ Result<BookmarkReport> Vault::create_bookmark(const std::string& name_or_id,
         return fail(Code::kInvalidArgument,
                     fmt::format("a label has 1 to {} bytes", kMaxLabelBytes));
     FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
+    if (const auto error = impl_->why_set_aside(record.id)) return fail(*error);
     FS_TRY(check_action(record.state, ItemAction::kBookmark));
     BookmarkReport report;
     uint8_t raw[16];

@@ -159,6 +159,7 @@ Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
                                 const AgentItemStatus& status) {
     FS_ASSIGN(ItemRecord record, get_item(*database, status.item));
     if (record.agent != agent) return {};  // another's by now; it will be told to leave it alone
+    if (why_set_aside(record.id)) return {};
     FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(status.item));
     {
         const std::lock_guard hold(item->mutex);
@@ -268,6 +269,8 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
         if (record.state != ItemState::kEnabling && record.state != ItemState::kDisabling &&
             !is_replicating(record.state))
             continue;
+        // An agent leaves alone what it is not told of: what it holds, waits in its log.
+        if (record.state != ItemState::kDisabling && impl_->why_set_aside(record.id)) continue;
         if (record.agent.empty()) {
             // A mirror or a disk without an agent's name is taken by the first that asks.
             if (record.state == ItemState::kDisabling) continue;
