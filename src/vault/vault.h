@@ -57,6 +57,7 @@ struct ItemReport {
     std::optional<AgentItemStatus> agent;  // what its agent said last
     std::optional<TimePoint> agent_seen;
     std::optional<int64_t> rpo_us, rpo_worst_us;
+    ConsistentState consistent;  // while the policy asks for such points
 };
 
 struct PartyReport {

@@ -1,5 +1,5 @@
 // The vault's inside, shared by vault.cc (opening, identities), vault_rebuild.cc, vault_items.cc,
-// vault_link.cc and vault_jobs.cc. Private to src/vault.
+// vault_consistent.cc, vault_link.cc and vault_jobs.cc. Private to src/vault.
 #pragma once
 
 #include <atomic>
@@ -50,6 +50,8 @@ struct ItemRuntime {
     std::optional<Trouble> checkpoint_trouble, retention_trouble;
     bool item_object_there = false;
     int64_t retention_us = 0;  // steady, when it ran last
+    // Steady: since when it has been fit for consistent points; none: it is not.
+    std::optional<int64_t> consistent_ready_us;
     int64_t job_report_us = 0;
     uint64_t copy_job = 0;  // the job that shows the first copy; 0: none
 };
@@ -140,6 +142,9 @@ struct Vault::Impl {
     Status ensure_item_object(ItemRuntime& runtime, const ItemRecord& record);
     ItemReport report(const ItemRecord& record);
     void tend_item(Vault& vault, const ItemRecord& record);
+    void tend_consistent_points(Vault& vault, ItemRuntime& item, const ItemRecord& record,
+                                Sequence stored, bool ready);
+    Status consistent_point_failed(Vault& vault, const ItemRecord& record, const ItemError& error);
     void run_upkeep(ItemRuntime& runtime, const ItemRecord& record);
     Status take_status(Vault& vault, const std::string& agent, const AgentItemStatus& status);
     Result<std::string> delete_everything(JobRun& run, const ItemId& id, bool force);

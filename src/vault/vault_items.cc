@@ -114,6 +114,11 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
     health.agent = record.agent;
     health.error = record.error;
     health.fenced = fenced;
+    if (record.policy.consistent_interval_s != 0)
+        if (auto consistent = get_consistent_state(*database, record.id)) {
+            report.consistent = *consistent;
+            health.consistent_error = consistent->error;
+        }
     if (auto item = runtime(record.id)) {
         if (auto status = replica_status(**item)) {
             report.replica = *status;
@@ -173,6 +178,27 @@ Result<ItemReport> Vault::wait_for_item(const ItemId& id, int64_t timeout_us,
 // ---- protecting
 // ------------------------------------------------------------------------------------
 
+namespace {
+
+Status check_policy(CaptureMode mode, const ItemPolicy& policy) {
+    const uint32_t interval_s = policy.consistent_interval_s;
+    if (interval_s == 0) return {};
+    if (mode != CaptureMode::kDevice)
+        return fail(Code::kUnsupported,
+                    "only an agent inside the machine can freeze its file systems: this item can "
+                    "have no consistent points",
+                    "leave the interval of consistent points out, or protect the machine from "
+                    "inside (--device)");
+    if (interval_s < kMinConsistentIntervalS || interval_s > kMaxConsistentIntervalS)
+        return fail(Code::kInvalidArgument,
+                    fmt::format("consistent points can be made every {} to {} seconds, or not at "
+                                "all (0)",
+                                kMinConsistentIntervalS, kMaxConsistentIntervalS));
+    return {};
+}
+
+}  // namespace
+
 // A device is some agent's own: with several, somebody must say whose. Empty: none has spoken yet,
 // the first one that does is meant.
 Result<std::string> Vault::Impl::only_agent() {
@@ -210,6 +236,7 @@ Result<ItemReport> Vault::protect(const ProtectRequest& request) {
                   : request.disks.empty()  ? CaptureMode::kMirror
                                            : CaptureMode::kInPath;
     record.policy = request.policy;
+    FS_TRY(check_policy(record.mode, record.policy));
     if (record.mode == CaptureMode::kDevice && record.agent.empty()) {
         FS_ASSIGN(record.agent, impl_->only_agent());
     }
@@ -236,11 +263,21 @@ Result<ItemReport> Vault::protect(const ProtectRequest& request) {
 
 Result<ItemReport> Vault::change_policy(const std::string& name_or_id, const ItemPolicy& policy) {
     FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
+    FS_TRY(check_policy(record.mode, policy));
     FS_ASSIGN(const ItemRecord changed,
               change_item(*impl_->database, record.id, [&](ItemRecord& item) -> Status {
                   item.policy = policy;
                   return {};
               }));
+    if (record.policy.consistent_interval_s != 0 && policy.consistent_interval_s == 0) {
+        std::string pending;
+        FS_TRY(change_consistent_state(*impl_->database, record.id, [&](ConsistentState& state) {
+            pending = state.request;
+            state.request.clear();
+            state.error.reset();
+        }));
+        if (!pending.empty()) FS_TRY(drop_bookmark(*impl_->database, pending));
+    }
     return impl_->report(changed);
 }
 
@@ -325,6 +362,10 @@ void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
         auto changed = vault.change_state(record.id, wanted, {});
         if (changed) now = *changed;
     }
+    tend_consistent_points(vault, **item, now, status->stored,
+                           now.state == ItemState::kProtected &&
+                               inputs.agent == AgentItemState::kLive && !inputs.agent_gap &&
+                               !now.error);
     // The first copy is shown as a job; the vault only watches it.
     if (now.state == ItemState::kInitialReplication) {
         bool start = false;

@@ -134,6 +134,11 @@ Status Vault::report_trouble(const ItemId& id, const std::string& appliance,
 Status Vault::Impl::take_failed_bookmark(Vault& vault, const ItemRecord& item,
                                          const BookmarkRecord& bookmark,
                                          const AgentItemError& error) {
+    FS_ASSIGN(const ConsistentState consistent, get_consistent_state(*database, item.id));
+    if (consistent.request == bookmark.id) {
+        FS_TRY(consistent_point_failed(vault, item, {error.code, error.what, error.remedy}));
+        return drop_bookmark(*database, bookmark.id);
+    }
     constexpr size_t kKept = 256;
     const std::string what =
         fmt::format("the point \"{}\" was not made: {}", bookmark.label, error.what);

@@ -134,6 +134,28 @@ class ConsistentPoints(DeviceTest):
         self.assertIsNone(self.load.poll(), "the load ended")
         self.assertEqual([], self.helpers())
 
+    def test_points_by_policy(self):
+        """Breaks when the points that a policy asks for are not made, or promised where they cannot be."""
+        self.farshore.start_up()
+        with self.assertRaises(FarshoreError) as error:
+            self.farshore.call("protect", "outside", "--disk", self.work / "none.img",
+                               "--consistent-interval", "1h")
+        self.assertEqual("unsupported", error.exception.code)
+        self.protect("inside", self.device, options=("--consistent-interval", "5min"))
+        shown = self.farshore.wait_for(
+            "a point of the policy is stored",
+            lambda: (item := self.farshore.call("item", "inside")["consistent_points"]).get("last_time") and item,
+            60)
+        self.assertEqual(300, shown["interval_s"])
+        self.assertNotIn("error", shown)
+        points = self.farshore.call("points", "inside", "--kind", "application")["points"]
+        self.assertEqual([("consistent", shown["last_time"])],
+                         [(point["label"], point["time"]) for point in points])
+        image = self.work / "point.img"
+        image.write_bytes(self.read_point("inside", "consistent", 0))
+        self.assertNotIn("needs_recovery", run("dumpe2fs", "-h", image))
+        self.wait_thawed(5)
+
     def test_a_point_that_cannot_be_made_in_time_is_refused(self):
         """Breaks when a point that is only crash-consistent passes for a consistent one, or a capture
         process that hangs keeps the machine frozen."""
