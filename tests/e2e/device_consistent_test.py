@@ -2,8 +2,10 @@
 """End to end, inside the machine: points that its file systems agree with, and nothing left frozen."""
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -225,6 +227,19 @@ class ConsistentPoints(DeviceTest):
             one["kind"] == "agent" and one.get("connected")
             for one in self.farshore.call("agents")["agents"]), 60)
         thread.join()
+
+    def test_up_on_a_disk_that_was_left_frozen(self):
+        """Breaks when `up` waits for its own data directory, which an agent before it left frozen."""
+        shared = pathlib.Path(tempfile.mkdtemp(prefix="farshore-e2e-", dir="/dev/shm"))
+        self.addCleanup(shutil.rmtree, shared, ignore_errors=True)
+        (shared / f"{'0' * 32}.frozen").write_bytes(bytes(self.mount) + b"\0")
+        self.farshore.data = self.mount / "data"
+        self.farshore.data.mkdir()
+        run("fsfreeze", "--freeze", self.mount)
+        self.assertTrue(self.frozen(), "the test froze nothing")
+        self.farshore.start_up("--shared-dir", shared)
+        self.wait_thawed(5)
+        self.assertEqual([], list(shared.glob("*.frozen")))
 
     def test_nothing_stays_frozen_when_the_agent_hangs(self):
         """Breaks when only a healthy agent can end a freeze."""
