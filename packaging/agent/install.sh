@@ -42,7 +42,10 @@ uninstall() {
     if systemd; then
         systemctl disable --now farshore-early.path farshore-agent.service 2>/dev/null || true
         # The agent's end leaves capture running; this is the end of protection itself.
-        if [ -x "$wrapper" ]; then "$wrapper" capture stop 2>/dev/null || true; fi
+        if [ -x "$wrapper" ] && ! "$wrapper" capture stop; then
+            echo "install: capture could not be ended (the cause is above); the removal goes on. What is" \
+                "left of it in the kernel (/sys/fs/bpf/farshore-*) goes at the next start of this machine" >&2
+        fi
     fi
     early=no
     if [ -e "$settings/early.json" ] && [ -e "$initramfs/hooks/farshore" ]; then early=yes; fi

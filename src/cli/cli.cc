@@ -146,6 +146,14 @@ class Parser {
                             "seconds between an object's last use and its removal (600)");
         protect->add_option("--throttle", a.protect.copy_throttle_bytes_per_s,
                             "bytes a second for the first copy; 0: none");
+        protect
+            ->add_option("--consistent-interval", a.protect.consistent_interval_s,
+                         "time between points with frozen file systems, e.g. 1h; at least 5min; "
+                         "only with --device (none)")
+            ->transform(CLI::AsNumberWithUnit(
+                std::map<std::string, uint64_t>{
+                    {"s", 1}, {"m", 60}, {"min", 60}, {"h", 3600}, {"d", 86'400}},
+                CLI::AsNumberWithUnit::DEFAULT, "DURATION"));
         protect->add_flag("--wait", a.protect.wait, "wait until it is protected");
         protect
             ->add_option("--capture-wait", a.protect.capture_wait_s,

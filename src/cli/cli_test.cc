@@ -1,3 +1,4 @@
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <deque>
@@ -211,6 +212,32 @@ TEST(Cli, ProtectPrintsTheSocketOrTheTrouble) {
                  R"({"severity":"critical","code":"forbidden","cause":"may not read a.img"}]})"}};
     EXPECT_EQ(t.run({"protect", "web", "--disk", "a.img", "--disk", "/b.img"}), 77);
     EXPECT_NE(t.err.str().find("may not read a.img"), std::string::npos);
+}
+
+// Broken if a time with a unit were sent as another one, or the points of a policy were not shown.
+TEST(Cli, ConsistentPointsByPolicy) {
+    Terminal t;
+    for (const auto& [given, seconds] : {std::pair{"90", "90"}, {"5min", "300"}, {"2h", "7200"}}) {
+        t.script = {{fmt::format(R"(POST /v1/items {{"devices":["/dev/vda"],"name":"db","policy":)"
+                                 R"({{"consistent_interval_s":{}}},"wait_s":30}})",
+                                 seconds),
+                     R"({"id":"1","name":"db","state":"initial-replication"})"}};
+        EXPECT_EQ(t.run({"protect", "db", "--device", "/dev/vda", "--consistent-interval", given}),
+                  0);
+    }
+    EXPECT_EQ(
+        t.run({"protect", "db", "--device", "/dev/vda", "--consistent-interval", "2 fortnights"}),
+        64);
+    t.script = {{"GET /v1/items/db", R"({"name":"db","consistent_points":{"interval_s":3600}})"}};
+    EXPECT_EQ(t.run({"item", "db"}), 0);
+    EXPECT_NE(t.out.str().find("Consistent    every 1 h 0 min, none yet\n"), std::string::npos)
+        << t.out.str();
+    t.script = {{"GET /v1/items/db", R"({"name":"db","consistent_points":{"interval_s":300,)"
+                                     R"("last_time":"2026-01-31T09:00:00.250000Z"}})"}};
+    EXPECT_EQ(t.run({"item", "db"}), 0);
+    EXPECT_NE(t.out.str().find("every 5 min 0 s, newest 2026-01-31 09:00:00.250 UTC\n"),
+              std::string::npos)
+        << t.out.str();
 }
 
 // Broken if a bookmark were reported before it is stored.

@@ -87,6 +87,13 @@ void ClientVerbs::Impl::print_item(const Json& item) {
         {"Policy", fmt::format("points every {}, kept for {}",
                                human_seconds(double(count_of(policy, "crash_point_interval_s"))),
                                human_seconds(double(count_of(policy, "window_s"))))});
+    if (const Json& consistent = member(item, "consistent_points"); consistent.is_object()) {
+        const std::string last = text_of(consistent, "last_time");
+        rows.push_back(
+            {"Consistent",
+             fmt::format("every {}, {}", human_seconds(double(count_of(consistent, "interval_s"))),
+                         last.empty() ? "none yet" : "newest " + human_time(last))});
+    }
     if (const Json& troubles = member(item, "troubles"); troubles.is_array())
         for (const Json& trouble : troubles) {
             std::string text = text_of(trouble, "code") + ": " + text_of(trouble, "cause");
@@ -151,6 +158,8 @@ int ClientVerbs::protect(const ProtectArguments& arguments) {
     if (arguments.grace_s) body["policy"]["grace_s"] = *arguments.grace_s;
     if (arguments.copy_throttle_bytes_per_s)
         body["policy"]["copy_throttle_bytes_per_s"] = *arguments.copy_throttle_bytes_per_s;
+    if (arguments.consistent_interval_s)
+        body["policy"]["consistent_interval_s"] = *arguments.consistent_interval_s;
     auto answer =
         impl_->call("POST", "/v1/items", body,
                     static_cast<int>(std::min<uint64_t>(arguments.capture_wait_s, 60)) + 60);

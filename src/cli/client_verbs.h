@@ -25,6 +25,7 @@ struct ProtectArguments {
     std::optional<uint64_t> window_s;
     std::optional<uint64_t> grace_s;
     std::optional<uint64_t> copy_throttle_bytes_per_s;
+    std::optional<uint64_t> consistent_interval_s;
     bool wait = false;  // until it is protected
     uint64_t capture_wait_s = 30;
 };

@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "agent/agent.h"
+#include "agent/file_system_freeze.h"
 #include "appliance/appliance.h"
 #include "base/error.h"
 #include "cli/serve.h"
@@ -54,6 +55,8 @@ Status serve_up(const UpOptions& options) {
     ShutdownSignals signals;
     FS_TRY(set_up_log(options.log_level));
     System system;
+    // First of all, as in serve_agent.cc: the data directory may be on a disk that was left frozen.
+    FileSystemFreeze::thaw_all_leftovers(options.capture.shared_directory, system.files);
     FS_ASSIGN(auto server, start_vault(options, system));
     Vault& vault = server->vault();
 

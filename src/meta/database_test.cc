@@ -58,6 +58,44 @@ TEST(Database, MigrationsGoForwardOnly) {
     EXPECT_EQ(reopened(test).error().code(), Code::kNewerVersion);
 }
 
+// Broken if a database of the first version lost an item, or it had consistent points all at once.
+TEST(Database, TheFirstVersionIsUpgraded) {
+    TestDatabase test;
+    ASSERT_TRUE(create_item(*test.database, item_of(1)));
+    for (const char* statement :
+         {"DROP TABLE consistent_points", "ALTER TABLE items DROP COLUMN consistent_interval_s",
+          "DELETE FROM schema_migrations WHERE version > 1"})
+        ASSERT_TRUE(run_sql(*test.database, statement)) << statement;
+    test.reopen();
+    auto item = get_item(*test.database, id_of(1));
+    ASSERT_TRUE(item) << item.error().to_string();
+    EXPECT_EQ(item->policy.consistent_interval_s, 0u);
+    EXPECT_EQ(item->policy.window_s, item_of(1).policy.window_s);
+    ASSERT_TRUE(change_item(*test.database, id_of(1), [](ItemRecord& to) -> Status {
+        to.policy.consistent_interval_s = 900;
+        return {};
+    }));
+    EXPECT_TRUE(get_consistent_state(*test.database, id_of(1))->request.empty());
+    ASSERT_TRUE(change_consistent_state(*test.database, id_of(1), [](ConsistentState& state) {
+        state.request = "r";
+        state.asked.us = 1;
+        state.made.us = 2;
+        state.error = ItemError{Code::kTimeout, "what", "remedy"};
+        state.failed.us = 3;
+    }));
+    test.reopen();
+    EXPECT_EQ(get_item(*test.database, id_of(1))->policy.consistent_interval_s, 900u);
+    auto state = get_consistent_state(*test.database, id_of(1));
+    ASSERT_TRUE(state);
+    EXPECT_EQ(state->request, "r");
+    EXPECT_EQ(state->asked.us, 1);
+    EXPECT_EQ(state->made.us, 2);
+    EXPECT_EQ(state->error->code, Code::kTimeout);
+    EXPECT_EQ(state->failed.us, 3);
+    ASSERT_TRUE(delete_item(*test.database, id_of(1)));
+    EXPECT_TRUE(get_consistent_state(*test.database, id_of(1))->request.empty());
+}
+
 TEST(Database, AnEditedMigrationIsNoticed) {
     TestDatabase test;
     ASSERT_TRUE(
@@ -205,7 +243,7 @@ TEST(Items, TenThousand) {
             execute(
                 sql,
                 "INSERT INTO items VALUES (:i, :n, 'protected', 0, 'in-path', :a, '', '', '', '', "
-                "300, 86400, 600, 0, '', '', '', '', 0, 0)",
+                "300, 86400, 600, 0, '', '', '', '', 0, 0, 0)",
                 id_of(n), item_of(n).name, n % 100 == 0 ? "one" : "other");
             execute(sql, "INSERT INTO item_disks VALUES (:i, 0, :p, 1)", id_of(n),
                     item_of(n).disks[0].path);

@@ -10,7 +10,8 @@ namespace {
 constexpr std::string_view kColumns =
     "SELECT id, name, state, state_since_us, mode, agent, qmp_socket, nbd_socket, machine, "
     "wrapped_key, crash_point_interval_s, window_s, grace_s, copy_throttle_bytes_per_s, "
-    "resync_request, error_code, error_what, error_remedy, created_us, updated_us FROM items ";
+    "resync_request, error_code, error_what, error_remedy, created_us, updated_us, "
+    "consistent_interval_s FROM items ";
 
 tl::unexpected<Error> no_item(std::string_view name) {
     return fail(Code::kItemNotFound, fmt::format("there is no item '{}'", name.substr(0, 128)),
@@ -39,12 +40,12 @@ Result<std::vector<ItemRecord>> select_items(soci::session& sql, std::string_vie
     };
     using L = long long;
     using T = std::string;
-    select<T, T, T, L, T, T, T, T, T, T, L, L, L, L, T, T, T, T, L, L>(
+    select<T, T, T, L, T, T, T, T, T, T, L, L, L, L, T, T, T, T, L, L, L>(
         sql, std::string(kColumns) + std::string(condition),
         [&](const T& id, const T& name, const T& state, L since, const T& mode, const T& agent,
             const T& qmp, const T& nbd, const T& machine, const T& key, L interval, L window,
             L grace, L throttle, const T& resync, const T& error_code, const T& error_what,
-            const T& error_remedy, L created, L updated) {
+            const T& error_remedy, L created, L updated, L consistent) {
             ItemRecord item;
             keep(item.id, item_id_column(id));
             item.name = name;
@@ -60,6 +61,7 @@ Result<std::vector<ItemRecord>> select_items(soci::session& sql, std::string_vie
             item.policy.window_s = static_cast<uint32_t>(window);
             item.policy.grace_s = static_cast<uint32_t>(grace);
             item.policy.copy_throttle_bytes_per_s = from_column(throttle);
+            item.policy.consistent_interval_s = static_cast<uint32_t>(consistent);
             item.resync_request = resync;
             if (!error_code.empty())
                 item.error = ItemError{code_from_name(error_code), error_what, error_remedy};
@@ -217,12 +219,13 @@ Result<ItemRecord> create_item(Database& database, ItemRecord item) {
             "INSERT INTO items (id, name, state, state_since_us, mode, agent, qmp_socket, "
             "nbd_socket, machine, wrapped_key, crash_point_interval_s, window_s, grace_s, "
             "copy_throttle_bytes_per_s, resync_request, error_code, error_what, error_remedy, "
-            "created_us, updated_us) VALUES (:i, :n, :s, :ss, :m, :a, :q, '', :ma, :k, :ci, :w, "
-            ":g, :t, '', '', '', '', :c, :u)",
+            "created_us, updated_us, consistent_interval_s) VALUES (:i, :n, :s, :ss, :m, :a, :q, "
+            "'', :ma, :k, :ci, :w, :g, :t, '', '', '', '', :c, :u, :cp)",
             item.id, item.name, item_state_name(item.state), item.state_since,
             capture_mode_name(item.mode), item.agent, item.qmp_socket, item.machine,
             to_hex(item.wrapped_key), item.policy.crash_point_interval_s, item.policy.window_s,
-            item.policy.grace_s, item.policy.copy_throttle_bytes_per_s, item.created, item.updated);
+            item.policy.grace_s, item.policy.copy_throttle_bytes_per_s, item.created, item.updated,
+            item.policy.consistent_interval_s);
         return write_disks(sql, item);
     }));
     return item;
@@ -276,10 +279,10 @@ Result<ItemRecord> change_item(Database& database, const ItemId& id,
                     to_hex(item.wrapped_key), item.resync_request, item.updated, id);
             execute(sql,
                     "UPDATE items SET crash_point_interval_s = :c, window_s = :w, grace_s = :g, "
-                    "copy_throttle_bytes_per_s = :t, error_code = :ec, error_what = :ew, "
-                    "error_remedy = :er WHERE id = :i",
+                    "copy_throttle_bytes_per_s = :t, consistent_interval_s = :cp, error_code = "
+                    ":ec, error_what = :ew, error_remedy = :er WHERE id = :i",
                     item.policy.crash_point_interval_s, item.policy.window_s, item.policy.grace_s,
-                    item.policy.copy_throttle_bytes_per_s,
+                    item.policy.copy_throttle_bytes_per_s, item.policy.consistent_interval_s,
                     item.error ? code_name(error.code) : std::string_view{}, error.what,
                     error.remedy, id);
             const auto same = [](const DesiredDisk& a, const DesiredDisk& b) {
@@ -359,6 +362,57 @@ Result<std::vector<BookmarkRecord>> pending_bookmarks(Database& database, const 
             sql, "WHERE item_id = :i AND sequence = 0 ORDER BY requested_us, id LIMIT :l", item,
             kMaxPendingBookmarks);
     });
+}
+
+namespace {
+
+ConsistentState read_consistent_state(soci::session& sql, const ItemId& item) {
+    ConsistentState state;
+    using L = long long;
+    using T = std::string;
+    select<T, L, L, T, T, T, L>(
+        sql,
+        "SELECT request, asked_us, made_us, error_code, error_what, error_remedy, failed_us FROM "
+        "consistent_points WHERE item_id = :i",
+        [&](const T& request, L asked, L made, const T& code, const T& what, const T& remedy,
+            L failed) {
+            state.request = request;
+            state.asked.us = asked;
+            state.made.us = made;
+            if (!code.empty()) state.error = ItemError{code_from_name(code), what, remedy};
+            state.failed.us = failed;
+        },
+        item);
+    return state;
+}
+
+}  // namespace
+
+Result<ConsistentState> get_consistent_state(Database& database, const ItemId& item) {
+    return in_snapshot(database, "reading an item's consistent points",
+                       [&](soci::session& sql) -> Result<ConsistentState> {
+                           return read_consistent_state(sql, item);
+                       });
+}
+
+Result<ConsistentState> change_consistent_state(
+    Database& database, const ItemId& item, const std::function<void(ConsistentState&)>& change) {
+    return in_transaction(
+        database, "an item's consistent points",
+        [&](soci::session& sql) -> Result<ConsistentState> {
+            FS_TRY(read_item(sql, item));
+            ConsistentState state = read_consistent_state(sql, item);
+            change(state);
+            const ItemError error = state.error.value_or(ItemError{});
+            execute(sql,
+                    "INSERT OR REPLACE INTO consistent_points (item_id, request, asked_us, "
+                    "made_us, error_code, error_what, error_remedy, failed_us) VALUES (:i, :r, :a, "
+                    ":m, :ec, :ew, :er, :f)",
+                    item, state.request, state.asked, state.made,
+                    state.error ? code_name(error.code) : std::string_view{}, error.what,
+                    error.remedy, state.failed);
+            return state;
+        });
 }
 
 Result<FailoverRecord> add_failover(Database& database, FailoverRecord failover) {

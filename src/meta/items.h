@@ -53,6 +53,12 @@ Status drop_bookmark(Database& database, const std::string& id);
 // Those that the agent has yet to make.
 Result<std::vector<BookmarkRecord>> pending_bookmarks(Database& database, const ItemId& item);
 
+// All zeroes while nothing was asked for.
+Result<ConsistentState> get_consistent_state(Database& database, const ItemId& item);
+// Reads it, lets `change` edit it and writes it back, in one transaction.
+Result<ConsistentState> change_consistent_state(
+    Database& database, const ItemId& item, const std::function<void(ConsistentState&)>& change);
+
 // Failovers, for src/recovery. add: `id`, `created` and `updated` are set.
 Result<FailoverRecord> add_failover(Database& database, FailoverRecord failover);
 // kNotFound.

@@ -215,8 +215,23 @@ CREATE TABLE ledger_leases (
 ) WITHOUT ROWID;
 )sql";
 
+constexpr std::string_view kConsistentPoints = R"sql(
+ALTER TABLE items ADD COLUMN consistent_interval_s BIGINT NOT NULL DEFAULT 0;
+CREATE TABLE consistent_points (
+    item_id TEXT PRIMARY KEY NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    request TEXT NOT NULL,
+    asked_us BIGINT NOT NULL,
+    made_us BIGINT NOT NULL,
+    error_code TEXT NOT NULL,
+    error_what TEXT NOT NULL,
+    error_remedy TEXT NOT NULL,
+    failed_us BIGINT NOT NULL
+);
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
+    Migration{2, "consistent points by policy", kConsistentPoints},
 };
 
 }  // namespace

@@ -20,6 +20,7 @@ struct ItemPolicy {
     uint32_t window_s = 86'400;
     uint32_t grace_s = 600;  // between "nothing needs it" and its removal
     uint64_t copy_throttle_bytes_per_s = 0;
+    uint32_t consistent_interval_s = 0;  // between points with frozen file systems; 0: none
 };
 
 struct ItemError {
@@ -54,6 +55,15 @@ struct BookmarkRecord {
     TimePoint requested;
     Sequence sequence;  // 0: the agent has not made it yet
     TimePoint time;
+};
+
+// How it goes with the consistent points that an item's policy asks for.
+struct ConsistentState {
+    std::string request;             // the bookmark that is under way; empty: none
+    TimePoint asked;                 // when the newest one was asked for
+    TimePoint made;                  // time of the newest one that is stored
+    std::optional<ItemError> error;  // why the newest one was not made
+    TimePoint failed;                // when that was
 };
 
 enum class JobState : uint8_t { kQueued, kRunning, kSucceeded, kFailed, kCancelled };

@@ -527,4 +527,23 @@ Status remove_ledger(Database& database, const ItemId& item) {
     });
 }
 
+Result<std::vector<ItemId>> unfinished_rebuilds(Database& database) {
+    return in_snapshot(database, "listing unfinished rebuilds",
+                       [&](soci::session& sql) -> Result<std::vector<ItemId>> {
+                           std::vector<ItemId> items;
+                           Status damaged;
+                           select<std::string>(
+                               sql,
+                               "SELECT item_id FROM ledgers WHERE rebuilding != 0 ORDER BY item_id",
+                               [&](const std::string& text) {
+                                   if (auto id = item_id_column(text))
+                                       items.push_back(*id);
+                                   else
+                                       damaged = tl::unexpected(id.error());
+                               });
+                           FS_TRY(damaged);
+                           return items;
+                       });
+}
+
 }  // namespace farshore

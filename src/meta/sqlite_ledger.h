@@ -46,5 +46,7 @@ class SqliteLedger final : public ReplicaLedger {
 
 // Everything that the database knows of the item's replica; ok also when there is nothing.
 Status remove_ledger(Database& database, const ItemId& item);
+// Items whose ledger was begun to be rebuilt, and is not usable until that has ended.
+Result<std::vector<ItemId>> unfinished_rebuilds(Database& database);
 
 }  // namespace farshore

@@ -140,12 +140,16 @@ Result<ItemPolicy> read_policy(const JsonFields& body, ItemPolicy policy) {
     FS_ASSIGN(const uint64_t grace, fields.u64("grace_s", policy.grace_s, 604'800));
     FS_ASSIGN(policy.copy_throttle_bytes_per_s,
               fields.u64("copy_throttle_bytes_per_s", policy.copy_throttle_bytes_per_s));
+    FS_ASSIGN(
+        const uint64_t consistent,
+        fields.u64("consistent_interval_s", policy.consistent_interval_s, kMaxConsistentIntervalS));
     if (interval < 1)
         return fail(Code::kInvalidArgument, "policy.crash_point_interval_s must be at least 1");
     if (window < 60) return fail(Code::kInvalidArgument, "policy.window_s must be at least 60");
     policy.crash_point_interval_s = static_cast<uint32_t>(interval);
     policy.window_s = static_cast<uint32_t>(window);
     policy.grace_s = static_cast<uint32_t>(grace);
+    policy.consistent_interval_s = static_cast<uint32_t>(consistent);
     return policy;
 }
 

@@ -40,6 +40,19 @@ ItemState next_item_state(const DriveInputs& in) {
     }
 }
 
+ConsistentStep next_consistent_step(const ConsistentInputs& in) {
+    if (in.interval_s == 0) return ConsistentStep::kWait;
+    if (in.stored) return ConsistentStep::kDone;
+    if (!in.ready) return ConsistentStep::kWait;
+    // A wall clock that was set back by more than an interval must not stop them.
+    const int64_t since_us = in.now.us - std::max(in.asked, in.made).us;
+    const int64_t interval_us = int64_t{in.interval_s} * 1'000'000;
+    const bool due = since_us >= interval_us || since_us < -interval_us;
+    if (!due) return ConsistentStep::kWait;
+    if (!in.pending) return ConsistentStep::kAsk;
+    return in.ready_us >= kConsistentPatienceUs ? ConsistentStep::kGiveUp : ConsistentStep::kWait;
+}
+
 Trouble trouble_of(const Error& error, std::string_view who) {
     std::string remedy = error.remedy();
     if (remedy.empty() && error.code() == Code::kNoSpace)
@@ -85,6 +98,9 @@ std::vector<Trouble> item_troubles(const HealthInputs& in) {
                             "the order of writes was lost; there are no new points until the "
                             "difference was sent again",
                             "wait; a larger spill keeps the order longer"});
+    if (in.consistent_error)
+        troubles.push_back({Severity::kWarning, "consistent-point-failed",
+                            in.consistent_error->what, in.consistent_error->remedy});
     return troubles;
 }
 

@@ -34,6 +34,26 @@ struct DriveInputs {
 // The state that the item should have now: `state` itself unless it is one that replication drives.
 ItemState next_item_state(const DriveInputs& inputs);
 
+// Consistent points by policy: at most one is under way, and a failed one is tried again when the
+// next is due.
+inline constexpr uint32_t kMinConsistentIntervalS = 300;
+inline constexpr uint32_t kMaxConsistentIntervalS = 604'800;
+// An agent that came back has this long to answer what it was asked before.
+inline constexpr int64_t kConsistentPatienceUs = 60'000'000;
+
+struct ConsistentInputs {
+    uint32_t interval_s = 0;  // 0: none are wanted
+    // Protected, and its agent captures without a gap; and for how long it has been so.
+    bool ready = false;
+    int64_t ready_us = 0;
+    bool pending = false;   // one was asked for, and neither failed nor is known to be stored
+    bool stored = false;    // the pending one is
+    TimePoint asked, made;  // as in ConsistentState
+    TimePoint now;
+};
+enum class ConsistentStep : uint8_t { kWait, kAsk, kDone, kGiveUp };
+ConsistentStep next_consistent_step(const ConsistentInputs& inputs);
+
 struct Trouble {
     Severity severity = Severity::kWarning;
     std::string code;
@@ -48,6 +68,7 @@ struct HealthInputs {
     std::optional<int64_t> agent_silent_us;  // none: never heard since the vault started
     std::optional<ItemError> error;
     std::optional<int64_t> rpo_us;
+    std::optional<ItemError> consistent_error;  // of the newest consistent point of the policy
     bool fenced = false;
 };
 // A part's own error as a trouble of the item: `who` is the part.

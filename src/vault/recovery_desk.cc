@@ -61,6 +61,7 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
         return replica->renew(lease, duration_us);
     };
     recovery.leases.release = [this](const ItemId& item, uint64_t lease) -> Status {
+        if (vault_.why_set_aside(item)) return {};  // its leases are gone
         auto replica = vault_.replica(item);
         // An item that is gone holds no leases.
         if (!replica)

@@ -107,57 +107,6 @@ Status Vault::Impl::open_token() {
     return {};
 }
 
-// A database that was lost (or never was: a data directory that takes a store over) is filled from
-// the store alone.
-Status Vault::Impl::rebuild_items() {
-    FS_ASSIGN(const std::string rebuilt, get_setting(*database, "rebuilt"));
-    if (!rebuilt.empty()) return {};
-    size_t count = 0;
-    std::string after = "items/";
-    while (true) {
-        FS_ASSIGN(const auto found, store->list("items/", after, 1));
-        if (found.empty()) break;
-        const std::string id_text = found.front().name.substr(6, 32);
-        after = "items/" + id_text + "/~";  // greater than every name of that item
-        auto id = ItemId::parse(id_text);
-        if (!id) continue;
-        auto bytes = store->get(item_object_name(*id));
-        if (!bytes && bytes.error().code() == Code::kNotFound) continue;  // half deleted
-        if (!bytes) return tl::unexpected(bytes.error());
-        FS_ASSIGN(const ItemObject object, decode_item_object(*bytes, *id));
-        FS_ASSIGN(const Secret item_key, open_item_key(object, key));
-        SqliteLedger ledger(*database, *id);
-        ItemReplicaOptions replica_options;
-        replica_options.fence = &*fence;
-        FS_TRY(ItemReplica::rebuild(*store, ledger, *id, item_key, replica_options));
-        if (get_item(*database, *id)) continue;
-        ItemRecord record;
-        record.id = *id;
-        record.name = object.name;
-        record.machine = object.machine_json;
-        record.wrapped_key = object.wrapped_key;
-        for (const auto& disk : object.disks)
-            record.disks.push_back({disk.index, disk.name, disk.size_bytes});
-        record.mode = CaptureMode::kMirror;  // nothing is served in the path until somebody says so
-        FS_TRY(create_item(*database, record));
-        FS_TRY(change_item(*database, *id, [](ItemRecord& item) -> Status {
-            item.state = ItemState::kCatchingUp;
-            return {};
-        }));
-        ++count;
-        log::info("vault", "item '{}' ({}) was rebuilt from the store", object.name, id_text);
-    }
-    if (count != 0)
-        FS_TRY(
-            add_event(*database, {.severity = Severity::kWarning,
-                                  .code = "rebuilt-from-store",
-                                  .cause = fmt::format("{} items were rebuilt from the store: this "
-                                                       "database did not know them",
-                                                       count),
-                                  .remedy = "policies and sources are to be set again"}));
-    return set_setting(*database, "rebuilt", "1");
-}
-
 // A vault that was replaced must not come back by itself (a host that boots again, a unit that
 // restarts its program): it would fence the vault that runs now, with a database that knows nothing
 // of what happened since. So the database remembers its newest claim, by epoch and by an id that no
@@ -205,6 +154,7 @@ Status Vault::Impl::forget_lost_items() {
             auto there = store->head(item_object_name(record.id));
             if (there) continue;
             if (there.error().code() != Code::kNotFound) return tl::unexpected(there.error());
+            if (why_set_aside(record.id)) continue;
             SqliteLedger ledger(*database, record.id);
             FS_ASSIGN(const LedgerState state, ledger.state());
             if (state.stored.v == 0) continue;

@@ -57,6 +57,7 @@ struct ItemReport {
     std::optional<AgentItemStatus> agent;  // what its agent said last
     std::optional<TimePoint> agent_seen;
     std::optional<int64_t> rpo_us, rpo_worst_us;
+    ConsistentState consistent;  // while the policy asks for such points
 };
 
 struct PartyReport {
@@ -141,6 +142,9 @@ class Vault final : public VaultLink {
     // ----------------------------------------------------------------------------------
     Result<std::shared_ptr<ItemReplica>> replica(const ItemId& id);
     Result<Secret> item_key(const ItemId& id);
+    // Of an item whose objects were damaged when its ledger was to be rebuilt: what every verb on
+    // it answers until a later start finds them whole. Its leases are gone.
+    std::optional<Error> why_set_aside(const ItemId& id);
     Result<BookmarkReport> create_bookmark(const std::string& name_or_id, const std::string& label,
                                            PointKind kind = PointKind::kBookmark);
     // Waits until it is stored, for at most `timeout_us`.

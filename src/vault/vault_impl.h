@@ -1,5 +1,5 @@
-// The vault's inside, shared by vault.cc (opening, identities), vault_items.cc, vault_link.cc and
-// vault_jobs.cc. Private to src/vault.
+// The vault's inside, shared by vault.cc (opening, identities), vault_rebuild.cc, vault_items.cc,
+// vault_consistent.cc, vault_link.cc and vault_jobs.cc. Private to src/vault.
 #pragma once
 
 #include <atomic>
@@ -20,6 +20,7 @@
 #include "os/process.h"
 #include "os/real.h"
 #include "replica/replica_reader.h"
+#include "replica/item_object.h"
 #include "store/directory_store.h"
 #include "store/retrying_store.h"
 #include "vault/vault.h"
@@ -56,6 +57,8 @@ struct ItemRuntime {
     std::optional<Trouble> checkpoint_trouble, retention_trouble;
     bool item_object_there = false;
     int64_t retention_us = 0;  // steady, when it ran last
+    // Steady: since when it has been fit for consistent points; none: it is not.
+    std::optional<int64_t> consistent_ready_us;
     int64_t job_report_us = 0;
     uint64_t copy_job = 0;  // the job that shows the first copy; 0: none
 };
@@ -92,8 +95,11 @@ struct Vault::Impl {
     Result<std::string> only_agent();
     std::string free_party_name(PartyKind kind, const std::string& request_pem);
 
-    std::mutex mutex;  // runtimes, contacts, failed_bookmarks
+    std::mutex mutex;  // runtimes, set_aside, contacts, failed_bookmarks
     std::map<ItemId, std::shared_ptr<ItemRuntime>> runtimes;
+    // Items whose ledger could not be rebuilt because their own objects are damaged, with what
+    // every verb on them answers. Their ledgers are marked; the next start tries again.
+    std::map<ItemId, Error> set_aside;
     std::map<std::string, AgentContact> contacts;
     // Bookmarks that an agent could not make, newest last: for whoever waits for them.
     std::deque<std::pair<std::string, Error>> failed_bookmarks;
@@ -120,6 +126,10 @@ struct Vault::Impl {
     Status open_token();
     Status claim_store();
     Status rebuild_items();
+    Result<bool> rebuild_item(const ItemId& id);
+    Result<ItemRecord> adopt_item(const ItemId& id, const ItemObject* object);
+    Status put_aside(const ItemId& id, const ItemObject* object, const Error& damage);
+    std::optional<Error> why_set_aside(const ItemId& id);
     Status forget_lost_items();
     void schedule_tending();
 
@@ -129,7 +139,10 @@ struct Vault::Impl {
     uint64_t change_count();
 
     Result<std::shared_ptr<ItemRuntime>> runtime(const ItemId& id);
+    // The remembered error when the item is set aside.
     Result<std::shared_ptr<ItemRuntime>> open_runtime(const ItemRecord& record);
+    // None for an item that was set aside: it can be deleted all the same.
+    Result<std::shared_ptr<ItemRuntime>> runtime_to_delete(const ItemRecord& record);
     void forget_runtime(const ItemId& id);
     Result<ReplicaStatus> replica_status(ItemRuntime& runtime);
     Result<std::shared_ptr<ReplicaReader>> compare_reader(ItemRuntime& item, Sequence at_least);
@@ -138,6 +151,9 @@ struct Vault::Impl {
     Status ensure_item_object(ItemRuntime& runtime, const ItemRecord& record);
     ItemReport report(const ItemRecord& record);
     void tend_item(Vault& vault, const ItemRecord& record);
+    void tend_consistent_points(Vault& vault, ItemRuntime& item, const ItemRecord& record,
+                                Sequence stored, bool ready);
+    Status consistent_point_failed(Vault& vault, const ItemRecord& record, const ItemError& error);
     void run_upkeep(ItemRuntime& runtime, const ItemRecord& record);
     Status take_status(Vault& vault, const std::string& agent, const AgentItemStatus& status);
     Result<std::string> delete_everything(JobRun& run, const ItemId& id, bool force);

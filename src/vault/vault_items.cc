@@ -26,6 +26,7 @@ constexpr size_t kDeleteBatch = 1000;
 // --------------------------------------------------------------------------------------
 
 Result<std::shared_ptr<ItemRuntime>> Vault::Impl::open_runtime(const ItemRecord& record) {
+    if (const auto error = why_set_aside(record.id)) return fail(*error);
     auto made = std::make_shared<ItemRuntime>();
     made->id = record.id;
     ItemObject object;
@@ -52,9 +53,16 @@ Result<std::shared_ptr<ItemRuntime>> Vault::Impl::runtime(const ItemId& id) {
     return open_runtime(record);
 }
 
+Result<std::shared_ptr<ItemRuntime>> Vault::Impl::runtime_to_delete(const ItemRecord& record) {
+    // Without a key: it was set aside before its description was read, and half deleted since.
+    if (why_set_aside(record.id) || record.wrapped_key.empty()) return nullptr;
+    return runtime(record.id);
+}
+
 void Vault::Impl::forget_runtime(const ItemId& id) {
     const std::lock_guard hold(mutex);
     runtimes.erase(id);
+    set_aside.erase(id);
 }
 
 Result<ReplicaStatus> Vault::Impl::replica_status(ItemRuntime& item) {
@@ -83,6 +91,8 @@ Result<Secret> Vault::item_key(const ItemId& id) {
     return item->key;
 }
 
+std::optional<Error> Vault::why_set_aside(const ItemId& id) { return impl_->why_set_aside(id); }
+
 // ---- reports
 // ---------------------------------------------------------------------------------------
 
@@ -107,6 +117,11 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
     health.agent = record.agent;
     health.error = record.error;
     health.fenced = fenced;
+    if (record.policy.consistent_interval_s != 0)
+        if (auto consistent = get_consistent_state(*database, record.id)) {
+            report.consistent = *consistent;
+            health.consistent_error = consistent->error;
+        }
     if (auto item = runtime(record.id)) {
         if (auto status = replica_status(**item)) {
             report.replica = *status;
@@ -166,6 +181,27 @@ Result<ItemReport> Vault::wait_for_item(const ItemId& id, int64_t timeout_us,
 // ---- protecting
 // ------------------------------------------------------------------------------------
 
+namespace {
+
+Status check_policy(CaptureMode mode, const ItemPolicy& policy) {
+    const uint32_t interval_s = policy.consistent_interval_s;
+    if (interval_s == 0) return {};
+    if (mode != CaptureMode::kDevice)
+        return fail(Code::kUnsupported,
+                    "only an agent inside the machine can freeze its file systems: this item can "
+                    "have no consistent points",
+                    "leave the interval of consistent points out, or protect the machine from "
+                    "inside (--device)");
+    if (interval_s < kMinConsistentIntervalS || interval_s > kMaxConsistentIntervalS)
+        return fail(Code::kInvalidArgument,
+                    fmt::format("consistent points can be made every {} to {} seconds, or not at "
+                                "all (0)",
+                                kMinConsistentIntervalS, kMaxConsistentIntervalS));
+    return {};
+}
+
+}  // namespace
+
 // A device is some agent's own: with several, somebody must say whose. Empty: none has spoken yet,
 // the first one that does is meant.
 Result<std::string> Vault::Impl::only_agent() {
@@ -203,6 +239,7 @@ Result<ItemReport> Vault::protect(const ProtectRequest& request) {
                   : request.disks.empty()  ? CaptureMode::kMirror
                                            : CaptureMode::kInPath;
     record.policy = request.policy;
+    FS_TRY(check_policy(record.mode, record.policy));
     if (record.mode == CaptureMode::kDevice && record.agent.empty()) {
         FS_ASSIGN(record.agent, impl_->only_agent());
     }
@@ -229,16 +266,27 @@ Result<ItemReport> Vault::protect(const ProtectRequest& request) {
 
 Result<ItemReport> Vault::change_policy(const std::string& name_or_id, const ItemPolicy& policy) {
     FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
+    FS_TRY(check_policy(record.mode, policy));
     FS_ASSIGN(const ItemRecord changed,
               change_item(*impl_->database, record.id, [&](ItemRecord& item) -> Status {
                   item.policy = policy;
                   return {};
               }));
+    if (record.policy.consistent_interval_s != 0 && policy.consistent_interval_s == 0) {
+        std::string pending;
+        FS_TRY(change_consistent_state(*impl_->database, record.id, [&](ConsistentState& state) {
+            pending = state.request;
+            state.request.clear();
+            state.error.reset();
+        }));
+        if (!pending.empty()) FS_TRY(drop_bookmark(*impl_->database, pending));
+    }
     return impl_->report(changed);
 }
 
 Result<ItemReport> Vault::resynchronise(const std::string& name_or_id) {
     FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
+    if (const auto error = impl_->why_set_aside(record.id)) return fail(*error);
     uint8_t raw[8];
     impl_->random.fill(raw);
     FS_ASSIGN(const ItemRecord changed,
@@ -274,6 +322,7 @@ Result<ItemRecord> Vault::change_state(const ItemId& id, ItemState state, const 
 // ------------------------------------------------------------------------------------
 
 void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
+    if (why_set_aside(record.id)) return;
     auto item = runtime(record.id);
     if (!item) {
         log::warn("vault", "item '{}' cannot be opened: {}", record.name, item.error().to_string());
@@ -317,6 +366,10 @@ void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
         auto changed = vault.change_state(record.id, wanted, {});
         if (changed) now = *changed;
     }
+    tend_consistent_points(vault, **item, now, status->stored,
+                           now.state == ItemState::kProtected &&
+                               inputs.agent == AgentItemState::kLive && !inputs.agent_gap &&
+                               !now.error);
     // The first copy is shown as a job; the vault only watches it.
     if (now.state == ItemState::kInitialReplication) {
         bool start = false;
@@ -447,8 +500,12 @@ Result<JobRecord> Vault::unprotect(const std::string& name_or_id, bool force) {
         for (const JobRecord& job : jobs)
             if (job.kind == "unprotect" && !job.over()) return job;
     }
-    FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(record.id));
-    FS_ASSIGN(const auto leases, item->ledger->list_leases());
+    if (const auto error = impl_->why_set_aside(record.id); error && !force) return fail(*error);
+    FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime_to_delete(record));
+    std::vector<LeaseRow> leases;
+    if (item) {
+        FS_ASSIGN(leases, item->ledger->list_leases());
+    }
     const TimePoint now = impl_->clock.now();
     for (const LeaseRow& lease : leases)
         if (lease.expires > now)
@@ -467,14 +524,14 @@ Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id
     if (!record && record.error().code() == Code::kItemNotFound)
         return "{}";  // an earlier run did it
     if (!record) return tl::unexpected(record.error());
+    FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime_to_delete(*record));
     // 1. The source is detached first: a guest must never wait for a tap that is being taken away.
     if (!record->agent.empty()) {
         FS_TRY(run.report(0, "waiting until the agent has detached"));
         const int64_t until_us =
             clock.steady_us() + (force ? kForcedPatienceUs : kDetachPatienceUs);
-        FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(id));
         while (true) {
-            {
+            if (item) {
                 const std::lock_guard hold(item->mutex);
                 if (item->agent && item->agent->state == AgentItemState::kRemoved) break;
             }
@@ -487,9 +544,8 @@ Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id
             FS_TRY(run.pause(100'000));
         }
     }
-    // 2. A log lease of our own fences whoever still sends.
-    {
-        FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(id));
+    // 2. A log lease of our own fences whoever still sends. (One that is set aside gave none out.)
+    if (item) {
         FS_TRY(item->replica->acquire_log("unprotect"));
         // A checkpoint under way would leave objects behind that nobody deletes.
         const std::lock_guard upkeep(item->upkeep_mutex);
@@ -531,6 +587,7 @@ Result<BookmarkReport> Vault::create_bookmark(const std::string& name_or_id,
         return fail(Code::kInvalidArgument,
                     fmt::format("a label has 1 to {} bytes", kMaxLabelBytes));
     FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
+    if (const auto error = impl_->why_set_aside(record.id)) return fail(*error);
     FS_TRY(check_action(record.state, ItemAction::kBookmark));
     BookmarkReport report;
     uint8_t raw[16];

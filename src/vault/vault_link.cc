@@ -134,6 +134,11 @@ Status Vault::report_trouble(const ItemId& id, const std::string& appliance,
 Status Vault::Impl::take_failed_bookmark(Vault& vault, const ItemRecord& item,
                                          const BookmarkRecord& bookmark,
                                          const AgentItemError& error) {
+    FS_ASSIGN(const ConsistentState consistent, get_consistent_state(*database, item.id));
+    if (consistent.request == bookmark.id) {
+        FS_TRY(consistent_point_failed(vault, item, {error.code, error.what, error.remedy}));
+        return drop_bookmark(*database, bookmark.id);
+    }
     constexpr size_t kKept = 256;
     const std::string what =
         fmt::format("the point \"{}\" was not made: {}", bookmark.label, error.what);
@@ -159,6 +164,7 @@ Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
                                 const AgentItemStatus& status) {
     FS_ASSIGN(ItemRecord record, get_item(*database, status.item));
     if (record.agent != agent) return {};  // another's by now; it will be told to leave it alone
+    if (why_set_aside(record.id)) return {};
     FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(status.item));
     bool resynced = false;
     {
@@ -277,6 +283,8 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
         if (record.state != ItemState::kEnabling && record.state != ItemState::kDisabling &&
             !is_replicating(record.state))
             continue;
+        // An agent leaves alone what it is not told of: what it holds, waits in its log.
+        if (record.state != ItemState::kDisabling && impl_->why_set_aside(record.id)) continue;
         if (record.agent.empty()) {
             // A mirror or a disk without an agent's name is taken by the first that asks.
             if (record.state == ItemState::kDisabling) continue;

@@ -199,14 +199,16 @@ ItemId id_of(const Json& item) { return *ItemId::parse(item["id"].get<std::strin
 
 // An item that is captured, with a first segment stored.
 struct ProtectedItem {
-    explicit ProtectedItem(Site& site_in)
+    explicit ProtectedItem(Site& site_in, const std::string& name = "web",
+                           const std::string& disk = "/disks/a")
         : site(site_in), agent{site_in}, appliance{site_in, site_in.vault(), {}, {}, {}, {}, {1}} {
         EXPECT_TRUE(site.vault().local_party(PartyKind::kAgent, "agent-1"));
-        document = site.call("POST", "/v1/items", 201,
-                             {{"name", "web"}, {"disks", {"/disks/a"}}, {"wait_s", 0}});
+        document =
+            site.call("POST", "/v1/items", 201, {{"name", name}, {"disks", {disk}}, {"wait_s", 0}});
         item = id_of(document);
         appliance.item = item;
-        EXPECT_EQ(agent.sync()->items.size(), 1u);
+        EXPECT_TRUE(std::ranges::any_of(
+            agent.sync()->items, [&](const DesiredItem& known) { return known.item == item; }));
         EXPECT_TRUE(agent.sync({live(item)}));
         EXPECT_TRUE(appliance.acquire());
         EXPECT_TRUE(appliance.send_first());
@@ -534,6 +536,199 @@ TEST(Vault, UnprotectDetachesThenDeletes) {
     EXPECT_TRUE(item.agent.sync()->items.empty());
 }
 
+// A machine that its own agent captures, with points of the policy every hour.
+struct ConsistentSite : Site {
+    ConsistentSite() : agent{*this} {
+        EXPECT_TRUE(vault().local_party(PartyKind::kAgent, "agent-1"));
+        const Json made = call("POST", "/v1/items", 201,
+                               {{"name", "web"},
+                                {"devices", {"/dev/vda"}},
+                                {"agent", "agent-1"},
+                                {"policy", {{"consistent_interval_s", 3600}}},
+                                {"wait_s", 0}});
+        EXPECT_EQ(made["policy"]["consistent_interval_s"], 3600);
+        item = id_of(made);
+        EXPECT_TRUE(round().empty()) << "asked before it is protected";
+        connect();
+        EXPECT_TRUE(appliance->send_first());
+        vault().tend();
+    }
+    void connect() {
+        appliance.emplace(FakeAppliance{*this, vault(), item, {}, {}, {}, {1}});
+        EXPECT_TRUE(appliance->acquire());
+    }
+    void restart() {
+        start();
+        connect();
+    }
+    // What the agent says and is asked for, then a round of the vault's.
+    std::vector<BookmarkRequest> round(std::vector<BookmarkDone> done = {}) {
+        AgentItemStatus status = live(item);
+        status.bookmarks = std::move(done);
+        if (appliance) {
+            const Sequence stored = vault().item("web")->replica->stored;
+            EXPECT_TRUE(vault().mark_idle(item, appliance->lease.epoch, stored, clock.now()));
+        }
+        auto down = agent.sync({status});
+        EXPECT_TRUE(down) << down.error().to_string();
+        vault().tend();
+        down = agent.sync({live(item)});
+        return down->items.empty() ? std::vector<BookmarkRequest>{} : down->items[0].bookmarks;
+    }
+    // The same after a time.
+    std::vector<BookmarkRequest> later(int64_t seconds) {
+        clock.us += seconds * 1'000'000;
+        (void)round();  // the state follows
+        return round();
+    }
+    Json shown() { return call("GET", "/v1/items/web", 200); }
+    // A point as the agent would make it; known to the vault, but not stored before it is sent.
+    BookmarkDone make(const BookmarkRequest& request, Bytes& records) {
+        const BookmarkDone done{request.request_id, appliance->next, clock.now(), {}};
+        appliance->add(records, RecordKind::kPoint, request.label,
+                       static_cast<uint8_t>(request.kind));
+        return done;
+    }
+    size_t failures() {
+        const Json events = call("GET", "/v1/events?item=web", 200);
+        return static_cast<size_t>(std::ranges::count_if(events["events"], [](const Json& event) {
+            return event["code"] == "consistent-point-failed";
+        }));
+    }
+    FakeAgent agent;
+    std::optional<FakeAppliance> appliance;
+    ItemId item;
+};
+
+// Broken if the points that a policy asks for were not made, made too often, counted before they
+// are stored, or asked for again after a restart.
+TEST(Vault, ConsistentPointsByPolicy) {
+    ConsistentSite site;
+    auto asked = site.round();
+    ASSERT_EQ(asked.size(), 1u);
+    EXPECT_EQ(asked[0].kind, PointKind::kApplication);
+    EXPECT_EQ(asked[0].label, "consistent");
+    EXPECT_EQ(site.round().size(), 1u);
+    EXPECT_EQ(site.shown()["consistent_points"]["interval_s"], 3600);
+    EXPECT_FALSE(site.shown()["consistent_points"].contains("last_time"));
+    Bytes records;
+    const BookmarkDone done = site.make(asked[0], records);
+    EXPECT_TRUE(site.round({done}).empty());
+    EXPECT_FALSE(site.shown()["consistent_points"].contains("last_time"));
+    ASSERT_TRUE(site.appliance->send(records));
+    EXPECT_TRUE(site.round().empty());
+    EXPECT_EQ(site.shown()["consistent_points"]["last_time"], to_rfc3339(done.time));
+    const Json points = site.call("GET", "/v1/items/web/points?kind=application", 200);
+    ASSERT_EQ(points["points"].size(), 1u) << points;
+    EXPECT_EQ(points["points"][0]["label"], "consistent");
+
+    EXPECT_TRUE(site.later(3500).empty());
+    site.restart();
+    EXPECT_TRUE(site.round().empty());
+    asked = site.later(101);
+    ASSERT_EQ(asked.size(), 1u);
+    site.restart();
+    ASSERT_EQ(site.round().size(), 1u);
+    EXPECT_EQ(site.round()[0].request_id, asked[0].request_id);
+}
+
+// Broken if a failing point were told at every interval, or only once though the cause changed, or
+// were not tried again, or its error outlived a point that was made.
+TEST(Vault, AFailedConsistentPointIsToldOnce) {
+    ConsistentSite site;
+    const auto fail_with = [&](const BookmarkRequest& request, const char* what) {
+        BookmarkDone done;
+        done.request_id = request.request_id;
+        done.error = AgentItemError{Code::kTimeout, what, "try again"};
+        EXPECT_TRUE(site.round({done}).empty());
+    };
+    auto asked = site.round();
+    ASSERT_EQ(asked.size(), 1u);
+    fail_with(asked[0], "not frozen in time");
+    EXPECT_EQ(site.failures(), 1u);
+    Json shown = site.shown();
+    EXPECT_EQ(shown["consistent_points"]["error"]["code"], "timeout");
+    EXPECT_EQ(shown["consistent_points"]["error"]["detail"], "not frozen in time");
+    EXPECT_EQ(shown["health"], "warning");
+    EXPECT_EQ(shown["state"], "protected");
+    EXPECT_EQ(shown["troubles"][0]["code"], "consistent-point-failed");
+    EXPECT_TRUE(site.later(3599).empty());
+    asked = site.later(1);
+    ASSERT_EQ(asked.size(), 1u) << "not tried again";
+    fail_with(asked[0], "not frozen in time");
+    EXPECT_EQ(site.failures(), 1u);
+    asked = site.later(3600);
+    ASSERT_EQ(asked.size(), 1u);
+    fail_with(asked[0], "somebody else froze it");
+    EXPECT_EQ(site.failures(), 2u);
+    asked = site.later(3600);
+    ASSERT_EQ(asked.size(), 1u);
+    Bytes records;
+    const BookmarkDone done = site.make(asked[0], records);
+    ASSERT_TRUE(site.appliance->send(records));
+    EXPECT_TRUE(site.round({done}).empty());
+    shown = site.shown();
+    EXPECT_FALSE(shown["consistent_points"].contains("error"));
+    EXPECT_EQ(shown["health"], "normal");
+    // An agent that never answers.
+    asked = site.later(3600);
+    ASSERT_EQ(asked.size(), 1u);
+    const auto next = site.later(3600);
+    ASSERT_EQ(next.size(), 1u);
+    EXPECT_NE(next[0].request_id, asked[0].request_id);
+    EXPECT_EQ(site.failures(), 3u);
+}
+
+// Broken if points were asked for while there can be none, or an agent that was away were blamed
+// for what it could not have answered.
+TEST(Vault, ConsistentPointsWaitForAHealthyItem) {
+    ConsistentSite site;
+    auto asked = site.round();
+    ASSERT_EQ(asked.size(), 1u);
+    site.clock.us += 7200 * 1'000'000ll;
+    site.vault().tend();
+    EXPECT_EQ(site.shown()["state"], "catching-up");
+    asked = site.round();
+    EXPECT_EQ(site.shown()["state"], "protected");
+    ASSERT_EQ(asked.size(), 1u);
+    EXPECT_EQ(site.failures(), 0u);
+    Bytes records;
+    const BookmarkDone done = site.make(asked[0], records);
+    ASSERT_TRUE(site.appliance->send(records));
+    EXPECT_TRUE(site.round({done}).empty());
+    AgentItemStatus gap = live(site.item);
+    gap.state = AgentItemState::kGap;
+    site.clock.us += 3600 * 1'000'000ll;
+    for (int i = 0; i < 2; ++i) {
+        auto down = site.agent.sync({gap});
+        ASSERT_TRUE(down);
+        EXPECT_TRUE(down->items[0].bookmarks.empty());
+        site.vault().tend();
+    }
+}
+
+// Broken if a policy could ask for what cannot be made, or could not be changed.
+TEST(Vault, ConsistentPointsAreForDevices) {
+    ConsistentSite site;
+    EXPECT_EQ(
+        site.refused(
+            "POST", "/v1/items",
+            {{"name", "b"}, {"disks", {"/y"}}, {"policy", {{"consistent_interval_s", 3600}}}}),
+        "unsupported");
+    EXPECT_EQ(site.refused("PATCH", "/v1/items/web", {{"policy", {{"consistent_interval_s", 60}}}}),
+              "invalid-argument");
+    ASSERT_EQ(site.round().size(), 1u);
+    Json changed =
+        site.call("PATCH", "/v1/items/web", 200, {{"policy", {{"consistent_interval_s", 0}}}});
+    EXPECT_FALSE(changed.contains("consistent_points"));
+    EXPECT_TRUE(site.round().empty());
+    changed =
+        site.call("PATCH", "/v1/items/web", 200, {{"policy", {{"consistent_interval_s", 300}}}});
+    EXPECT_EQ(changed["consistent_points"]["interval_s"], 300);
+    EXPECT_EQ(changed["policy"]["window_s"], 86'400);
+    EXPECT_EQ(site.later(300).size(), 1u);
+}
+
 // Broken if a restart lost an item, its points or its token, or let the log go on with an old lease
 // that a newer vault does not know.
 TEST(Vault, RestartKeepsEverything) {
@@ -548,19 +743,164 @@ TEST(Vault, RestartKeepsEverything) {
     EXPECT_EQ(site.call("GET", "/v1/items/web/points/latest", 200)["sequence"], 5);
 }
 
+void lose_database(Site& site) {
+    site.server.reset();
+    for (const char* name : {"farshore.db", "farshore.db-wal", "farshore.db-shm"})
+        std::filesystem::remove(site.directory + "/vault/" + name);
+}
+
 // Broken if the database were the only place where something is known.
 TEST(Vault, LostDatabaseIsRebuiltFromTheStore) {
     Site site;
     { ProtectedItem item(site); }
-    site.server.reset();
-    for (const char* name : {"farshore.db", "farshore.db-wal", "farshore.db-shm"})
-        std::filesystem::remove(site.directory + "/vault/" + name);
+    lose_database(site);
     site.start();
     const Json item = site.call("GET", "/v1/items/web", 200);
     EXPECT_EQ(item["state"], "catching-up");
     EXPECT_EQ(item["machine"]["cpus"], 1);
     EXPECT_EQ(site.call("GET", "/v1/items/web/points/latest", 200)["sequence"], 5);
     EXPECT_EQ(site.call("GET", "/v1/events", 200)["events"][0]["code"], "rebuilt-from-store");
+}
+
+bool has_event(const Json& events, const std::string& code, const std::string& item) {
+    return std::ranges::any_of(events["events"], [&](const Json& event) {
+        return event["code"] == code && event.value("item", "") == item;
+    });
+}
+
+// Two items in a store; the objects of one are damaged while there is no database.
+struct DamagedSite : Site {
+    DamagedSite() {
+        ProtectedItem web(*this);
+        bad = web.item;
+        Bytes records;
+        web.appliance.add(records, RecordKind::kTime);
+        EXPECT_TRUE(web.appliance.send(records));
+        good = ProtectedItem(*this, "db", "/disks/b").item;
+    }
+    // Objects of the damaged item whose names hold `part`, in order.
+    std::vector<std::filesystem::path> objects(const std::string& part) const {
+        std::vector<std::filesystem::path> found;
+        const std::string own = directory + "/store/items/" + bad.to_string();
+        for (const auto& entry : std::filesystem::recursive_directory_iterator(own))
+            if (entry.is_regular_file() &&
+                entry.path().string().substr(own.size()).find(part) != std::string::npos)
+                found.push_back(entry.path());
+        std::ranges::sort(found);
+        return found;
+    }
+    void expect_set_aside(const std::string& name, const std::string& code) {
+        const std::string item = "/v1/items/" + name;
+        const Json shown = call("GET", item, 200);
+        EXPECT_EQ(shown["health"], "critical");
+        EXPECT_EQ(shown["troubles"][0]["code"], code) << shown;
+        EXPECT_NE(shown["troubles"][0]["cause"].get<std::string>().find(bad.to_string()),
+                  std::string::npos);
+        const Json events = call("GET", "/v1/events?item=" + name, 200);
+        EXPECT_TRUE(has_event(events, "item-set-aside", name)) << events;
+        EXPECT_EQ(refused("GET", item + "/points"), code);
+        EXPECT_EQ(refused("GET", item + "/points/latest"), code);
+        EXPECT_EQ(refused("POST", item + "/bookmarks", {{"label", "x"}}), code);
+        EXPECT_EQ(refused("POST", item + "/resynchronise"), code);
+        EXPECT_EQ(refused("DELETE", item), code);
+        FakeAppliance appliance{*this, vault(), bad, {}, {}, {}, {1}};
+        EXPECT_EQ(code_name(appliance.acquire().error().code()), code);
+        SegmentRegistration registration;
+        registration.item = bad;
+        EXPECT_EQ(code_name(vault().register_segment(registration).error().code()), code);
+    }
+    ItemId bad, good;
+};
+
+// Broken if one damaged item stopped a vault without a database, if its half of a ledger were
+// trusted, if it were not named, or if it stayed set aside once its objects are whole again.
+TEST(Vault, ADamagedItemDoesNotStopTheOthers) {
+    struct Damage {
+        const char* what;
+        const char* object;  // the first one whose name holds this
+        enum { kFlipped, kCut, kLost } how;
+        const char* code;
+        bool known;  // its name can be read
+    };
+    for (const Damage& damage :
+         {Damage{"segment damaged", ".seg", Damage::kFlipped, "corrupt", true},
+          Damage{"segment cut", ".seg", Damage::kCut, "truncated", true},
+          Damage{"segment lost", ".seg", Damage::kLost, "corrupt", true},
+          Damage{"item object damaged", "/item", Damage::kFlipped, "corrupt", false},
+          Damage{"item object lost", "/item", Damage::kLost, "corrupt", false}}) {
+        SCOPED_TRACE(damage.what);
+        DamagedSite site;
+        lose_database(site);
+        const auto path = site.objects(damage.object).front();
+        const Bytes whole = *read_whole_file(site.files, path.string(), 1 << 20);
+        std::filesystem::remove(path);
+        if (damage.how != Damage::kLost) {
+            Bytes bytes = whole;
+            bytes[40] ^= 1;
+            if (damage.how == Damage::kCut) bytes.resize(3);
+            ASSERT_TRUE(write_file_durably(site.files, path.string(), bytes));
+        }
+        const std::string name = damage.known ? "web" : "item-" + site.bad.to_string().substr(0, 8);
+        // Twice: the next start tries again, and remembers as well.
+        for (int start = 0; start < 2; ++start) {
+            site.start();
+            EXPECT_EQ(site.call("GET", "/v1/items/db/points/latest", 200)["sequence"], 5);
+            site.expect_set_aside(name, damage.code);
+            site.vault().tend();
+            // Its agent is told nothing of it, and what it says of it disturbs nobody.
+            EXPECT_TRUE(site.vault().local_party(PartyKind::kAgent, "agent-1"));
+            FakeAgent agent{site};
+            auto down = agent.sync({live(site.bad), live(site.good)});
+            ASSERT_TRUE(down) << down.error().to_string();
+            ASSERT_EQ(down->items.size(), 1u);
+            EXPECT_EQ(down->items[0].item, site.good);
+        }
+        site.server.reset();
+        std::filesystem::remove(path);
+        ASSERT_TRUE(write_file_durably(site.files, path.string(), whole));
+        site.start();
+        EXPECT_EQ(site.call("GET", "/v1/items/web/points/latest", 200)["sequence"], 6);
+        EXPECT_EQ(site.call("GET", "/v1/items/db/points/latest", 200)["sequence"], 5);
+        EXPECT_TRUE(has_event(site.call("GET", "/v1/events", 200), "item-rebuilt", "web"));
+        FakeAppliance appliance{site, site.vault(), site.bad, {}, {}, {}, {1}};
+        ASSERT_TRUE(appliance.acquire());
+        Bytes records;
+        appliance.add(records, RecordKind::kTime);
+        EXPECT_TRUE(appliance.send(records));
+    }
+}
+
+// Broken if what is left of a damaged item could never be got rid of.
+TEST(Vault, ADamagedItemCanBeRemovedByForce) {
+    DamagedSite site;
+    lose_database(site);
+    std::filesystem::remove(site.objects("/item").front());
+    site.start();
+    const std::string name = "item-" + site.bad.to_string().substr(0, 8);
+    const Json job = site.call("DELETE", "/v1/items/" + name + "?force=true", 202);
+    ASSERT_TRUE(wait_until(20'000, 5, [&] {
+        site.clock.us += 100'000;
+        return site.vault().job(job["id"].get<uint64_t>(), 0)->over();
+    }));
+    EXPECT_EQ(site.call("GET", fmt::format("/v1/jobs/{}", job["id"].get<int>()), 200)["state"],
+              "succeeded");
+    EXPECT_TRUE(site.vault().store().list("items/" + site.bad.to_string() + "/", "", 1)->empty());
+    EXPECT_EQ(site.refused("GET", "/v1/items/" + name), "item-not-found");
+    site.start();
+    EXPECT_EQ(site.call("GET", "/v1/items", 200)["items"].size(), 1u);
+}
+
+// Broken if a wrong key were taken for damage of every item.
+TEST(Vault, AWrongKeyIsNoDamage) {
+    DamagedSite site;
+    lose_database(site);
+    std::filesystem::remove(site.directory + "/vault/key");
+    ASSERT_TRUE(
+        save_key_file(site.files, site.directory + "/vault/key", make_key_file(site.random)));
+    VaultOptions options = site.options().vault;
+    auto opened = Vault::open(options, site.files, site.clock, site.random);
+    ASSERT_FALSE(opened);
+    EXPECT_EQ(opened.error().code(), Code::kWrongKey);
 }
 
 Code open_error(Site& site) {
@@ -710,6 +1050,20 @@ TEST(ItemDrive, NeverLeavesTheTable) {
                         EXPECT_TRUE(in.has_point && !in.replica_gap);
                     }
                 }
+}
+
+// Broken if a wall clock that is set back stopped consistent points for good.
+TEST(ItemDrive, ConsistentPointsSurviveTheClock) {
+    ConsistentInputs in;
+    in.interval_s = 3600;
+    in.ready = true;
+    in.now.us = 1'000'000'000'000;
+    in.asked.us = in.now.us + 1'000'000;
+    EXPECT_EQ(next_consistent_step(in), ConsistentStep::kWait);
+    in.asked.us = in.now.us + 3'601'000'000;
+    EXPECT_EQ(next_consistent_step(in), ConsistentStep::kAsk);
+    in.interval_s = 0;
+    EXPECT_EQ(next_consistent_step(in), ConsistentStep::kWait);
 }
 
 TEST(ItemDrive, WorstOfHourForgetsAfterAnHour) {

@@ -46,7 +46,8 @@ Json policy_view(const ItemPolicy& policy) {
     return {{"crash_point_interval_s", policy.crash_point_interval_s},
             {"window_s", policy.window_s},
             {"grace_s", policy.grace_s},
-            {"copy_throttle_bytes_per_s", policy.copy_throttle_bytes_per_s}};
+            {"copy_throttle_bytes_per_s", policy.copy_throttle_bytes_per_s},
+            {"consistent_interval_s", policy.consistent_interval_s}};
 }
 
 Json point_view(Sequence sequence, TimePoint time) {
@@ -98,6 +99,16 @@ Json item_view(const ItemReport& report) {
     if (Json machine = parsed_or_null(item.machine); machine.is_object())
         json["machine"] = std::move(machine);
     if (!item.resync_request.empty()) json["resync_requested"] = item.resync_request;
+    if (const uint32_t interval_s = item.policy.consistent_interval_s; interval_s != 0) {
+        Json consistent{{"interval_s", interval_s}};
+        if (report.consistent.made.us != 0)
+            consistent["last_time"] = to_rfc3339(report.consistent.made);
+        if (report.consistent.error) {
+            consistent["error"] = problem_view(*report.consistent.error);
+            consistent["error_time"] = to_rfc3339(report.consistent.failed);
+        }
+        json["consistent_points"] = std::move(consistent);
+    }
     if (report.agent_seen) json["agent_seen"] = to_rfc3339(*report.agent_seen);
     if (report.rpo_us) json["rpo_s"] = seconds(*report.rpo_us);
     if (report.rpo_worst_us) json["rpo_worst_s"] = seconds(*report.rpo_worst_us);

@@ -2,8 +2,10 @@
 """End to end, inside the machine: points that its file systems agree with, and nothing left frozen."""
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -134,6 +136,28 @@ class ConsistentPoints(DeviceTest):
         self.assertIsNone(self.load.poll(), "the load ended")
         self.assertEqual([], self.helpers())
 
+    def test_points_by_policy(self):
+        """Breaks when the points that a policy asks for are not made, or promised where they cannot be."""
+        self.farshore.start_up()
+        with self.assertRaises(FarshoreError) as error:
+            self.farshore.call("protect", "outside", "--disk", self.work / "none.img",
+                               "--consistent-interval", "1h")
+        self.assertEqual("unsupported", error.exception.code)
+        self.protect("inside", self.device, options=("--consistent-interval", "5min"))
+        shown = self.farshore.wait_for(
+            "a point of the policy is stored",
+            lambda: (item := self.farshore.call("item", "inside")["consistent_points"]).get("last_time") and item,
+            60)
+        self.assertEqual(300, shown["interval_s"])
+        self.assertNotIn("error", shown)
+        points = self.farshore.call("points", "inside", "--kind", "application")["points"]
+        self.assertEqual([("consistent", shown["last_time"])],
+                         [(point["label"], point["time"]) for point in points])
+        image = self.work / "point.img"
+        image.write_bytes(self.read_point("inside", "consistent", 0))
+        self.assertNotIn("needs_recovery", run("dumpe2fs", "-h", image))
+        self.wait_thawed(5)
+
     def test_a_point_that_cannot_be_made_in_time_is_refused(self):
         """Breaks when a point that is only crash-consistent passes for a consistent one, or a capture
         process that hangs keeps the machine frozen."""
@@ -203,6 +227,19 @@ class ConsistentPoints(DeviceTest):
             one["kind"] == "agent" and one.get("connected")
             for one in self.farshore.call("agents")["agents"]), 60)
         thread.join()
+
+    def test_up_on_a_disk_that_was_left_frozen(self):
+        """Breaks when `up` waits for its own data directory, which an agent before it left frozen."""
+        shared = pathlib.Path(tempfile.mkdtemp(prefix="farshore-e2e-", dir="/dev/shm"))
+        self.addCleanup(shutil.rmtree, shared, ignore_errors=True)
+        (shared / f"{'0' * 32}.frozen").write_bytes(bytes(self.mount) + b"\0")
+        self.farshore.data = self.mount / "data"
+        self.farshore.data.mkdir()
+        run("fsfreeze", "--freeze", self.mount)
+        self.assertTrue(self.frozen(), "the test froze nothing")
+        self.farshore.start_up("--shared-dir", shared)
+        self.wait_thawed(5)
+        self.assertEqual([], list(shared.glob("*.frozen")))
 
     def test_nothing_stays_frozen_when_the_agent_hangs(self):
         """Breaks when only a healthy agent can end a freeze."""

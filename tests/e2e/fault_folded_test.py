@@ -353,28 +353,40 @@ class Folded(FaultTest):
         self.assertEqual("right", self.export("after-2", 1))
 
     def start_without_database(self):
-        """Whether a vault serves that knows nothing but the store; otherwise the code it ended with."""
+        """A vault that knows nothing but the store: "serves", or the code of what is wrong with `web`."""
         for part in (self.data / "vault").glob("farshore.db*"):
             part.unlink()
-        log = self.work / "logs/vault.log"
-        said = log.stat().st_size if log.exists() else 0
-        self.vault.start_server("vault", "vault", "serve", "--data", self.data, "--listen",
-                                "127.0.0.1:0")
-        process = self.vault.servers["vault"]
-        while process.poll() is None:
-            try:
-                if len(self.vault.call("items")["items"]) == 2:
-                    return "serves"
-            except FarshoreError:
-                pass    # not yet
-        del self.vault.servers["vault"]
-        self.assertEqual(65, process.returncode)
-        return re.findall(r"farshore: ([a-z-]+):", log.read_text(errors="replace")[said:])[-1]
+        return self.start_again()
+
+    def start_again(self):
+        self.vault.start_vault()
+        items = self.vault.call("items")["items"]
+        self.assertEqual(2, len(items))
+        self.assertEqual("right", self.export("here", 0, "other", bytes(self.other.disks[0])))
+        aside = [event for event in self.vault.call("events")["events"]
+                 if event["code"] == "item-set-aside"]
+        if not aside:
+            return "serves"
+        name = aside[0]["item"]
+        self.assertIn(Folded.item, aside[0]["cause"])
+        self.assertTrue(aside[0]["remedy"])
+        item = self.vault.call("item", name)
+        self.assertEqual("critical", item["health"])
+        codes = set()
+        for verb in (("points", name), ("point", name, "--bookmark", "x"), ("failover", "test", name)):
+            with self.assertRaises(FarshoreError) as error:
+                self.vault.call(*verb)
+            codes.add(error.exception.code)
+        self.assertEqual(1, len(codes), codes)
+        code = codes.pop()
+        self.assertIn(code, {trouble["code"] for trouble in item["troubles"]})
+        return code
 
     def test_a_lost_database_on_a_damaged_store(self):
-        """Breaks when a rebuild takes damage for an end, and goes on over what was acknowledged."""
+        """Breaks when a rebuild takes damage for an end, and goes on over what was acknowledged, or when
+        damage of one item keeps the vault from serving the other."""
         outcomes = {}
-        for kind in ("manifest", "shard", "base", "segment"):
+        for kind in ("manifest", "shard", "base", "segment", "item"):
             paths = self.objects(kind)
             for path in {paths[0], paths[-1]}:
                 whole = path.read_bytes()
@@ -384,19 +396,24 @@ class Folded(FaultTest):
                     outcome = self.start_without_database()
                     what = f"{path.name}: {name}: {outcome}"
                     # The first one lies before the window: only its payload is needed still.
-                    if kind == "segment" and path == paths[-1] and any(word in name for word in (
-                            "magic", "header", "version", "key", "index", "nothing")):
+                    if kind == "item" or kind == "segment" and path == paths[-1] and any(
+                            word in name for word in ("magic", "header", "version", "key", "index", "nothing")):
                         self.assertNotEqual("serves", outcome, what)
                     if outcome == "serves":
                         for label in ("round-1", "after-1"):
                             got = self.export(label, 0)
                             self.assertIn(got, NAMED | {"right"}, what)
-                        self.vault.kill_servers("vault")
                     else:
                         self.assertIn(outcome, NAMED, what)
+                    self.vault.kill_servers("vault")
                     outcomes.setdefault(kind, []).append(outcome)
                     self.put(path, whole)
                     self.assertEqual(set(), {path for path in before if not path.exists()}, what)
+                    if outcome != "serves":
+                        # Mended, and started again on the database of that start.
+                        self.vault.start_vault()
+                        self.assertEqual("right", self.export("after-1", 0), what)
+                        self.vault.kill_servers("vault")
         print(outcomes, flush=True)
         self.assertEqual("serves", self.start_without_database())
         for label, disks in Folded.expected.items():
