@@ -281,6 +281,8 @@ void DirtyMap::break_locked() {
     // even this works, the tap's counter tells the agent. The other file says that there was one,
     // whose numbers must not be used again.
     (void)files_.open(path_ + kBrokenSuffix, OpenMode::kCreate);
+    // A crash must not find both gone.
+    (void)files_.sync_directory(directory_of(path_));
     (void)files_.remove(path_);
     (void)files_.sync_directory(directory_of(path_));
     changed_.notify_all();
