@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <iostream>
 #include <limits>
 
@@ -11,6 +12,7 @@
 #include "capture/tap.h"
 #include "sim/crash_images.h"
 #include "sim/rng.h"
+#include "sim/seeds.h"
 #include "sim/world.h"
 
 namespace farshore {
@@ -216,7 +218,7 @@ void live(Host& host, uint64_t seed, size_t steps, bool mark_too_late = false) {
 }
 
 struct Totals {
-    uint64_t cuts = 0, images = 0, second = 0;
+    std::atomic<uint64_t> cuts = 0, images = 0, second = 0;
     void add(const CrashReport& report) {
         cuts += report.cuts;
         images += report.images;
@@ -263,10 +265,11 @@ CrashReport run(uint64_t seed, const Interference& interfere, Totals& totals,
 // Broken: after a power cut a region that may differ is not copied again, or a number comes twice.
 TEST(DirtyMapCrash, EveryImageKnowsWhatMayDifferAndWhichNumbersAreUsed) {
     Totals totals;
-    for (uint64_t seed = 1; seed <= 600; ++seed) {
-        const CrashReport report = run(seed, {}, totals, false, seed % 100 == 0 ? kLarge : kSmall);
-        ASSERT_TRUE(report.ok()) << "seed " << seed << ": " << report.text();
-    }
+    const SeedReport report = run_seeds("dirty-map-crash", {.count = 800}, [&](uint64_t seed) {
+        const CrashReport cuts = run(seed, {}, totals, false, seed % 100 == 0 ? kLarge : kSmall);
+        return cuts.ok() ? "" : cuts.text();
+    });
+    EXPECT_TRUE(report.ok()) << report.text();
     std::cout << totals.images << " images of " << totals.cuts << " cuts, " << totals.second
               << " of second cuts\n";
 }
@@ -274,52 +277,55 @@ TEST(DirtyMapCrash, EveryImageKnowsWhatMayDifferAndWhichNumbersAreUsed) {
 // Broken: marks that a tap left unsynced when it was killed are trusted by the next one.
 TEST(DirtyMapCrash, AKilledTapThenAPowerCut) {
     Totals totals;
-    for (uint64_t seed = 1; seed <= 20; ++seed) {
-        size_t kills = 0;
-        for (bool killed = true; killed; ++kills) {
-            CrashFiles files;
-            ASSERT_TRUE(files.make_directories("d"));
-            Host host(files, kSmall);
-            ASSERT_EQ(host.start(0), "");
-            const size_t kill_at = files.operations() + kills;
-            files.interfere = [&](DiskOp, const std::string&) {
-                if (files.operations() == kill_at) throw ProcessKilled{};
-                return CrashFiles::Verdict::kHappens;
-            };
-            killed = false;
-            try {
-                live(host, seed, 60);
-            } catch (const ProcessKilled&) {
-                killed = true;
-            }
-            files.interfere = nullptr;
-            if (!killed) break;
-            host.restart_tap();
-            live(host, seed + 100, 5);
-            const CrashReport report = cut(files, host, kill_at, seed, 0, totals);
-            ASSERT_TRUE(report.ok())
-                << "seed " << seed << ", killed at " << kill_at << ": " << report.text();
+    const auto killed_after = [&](size_t operations, uint64_t seed, bool& killed) -> std::string {
+        CrashFiles files;
+        FS_CHECK(files.make_directories("d"));
+        Host host(files, kSmall);
+        if (auto broken = host.start(0); !broken.empty()) return broken;
+        const size_t kill_at = files.operations() + operations;
+        files.interfere = [&](DiskOp, const std::string&) {
+            if (files.operations() == kill_at) throw ProcessKilled{};
+            return CrashFiles::Verdict::kHappens;
+        };
+        killed = false;
+        try {
+            live(host, seed, 60);
+        } catch (const ProcessKilled&) {
+            killed = true;
         }
-        EXPECT_GT(kills, 5u);
-    }
+        files.interfere = nullptr;
+        host.restart_tap();
+        live(host, seed + 100, 5);
+        const CrashReport cuts = cut(files, host, kill_at, seed, 0, totals);
+        return cuts.ok() ? "" : fmt::format("killed at {}: {}", kill_at, cuts.text());
+    };
+    const SeedReport report = run_seeds("dirty-map-kill", {.count = 100}, [&](uint64_t seed) {
+        std::string broken;
+        bool killed = true;
+        for (size_t after = 0; killed && broken.empty(); ++after)
+            broken = killed_after(after, seed, killed);
+        return broken;
+    });
+    EXPECT_TRUE(report.ok()) << report.text();
     std::cout << totals.images << " images of " << totals.cuts << " cuts\n";
 }
 
 // Broken: a map that could not be written is left behind, or its numbers are forgotten with it.
 TEST(DirtyMapCrash, AFailedOperationThenAPowerCut) {
     Totals totals;
-    for (uint64_t fail_at = 10; fail_at < 400; ++fail_at) {
+    const SeedReport report = run_seeds("dirty-map-error", {.count = 400}, [&](uint64_t seed) {
         uint64_t n = 0;
-        const CrashReport report = run(
-            fail_at,
+        const CrashReport cuts = run(
+            seed,
             [&](DiskOp op, const std::string&) {
                 const bool counts = op == DiskOp::kWrite || op == DiskOp::kSync;
-                return counts && ++n == 10 + fail_at % 37 ? CrashFiles::Verdict::kFails
-                                                          : CrashFiles::Verdict::kHappens;
+                return counts && ++n == 10 + seed % 37 ? CrashFiles::Verdict::kFails
+                                                       : CrashFiles::Verdict::kHappens;
             },
             totals);
-        ASSERT_TRUE(report.ok()) << "failed at " << fail_at << ": " << report.text();
-    }
+        return cuts.ok() ? "" : cuts.text();
+    });
+    EXPECT_TRUE(report.ok()) << report.text();
     std::cout << totals.images << " images of " << totals.cuts << " cuts\n";
 }
 
