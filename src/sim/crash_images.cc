@@ -477,7 +477,8 @@ class CrashEnumeration {
                 if (choice.torn ? !rng_.chance_ppm(ppm) : !choice.there[i]) continue;
                 uint64_t n = std::min(kSector, cached.size() - at);
                 if (at + n > lost_from) continue;
-                if (choice.torn && rng_.chance_ppm(kTornInsidePpm)) n = rng_.below(n + 1);
+                if (choice.torn && !bounds_.whole_sectors && rng_.chance_ppm(kTornInsidePpm))
+                    n = rng_.below(n + 1);
                 put(out, at, ByteView(cached).subspan(at, n));
             }
         }

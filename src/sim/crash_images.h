@@ -105,7 +105,8 @@ struct CrashBounds {
     // Beside these, images in which each sector went its own way, some of them torn inside.
     size_t torn = 12;
     uint64_t seed = 1;
-    size_t stop_after = 3;  // broken images
+    bool whole_sectors = false;  // none is torn inside, for what relies on that
+    size_t stop_after = 3;       // broken images
 };
 
 struct CrashReport {
