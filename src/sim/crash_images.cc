@@ -411,12 +411,13 @@ class CrashEnumeration {
     bool visit_some(Choice& choice, const std::function<bool(const Choice&)>& visit) {
         const size_t n = choice.there.size();
         for (const bool most : {false, true})
-            for (size_t i = 0; i <= n; ++i) {
+            // With i == n none, or all.
+            for (size_t i = n <= bounds_.all_single ? 0 : n; i <= n; ++i) {
                 choice.there.assign(n, most);
-                if (i < n) choice.there[i] = !most;  // i == n: none, or all
+                if (i < n) choice.there[i] = !most;
                 if (!visit(choice)) return false;
             }
-        for (size_t i = 0; i < n; ++i) {
+        for (size_t i = 0; i < n && n <= bounds_.all_single; ++i) {
             choice.there.assign(n, false);
             std::fill_n(choice.there.begin(), i, true);
             if (!visit(choice)) return false;

@@ -98,9 +98,11 @@ class CrashFiles final : public FileSystem {
 
 struct CrashBounds {
     size_t first_operation = 0;  // cuts before it are left out
-    // Up to so many things that are not durable, every subset; of more, none, all, each alone, all
-    // but each, every beginning, and `samples` that are drawn.
+    // Up to so many things that are not durable, every subset. Of up to `all_single`: none, all,
+    // each alone, all but each, every beginning, and `samples` that are drawn. Of more: none, all
+    // and the samples.
     size_t all_subsets = 8;
+    size_t all_single = 64;
     size_t samples = 16;
     // Beside these, images in which each sector went its own way, some of them torn inside.
     size_t torn = 12;
