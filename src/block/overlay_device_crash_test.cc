@@ -201,7 +201,7 @@ std::string run(uint64_t seed, const Interference& interfere, Totals& totals) {
 // whose data never got there, or the overlay does not open.
 TEST(OverlayCrash, EveryImageHasWhatWasFlushed) {
     Totals totals;
-    const SeedReport report = run_seeds("overlay-crash", {.count = 40},
+    const SeedReport report = run_seeds("overlay-crash", {.count = fewer_when_sanitized(40)},
                                         [&](uint64_t seed) { return run(seed, {}, totals); });
     EXPECT_TRUE(report.ok()) << report.text();
     std::cout << totals.images << " images of " << totals.cuts << " cuts, " << totals.second
@@ -211,35 +211,36 @@ TEST(OverlayCrash, EveryImageHasWhatWasFlushed) {
 // Broken: what was acknowledged is gone when the process is killed, or never flushed afterwards.
 TEST(OverlayCrash, AKillThenACrashOfTheHost) {
     Totals totals;
-    const SeedReport report = run_seeds("overlay-kill", {.count = 8}, [&](uint64_t seed) {
-        std::string broken;
-        bool killed = true;
-        for (size_t kill_at = 2; killed && broken.empty(); ++kill_at) {
-            CrashFiles files;
-            FS_CHECK(files.make_directories("d"));
-            Guest guest(files);
-            killed = false;
-            files.interfere = [&](DiskOp, const std::string&) {
-                if (files.operations() == kill_at) throw ProcessKilled{};
-                return CrashFiles::Verdict::kHappens;
-            };
-            try {
-                broken = guest.open(1);
-                if (broken.empty()) live(guest, seed, 12);
-            } catch (const ProcessKilled&) {
-                killed = true;
+    const SeedReport report =
+        run_seeds("overlay-kill", {.count = fewer_when_sanitized(8)}, [&](uint64_t seed) {
+            std::string broken;
+            bool killed = true;
+            for (size_t kill_at = 2; killed && broken.empty(); ++kill_at) {
+                CrashFiles files;
+                FS_CHECK(files.make_directories("d"));
+                Guest guest(files);
+                killed = false;
+                files.interfere = [&](DiskOp, const std::string&) {
+                    if (files.operations() == kill_at) throw ProcessKilled{};
+                    return CrashFiles::Verdict::kHappens;
+                };
+                try {
+                    broken = guest.open(1);
+                    if (broken.empty()) live(guest, seed, 12);
+                } catch (const ProcessKilled&) {
+                    killed = true;
+                }
+                files.interfere = nullptr;
+                if (broken.empty()) broken = guest.open(1);
+                if (!broken.empty()) break;
+                const Bytes bytes = guest.content();
+                broken = guest.wrong_after_kill(bytes);
+                guest.found(bytes);
+                live(guest, seed + 100, 4);
+                if (broken.empty()) broken = cut(files, guest, kill_at, seed, 0, totals);
             }
-            files.interfere = nullptr;
-            if (broken.empty()) broken = guest.open(1);
-            if (!broken.empty()) break;
-            const Bytes bytes = guest.content();
-            broken = guest.wrong_after_kill(bytes);
-            guest.found(bytes);
-            live(guest, seed + 100, 4);
-            if (broken.empty()) broken = cut(files, guest, kill_at, seed, 0, totals);
-        }
-        return broken;
-    });
+            return broken;
+        });
     EXPECT_TRUE(report.ok()) << report.text();
     std::cout << totals.images << " images of " << totals.cuts << " cuts\n";
 }

@@ -265,10 +265,12 @@ CrashReport run(uint64_t seed, const Interference& interfere, Totals& totals,
 // Broken: after a power cut a region that may differ is not copied again, or a number comes twice.
 TEST(DirtyMapCrash, EveryImageKnowsWhatMayDifferAndWhichNumbersAreUsed) {
     Totals totals;
-    const SeedReport report = run_seeds("dirty-map-crash", {.count = 800}, [&](uint64_t seed) {
-        const CrashReport cuts = run(seed, {}, totals, false, seed % 100 == 0 ? kLarge : kSmall);
-        return cuts.ok() ? "" : cuts.text();
-    });
+    const SeedReport report =
+        run_seeds("dirty-map-crash", {.count = fewer_when_sanitized(800)}, [&](uint64_t seed) {
+            const CrashReport cuts =
+                run(seed, {}, totals, false, seed % 100 == 0 ? kLarge : kSmall);
+            return cuts.ok() ? "" : cuts.text();
+        });
     EXPECT_TRUE(report.ok()) << report.text();
     std::cout << totals.images << " images of " << totals.cuts << " cuts, " << totals.second
               << " of second cuts\n";
@@ -299,13 +301,14 @@ TEST(DirtyMapCrash, AKilledTapThenAPowerCut) {
         const CrashReport cuts = cut(files, host, kill_at, seed, 0, totals);
         return cuts.ok() ? "" : fmt::format("killed at {}: {}", kill_at, cuts.text());
     };
-    const SeedReport report = run_seeds("dirty-map-kill", {.count = 100}, [&](uint64_t seed) {
-        std::string broken;
-        bool killed = true;
-        for (size_t after = 0; killed && broken.empty(); ++after)
-            broken = killed_after(after, seed, killed);
-        return broken;
-    });
+    const SeedReport report =
+        run_seeds("dirty-map-kill", {.count = fewer_when_sanitized(100)}, [&](uint64_t seed) {
+            std::string broken;
+            bool killed = true;
+            for (size_t after = 0; killed && broken.empty(); ++after)
+                broken = killed_after(after, seed, killed);
+            return broken;
+        });
     EXPECT_TRUE(report.ok()) << report.text();
     std::cout << totals.images << " images of " << totals.cuts << " cuts\n";
 }
@@ -313,18 +316,19 @@ TEST(DirtyMapCrash, AKilledTapThenAPowerCut) {
 // Broken: a map that could not be written is left behind, or its numbers are forgotten with it.
 TEST(DirtyMapCrash, AFailedOperationThenAPowerCut) {
     Totals totals;
-    const SeedReport report = run_seeds("dirty-map-error", {.count = 400}, [&](uint64_t seed) {
-        uint64_t n = 0;
-        const CrashReport cuts = run(
-            seed,
-            [&](DiskOp op, const std::string&) {
-                const bool counts = op == DiskOp::kWrite || op == DiskOp::kSync;
-                return counts && ++n == 10 + seed % 37 ? CrashFiles::Verdict::kFails
-                                                       : CrashFiles::Verdict::kHappens;
-            },
-            totals);
-        return cuts.ok() ? "" : cuts.text();
-    });
+    const SeedReport report =
+        run_seeds("dirty-map-error", {.count = fewer_when_sanitized(400)}, [&](uint64_t seed) {
+            uint64_t n = 0;
+            const CrashReport cuts = run(
+                seed,
+                [&](DiskOp op, const std::string&) {
+                    const bool counts = op == DiskOp::kWrite || op == DiskOp::kSync;
+                    return counts && ++n == 10 + seed % 37 ? CrashFiles::Verdict::kFails
+                                                           : CrashFiles::Verdict::kHappens;
+                },
+                totals);
+            return cuts.ok() ? "" : cuts.text();
+        });
     EXPECT_TRUE(report.ok()) << report.text();
     std::cout << totals.images << " images of " << totals.cuts << " cuts\n";
 }

@@ -309,7 +309,7 @@ std::string run(uint64_t seed, const Interference& interfere, Totals& totals) {
 TEST(DatabaseCrash, EveryImageHasTheCommittedTransactions) {
     const CrashSqlite sqlite;
     Totals totals;
-    const SeedReport report = run_seeds("database-crash", {.count = 3},
+    const SeedReport report = run_seeds("database-crash", {.count = fewer_when_sanitized(3)},
                                         [&](uint64_t seed) { return run(seed, {}, totals); });
     EXPECT_TRUE(report.ok()) << report.text();
     std::cout << totals.images << " images of " << totals.cuts << " cuts\n";

@@ -180,7 +180,7 @@ void print(const Totals& totals) {
 // Broken: an object that was put is lost or half after a power cut, or a removed one comes back.
 TEST(DirectoryStoreCrash, EveryImageHoldsWholeObjects) {
     Totals totals;
-    const SeedReport report = run_seeds("store-crash", {.count = 60},
+    const SeedReport report = run_seeds("store-crash", {.count = fewer_when_sanitized(60)},
                                         [&](uint64_t seed) { return run(seed, {}, totals); });
     EXPECT_TRUE(report.ok()) << report.text();
     print(totals);
@@ -189,33 +189,34 @@ TEST(DirectoryStoreCrash, EveryImageHoldsWholeObjects) {
 // Broken: what a killed process left is taken for durable by the next one.
 TEST(DirectoryStoreCrash, AKilledProcessThenAPowerCut) {
     Totals totals;
-    const SeedReport report = run_seeds("store-kill", {.count = 8}, [&](uint64_t seed) {
-        std::string broken;
-        bool killed = true;
-        for (size_t kill_at = 4; killed && broken.empty(); ++kill_at) {
-            CrashFiles files;
-            // A directory that was made and whose maker died before it was durable is not made
-            // durable by anybody else.
-            FS_CHECK(files.make_directories("d/store"));
-            files.interfere = [&](DiskOp, const std::string&) {
-                if (files.operations() == kill_at) throw ProcessKilled{};
-                return CrashFiles::Verdict::kHappens;
-            };
-            User user(files, seed);
-            killed = false;
-            try {
-                broken = user.open();
-                if (broken.empty()) broken = live(user, seed, 5);
-            } catch (const ProcessKilled&) {
-                killed = true;
+    const SeedReport report =
+        run_seeds("store-kill", {.count = fewer_when_sanitized(8)}, [&](uint64_t seed) {
+            std::string broken;
+            bool killed = true;
+            for (size_t kill_at = 4; killed && broken.empty(); ++kill_at) {
+                CrashFiles files;
+                // A directory that was made and whose maker died before it was durable is not made
+                // durable by anybody else.
+                FS_CHECK(files.make_directories("d/store"));
+                files.interfere = [&](DiskOp, const std::string&) {
+                    if (files.operations() == kill_at) throw ProcessKilled{};
+                    return CrashFiles::Verdict::kHappens;
+                };
+                User user(files, seed);
+                killed = false;
+                try {
+                    broken = user.open();
+                    if (broken.empty()) broken = live(user, seed, 5);
+                } catch (const ProcessKilled&) {
+                    killed = true;
+                }
+                files.interfere = nullptr;
+                if (broken.empty()) broken = user.open();
+                if (broken.empty()) broken = live(user, seed + 100, 3);
+                if (broken.empty()) broken = cut(files, user, kill_at, seed, 0, totals);
             }
-            files.interfere = nullptr;
-            if (broken.empty()) broken = user.open();
-            if (broken.empty()) broken = live(user, seed + 100, 3);
-            if (broken.empty()) broken = cut(files, user, kill_at, seed, 0, totals);
-        }
-        return broken;
-    });
+            return broken;
+        });
     EXPECT_TRUE(report.ok()) << report.text();
     print(totals);
 }
@@ -223,19 +224,20 @@ TEST(DirectoryStoreCrash, AKilledProcessThenAPowerCut) {
 // Broken: a put that failed leaves something under its name, or spoils the next one.
 TEST(DirectoryStoreCrash, AFailedOperationThenAPowerCut) {
     Totals totals;
-    const SeedReport report = run_seeds("store-error", {.count = 60}, [&](uint64_t seed) {
-        uint64_t n = 0;
-        return run(
-            seed,
-            [&](DiskOp op, const std::string& path) {
-                // Opening is not what fails here.
-                return path.find(kStoreObject) == std::string::npos &&
-                               op != DiskOp::kMakeDirectories && ++n == 20 + seed
-                           ? CrashFiles::Verdict::kFails
-                           : CrashFiles::Verdict::kHappens;
-            },
-            totals);
-    });
+    const SeedReport report =
+        run_seeds("store-error", {.count = fewer_when_sanitized(60)}, [&](uint64_t seed) {
+            uint64_t n = 0;
+            return run(
+                seed,
+                [&](DiskOp op, const std::string& path) {
+                    // Opening is not what fails here.
+                    return path.find(kStoreObject) == std::string::npos &&
+                                   op != DiskOp::kMakeDirectories && ++n == 20 + seed
+                               ? CrashFiles::Verdict::kFails
+                               : CrashFiles::Verdict::kHappens;
+                },
+                totals);
+        });
     EXPECT_TRUE(report.ok()) << report.text();
     print(totals);
 }
