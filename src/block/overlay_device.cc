@@ -34,9 +34,11 @@ class Overlay final : public OverlayDevice {
           bits_(pages_) {}
 
     Status load() {
-        FS_ASSIGN(const uint64_t size, parts_.map->size());
-        if (size == 0) {
+        FS_ASSIGN(const bool fresh, never_used());
+        if (fresh) {
+            // Before the header, so that with one the map is whole.
             FS_TRY(parts_.map->truncate(kHeaderBytes + 2 * pages_ * kPageBytes));
+            FS_TRY(parts_.map->sync());
             FS_TRY(write_header());
             return parts_.map->sync();
         }
@@ -67,7 +69,9 @@ class Overlay final : public OverlayDevice {
             // What was written and not yet flushed: the next flush sees to it.
             for (uint64_t i = 0; i < pages_; ++i)
                 if (bits_[i]) unflushed_.insert(i);
-            return {};
+            // So that the map has a header when the host crashes, whatever its maker came to.
+            FS_TRY(write_header());
+            return parts_.map->sync();
         }
         for (uint64_t i = 0; i < pages_; ++i)
             FS_TRY(parts_.map->write_at(written_at(i),
@@ -170,6 +174,16 @@ class Overlay final : public OverlayDevice {
     }
 
   private:
+    // Whether the map is empty, or was being made when its maker died: nothing is in it then.
+    Result<bool> never_used() const {
+        Bytes page(kPageBytes);
+        for (uint64_t at = 0;; at += kPageBytes) {
+            FS_ASSIGN(const size_t got, parts_.map->read_at(at, page));
+            if (!all_zero(ByteView(page).first(got))) return false;
+            if (got < kPageBytes) return true;
+        }
+    }
+
     struct Page {
         explicit Page(Bytes given) : bytes(std::move(given)) {}
         Bytes bytes;

@@ -113,14 +113,15 @@ Status DirtyMap::decode_header(ByteView page) {
         return fail(Code::kMalformed, fmt::format("'{}' is not a dirty map", path_));
     ByteReader in(page, "dirty map");
     FS_TRY(in.bytes(sizeof kMagic));
+    // Every version has its checksum there: a torn page is no newer version.
+    if (!sealed(page.first(kPageBytes)))
+        return fail(Code::kCorrupt, fmt::format("header of dirty map '{}' is damaged", path_),
+                    "remove it; everything is copied again");
     FS_ASSIGN(const uint32_t version, in.u32());
     if (version != kVersion)
         return fail(Code::kNewerVersion,
                     fmt::format("dirty map '{}' of version {}", path_, version),
                     "a newer version wrote it; upgrade, or remove it and copy everything");
-    if (!sealed(page.first(kPageBytes)))
-        return fail(Code::kCorrupt, fmt::format("header of dirty map '{}' is damaged", path_),
-                    "remove it; everything is copied again");
     FS_TRY(in.u32());
     FS_ASSIGN(const uint64_t generation, in.u64());
     FS_ASSIGN(const ByteView item, in.bytes(16));
@@ -237,7 +238,7 @@ Result<std::unique_ptr<DirtyMap>> DirtyMap::open(FileSystem& files, const std::s
 // read and are not on the disk; whoever trusted them would not wait for its own. A sync of pages
 // that count as clean does nothing, so they are written anew.
 void DirtyMap::settle() {
-    std::unique_lock lock(mutex_);
+    const std::lock_guard lock(mutex_);
     Status written;
     for (const Disk& disk : disks_)
         for (uint64_t page = 0; page < disk.pages; ++page) {
@@ -248,9 +249,13 @@ void DirtyMap::settle() {
                 written = file_->write_at((kHeaderPages + disk.first_page + page) * kPageBytes,
                                           encode_page(disk, page, disk.durable));
         }
-    if (written) written = write_header(lock);
+    // In its own place: the other one may be the only header that is on the disk.
+    if (written)
+        written =
+            file_->write_at(header_generation_ % kHeaderPages * kPageBytes, encode_header_locked());
+    if (written) written = file_->sync();
     if (written) written = files_.sync_directory(directory_of(path_));
-    if (!written && !broken_) break_locked();
+    if (!written) break_locked();
 }
 
 Result<std::unique_ptr<DirtyMap>> DirtyMap::open_or_create(
@@ -281,6 +286,8 @@ void DirtyMap::break_locked() {
     // even this works, the tap's counter tells the agent. The other file says that there was one,
     // whose numbers must not be used again.
     (void)files_.open(path_ + kBrokenSuffix, OpenMode::kCreate);
+    // A crash must not find both gone.
+    (void)files_.sync_directory(directory_of(path_));
     (void)files_.remove(path_);
     (void)files_.sync_directory(directory_of(path_));
     changed_.notify_all();

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "capture/capture_test_world.h"
+#include "codec/crc32c.h"
 
 namespace farshore {
 namespace {
@@ -182,6 +183,12 @@ TEST(DirtyMap, RefusesByName) {
     EXPECT_EQ(code({{1}}, kDisks), Code::kForeignStore);
     Bytes raw = files.durable("dirty");
     raw[8] = raw[4096 + 8] = 9;
+    files.set("dirty", raw);
+    EXPECT_EQ(code({}, kDisks), Code::kCorrupt) << "torn inside its first sector";
+    for (uint8_t* page : {raw.data(), raw.data() + 4096}) {
+        store_u32(page + 12, 0);
+        store_u32(page + 12, crc32c({page, 4096}));
+    }
     files.set("dirty", raw);
     EXPECT_EQ(code({}, kDisks), Code::kNewerVersion);
     files.set("dirty", {});

@@ -109,8 +109,13 @@ Status Spool::scan(bool repair) {
         // Everything from the damage on is dropped: it would otherwise be a hole in the order.
         repaired_ = scanned.error().what();
         size_t keep = files_[i].size_bytes > kHeaderBytes ? i + 1 : i;
-        for (size_t j = keep; j < files_.size(); ++j) FS_TRY(fs_.remove(path(files_[j].name)));
-        files_.resize(keep);
+        // The newest first, each for good: a crash in between must not leave a hole, which would
+        // look as if what is before it were stored.
+        while (files_.size() > keep) {
+            FS_TRY(fs_.remove(path(files_.back().name)));
+            FS_TRY(fs_.sync_directory(directory_));
+            files_.pop_back();
+        }
         break;
     }
     if (!files_.empty()) {
@@ -239,15 +244,32 @@ Status Spool::scan_file(SpoolFile& file, uint64_t next_name, Sequence& previous,
     return {};
 }
 
+// Before a file gets a name, the one before it is durable, name and end, and what was removed is
+// gone: a power cut that left the new one alone would look as if files between had been freed. What
+// was appended still counts with the next sync() only.
+Status Spool::settle_switch() {
+    if (!files_.empty() && files_.back().synced_bytes != files_.back().size_bytes)
+        FS_TRY(files_.back().file->sync());
+    if (directory_dirty_ || freed_) FS_TRY(fs_.sync_directory(directory_));
+    freed_ = false;
+    return {};
+}
+
 Status Spool::begin_file(Sequence first) {
     SpoolFile file;
     file.name = first.v;
-    FS_ASSIGN(std::unique_ptr<File> opened, fs_.open_stream(path(file.name), OpenMode::kCreate));
-    file.file = std::move(opened);
-    FS_TRY(file.file->truncate(0));
-    FS_TRY(file.file->write_at(0, file_header(item_, file.name)));
-    file.size_bytes = kHeaderBytes;
     directory_dirty_ = true;
+    const auto make = [&]() -> Status {
+        FS_ASSIGN(file.file, fs_.open_stream(path(file.name), OpenMode::kCreate));
+        FS_TRY(file.file->truncate(0));
+        return file.file->write_at(0, file_header(item_, file.name));
+    };
+    if (Status made = make(); !made) {
+        // Its name would cut what the next file holds of the same sequences.
+        (void)fs_.remove(path(file.name));
+        return made;
+    }
+    file.size_bytes = kHeaderBytes;
     file_full_ = false;
     std::lock_guard lock(mutex_);
     files_.push_back(std::move(file));
@@ -262,8 +284,14 @@ Status Spool::append(ByteView records, SpoolRange& range) {
         extend(range, record.header);
     }
     if (range.records == 0) return {};
-    if (files_.empty() || file_full_ || files_.back().size_bytes >= file_bytes_)
-        FS_TRY(begin_file(range.first));
+    if (files_.empty() || file_full_ || files_.back().size_bytes >= file_bytes_) {
+        Status begun = settle_switch();
+        if (begun) begun = begin_file(range.first);
+        if (!begun) {
+            roll_back();
+            return begun;
+        }
+    }
     SpoolFile& tail = files_.back();
     range.file = tail.name;
     range.offset_bytes = tail.size_bytes;
@@ -297,19 +325,23 @@ Status Spool::sync() {
 void Spool::roll_back() {
     std::lock_guard lock(mutex_);
     while (!files_.empty() && files_.back().synced_bytes == 0) {
-        // Its removal may fail; a leftover is cut or overwritten when its name comes up again.
+        // Its removal may fail; a leftover is cut or overwritten when its name comes up again. The
+        // newest goes first for good, so that no hole is left.
         (void)fs_.remove(path(files_.back().name));
+        (void)fs_.sync_directory(directory_);
+        freed_ = true;
         files_.pop_back();
     }
     if (files_.empty()) return;
     SpoolFile& tail = files_.back();
     if (tail.size_bytes == tail.synced_bytes) return;
     // After a failed write or sync the file is not trusted with more: the next append begins a new
-    // one. Its durable part stays readable. If cutting fails too, the leftover is found at the next
-    // open: whole records that follow the durable part are as good as received.
+    // one. Its durable part stays readable, and the cut is durable before another file follows. If
+    // cutting fails too, the leftover is found at the next open: whole records that follow the
+    // durable part are as good as received.
     tail.size_bytes = tail.synced_bytes;
     tail.last = tail.synced_last;
-    (void)tail.file->truncate(tail.synced_bytes);
+    if (tail.file->truncate(tail.synced_bytes)) (void)tail.file->sync();
     file_full_ = true;
 }
 
@@ -335,7 +367,10 @@ Status Spool::trim(Sequence stored) {
         // The newest file stays while it may grow, so that a trickle of writes does not make a file
         // for each of them. Where numbering goes on is known to the vault.
         if (head.last > stored || (files_.size() == 1 && head.size_bytes < file_bytes_)) return {};
+        // In order for good: a power cut brings back the newest of those that went, at most.
+        if (freed_) FS_TRY(fs_.sync_directory(directory_));
         FS_TRY(fs_.remove(path(head.name)));
+        freed_ = true;
         std::lock_guard lock(mutex_);
         files_.pop_front();
     }

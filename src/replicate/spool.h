@@ -75,6 +75,7 @@ class Spool {
     Status scan(bool repair);
     Status scan_file(SpoolFile& file, uint64_t next_name, Sequence& previous, bool& begins_anew);
     Status settle_tail(SpoolFile& tail);
+    Status settle_switch();
     Status begin_file(Sequence first);
     void roll_back();
 
@@ -86,6 +87,7 @@ class Spool {
     std::deque<SpoolFile> files_;
     bool directory_dirty_ = false;
     bool file_full_ = false;  // the newest file failed: begin another
+    bool freed_ = false;      // a removal may not be durable
     std::vector<SpoolRange> recovered_;
     std::string repaired_;
 };

@@ -61,7 +61,9 @@ class FaultSites {
 class FaultSiteTable {
   public:
     void add(const FaultSites& sites);
-    // Sites that were reached and fired in no world added so far, by name.
+    // A site that there is: when no world reaches it, it counts as one that never fired.
+    void expect(const std::string& site) { rows_.try_emplace(site); }
+    // Sites that were reached or are expected, and fired in no world added so far, by name.
     std::vector<std::string> never_fired() const;
     // One line a site: name, hits, fired, worlds in which it fired; then the never-fired list.
     std::string to_text() const;

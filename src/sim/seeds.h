@@ -17,6 +17,15 @@
 
 namespace farshore {
 
+// How many of so many seeds to run when a sanitizer makes each several times slower.
+constexpr uint64_t fewer_when_sanitized(uint64_t count) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return (count + 7) / 8;
+#else
+    return count;
+#endif
+}
+
 struct SeedRange {
     uint64_t first = 1;
     uint64_t count = 100;

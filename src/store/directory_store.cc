@@ -58,6 +58,8 @@ Result<std::unique_ptr<DirectoryStore>> DirectoryStore::open(FileSystem& files, 
         const Status removed = files.remove(fmt::format("{}/{}", temporary, name));
         if (!removed && removed.error().code() != Code::kNotFound) return fail(removed.error());
     }
+    // The store's identity may be there and not durable, when whoever wrote it was killed.
+    FS_TRY(files.sync_directory(options.path));
     return store;
 }
 
@@ -242,12 +244,16 @@ Result<std::vector<ObjectInfo>> DirectoryStore::list(const std::string& prefix,
 }
 
 Status DirectoryStore::remove(const std::string& name) {
+    const std::string path = fmt::format("{}/{}", root_, name);
     // Opened first: the file system's remove would take an empty directory as well.
     if (auto file = open_object(name); !file) {
-        if (file.error().code() == Code::kNotFound) return {};
-        return fail(file.error());
+        if (file.error().code() != Code::kNotFound) return fail(file.error());
+        // Whoever removed it may have been killed before that was durable.
+        if (auto synced = files_.sync_directory(parent_of(path));
+            !synced && synced.error().code() == Code::kIo)
+            return synced;
+        return {};
     }
-    const std::string path = fmt::format("{}/{}", root_, name);
     Status removed = files_.remove(path);
     if (!removed && removed.error().code() != Code::kNotFound) return removed;
     return files_.sync_directory(parent_of(path));
