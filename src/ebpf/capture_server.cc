@@ -144,6 +144,8 @@ void CaptureServer::Impl::prime() {
         log::info("capture", "the machine was stopped cleanly: {} bytes are read again", bytes);
     } else if (stop || stop.error().code() != Code::kNotFound) {
         log::warn("capture", "what the last shutdown left is not usable: everything is read again");
+    } else {
+        log::info("capture", "what was written before now is not known: everything is read");
     }
 }
 

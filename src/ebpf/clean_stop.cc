@@ -262,13 +262,11 @@ Status check_set_aside(const std::string& directory, const std::vector<LocalDisk
 }
 
 Result<DiskBlocks> set_aside_blocks(const std::string& path, const std::vector<LocalDisk>& disks) {
+    FS_TRY(check_set_aside(fs::path(path).parent_path(), disks));
     const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     if (!fd) return fail_errno(errno, fmt::format("open '{}'", path));
     struct stat info {};
-    struct statfs kind {};
-    if (::fstat(fd.get(), &info) != 0 || ::fstatfs(fd.get(), &kind) != 0)
-        return fail_errno(errno, fmt::format("examine '{}'", path));
-    FS_TRY(check_blocks_stay(static_cast<uint64_t>(kind.f_type)));
+    if (::fstat(fd.get(), &info) != 0) return fail_errno(errno, fmt::format("examine '{}'", path));
     if (static_cast<uint64_t>(info.st_size) != kCleanStopBytes) {
         const Bytes zeroes(kCleanStopBytes);
         if (::pwrite(fd.get(), zeroes.data(), zeroes.size(), 0) !=

@@ -74,6 +74,11 @@ TEST(CleanStop, TheBlocksOfAFileAreItsBlocks) {
     auto again = set_aside_blocks(mount + "/clean-stop", {known});
     ASSERT_TRUE(again);
     EXPECT_EQ(again->extents, blocks->extents);
+    // Where it cannot be, nothing is made.
+    LocalDisk other = known;
+    other.name = "none";
+    EXPECT_FALSE(set_aside_blocks(mount + "/none", {other}));
+    EXPECT_FALSE(PosixFileSystem().exists(mount + "/none").value_or(true));
     run_for_test({"umount", mount});
 
     std::mt19937_64 random(5);

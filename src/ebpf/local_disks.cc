@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/bytes.h"
 #include "os/fd.h"
@@ -81,42 +82,6 @@ std::string identity_of(const std::string& name, const std::string& device) {
     return "name:" + name;
 }
 
-std::string leaves_of(const std::string& name) {
-    std::string leaves;
-    for (std::string slave : names_in(block_directory(name) + "/slaves")) {
-        // Of a partition, its disk.
-        if (there("/sys/class/block/" + slave + "/partition")) {
-            std::error_code error;
-            slave = fs::canonical("/sys/class/block/" + slave, error).parent_path().filename();
-        }
-        leaves += (leaves.empty() ? "/dev/" : ", /dev/") + slave;
-    }
-    return leaves;
-}
-
-Status check_capturable(const std::string& name) {
-    const std::string block = block_directory(name);
-    if (!there(block + "/mq")) {
-        const std::string leaves = leaves_of(name);
-        return fail(
-            Code::kUnsupported,
-            fmt::format("/dev/{} is a stacked device: its writes cannot be seen in order", name),
-            leaves.empty() ? "protect the disks that hold its data"
-                           : fmt::format("protect the disks that it lies on: {}", leaves));
-    }
-    if (attribute(block + "/queue/dax") == "1")
-        return fail(
-            Code::kUnsupported,
-            fmt::format("/dev/{} is memory (DAX): programs write it without the kernel", name),
-            "mount it without DAX on a disk in sector mode, or protect the machine from "
-            "its hypervisor");
-    if (const std::string zoned = attribute(block + "/queue/zoned");
-        !zoned.empty() && zoned != "none")
-        return fail(Code::kUnsupported, fmt::format("/dev/{} is a zoned disk", name),
-                    "keep what must be protected on a disk without zones");
-    return {};
-}
-
 // Whole disks under a device: itself, its disk, or those that it is made of.
 void add_disks_under(uint32_t major_number, uint32_t minor_number, int depth,
                      std::vector<std::pair<uint32_t, uint32_t>>& found) {
@@ -150,6 +115,42 @@ DeviceNumbers disks_under(uint32_t major_number, uint32_t minor_number) {
     return under;
 }
 
+// The disks under a stacked device, through all that is stacked there, as a list for a person.
+std::string leaves_of(uint32_t major_number, uint32_t minor_number) {
+    std::set<std::string> names;
+    for (const auto& [high, low] : disks_under(major_number, minor_number)) {
+        std::error_code error;
+        const fs::path node = fs::canonical(fmt::format("/sys/dev/block/{}:{}", high, low), error);
+        if (!error && std::pair(high, low) != std::pair(major_number, minor_number))
+            names.insert("/dev/" + node.filename().string());
+    }
+    std::string leaves;
+    for (const std::string& one : names) leaves += (leaves.empty() ? "" : ", ") + one;
+    return leaves;
+}
+
+// `path` is the name that somebody gave it.
+Status check_capturable(const LocalDisk& disk, const std::string& path) {
+    const std::string block = block_directory(disk.name);
+    if (!there(block + "/mq")) {
+        const std::string leaves = leaves_of(disk.major, disk.minor);
+        return fail(Code::kUnsupported,
+                    fmt::format("{} is a stacked device: its writes cannot be seen in order", path),
+                    leaves.empty() ? "protect the disks that hold its data"
+                                   : fmt::format("protect the disks that it lies on: {}", leaves));
+    }
+    if (attribute(block + "/queue/dax") == "1")
+        return fail(Code::kUnsupported,
+                    fmt::format("{} is memory (DAX): programs write it without the kernel", path),
+                    "mount it without DAX on a disk in sector mode, or protect the machine from "
+                    "its hypervisor");
+    if (const std::string zoned = attribute(block + "/queue/zoned");
+        !zoned.empty() && zoned != "none")
+        return fail(Code::kUnsupported, fmt::format("{} is a zoned disk", path),
+                    "keep what must be protected on a disk without zones");
+    return {};
+}
+
 bool any_of_disks(const DeviceNumbers& devices, const std::vector<LocalDisk>& disks) {
     return std::any_of(devices.begin(), devices.end(), [&](const auto& numbers) {
         return std::any_of(disks.begin(), disks.end(), [&](const LocalDisk& disk) {
@@ -181,7 +182,7 @@ Result<LocalDisk> inspect_disk(const std::string& path) {
     disk.name = node.filename();
     disk.device = "/dev/" + disk.name;
     disk.size_bytes = std::strtoull(attribute(node.string() + "/size").c_str(), nullptr, 10) * 512;
-    FS_TRY(check_capturable(disk.name));
+    FS_TRY(check_capturable(disk, path));
     if (disk.size_bytes == 0)
         return fail(Code::kInvalidArgument, fmt::format("'{}' has no medium", path));
     disk.identity = identity_of(disk.name, disk.device);

@@ -129,7 +129,7 @@ class AgentGuest(guests.SourceGuest):
                 said = [text for _, text in self.serial.lines[after:]]
                 self.devices = dict(m.groups() for m in map(
                     re.compile(r"^DISK (\S+) (/dev/\S+)$").match, said) if m)
-                if {"root", "db"} <= self.devices.keys():
+                if set(self.DISKS) <= self.devices.keys():
                     return
             if attempt == 2:
                 tail = "\n  ".join(text for _, text in self.serial.lines[after:][-12:])
@@ -138,16 +138,16 @@ class AgentGuest(guests.SourceGuest):
 
     def device_options(self):
         """What `farshore protect` is to capture: the root disk first."""
-        return [word for name in ("root", "db") for word in ("--device", self.devices[name])]
+        return [word for name in self.DISKS for word in ("--device", self.devices[name])]
 
 
-def prepare(guest, farshore, site, name):
-    """The site's appliance for that guest, and the guest's disk with its token. Before the guest's
-    start; the vault runs."""
+def prepare(guest, farshore, site, name, files=None):
+    """The site's appliance for that guest, and the guest's disk with its token and `files` (name ->
+    text). Before the guest's start; the vault runs."""
     farshore.start_site(site, ("appliance",))
     make_disk(guest.agent_disk, farshore.binary, {
         "ca.crt": farshore.authority.read_text(),
-        "agent.token": farshore.new_token("agent") + "\n"})
+        "agent.token": farshore.new_token("agent") + "\n", **(files or {})})
     guest.agent_name = name
     guest.appliance = f"{HOST_IN_GUEST}:{farshore.replication_listen.rsplit(':', 1)[1]}"
 

@@ -195,11 +195,14 @@ class Demo:
     def prepare(self):
         self.work = pathlib.Path(self.options.work or tempfile.mkdtemp(prefix="farshore-demo-"))
         self.work.mkdir(parents=True, exist_ok=True)
-        self.image = build_image.ensure()
+        self.image = self.make_image()
         self.guest_facts = json.loads((self.image / "guest.json").read_text())
         accelerator = self.options.accelerator or guests.pick_accelerator(self.image, self.image.parent)
         self.result["accelerator"] = accelerator
         return accelerator
+
+    def make_image(self):
+        return build_image.ensure()
 
     def make_source(self, accelerator):
         kind = agent_guest.AgentGuest if self.options.agent else guests.SourceGuest
@@ -219,6 +222,10 @@ class Demo:
         self.source.serial.wait_for_transactions(20, 60)
         self.stage.detail("the database commits numbered transactions and reports each on the serial line")
 
+    def agent_files(self):
+        """What the agent's disk has besides the agent: name -> text."""
+        return {}
+
     def start_agent(self):
         self.stage.step("Starting the agent inside the machine")
         agent_guest.run_agent(self.source)
@@ -233,7 +240,8 @@ class Demo:
             self.stage.step("Starting the vault, and an appliance at the source site")
             self.farshore.start_vault()
             self.source = self.make_source(accelerator)
-            agent_guest.prepare(self.source, self.farshore, self.work / "source-site", NAME)
+            agent_guest.prepare(self.source, self.farshore, self.work / "source-site", NAME,
+                                self.agent_files())
         elif self.options.split:
             self.stage.step("Starting vault, appliance and agent, each by itself")
             self.farshore.start_split(self.work / "source-site")

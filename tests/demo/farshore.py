@@ -14,11 +14,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 class FarshoreError(Exception):
-    """A verb that failed; `code` is the stable name of the error."""
+    """A verb that failed; `code` is the stable name of the error, `remedy` what to do."""
 
-    def __init__(self, verb, code, detail):
+    def __init__(self, verb, code, detail, remedy=""):
         super().__init__(f"farshore {verb}: {detail}")
         self.code = code
+        self.remedy = remedy
 
 
 def free_port():
@@ -73,7 +74,7 @@ class Farshore:
             try:
                 problem = json.loads(words.splitlines()[-1])
                 raise FarshoreError(" ".join(map(str, verb)), problem.get("code", ""),
-                                    problem.get("detail", words))
+                                    problem.get("detail", words), problem.get("remedy", ""))
             except (ValueError, IndexError):
                 raise FarshoreError(" ".join(map(str, verb)), "", words or
                                     f"exit code {done.returncode}") from None

@@ -156,15 +156,17 @@ class SerialLine:
 
 
 class SourceGuest:
-    """The machine that gets protected: QEMU with two disks, a QMP socket and a serial line."""
+    """The machine that gets protected: QEMU with its disks, a QMP socket and a serial line."""
 
+    # The root disk first. Those that are not there yet are copied from the image.
+    DISKS = ("root", "db")
     NETWORK = "user,id=net0,restrict=on"
 
     def __init__(self, image_directory, directory, accelerator, memory_mib=768):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.qmp_path = self.directory / "qmp.sock"
-        self.disks = [self.directory / "root.img", self.directory / "db.img"]
+        self.disks = [self.directory / f"{name}.img" for name in self.DISKS]
         for disk in self.disks:
             if not disk.exists():
                 copy_disk(image_directory / disk.name, disk)
