@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """End to end: source and replica are compared, and only what differs travels."""
 import os
+import shutil
 import signal
 
 import support
-from support import Model, seeded
+from support import BOOT_SECTOR, FarshoreError, Model, seeded
 
 import faults
+from devices import DeviceTest, DirectDisk
+from mirror_test import RunningMachine
 
 MIB = 1 << 20
 BLOCK = 64 << 10
@@ -37,15 +40,14 @@ class Resynchronisation(faults.FaultTest):
         rng = seeded()
         model = Model([24 * MIB + 512, 8 * MIB], rng)
         self.make(model)
-        before = self.bookmark("before")
+        self.bookmark("before")
         healthy = self.farshore.call("resync", "web")
         self.assertEqual(("done", 0, 0, 0), (healthy["state"], healthy["differing_bytes"],
                                              healthy["sent_bytes"], healthy["verify_failures"]), healthy)
         self.assertEqual(sum(len(d) for d in model.disks), healthy["compared_bytes"])
         self.assertGreater(healthy["verified_bytes"], 0)
         self.assert_point("web", "before", model.copy())
-        self.assertEqual([], [gap for gap in self.farshore.call("points", "web")["gaps"]
-                              if gap["first"]["sequence"] > before["sequence"]])
+        self.assertEqual([], self.farshore.call("points", "web")["gaps"])
 
         chosen = {(0, n) for n in rng.sample(range(384), 9)} | {(0, 384), (1, 0), (1, 127)}
         self.flip(model, chosen)
@@ -119,6 +121,98 @@ class Resynchronisation(faults.FaultTest):
         self.assertLessEqual(item["compared_bytes"], 8 * MIB, item)
         self.bookmark("after")
         self.assert_point("web", "after", model.copy())
+
+    def test_qemu_tap_and_agent_killed_together(self):
+        """Breaks when a mirror that is lost with its machine costs copying everything, or hides a change."""
+        rng = seeded()
+        model = Model([32 * MIB, 4 * MIB + 512], rng)
+        model.disks[0][:512] = BOOT_SECTOR.read_bytes()
+        paths = model.make_files(self.work)
+        machine = RunningMachine(self.work, paths)
+        self.addCleanup(machine.end)
+        machine.start()
+        self.start_up()
+        self.farshore.call("protect", "vm", "--qmp", machine.socket, "--point-interval", 1)
+        self.wait_state("vm", "protected")
+        for _ in range(30):
+            machine.step(model, rng)
+        self.bookmark("before", "vm")
+        expected = model.copy()
+        machine.end()
+        self.farshore.kill_servers("up")
+        self.farshore.kill_descendants()
+        machine.start()
+        for _ in range(10):
+            machine.step(model, rng)    # nobody sees these
+        self.restart_up()
+        self.farshore.wait_for("it was compared", lambda: (item := self.farshore.call("item", "vm"))["resync"]
+                               ["state"] == "done" and item["state"] == "protected" and item, 90)
+        found = self.farshore.call("item", "vm")["resync"]
+        self.assertGreaterEqual(found["compared_bytes"], 36 * MIB, found)
+        self.assertLessEqual(found["sent_bytes"], 10 * (100 << 10) + 20 * BLOCK, found)
+        self.bookmark("after", "vm")
+        self.assert_point("vm", "before", expected)
+        self.assert_point("vm", "after", model.copy())
+        gaps = self.farshore.call("points", "vm")["gaps"]
+        self.assertTrue(gaps)
+        for inside in (gaps[-1]["after"]["sequence"] + 1, gaps[-1]["before"]["sequence"] - 1):
+            with self.assertRaises(FarshoreError) as refused:
+                self.farshore.call("point", "vm", "--point", inside)
+            self.assertEqual("point-in-gap", refused.exception.code)
+
+    def test_what_the_replica_lost_is_sent_again(self):
+        """Breaks when damage in the store is taken for equal, or ends the comparison."""
+        rng = seeded()
+        model = Model([8 * MIB], rng)
+        self.make(model)
+        self.bookmark("before")
+        segments = sorted((path for path in (self.farshore.data / "store").rglob("*")
+                           if path.is_file() and path.stat().st_size > MIB), key=lambda path: path.stat().st_size)
+        with open(segments[-1], "r+b") as file:
+            file.seek(segments[-1].stat().st_size // 2)
+            file.write(bytes(64))
+        found = self.farshore.call("resync", "web")
+        self.assertGreater(found["unreadable_bytes"], 0, found)
+        self.assertEqual(found["unreadable_bytes"], found["differing_bytes"], found)
+        self.bookmark("after")
+        self.assert_point("web", "after", model.copy())
+        self.assertIn("replica-damaged",
+                      [event["code"] for event in self.farshore.call("events")["events"]])
+
+
+class OwnDisks(DeviceTest):
+    def test_after_an_unclean_stop_sums_decide_what_is_sent(self):
+        """Breaks when a machine that crashed sends all of its disks again, or misses what it wrote unseen."""
+        rng = seeded()
+        device = self.make_disk(64 * MIB)
+        disk = DirectDisk(device)
+        for offset in range(0, 64 * MIB, MIB):
+            disk.write(offset, rng.randbytes(MIB))
+        self.farshore.start_server("up", "up", "--data", self.farshore.data, "--listen", "127.0.0.1:0",
+                                   "--shared-dir", self.work / "shared")
+        self.farshore.wait_until_serving()
+        item = self.protect("own", device)
+        self.wait_state("own", "protected")
+        # The end of a machine without warning: its processes, its memory, its programs in the kernel.
+        self.farshore.kill_servers("up")
+        self.farshore.kill_descendants()
+        for path in (self.work / "shared").iterdir():
+            path.unlink()
+        shutil.rmtree(f"/sys/fs/bpf/farshore-{item['id'][:12]}")
+        changed = rng.sample(range(1024), 7)
+        for block in changed:
+            disk.write(block * BLOCK + 4096, rng.randbytes(4096))
+        disk.close()
+        self.farshore.start_server("up", "up", "--data", self.farshore.data, "--listen", "127.0.0.1:0",
+                                   "--shared-dir", self.work / "shared")
+        self.farshore.wait_until_serving()
+        self.farshore.wait_for("it was compared", lambda: (item := self.farshore.call("item", "own"))["resync"]
+                               ["state"] == "done" and item["state"] == "protected", 90)
+        found = self.farshore.call("item", "own")["resync"]
+        self.assertEqual(64 * MIB, found["compared_bytes"], found)
+        self.assertEqual((len(changed) * BLOCK,) * 2, (found["differing_bytes"], found["sent_bytes"]), found)
+        self.farshore.call("point", "own", "--bookmark", "after")
+        self.assert_point("own", "after", [self.whole(device)])
 
 
 if __name__ == "__main__":
