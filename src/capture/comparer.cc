@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "block/block_device.h"
+#include "block/range_lock.h"
 #include "capture/copier.h"
 
 namespace farshore {
@@ -24,9 +25,9 @@ void add(const LogHeader& header, LogWord word, uint64_t value) {
 
 }  // namespace
 
-Comparer::Comparer(CaptureProducer& producer, std::vector<BlockDevice*> devices, Random& random)
+Comparer::Comparer(CaptureProducer& producer, std::vector<Source> sources, Random& random)
     : producer_(producer),
-      devices_(std::move(devices)),
+      sources_(std::move(sources)),
       random_(random),
       asker_(producer.header()) {
     // Which of todo was found to differ is not known any more; what was equal is off it.
@@ -91,7 +92,7 @@ bool Comparer::take_answers() {
 }
 
 bool Comparer::find_run() {
-    const auto disks = static_cast<DiskIndex>(devices_.size());
+    const auto disks = static_cast<DiskIndex>(sources_.size());
     for (DiskIndex i = 0; i <= disks; ++i) {
         const auto disk = static_cast<DiskIndex>((disk_ + i) % disks);
         const uint64_t from = i == 0 ? offset_ : 0;
@@ -120,7 +121,8 @@ bool Comparer::find_run() {
 }
 
 Comparer::Outcome Comparer::read_some() {
-    BlockDevice& device = *devices_[reading_.disk];
+    BlockDevice& device = *sources_[reading_.disk].device;
+    RangeLock* const lock = sources_[reading_.disk].lock;
     if (reading_done_ == 0 && barrier_ != nullptr && state() == CompareState::kVerifying &&
         !barrier_->quiet(reading_.disk, reading_.range)) {
         // Another one first.
@@ -144,7 +146,14 @@ Comparer::Outcome Comparer::read_some() {
         }
         length = std::min(length, kReadBytes);
         buffer_.resize(length);
-        if (!device.read(at, buffer_)) {
+        Status read;
+        {
+            // Half of a write that is under way would differ from everything.
+            std::optional<RangeLock::Held> held;
+            if (lock != nullptr) held.emplace(lock->acquire(at, length));
+            read = device.read(at, buffer_);
+        }
+        if (!read) {
             add(producer_.header(), LogWord::kCopyErrors, 1);
             return Outcome::kFailed;
         }
@@ -194,16 +203,18 @@ Comparer::Outcome Comparer::step() {
 std::vector<std::pair<DiskIndex, ByteRange>> Comparer::samples() {
     std::vector<std::pair<DiskIndex, ByteRange>> chosen;
     uint64_t total = 0;
-    for (const BlockDevice* device : devices_) total += device->size_bytes();
+    for (const Source& source : sources_) total += source.device->size_bytes();
     for (size_t i = 0; i < kSamples; ++i) {
         std::pair<DiskIndex, ByteRange> sample;
         for (size_t tries = 0; tries < kSampleTries; ++tries) {
             uint64_t at = random_.below(total);
             DiskIndex disk = 0;
-            while (at >= devices_[disk]->size_bytes()) at -= devices_[disk++]->size_bytes();
+            while (at >= sources_[disk].device->size_bytes())
+                at -= sources_[disk++].device->size_bytes();
+            BlockDevice& device = *sources_[disk].device;
             at = at / kSampleBytes * kSampleBytes;
-            sample = {disk, {at, std::min(kSampleBytes, devices_[disk]->size_bytes() - at)}};
-            const auto extents = devices_[disk]->extents(at, sample.second.length_bytes);
+            sample = {disk, {at, std::min(kSampleBytes, device.size_bytes() - at)}};
+            const auto extents = device.extents(at, sample.second.length_bytes);
             if (!extents || std::ranges::any_of(*extents, [](const auto& e) { return !e.zero; }))
                 break;
         }

@@ -19,9 +19,14 @@ namespace farshore {
 
 class CopyBarrier;
 class BlockDevice;
+class RangeLock;
 
 class Comparer {
   public:
+    struct Source {
+        BlockDevice* device = nullptr;  // borrowed
+        RangeLock* lock = nullptr;      // borrowed, held while it is read; null but in path
+    };
     enum class Outcome {
         kNothing,  // nothing is compared
         kWorked,
@@ -30,8 +35,8 @@ class Comparer {
         kFailed,    // the source could not be read
     };
 
-    // Borrowed: all; the devices by disk index. Goes on with what an earlier tap had begun.
-    Comparer(CaptureProducer& producer, std::vector<BlockDevice*> devices, Random& random);
+    // Borrowed: all; the sources by disk index. Goes on with what an earlier tap had begun.
+    Comparer(CaptureProducer& producer, std::vector<Source> sources, Random& random);
     void set_barrier(CopyBarrier* barrier) { barrier_ = barrier; }
 
     Outcome step();
@@ -59,7 +64,7 @@ class Comparer {
     std::vector<std::pair<DiskIndex, ByteRange>> samples();
 
     CaptureProducer& producer_;
-    std::vector<BlockDevice*> devices_;
+    std::vector<Source> sources_;
     Random& random_;
     CopyBarrier* barrier_ = nullptr;
     CompareAsker asker_;

@@ -54,9 +54,9 @@ Copier::Copier(CaptureProducer& producer, std::vector<Source> sources, const Clo
           kTodoGranuleBytes, kMaxWriteBytes)) {
     FS_CHECK(sources_.size() == producer_.disks());
     if (random == nullptr) return;
-    std::vector<BlockDevice*> devices;
-    for (const Source& source : sources_) devices.push_back(source.device);
-    comparer_ = std::make_unique<Comparer>(producer_, std::move(devices), *random);
+    std::vector<Comparer::Source> compared;
+    for (const Source& source : sources_) compared.push_back({source.device, source.lock});
+    comparer_ = std::make_unique<Comparer>(producer_, std::move(compared), *random);
 }
 
 Copier::~Copier() = default;
