@@ -10,8 +10,9 @@ namespace farshore {
 namespace {
 
 constexpr int64_t kNotYetUs = 200'000;
-// Reading and summing 64 MiB from a slow store.
-constexpr int64_t kAnswerUs = 120'000'000;
+// Reading and summing 64 MiB from a slow store takes its time; nothing is heard of a connection
+// that is gone without a word. So each time in vain makes the next one longer.
+constexpr int64_t kPatienceUs = 15'000'000, kMostPatienceUs = 300'000'000;
 constexpr int64_t kIdleUs = 10'000'000;
 
 }  // namespace
@@ -25,7 +26,8 @@ CompareClient::CompareClient(Executor& executor, Clock& clock, Dialer& dialer, s
       item_(item),
       responder_(std::move(header)),
       ring_(std::move(ring)),
-      retry_us_(kRetryFirstUs) {}
+      retry_us_(kRetryFirstUs),
+      patience_us_(kPatienceUs) {}
 
 CompareClient::~CompareClient() {
     if (timer_) executor_.cancel(*timer_);
@@ -110,8 +112,10 @@ void CompareClient::send_what_is_due() {
             next_us = std::min(next_us, pending.again_us - now_us);
         }
     }
-    if (under_way && now_us - heard_us_ > kAnswerUs)
+    if (under_way && now_us - heard_us_ > patience_us_) {
+        patience_us_ = std::min(patience_us_ * 2, kMostPatienceUs);
         return disconnected(Error(Code::kTimeout, "no answer to a comparison in time"));
+    }
     look_again(next_us);
 }
 
@@ -135,6 +139,7 @@ void CompareClient::on_frame(ByteView frame) {
     auto compared = decode_compared(view->body);
     if (!compared) return disconnected(compared.error());
     retry_us_ = kRetryFirstUs;
+    patience_us_ = kPatienceUs;
     last_error_.clear();
     take_answer(compared->request, compared->answer);
 }

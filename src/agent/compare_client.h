@@ -52,6 +52,7 @@ class CompareClient {
     std::map<uint64_t, Pending> pending_;
     int64_t heard_us_ = 0;
     int64_t retry_us_;
+    int64_t patience_us_;
     int64_t not_before_us_ = 0;
     std::optional<Executor::TimerId> timer_;
     std::string last_error_;

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "agent/capture_source.h"
+#include "agent/compare_client.h"
 #include "capture/tap.h"
 #include "replica/item_replica.h"
 #include "replica/memory_ledger.h"
@@ -41,6 +42,7 @@ struct Shape {
     bool appliance_errors = false;
     bool appliance_read_errors = false;
     bool source_errors = false;
+    bool compares = false;  // what may differ is compared before it is copied
     uint64_t guest_ops = 0;
     ProcessServerOptions server;
     ItemReplicaOptions replica;
@@ -90,6 +92,8 @@ struct AgentProgram {
     std::unique_ptr<WatchedSource> watched;
     std::unique_ptr<Dialer> dialer;
     std::unique_ptr<LogSender> sender;
+    std::unique_ptr<CompareClient> compare;
+    std::optional<size_t> resync;  // a command that was posted
     PartyId instance;
     size_t appliance = 0;
 };
@@ -107,6 +111,8 @@ class LossyLink final : public VaultLink {
     Result<LogLease> acquire_log(const ItemId& item, const std::string& appliance) override;
     Status register_segment(const SegmentRegistration& registration) override;
     Status mark_idle(const ItemId& item, Epoch epoch, Sequence sequence, TimePoint time) override;
+    Result<CompareAnswer> compare(const std::string& agent, const ItemId& item,
+                                  const CompareQuestion& question) override;
     Result<std::string> sync_agent(const std::string&, const std::string&) override {
         return fail(Code::kUnsupported, "not here");
     }
@@ -206,11 +212,13 @@ class System {
         return *vaults_[active_vault_];
     }
     const ItemId& item() const { return item_; }
+    const Secret& key() const { return key_; }
     void resumed(Sequence next) {
         if (next > acked_received_ || shape_.two_appliances || shape_.appliance_read_errors) return;
         breach(fmt::format("{} was acknowledged as received, and now the appliance asks for {}\n",
                            acked_received_.v, next.v));
     }
+    void answered() { ++outcome_.answers; }
     void heard_received(Sequence received) {
         acked_received_ = std::max(acked_received_, received);
     }
@@ -231,6 +239,7 @@ class System {
     std::shared_ptr<void> boot_agent(SimProcess& self);
     void agent_tick(AgentProgram& program);
     void dial(AgentProgram& program);
+    void ask_for_resync(AgentProgram& program);
     std::shared_ptr<void> boot_appliance(SimProcess& self, size_t index);
     std::shared_ptr<void> boot_vault(SimProcess& self, size_t index);
     Status open_vault(SimProcess& self, size_t index, VaultProgram& program);

@@ -1,6 +1,7 @@
 // The programs of the simulated system: how each starts, and what it does on its ticks.
 #include <algorithm>
 
+#include "replica/replica_compare.h"
 #include "system.h"
 
 namespace farshore::system_sim {
@@ -43,6 +44,31 @@ Status LossyLink::mark_idle(const ItemId&, Epoch epoch, Sequence sequence, TimeP
     return call<Status>([&](ItemReplica& r) { return r.mark_idle(epoch, sequence, time); });
 }
 
+// As Vault::compare does, with a reader for each question.
+Result<CompareAnswer> LossyLink::compare(const std::string&, const ItemId&,
+                                         const CompareQuestion& question) {
+    std::optional<Result<CompareAnswer>> result;
+    SimProcess& vault = system_.vault_to_ask();
+    const auto answer = [&]() -> Result<CompareAnswer> {
+        const auto program = vault.program<VaultProgram>();
+        if (program == nullptr || program->replica == nullptr)
+            return fail(Code::kUnavailable, "the vault is starting");
+        FS_ASSIGN(const ReplicaStatus status, program->replica->status());
+        if (status.stored < question.at_least) return CompareAnswer{CompareVerdict::kNotYet, {}, 0};
+        ReplicaReaderOptions options;
+        options.allow_gap = true;
+        FS_ASSIGN(const auto reader, ReplicaReader::open(*program->store, system_.item(),
+                                                         system_.key(), status.stored, options));
+        return compare_replica(*reader, question);
+    };
+    const Status called = system_.network().call(self_, vault, [&] { result.emplace(answer()); });
+    if (!called) return fail(called.error());
+    if (!*result && (*result).error().retry() == Retry::kNever)
+        return fail(Code::kUnavailable, (*result).error().to_string());
+    system_.answered();
+    return std::move(*result);
+}
+
 // ---- capture
 
 LogGeometry System::geometry() const {
@@ -69,6 +95,8 @@ Result<LogHeader> System::open_log(SimProcess& self) {
     std::fill(memory.control.begin(), memory.control.end(), uint8_t{0});
     FS_ASSIGN(LogHeader header, LogHeader::format(memory, made, first));
     fill_new_log(header, *dirty, shape_.mode);
+    if (first.v > 1)
+        header.word(LogWord::kCompareState).store(static_cast<uint64_t>(CompareState::kComparing));
     header.word(LogWord::kRotateUs).store(shape_.rotate_us);
     header.word(LogWord::kPointIntervalUs).store(1'000'000);
     model_.begin_log(first.v, source_content());
@@ -99,6 +127,10 @@ std::shared_ptr<void> System::boot_tap(SimProcess& self) {
         }
         options.spill = program->spill.get();
         options.clock = &self.clock();
+        if (shape_.compares) options.random = &self.random();
+        options.bugs.skipped_sum = plant_ == Plant::kSkippedSum;
+        options.bugs.early_end = plant_ == Plant::kEarlyEnd;
+        options.bugs.stale_compare = plant_ == Plant::kStaleCompare;
         options.bugs.mark_too_late = plant_ == Plant::kMarkTooLate;
         options.bugs.lost_gap = plant_ == Plant::kLostGap;
         options.bugs.wrong_order = plant_ == Plant::kWrongOrder;
@@ -171,11 +203,27 @@ void System::dial(AgentProgram& program) {
                                                  *program.dialer, kAddresses[address_], item_,
                                                  program.instance, *program.watched);
     program.sender->start();
+    program.compare = std::make_unique<CompareClient>(agent_->executor(), agent_->clock(),
+                                                      *program.dialer, kAddresses[address_], item_,
+                                                      program.consumer->header(), [] {});
+}
+
+// Somebody wants source and replica compared, or made equal in a gap.
+void System::ask_for_resync(AgentProgram& program) {
+    if (program.resync && program.commands->take(*program.resync)) program.resync.reset();
+    if (program.resync || !shape_.compares || !faults_ || !world_.buggify("system.resync")) return;
+    TapCommand command;
+    command.kind = draw_.coin() ? TapCommandKind::kCompareAll : TapCommandKind::kResyncAll;
+    if (const auto slot = program.commands->post(command)) program.resync = *slot;
 }
 
 void System::agent_tick(AgentProgram& program) {
     if (program.appliance != address_) dial(program);
     program.sender->wake();
+    const LogHeader& log = program.consumer->header();
+    if (CompareResponder::any(log)) program.compare->wake();
+    outcome_.comparisons = std::max(outcome_.comparisons, log.word(LogWord::kCompareRuns).load());
+    ask_for_resync(program);
     const int64_t wait_us =
         world_.buggify("system.agent_stalls") ? draw_.between(100'000, 2'000'000) : 8'000;
     agent_->executor().post_after_us(wait_us, [this, &program] { agent_tick(program); });

@@ -37,6 +37,9 @@ void System::draw_shape() {
     shape_.appliance_read_errors = shape_.appliance_errors && d.below(3) == 0;
     shape_.source_errors = d.below(4) == 0;
     shape_.guest_ops = 60 + d.below(160);
+    Rng compares = world_.fork("compares");
+    shape_.compares = compares.below(4) != 0 || plant_ == Plant::kSkippedSum ||
+                      plant_ == Plant::kEarlyEnd || plant_ == Plant::kStaleCompare;
 
     ProcessServerOptions& s = shape_.server;
     s.spool_directory = "spool";
@@ -340,6 +343,12 @@ std::string plant_name(Plant plant) {
             return "mark_too_late";
         case Plant::kLostGap:
             return "lost_gap";
+        case Plant::kSkippedSum:
+            return "SkippedSum";
+        case Plant::kEarlyEnd:
+            return "EarlyEnd";
+        case Plant::kStaleCompare:
+            return "StaleCompare";
         case Plant::kWrongOrder:
             return "wrong_order";
         case Plant::kDeleteTooEarly:

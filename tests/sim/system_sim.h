@@ -20,14 +20,20 @@ enum class Plant : uint8_t {
     kLostGap,
     kWrongOrder,
     kDeleteTooEarly,
+    kSkippedSum,
+    kEarlyEnd,
+    kStaleCompare,
 };
-inline constexpr Plant kPlants[] = {Plant::kAckBeforeSync, Plant::kStoredBeforeRegistered,
-                                    Plant::kSwapSegments,  Plant::kMarkTooLate,
-                                    Plant::kLostGap,       Plant::kWrongOrder,
-                                    Plant::kDeleteTooEarly};
+inline constexpr Plant kPlants[] = {Plant::kAckBeforeSync,  Plant::kStoredBeforeRegistered,
+                                    Plant::kSwapSegments,   Plant::kMarkTooLate,
+                                    Plant::kLostGap,        Plant::kWrongOrder,
+                                    Plant::kDeleteTooEarly, Plant::kSkippedSum,
+                                    Plant::kEarlyEnd,       Plant::kStaleCompare};
 std::string plant_name(Plant plant);
 
 struct SystemOutcome {
+    uint64_t comparisons = 0;  // that came to their end
+    uint64_t answers = 0;
     std::string broken;  // empty: every promise held
     uint64_t hash = 0;
     FaultSites faults{0};

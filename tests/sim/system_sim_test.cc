@@ -10,6 +10,7 @@
 #include <regex>
 #include <sstream>
 
+#include "os/log.h"
 #include "sim/seeds.h"
 #include "system_sim.h"
 
@@ -76,6 +77,8 @@ TEST(SystemSim, TheMainPathKeepsItsPromisesUnderEverySeed) {
             sum.removed += outcome.removed;
             sum.fenced_vaults += outcome.fenced_vaults;
             sum.writes += outcome.writes;
+            sum.comparisons += outcome.comparisons;
+            sum.answers += outcome.answers;
             sum.floors_moved += outcome.floors_moved;
             sum.bytes_compared += outcome.bytes_compared;
             sum.calm_us = std::max(sum.calm_us, outcome.calm_us);
@@ -89,12 +92,14 @@ TEST(SystemSim, TheMainPathKeepsItsPromisesUnderEverySeed) {
               << " points compared (" << (sum.bytes_compared >> 20) << " MiB), " << sum.removed
               << " objects removed, " << sum.floors_moved << " floors moved, " << sum.fenced_vaults
               << " times a vault found itself fenced; at most " << sum.calm_us / 1'000'000
-              << " s until protected again\n"
+              << " s until protected again; " << sum.comparisons << " comparisons, " << sum.answers
+              << " answers\n"
               << table.to_text();
     if (report.runs < kSeeds) return;  // fewer were asked for
     EXPECT_GT(sum.deaths, report.runs);
     EXPECT_GT(sum.removed, report.runs);
     EXPECT_GT(sum.fenced_vaults, 0u);
+    EXPECT_GT(sum.comparisons, report.runs / 4);
     EXPECT_TRUE(table.never_fired().empty()) << table.to_text();
 }
 
@@ -104,6 +109,12 @@ TEST(SystemSim, ASeedRepeats) {
         EXPECT_EQ(run_system(seed, Plant::kNone).hash, run_system(seed, Plant::kNone).hash)
             << "seed " << seed;
 }
+
+// What the parts log in hundreds of worlds is of no use to anybody.
+[[maybe_unused]] const bool kQuiet = [] {
+    log::capture([](log::Level, std::string_view) {});
+    return true;
+}();
 
 class PlantedBug : public ::testing::TestWithParam<Plant> {};
 
