@@ -225,21 +225,40 @@ class SourceGuest:
         return moment_ms
 
 
+PIECE = re.compile(r"^VERIFY (\d+) (\d+) (\d+) (\d+) (.*);$")
+
+
+def report_from(lines):
+    """verify-db's report of its pieces that arrived whole; None while one is missing."""
+    pieces = {}
+    for text in lines:
+        found = PIECE.match(text)
+        if found and len(found[5]) == int(found[3]) and sum(found[5].encode()) == int(found[4]):
+            pieces[(int(found[2]), int(found[1]))] = found[5]
+    for count in {of for of, _ in pieces}:
+        whole = [pieces.get((count, number)) for number in range(count)]
+        if None in whole:
+            continue
+        try:
+            return json.loads("".join(whole))
+        except ValueError:
+            continue    # a damaged number
+    return None
+
+
 def verify(serial, timeout_s=240):
     """Runs verify-db in the guest behind that line."""
-    # An emulated serial line loses a character now and then; what is not a whole report is asked
-    # for again. What the report says is never asked twice.
+    # What the report says is never asked twice, only one that did not arrive.
     for _ in range(3):
         after = len(serial.lines)
         serial.send("verify-db")
-        _, found = serial.wait_for(r"^VERIFY (\{.*)$", timeout_s, after)
-        try:
-            report = json.loads(found[1])
-        except ValueError:
-            continue
-        if not report.get("database_up") or "error" in report or REPORT_FIELDS <= report.keys():
+        serial.wait_for("^VERIFIED$", timeout_s, after)
+        report = report_from(text for _, text in serial.lines[after:])
+        if report is not None and (not report.get("database_up") or "error" in report
+                                   or REPORT_FIELDS <= report.keys()):
             return report
-    raise RuntimeError(f"the guest's report arrived damaged three times: {found[1]}")
+    raise RuntimeError("the guest's report arrived damaged three times: "
+                       + " / ".join(text for _, text in serial.lines[after:]))
 
 
 # Of verify-db, when the database is up.
