@@ -198,7 +198,6 @@ int ClientVerbs::unprotect(const std::string& name, bool force, bool wait) {
 int ClientVerbs::resynchronise(const std::string& name, bool wait) {
     auto answer = impl_->call("POST", item_target(name, "/resynchronise"));
     if (!answer) return impl_->failed(answer.error());
-    const std::string request = text_of(*answer, "resync_requested");
     if (!wait) {
         if (impl_->json)
             impl_->print(*answer);
@@ -206,10 +205,10 @@ int ClientVerbs::resynchronise(const std::string& name, bool wait) {
             impl_->say("Source and replica are compared; `farshore item` shows how far it is.\n");
         return 0;
     }
-    return impl_->wait_until_resynced(name, request);
+    return impl_->wait_until_resynced(name);
 }
 
-int ClientVerbs::Impl::wait_until_resynced(const std::string& name, const std::string& request) {
+int ClientVerbs::Impl::wait_until_resynced(const std::string& name) {
     int lost = 0;
     while (true) {
         auto answer = call("GET", item_target(name));
@@ -222,8 +221,9 @@ int ClientVerbs::Impl::wait_until_resynced(const std::string& name, const std::s
             const std::string state = text_of(resync, "state");
             const auto bytes = [&](const char* key) { return number_of(resync, key).value_or(0); };
             const double total = bytes("total_bytes"), compared = bytes("compared_bytes");
-            const bool ours = text_of(resync, "request") == request;
-            if (ours && text_of(*answer, "state") == "protected" &&
+            // An agent that was started again has forgotten whose it was, not that it runs.
+            const bool begun = text_of(*answer, "resync_requested").empty();
+            if (begun && text_of(*answer, "state") == "protected" &&
                 (state == "done" || state == "none")) {
                 clear_progress();
                 if (json)
@@ -235,7 +235,7 @@ int ClientVerbs::Impl::wait_until_resynced(const std::string& name, const std::s
                     say("Nothing could be compared: everything was sent.\n");
                 return 0;
             }
-            if (ours && total != 0) draw_progress(compared / total, -1, state);
+            if (begun && total != 0) draw_progress(compared / total, -1, state);
         }
         if (environment.pause(300)) {
             clear_progress();

@@ -51,7 +51,7 @@ struct ClientVerbs::Impl {
 
     void print_item(const Json& item);
     int wait_until_protected(const std::string& name);
-    int wait_until_resynced(const std::string& name, const std::string& request);
+    int wait_until_resynced(const std::string& name);
 };
 
 }  // namespace farshore

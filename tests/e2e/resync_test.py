@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """End to end: source and replica are compared, and only what differs travels."""
+import json
 import os
 import shutil
 import signal
+import subprocess
 
 import support
-from support import BOOT_SECTOR, FarshoreError, Model, seeded
+from support import BINARY, BOOT_SECTOR, FarshoreError, Model, seeded
 
 import faults
 from devices import DeviceTest, DirectDisk
@@ -87,7 +89,16 @@ class Resynchronisation(faults.FaultTest):
                 disk[:] = b"".join(client.read(at, min(MIB, client.size - at))
                                    for at in range(0, client.size, MIB))
                 client.close()
-        done = self.farshore.call("resync", "web")
+        # One that waits at the command line survives them, too.
+        earlier = self.farshore.call("item", "web")["resync"]["request"]
+        waits = subprocess.Popen([str(BINARY), "resync", "web", "--json", "--data", self.farshore.data],
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                                 env=self.farshore.environment)
+        self.farshore.wait_for("it has begun", lambda: self.farshore.call("item", "web")["resync"]["request"]
+                               not in ("", earlier), 30, 0.02)
+        self.farshore.kill_servers("up")
+        self.restart_up()
+        done = json.loads(waits.communicate(timeout=120)[0])
         self.assertEqual("done", done["state"])
         # Whatever was flipped was found by one of them; nothing is left for the last.
         self.bookmark("after")
