@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 
+#include "agent/clock_compare.h"
 #include "agent/control_client.h"
 #include "agent/file_system_freeze.h"
 #include "os/log.h"
@@ -81,6 +82,8 @@ struct Agent::Impl {
         early_document = document;
     }
 
+    ClockCompare clocks;
+
     std::string status() {
         tell_early();
         AgentStatus status;
@@ -88,6 +91,8 @@ struct Agent::Impl {
         status.instance = instance.to_string();
         status.version = kVersion;
         status.time = clock.now();
+        status.clock_ahead_us = clocks.ahead_us(status.time, clock.steady_us());
+        clocks.sent(clock.steady_us());
         for (const auto& [id, item] : items) status.items.push_back(item->status());
         return encode_status(status);
     }
@@ -116,6 +121,7 @@ struct Agent::Impl {
             log::error("agent", "instructions refused: {}", decoded.error().to_string());
             return;
         }
+        if (decoded->vault_time.us != 0) clocks.answered(clock.steady_us(), decoded->vault_time);
         for (const DesiredItem& desired : decoded->items) take(desired);
         // Removed, reported and no longer asked for.
         for (auto item = items.begin(); item != items.end();) {

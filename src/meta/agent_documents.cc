@@ -275,7 +275,9 @@ std::string encode_instructions(const AgentInstructions& instructions) {
                          {"bookmarks", std::move(bookmarks)},
                          {"stored_sequence", item.stored.v}});
     }
-    return dump_json({{"items", std::move(items)}});
+    Json json{{"items", std::move(items)}};
+    if (instructions.vault_time.us != 0) json["time_us"] = instructions.vault_time.us;
+    return dump_json(json);
 }
 
 Result<AgentInstructions> decode_instructions(std::string_view text) {
@@ -283,6 +285,7 @@ Result<AgentInstructions> decode_instructions(std::string_view text) {
     FS_ASSIGN(JsonFields fields, JsonFields::of(json, "instructions"));
     FS_ASSIGN(const Json* items, fields.array("items", kMaxAgentItems));
     AgentInstructions instructions;
+    FS_ASSIGN(instructions.vault_time.us, fields.i64("time_us"));
     for (size_t i = 0; items != nullptr && i < items->size(); ++i) {
         FS_ASSIGN(DesiredItem item, read_desired_item((*items)[i], fmt::format("items[{}]", i)));
         instructions.items.push_back(std::move(item));
@@ -332,11 +335,13 @@ std::string encode_status(const AgentStatus& status) {
         }
         items.push_back(std::move(json));
     }
-    return dump_json({{"agent", status.agent},
-                      {"instance", status.instance},
-                      {"version", status.version},
-                      {"time_us", status.time.us},
-                      {"items", std::move(items)}});
+    Json json{{"agent", status.agent},
+              {"instance", status.instance},
+              {"version", status.version},
+              {"time_us", status.time.us},
+              {"items", std::move(items)}};
+    if (status.clock_ahead_us) json["clock_ahead_us"] = *status.clock_ahead_us;
+    return dump_json(json);
 }
 
 Result<AgentStatus> decode_status(std::string_view text) {
@@ -347,6 +352,9 @@ Result<AgentStatus> decode_status(std::string_view text) {
     FS_ASSIGN(status.instance, fields.required_text("instance", kShortText));
     FS_ASSIGN(status.version, fields.text("version", kShortText));
     FS_ASSIGN(status.time.us, fields.i64("time_us"));
+    if (fields.has("clock_ahead_us")) {
+        FS_ASSIGN(status.clock_ahead_us, fields.i64("clock_ahead_us"));
+    }
     FS_ASSIGN(const Json* items, fields.array("items", kMaxAgentItems));
     for (size_t i = 0; items != nullptr && i < items->size(); ++i) {
         FS_ASSIGN(AgentItemStatus item, read_item_status((*items)[i], fmt::format("items[{}]", i)));

@@ -68,6 +68,7 @@ struct DesiredItem {
 
 struct AgentInstructions {
     std::vector<DesiredItem> items;
+    TimePoint vault_time;  // when they were written; 0: not told
 };
 
 std::string encode_instructions(const AgentInstructions& instructions);
@@ -157,6 +158,8 @@ struct AgentStatus {
     std::string version;
     TimePoint time;
     std::vector<AgentItemStatus> items;
+    // Its clock minus the vault's; none: not known yet.
+    std::optional<int64_t> clock_ahead_us;
 };
 
 std::string encode_status(const AgentStatus& status);

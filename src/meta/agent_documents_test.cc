@@ -43,7 +43,7 @@ AgentStatus status() {
                       {"b2", {}, {}, AgentItemError{Code::kTimeout, "not frozen", "try again"}}};
     item.resync_done_id = "r1";
     item.tap_restarts = 12;
-    return {"agent-1", "i", "0.1", {13}, {item}};
+    return {"agent-1", "i", "0.1", {13}, {item}, -14};
 }
 
 // Broken if agent and vault of one version lost a field between them.

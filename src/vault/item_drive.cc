@@ -3,12 +3,14 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace farshore {
 namespace {
 
 constexpr int64_t kMinuteUs = 60'000'000;
 constexpr int64_t kEnablingPatienceUs = 30'000'000;
+constexpr int64_t kClockSkewUs = 2'000'000;
 
 bool captures(const std::optional<AgentItemState>& agent) {
     return agent == AgentItemState::kCopying || agent == AgentItemState::kLive ||
@@ -93,6 +95,14 @@ std::vector<Trouble> item_troubles(const HealthInputs& in) {
             {*in.rpo_us > kRpoCriticalUs ? Severity::kCritical : Severity::kWarning, "rpo-high",
              fmt::format("the newest point is {} old", seconds(*in.rpo_us)),
              "`farshore item` shows the lag; the line or the store may be too slow"});
+    if (std::abs(in.clock_ahead_us) > kClockSkewUs)
+        troubles.push_back(
+            {Severity::kWarning, "clock-skew",
+             fmt::format("the source's clock is {} {} the vault's; the RPO is shown without that, "
+                         "times of recovery points are the source's",
+                         seconds(std::abs(in.clock_ahead_us)),
+                         in.clock_ahead_us > 0 ? "ahead of" : "behind"),
+             "let both hosts follow one time server"});
     if (in.state == ItemState::kResynchronising)
         troubles.push_back({Severity::kWarning, "resynchronising",
                             "the order of writes was lost; there are no new points until the "

@@ -69,6 +69,7 @@ struct HealthInputs {
     std::optional<ItemError> error;
     std::optional<int64_t> rpo_us;
     std::optional<ItemError> consistent_error;  // of the newest consistent point of the policy
+    int64_t clock_ahead_us = 0;                 // the source's clock minus ours
     bool fenced = false;
 };
 // A part's own error as a trouble of the item: `who` is the part.

@@ -418,7 +418,9 @@ Result<std::vector<PartyReport>> Vault::parties(const std::string& after, size_t
             contact != impl_->contacts.end() && now_us - contact->second.heard_us < kAgentLostUs;
         if (contact != impl_->contacts.end())
             record.last_seen = {impl_->clock.now().us - (now_us - contact->second.heard_us)};
-        reports.push_back({std::move(record), connected});
+        PartyReport report{std::move(record), connected, {}};
+        if (connected) report.clock_ahead_us = contact->second.clock_ahead_us;
+        reports.push_back(std::move(report));
     }
     return reports;
 }

@@ -57,12 +57,14 @@ struct ItemReport {
     std::optional<AgentItemStatus> agent;  // what its agent said last
     std::optional<TimePoint> agent_seen;
     std::optional<int64_t> rpo_us, rpo_worst_us;
-    ConsistentState consistent;  // while the policy asks for such points
+    std::optional<int64_t> clock_ahead_us;  // the source's clock minus ours
+    ConsistentState consistent;             // while the policy asks for such points
 };
 
 struct PartyReport {
     PartyRecord record;
     bool connected = false;
+    std::optional<int64_t> clock_ahead_us;  // its clock minus ours
 };
 
 struct VaultInfo {

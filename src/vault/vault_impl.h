@@ -47,6 +47,7 @@ struct ItemRuntime {
     std::mutex mutex;  // everything below
     std::optional<AgentItemStatus> agent;
     int64_t agent_heard_us = 0;  // steady
+    int64_t clock_ahead_us = 0;  // the source's clock, which stamps records, minus ours
     TimePoint agent_heard;
     bool status_stale = true;
     ReplicaStatus status;
@@ -68,6 +69,7 @@ struct AgentContact {
     int64_t heard_us = 0;  // steady
     int64_t saved_us = 0;  // when the database was told last
     std::string version;
+    std::optional<int64_t> clock_ahead_us;
 };
 
 struct Vault::Impl {
@@ -147,6 +149,7 @@ struct Vault::Impl {
     Result<ReplicaStatus> replica_status(ItemRuntime& runtime);
     Result<std::shared_ptr<ReplicaReader>> compare_reader(ItemRuntime& item, Sequence at_least);
     void forget_compare_reader(ItemRuntime& item, int64_t unused_us = 0);
+    TimePoint source_now(ItemRuntime& item);
     Status check_not_fenced(const Status& status);
     Status ensure_item_object(ItemRuntime& runtime, const ItemRecord& record);
     ItemReport report(const ItemRecord& record);
@@ -155,7 +158,8 @@ struct Vault::Impl {
                                 Sequence stored, bool ready);
     Status consistent_point_failed(Vault& vault, const ItemRecord& record, const ItemError& error);
     void run_upkeep(ItemRuntime& runtime, const ItemRecord& record);
-    Status take_status(Vault& vault, const std::string& agent, const AgentItemStatus& status);
+    Status take_status(Vault& vault, const std::string& agent, const AgentItemStatus& status,
+                       int64_t clock_ahead_us);
     Result<std::string> delete_everything(JobRun& run, const ItemId& id, bool force);
     void run_job(uint64_t id, const JobWork& work);
     void launch_job(uint64_t id, JobWork work);

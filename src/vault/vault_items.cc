@@ -98,7 +98,8 @@ std::optional<Error> Vault::why_set_aside(const ItemId& id) { return impl_->why_
 
 namespace {
 
-// How old the newest point is. While a gap is open, idle marks say nothing about points.
+// How old the newest point is; `now` by the source's clock. While a gap is open, idle marks say
+// nothing about points.
 std::optional<int64_t> rpo_of(const ReplicaStatus& status, TimePoint now) {
     if (!status.newest) return {};
     const TimePoint mark =
@@ -107,6 +108,11 @@ std::optional<int64_t> rpo_of(const ReplicaStatus& status, TimePoint now) {
 }
 
 }  // namespace
+
+TimePoint Vault::Impl::source_now(ItemRuntime& item) {
+    const std::lock_guard hold(item.mutex);
+    return {clock.now().us + item.clock_ahead_us};
+}
 
 ItemReport Vault::Impl::report(const ItemRecord& record) {
     ItemReport report;
@@ -125,7 +131,7 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
     if (auto item = runtime(record.id)) {
         if (auto status = replica_status(**item)) {
             report.replica = *status;
-            if (is_replicating(record.state)) report.rpo_us = rpo_of(*status, clock.now());
+            if (is_replicating(record.state)) report.rpo_us = rpo_of(*status, source_now(**item));
         } else {
             report.troubles.push_back({Severity::kCritical,
                                        std::string(code_name(status.error().code())),
@@ -138,6 +144,7 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
         for (const auto* trouble : {&(*item)->checkpoint_trouble, &(*item)->retention_trouble})
             if (*trouble) report.troubles.push_back(**trouble);
         report.agent = (*item)->agent;
+        if ((*item)->agent) report.clock_ahead_us = health.clock_ahead_us = (*item)->clock_ahead_us;
         if ((*item)->agent) {
             report.agent_seen = (*item)->agent_heard;
             health.agent_silent_us = clock.steady_us() - (*item)->agent_heard_us;
@@ -339,7 +346,7 @@ void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
     inputs.state = record.state;
     inputs.has_point = status->newest.has_value();
     inputs.replica_gap = status->gap_open;
-    const auto rpo_us = rpo_of(*status, clock.now());
+    const auto rpo_us = rpo_of(*status, source_now(**item));
     inputs.rpo_us = rpo_us.value_or(0);
     uint64_t copy_job = 0;
     uint64_t copied = 0, total = 0, rate = 0;

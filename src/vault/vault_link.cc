@@ -88,7 +88,7 @@ Status Vault::register_segment(const SegmentRegistration& registration) {
             item->worst.sample(
                 impl_->clock.steady_us(),
                 std::max<int64_t>(
-                    impl_->clock.now().us -
+                    impl_->clock.now().us + item->clock_ahead_us -
                         std::max(item->status.current_until, item->status.newest_time).us,
                     0));
         item->status_stale = true;
@@ -161,7 +161,7 @@ std::optional<Error> Vault::Impl::failed_bookmark(const std::string& id) {
 }
 
 Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
-                                const AgentItemStatus& status) {
+                                const AgentItemStatus& status, int64_t clock_ahead_us) {
     FS_ASSIGN(ItemRecord record, get_item(*database, status.item));
     if (record.agent != agent) return {};  // another's by now; it will be told to leave it alone
     if (why_set_aside(record.id)) return {};
@@ -174,6 +174,7 @@ Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
         item->agent = status;
         item->agent->machine_description.clear();  // kept in the database
         item->agent_heard_us = clock.steady_us();
+        item->clock_ahead_us = clock_ahead_us;
         item->agent_heard = clock.now();
     }
     if (resynced)
@@ -266,11 +267,12 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
         contact.instance = status.instance;
         contact.version = status.version;
         contact.heard_us = steady_us;
+        contact.clock_ahead_us = status.clock_ahead_us;
         if (save) contact.saved_us = steady_us;
     }
     if (save) FS_TRY(party_seen(*impl_->database, agent, status.instance, status.version, ""));
     for (const AgentItemStatus& item : status.items) {
-        auto taken = impl_->take_status(*this, agent, item);
+        auto taken = impl_->take_status(*this, agent, item, status.clock_ahead_us.value_or(0));
         // An item that is gone here: left out of the instructions below.
         if (!taken && taken.error().code() != Code::kItemNotFound)
             return tl::unexpected(taken.error());
@@ -278,6 +280,7 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
     impl_->notify();
 
     AgentInstructions instructions;
+    instructions.vault_time = impl_->clock.now();
     FS_ASSIGN(const auto records, list_items_of_agent(*impl_->database, agent));
     for (ItemRecord record : records) {
         if (record.state != ItemState::kEnabling && record.state != ItemState::kDisabling &&

@@ -105,9 +105,11 @@ struct FakeAgent {
     Site& site;
     std::string name = "agent-1";
     std::string instance = "one";
+    std::optional<int64_t> clock_ahead_us{};
 
     Result<AgentInstructions> sync(std::vector<AgentItemStatus> items = {}) {
         AgentStatus status{name, instance, "0.1", site.clock.now(), std::move(items)};
+        status.clock_ahead_us = clock_ahead_us;
         FS_ASSIGN(const std::string down, site.vault().sync_agent(name, encode_status(status)));
         return decode_instructions(down);
     }
@@ -476,6 +478,22 @@ TEST(Vault, StateAndHealthFollowTheSource) {
         site.vault().mark_idle(item.item, item.appliance.lease.epoch, {5}, site.clock.now()));
     ASSERT_TRUE(item.agent.sync({live(item.item)}));
     site.vault().tend();
+    EXPECT_EQ(site.call("GET", "/v1/items/web", 200)["rpo_s"], 0.0);
+    // A source whose clock is an hour behind, then right again: the RPO is the same, and health
+    // tells.
+    site.clock.us += 30'000'000;
+    const TimePoint behind{site.clock.now().us - 3'600'000'000};
+    item.agent.clock_ahead_us = -3'600'000'000;
+    ASSERT_TRUE(item.agent.sync({live(item.item)}));
+    Json skewed = site.call("GET", "/v1/items/web", 200);
+    EXPECT_EQ(skewed["clock_ahead_s"], -3600.0);
+    EXPECT_EQ(skewed["troubles"][0]["code"], "clock-skew");
+    EXPECT_EQ(skewed["rpo_s"], 0.0) << "the newest point is from the hour that is to come";
+    ASSERT_TRUE(site.vault().mark_idle(item.item, item.appliance.lease.epoch, {5}, behind));
+    item.agent.clock_ahead_us = 0;
+    ASSERT_TRUE(
+        site.vault().mark_idle(item.item, item.appliance.lease.epoch, {5}, site.clock.now()));
+    ASSERT_TRUE(item.agent.sync({live(item.item)}));
     EXPECT_EQ(site.call("GET", "/v1/items/web", 200)["rpo_s"], 0.0);
     // Silence: first behind, then critical.
     site.clock.us += 40'000'000;

@@ -111,6 +111,7 @@ Json item_view(const ItemReport& report) {
     }
     if (report.agent_seen) json["agent_seen"] = to_rfc3339(*report.agent_seen);
     if (report.rpo_us) json["rpo_s"] = seconds(*report.rpo_us);
+    if (report.clock_ahead_us) json["clock_ahead_s"] = seconds(*report.clock_ahead_us);
     if (report.rpo_worst_us) json["rpo_worst_s"] = seconds(*report.rpo_worst_us);
     if (report.agent) {
         const AgentItemStatus& agent = *report.agent;
@@ -206,6 +207,7 @@ Json party_view(const PartyReport& report) {
               {"connected", report.connected},
               {"fingerprint", party.fingerprint},
               {"enrolled", to_rfc3339(party.enrolled)}};
+    if (report.clock_ahead_us) json["clock_ahead_s"] = seconds(*report.clock_ahead_us);
     if (party.last_seen.us != 0) json["last_seen"] = to_rfc3339(party.last_seen);
     return json;
 }
