@@ -37,11 +37,13 @@ CompareAsker::CompareAsker(LogHeader header) : header_(std::move(header)) {
 void CompareAsker::forget(size_t slot) {
     auto state = header_.compare_slot(slot, kState);
     state.store(next_ticket(state.load()) | kFree);
+    blocks_[slot] = 0;
 }
 
 void CompareAsker::ask(size_t slot, const CompareQuestion& question) {
     auto state = header_.compare_slot(slot, kState);
     const uint64_t ticket = next_ticket(state.load());
+    blocks_[slot] = question.blocks();
     // Until all of it is there, nobody may read it.
     state.store(ticket | kFree);
     header_.compare_slot(slot, kDisk).store(question.disk);
@@ -55,21 +57,20 @@ void CompareAsker::ask(size_t slot, const CompareQuestion& question) {
 
 std::optional<CompareAnswer> CompareAsker::take(size_t slot) {
     auto state = header_.compare_slot(slot, kState);
-    if ((state.load() & kStateMask) != kAnswered) return std::nullopt;
+    if (blocks_[slot] == 0 || (state.load() & kStateMask) != kAnswered) return std::nullopt;
     CompareAnswer answer;
     const uint64_t verdict = header_.compare_slot(slot, kVerdict).load();
     const uint64_t count = header_.compare_slot(slot, kCount).load();
-    const uint64_t blocks =
-        (header_.compare_slot(slot, kLength).load() + kSumBlockBytes - 1) / kSumBlockBytes;
     if (verdict == static_cast<uint64_t>(CompareVerdict::kEqual)) {
         answer.verdict = CompareVerdict::kEqual;
-    } else if (verdict == static_cast<uint64_t>(CompareVerdict::kSums) && count == blocks &&
+    } else if (verdict == static_cast<uint64_t>(CompareVerdict::kSums) && count == blocks_[slot] &&
                count <= kMaxCompareBlocks) {
         answer.verdict = CompareVerdict::kSums;
         answer.sums.resize(count);
         std::memcpy(answer.sums.data(), header_.compare_sums(slot).data(),
                     count * sizeof(BlockSum));
-        answer.unreadable = static_cast<uint32_t>(header_.compare_slot(slot, kUnreadable).load());
+        answer.unreadable =
+            static_cast<uint32_t>(std::min(count, header_.compare_slot(slot, kUnreadable).load()));
     }
     forget(slot);
     return answer;
@@ -99,8 +100,8 @@ std::vector<CompareResponder::Asked> CompareResponder::asked() const {
         get(header_, slot, kSum, question.sum);
         get(header_, slot, kKey, question.key);
         const auto& sizes = header_.geometry().disk_bytes;
-        if (disk >= sizes.size() || question.length_bytes == 0 ||
-            question.length_bytes > kMaxCompareBytes || question.offset_bytes > sizes[disk] ||
+        if (disk >= sizes.size() || !check_question(question) ||
+            question.offset_bytes > sizes[disk] ||
             question.length_bytes > sizes[disk] - question.offset_bytes)
             continue;
         question.disk = static_cast<DiskIndex>(disk);
