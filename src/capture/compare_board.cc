@@ -14,6 +14,10 @@ static_assert(kUnreadable < LogHeader::kCompareSlotWords);
 // The state word is ticket * 4 + one of these.
 constexpr uint64_t kFree = 0, kAsked = 1, kAnswering = 2, kAnswered = 3, kStateMask = 3;
 
+// Also where a responder died while it answered.
+bool unanswered(uint64_t state) {
+    return (state & kStateMask) == kAsked || (state & kStateMask) == kAnswering;
+}
 uint64_t next_ticket(uint64_t state) { return ((state >> 2) + 1) << 2; }
 
 template <size_t kBytes>
@@ -78,7 +82,7 @@ std::optional<CompareAnswer> CompareAsker::take(size_t slot) {
 
 bool CompareResponder::any(const LogHeader& header) {
     for (size_t slot = 0; slot < kCompareSlots; ++slot)
-        if ((header.compare_slot(slot, kState).load() & kStateMask) == kAsked) return true;
+        if (unanswered(header.compare_slot(slot, kState).load())) return true;
     return false;
 }
 
@@ -87,8 +91,7 @@ std::vector<CompareResponder::Asked> CompareResponder::asked() const {
     for (size_t slot = 0; slot < kCompareSlots; ++slot) {
         auto state = header_.compare_slot(slot, kState);
         const uint64_t before = state.load();
-        // A responder that died while it answered.
-        if ((before & kStateMask) != kAsked && (before & kStateMask) != kAnswering) continue;
+        if (!unanswered(before)) continue;
         Asked one;
         one.slot = slot;
         one.ticket = before >> 2;

@@ -41,7 +41,7 @@ class CompareResponder {
     };
     // What waits for an answer, read whole. What cannot be read is left out.
     std::vector<Asked> asked() const;
-    // Whether any slot holds a question; any thread.
+    // Whether any slot waits for an answer, half answered ones too; any thread.
     static bool any(const LogHeader& header);
     // False: it is not asked any more.
     bool answer(const Asked& asked, const CompareAnswer& answer);

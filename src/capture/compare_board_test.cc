@@ -143,6 +143,7 @@ TEST_F(CompareBoardTest, AResponderThatDiedWhileItAnswered) {
     word(0, 0).store(asked.ticket << 2 | 2);
     word(0, 11).store(static_cast<uint64_t>(CompareVerdict::kEqual));
     EXPECT_FALSE(asker.take(0));
+    EXPECT_TRUE(CompareResponder::any(header_)) << "nobody would wake the next one";
     const CompareResponder next(header_);
     const auto again = next.asked();
     ASSERT_EQ(again.size(), 1u);
@@ -152,6 +153,7 @@ TEST_F(CompareBoardTest, AResponderThatDiedWhileItAnswered) {
     ASSERT_TRUE(answer);
     EXPECT_EQ(answer->verdict, CompareVerdict::kSums);
     EXPECT_EQ(answer->sums, sums(3).sums);
+    EXPECT_FALSE(CompareResponder::any(header_));
 }
 
 // Broken if an answer with more or fewer sums than blocks were read past its end, or settled blocks
