@@ -1,6 +1,7 @@
 #include "agent/compare_client.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "os/log.h"
 #include "replicate/frames.h"
@@ -14,6 +15,9 @@ constexpr int64_t kNotYetUs = 200'000;
 // that is gone without a word. So each time in vain makes the next one longer.
 constexpr int64_t kPatienceUs = 15'000'000, kMostPatienceUs = 300'000'000;
 constexpr int64_t kIdleUs = 10'000'000;
+// One may be an accident of a version's change; a peer that never makes sense must not hold up a
+// resynchronisation.
+constexpr unsigned kMaxMisunderstandings = 5;
 
 }  // namespace
 
@@ -123,21 +127,18 @@ void CompareClient::on_frame(ByteView frame) {
     if (!connection_) return;
     heard_us_ = clock_.steady_us();
     auto view = decode_frame(frame);
-    if (!view) return disconnected(view.error());
+    if (!view) return misunderstood(view.error());
     if (view->type == FrameType::kError) {
         const Error error = decode_error(view->body);
-        if (error.retry() == Retry::kNever && error.code() != Code::kMalformed) {
-            log::warn("agent", "nothing is compared, all is copied: {}", error.to_string());
-            for (auto& [request, pending] : std::exchange(pending_, {}))
-                (void)responder_.answer(pending.asked, {CompareVerdict::kNothing, {}, 0});
-            ring_();
-        }
+        if (error.code() == Code::kMalformed) return misunderstood(error);
+        if (error.retry() == Retry::kNever) give_up(error);
         return disconnected(error);
     }
     if (view->type != FrameType::kCompared)
-        return disconnected(Error(Code::kMalformed, "the appliance answered with another frame"));
+        return misunderstood(Error(Code::kMalformed, "the appliance answered with another frame"));
     auto compared = decode_compared(view->body);
-    if (!compared) return disconnected(compared.error());
+    if (!compared) return misunderstood(compared.error());
+    misunderstandings_ = 0;
     retry_us_ = kRetryFirstUs;
     patience_us_ = kPatienceUs;
     last_error_.clear();
@@ -155,6 +156,21 @@ void CompareClient::take_answer(uint64_t request, const CompareAnswer& answer) {
     pending_.erase(found);
     ring_();
     if (pending_.empty()) look_again(kIdleUs);
+}
+
+void CompareClient::misunderstood(const Error& error) {
+    if (++misunderstandings_ >= kMaxMisunderstandings) {
+        misunderstandings_ = 0;
+        give_up(error);
+    }
+    disconnected(error);
+}
+
+void CompareClient::give_up(const Error& error) {
+    log::warn("agent", "nothing is compared, all is copied: {}", error.to_string());
+    for (auto& [request, pending] : std::exchange(pending_, {}))
+        (void)responder_.answer(pending.asked, {CompareVerdict::kNothing, {}, 0});
+    ring_();
 }
 
 void CompareClient::disconnected(const Error& error) {

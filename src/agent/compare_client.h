@@ -1,7 +1,7 @@
 // The agent's part of a comparison: carries what the tap asks (capture/compare_board.h) to the
 // recovery site, and the answers back, on a connection of its own that is open while there is
 // something to ask. What cannot be answered for now is asked again; where the recovery site says
-// that it cannot compare, the tap is told so, and copies.
+// that it cannot compare, or never makes sense, the tap is told so, and copies.
 //
 // A state machine on one executor; everything borrowed outlives it.
 #pragma once
@@ -37,6 +37,9 @@ class CompareClient {
     void on_frame(ByteView frame);
     void take_answer(uint64_t request, const CompareAnswer& answer);
     void disconnected(const Error& error);
+    // The peer talks nonsense, or says that the agent does.
+    void misunderstood(const Error& error);
+    void give_up(const Error& error);
     void look_again(int64_t delay_us);
 
     Executor& executor_;
@@ -56,6 +59,7 @@ class CompareClient {
     int64_t not_before_us_ = 0;
     std::optional<Executor::TimerId> timer_;
     std::string last_error_;
+    unsigned misunderstandings_ = 0;  // without an answer between them
     std::shared_ptr<int> alive_ = std::make_shared<int>(0);
 };
 

@@ -14,6 +14,10 @@ static_assert(kUnreadable < LogHeader::kCompareSlotWords);
 // The state word is ticket * 4 + one of these.
 constexpr uint64_t kFree = 0, kAsked = 1, kAnswering = 2, kAnswered = 3, kStateMask = 3;
 
+// Also where a responder died while it answered.
+bool unanswered(uint64_t state) {
+    return (state & kStateMask) == kAsked || (state & kStateMask) == kAnswering;
+}
 uint64_t next_ticket(uint64_t state) { return ((state >> 2) + 1) << 2; }
 
 template <size_t kBytes>
@@ -37,11 +41,13 @@ CompareAsker::CompareAsker(LogHeader header) : header_(std::move(header)) {
 void CompareAsker::forget(size_t slot) {
     auto state = header_.compare_slot(slot, kState);
     state.store(next_ticket(state.load()) | kFree);
+    blocks_[slot] = 0;
 }
 
 void CompareAsker::ask(size_t slot, const CompareQuestion& question) {
     auto state = header_.compare_slot(slot, kState);
     const uint64_t ticket = next_ticket(state.load());
+    blocks_[slot] = question.blocks();
     // Until all of it is there, nobody may read it.
     state.store(ticket | kFree);
     header_.compare_slot(slot, kDisk).store(question.disk);
@@ -55,21 +61,20 @@ void CompareAsker::ask(size_t slot, const CompareQuestion& question) {
 
 std::optional<CompareAnswer> CompareAsker::take(size_t slot) {
     auto state = header_.compare_slot(slot, kState);
-    if ((state.load() & kStateMask) != kAnswered) return std::nullopt;
+    if (blocks_[slot] == 0 || (state.load() & kStateMask) != kAnswered) return std::nullopt;
     CompareAnswer answer;
     const uint64_t verdict = header_.compare_slot(slot, kVerdict).load();
     const uint64_t count = header_.compare_slot(slot, kCount).load();
-    const uint64_t blocks =
-        (header_.compare_slot(slot, kLength).load() + kSumBlockBytes - 1) / kSumBlockBytes;
     if (verdict == static_cast<uint64_t>(CompareVerdict::kEqual)) {
         answer.verdict = CompareVerdict::kEqual;
-    } else if (verdict == static_cast<uint64_t>(CompareVerdict::kSums) && count == blocks &&
+    } else if (verdict == static_cast<uint64_t>(CompareVerdict::kSums) && count == blocks_[slot] &&
                count <= kMaxCompareBlocks) {
         answer.verdict = CompareVerdict::kSums;
         answer.sums.resize(count);
         std::memcpy(answer.sums.data(), header_.compare_sums(slot).data(),
                     count * sizeof(BlockSum));
-        answer.unreadable = static_cast<uint32_t>(header_.compare_slot(slot, kUnreadable).load());
+        answer.unreadable =
+            static_cast<uint32_t>(std::min(count, header_.compare_slot(slot, kUnreadable).load()));
     }
     forget(slot);
     return answer;
@@ -77,7 +82,7 @@ std::optional<CompareAnswer> CompareAsker::take(size_t slot) {
 
 bool CompareResponder::any(const LogHeader& header) {
     for (size_t slot = 0; slot < kCompareSlots; ++slot)
-        if ((header.compare_slot(slot, kState).load() & kStateMask) == kAsked) return true;
+        if (unanswered(header.compare_slot(slot, kState).load())) return true;
     return false;
 }
 
@@ -86,8 +91,7 @@ std::vector<CompareResponder::Asked> CompareResponder::asked() const {
     for (size_t slot = 0; slot < kCompareSlots; ++slot) {
         auto state = header_.compare_slot(slot, kState);
         const uint64_t before = state.load();
-        // A responder that died while it answered.
-        if ((before & kStateMask) != kAsked && (before & kStateMask) != kAnswering) continue;
+        if (!unanswered(before)) continue;
         Asked one;
         one.slot = slot;
         one.ticket = before >> 2;
@@ -99,8 +103,8 @@ std::vector<CompareResponder::Asked> CompareResponder::asked() const {
         get(header_, slot, kSum, question.sum);
         get(header_, slot, kKey, question.key);
         const auto& sizes = header_.geometry().disk_bytes;
-        if (disk >= sizes.size() || question.length_bytes == 0 ||
-            question.length_bytes > kMaxCompareBytes || question.offset_bytes > sizes[disk] ||
+        if (disk >= sizes.size() || !check_question(question) ||
+            question.offset_bytes > sizes[disk] ||
             question.length_bytes > sizes[disk] - question.offset_bytes)
             continue;
         question.disk = static_cast<DiskIndex>(disk);

@@ -3,6 +3,7 @@
 // so either side may be killed and started again at any moment.
 #pragma once
 
+#include <array>
 #include <optional>
 #include <vector>
 
@@ -16,7 +17,8 @@ class CompareAsker {
   public:
     explicit CompareAsker(LogHeader header);
 
-    // kSums and kEqual with as many sums as blocks, or none; else it counts as kNothing.
+    // kSums with as many sums as blocks were asked, or kEqual without; else it counts as kNothing.
+    // What the slot says of its question by now is not believed.
     std::optional<CompareAnswer> take(size_t slot);
     // The slot is free, or what was asked there before is forgotten.
     void ask(size_t slot, const CompareQuestion& question);
@@ -24,6 +26,7 @@ class CompareAsker {
 
   private:
     LogHeader header_;
+    std::array<size_t, kCompareSlots> blocks_{};  // asked; 0: nothing
 };
 
 // The agent's side; one thread.
@@ -38,7 +41,7 @@ class CompareResponder {
     };
     // What waits for an answer, read whole. What cannot be read is left out.
     std::vector<Asked> asked() const;
-    // Whether any slot holds a question; any thread.
+    // Whether any slot waits for an answer, half answered ones too; any thread.
     static bool any(const LogHeader& header);
     // False: it is not asked any more.
     bool answer(const Asked& asked, const CompareAnswer& answer);

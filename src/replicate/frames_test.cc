@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <optional>
+
+#include "record/record.h"
 #include "replicate/limits.h"
 
 namespace farshore {
@@ -43,10 +47,102 @@ TEST(Frames, EveryFrameComesBackAsItWas) {
     EXPECT_EQ(error.remedy(), "remedy");
 }
 
+CompareFrame some_question() {
+    CompareFrame frame;
+    frame.request = 1ull << 63;
+    frame.item.raw[15] = 4;
+    frame.question.key.fill(0x11);
+    frame.question.at_least = {77};
+    frame.question.disk = kMaxDisks - 1;
+    frame.question.offset_bytes = 5 * kSumBlockBytes;
+    frame.question.length_bytes = 2 * kSumBlockBytes + 1;
+    frame.question.sum.fill(0x22);
+    return frame;
+}
+
+// Broken if what is compared, or what was found, changed on its way.
+TEST(Frames, ComparisonsComeBackAsTheyWere) {
+    const CompareFrame asked = some_question();
+    auto c = decode_compare(body_of(encode(asked)));
+    ASSERT_TRUE(c);
+    EXPECT_EQ(c->request, asked.request);
+    EXPECT_EQ(c->item, asked.item);
+    EXPECT_EQ(c->question.key, asked.question.key);
+    EXPECT_EQ(c->question.at_least.v, 77u);
+    EXPECT_EQ(c->question.disk, asked.question.disk);
+    EXPECT_EQ(c->question.offset_bytes, asked.question.offset_bytes);
+    EXPECT_EQ(c->question.length_bytes, asked.question.length_bytes);
+    EXPECT_EQ(c->question.sum, asked.question.sum);
+
+    ComparedFrame answer;
+    answer.request = 9;
+    for (const CompareVerdict verdict :
+         {CompareVerdict::kEqual, CompareVerdict::kNotYet, CompareVerdict::kNothing}) {
+        answer.answer.verdict = verdict;
+        auto a = decode_compared(body_of(encode(answer)));
+        ASSERT_TRUE(a);
+        EXPECT_EQ(a->answer.verdict, verdict);
+        EXPECT_TRUE(a->answer.sums.empty());
+    }
+    answer.answer.verdict = CompareVerdict::kSums;
+    answer.answer.unreadable = 2;
+    for (size_t i = 0; i < kMaxCompareBlocks; ++i)
+        answer.answer.sums.push_back(BlockSum{uint8_t(i), uint8_t(i >> 8)});
+    auto a = decode_compared(body_of(encode(answer)));
+    ASSERT_TRUE(a);
+    EXPECT_EQ(a->request, 9u);
+    EXPECT_EQ(a->answer.unreadable, 2u);
+    EXPECT_EQ(a->answer.sums, answer.answer.sums);
+}
+
+// Broken if a peer could ask or answer out of all bounds.
+TEST(Frames, ComparisonsOutOfRangeAreRefused) {
+    const auto code = [](const std::function<void(CompareFrame&)>& change) -> std::optional<Code> {
+        CompareFrame frame = some_question();
+        change(frame);
+        auto decoded = decode_compare(body_of(encode(frame)));
+        if (!decoded) return decoded.error().code();
+        return std::nullopt;
+    };
+    EXPECT_EQ(code([](CompareFrame&) {}), std::nullopt);
+    EXPECT_EQ(code([](auto& f) { f.question.length_bytes = kMaxCompareBytes; }), std::nullopt);
+    EXPECT_EQ(code([](auto& f) { f.question.length_bytes = kMaxCompareBytes + 1; }),
+              Code::kMalformed);
+    EXPECT_EQ(code([](auto& f) { f.question.length_bytes = 0; }), Code::kMalformed);
+    EXPECT_EQ(code([](auto& f) { f.question.offset_bytes += 512; }), Code::kMalformed);
+    EXPECT_EQ(code([](auto& f) { f.question.offset_bytes = 1ull << 63; }), Code::kMalformed);
+    EXPECT_EQ(code([](auto& f) { f.question.disk = kMaxDisks; }), Code::kMalformed);
+    // A disk number that is in range only once it is cut to fewer bits.
+    Bytes wide = encode(some_question());
+    const size_t disk_at = 1 + 8 + 16 + 32 + 8;
+    ASSERT_EQ(wide[disk_at], kMaxDisks - 1);
+    wide[disk_at + 3] = 1;
+    EXPECT_EQ(decode_compare(body_of(wide)).error().code(), Code::kMalformed);
+
+    const Bytes good = encode(ComparedFrame{1, {CompareVerdict::kEqual, {}, 0}});
+    for (const int verdict : {0, 5, 255}) {
+        Bytes bad = good;
+        bad[9] = static_cast<uint8_t>(verdict);
+        EXPECT_EQ(decode_compared(body_of(bad)).error().code(), Code::kMalformed);
+    }
+    // More sums than there are blocks in any run, and a count without the sums.
+    ComparedFrame many;
+    many.answer.verdict = CompareVerdict::kSums;
+    many.answer.sums.resize(kMaxCompareBlocks + 1);
+    EXPECT_EQ(decode_compared(body_of(encode(many))).error().code(), Code::kMalformed);
+    Bytes counted = good;
+    counted[14] = 200;
+    EXPECT_FALSE(decode_compared(body_of(counted)));
+    counted[17] = 200;
+    EXPECT_EQ(decode_compared(body_of(counted)).error().code(), Code::kMalformed);
+}
+
 // Broken if a truncated or lengthened frame were taken for a whole one.
 TEST(Frames, EveryOtherLengthIsRefused) {
-    for (const Bytes& whole : {encode(HelloFrame{}), encode(WelcomeFrame{}), encode(AckFrame{}),
-                               encode(EnrolFrame{"t", "p"}), encode_sync({1, "doc"})}) {
+    for (const Bytes& whole :
+         {encode(HelloFrame{}), encode(WelcomeFrame{}), encode(AckFrame{}),
+          encode(EnrolFrame{"t", "p"}), encode_sync({1, "doc"}), encode(some_question()),
+          encode(ComparedFrame{1, {CompareVerdict::kSums, {kZeroSum}, 0}})}) {
         const auto decodes = [&](ByteView frame) {
             auto view = decode_frame(frame);
             if (!view) return false;
@@ -59,6 +155,10 @@ TEST(Frames, EveryOtherLengthIsRefused) {
                     return decode_ack(view->body).has_value();
                 case FrameType::kEnrol:
                     return decode_enrol(view->body).has_value();
+                case FrameType::kCompare:
+                    return decode_compare(view->body).has_value();
+                case FrameType::kCompared:
+                    return decode_compared(view->body).has_value();
                 default:
                     return decode_sync(view->body).has_value();
             }

@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <atomic>
+
 #include "replicate/frames.h"
 #include "replicate/item_intake.h"
 
@@ -15,6 +17,8 @@ struct ProcessServer::Session {
     std::shared_ptr<ItemIntake> intake;
     bool busy = false;     // a control request is under way
     size_t questions = 0;  // of a comparison, under way
+    // Nobody waits for its questions any more; read by the executor of comparisons.
+    std::shared_ptr<std::atomic<bool>> ended = std::make_shared<std::atomic<bool>>(false);
 };
 
 ProcessServer::ProcessServer(FileSystem& fs, ObjectStore& store, VaultLink& vault, Clock& clock,
@@ -85,6 +89,7 @@ void ProcessServer::end_session(uint64_t session_id, const Error* error) {
     std::shared_ptr<Session> session = found->second;
     if (session->intake) session->intake->detach(session_id);
     session->intake.reset();
+    *session->ended = true;
     if (error != nullptr && session->role != Session::Role::kEnding) {
         // The peer reads the reason, closes, and on_closed comes back here; if it does not, the
         // timer ends it.
@@ -210,7 +215,9 @@ void ProcessServer::on_compare(uint64_t session_id, ByteView body) {
     ++session.questions;
     Executor* const executor = executors_.compare ? executors_.compare : executors_.control;
     executor->post([this, session_id, alive = std::weak_ptr(alive_), peer = session.peer,
-                    asked = std::make_shared<CompareFrame>(*frame)] {
+                    ended = session.ended, asked = std::make_shared<CompareFrame>(*frame)] {
+        // Who lost patience asks again on another connection: what he left must not delay that.
+        if (*ended) return;
         auto answer = std::make_shared<Result<CompareAnswer>>(
             vault_.compare(peer, asked->item, asked->question));
         executors_.home->post([this, session_id, alive, asked, answer] {

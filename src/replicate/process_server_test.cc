@@ -115,7 +115,19 @@ class FakeVault final : public VaultLink {
         if (token != "good") return fail(Code::kUnauthenticated, "unknown token");
         return "chain";
     }
+    Result<CompareAnswer> compare(const std::string& agent, const ItemId& item,
+                                  const CompareQuestion& question) override {
+        compared.push_back(agent);
+        EXPECT_EQ(item.raw[0], 1);
+        if (compare_error) return fail(*compare_error);
+        CompareAnswer answer;
+        answer.verdict = CompareVerdict::kSums;
+        answer.sums.assign(question.blocks(), BlockSum{uint8_t(question.disk)});
+        return answer;
+    }
     std::string owner;
+    std::vector<std::string> compared;
+    std::optional<Error> compare_error;
     uint64_t epoch = 0;
     int failing = 0;
     int marks = 0;
@@ -137,6 +149,7 @@ class ProcessServerTest : public ::testing::Test {
         options.segment_payload_bytes = 256 << 10;
         tune_(options);
         ProcessServerExecutors executors{&time_, &time_, &time_, &time_, &time_};
+        executors.compare = &comparing_;
         server_ = std::make_unique<ProcessServer>(files_, store_, vault_, time_, random_, executors,
                                                   options);
         ASSERT_TRUE(server_->start());
@@ -152,6 +165,25 @@ class ProcessServerTest : public ::testing::Test {
         wire->handlers.on_frame(encode(hello));
         time_.run();
         return wire;
+    }
+
+    std::shared_ptr<Wire> open(const std::string& peer) {
+        auto wire = std::make_shared<Wire>();
+        server_->accept(std::make_unique<WireConnection>(wire, peer));
+        return wire;
+    }
+    Bytes question(uint64_t request) const {
+        CompareFrame frame;
+        frame.request = request;
+        frame.item = item_;
+        frame.question.disk = static_cast<DiskIndex>(request);
+        frame.question.length_bytes = 2 * kSumBlockBytes;
+        return encode(frame);
+    }
+    void compare() {
+        time_.run();
+        comparing_.run();
+        time_.run();
     }
 
     // Records [first, first+count) of 4 KiB each.
@@ -209,6 +241,7 @@ class ProcessServerTest : public ::testing::Test {
     MemoryStore store_;
     FakeVault vault_;
     ManualTime time_;
+    ManualTime comparing_;  // its tasks alone
     ItemId item_{{1, 2, 3}};
     std::unique_ptr<ProcessServer> server_;
 };
@@ -397,6 +430,119 @@ TEST_F(ProcessServerTest, ControlConversationIsPassedOn) {
     ASSERT_TRUE(reply);
     EXPECT_EQ(reply->request, 9u);
     EXPECT_EQ(reply->document, "agent-1:status");
+}
+
+// Broken if questions were mixed up, or a connection took only one at a time.
+TEST_F(ProcessServerTest, QuestionsAreAnsweredByTheVault) {
+    auto wire = open("agent-1");
+    for (uint64_t i = 0; i < kMaxCompareQuestions; ++i) wire->handlers.on_frame(question(i));
+    EXPECT_TRUE(wire->to_agent.empty());
+    compare();
+    ASSERT_EQ(wire->to_agent.size(), kMaxCompareQuestions);
+    for (uint64_t i = 0; i < kMaxCompareQuestions; ++i) {
+        ASSERT_EQ(wire->to_agent[i][0], static_cast<uint8_t>(FrameType::kCompared));
+        auto answer = decode_compared(ByteView(wire->to_agent[i]).subspan(1));
+        ASSERT_TRUE(answer);
+        EXPECT_EQ(answer->request, i);
+        EXPECT_EQ(answer->answer.sums, std::vector<BlockSum>(2, BlockSum{uint8_t(i)}));
+        EXPECT_EQ(vault_.compared[i], "agent-1");
+    }
+    // As many again, once those are answered.
+    for (uint64_t i = 0; i < kMaxCompareQuestions; ++i) wire->handlers.on_frame(question(i));
+    compare();
+    EXPECT_EQ(wire->to_agent.size(), 2 * kMaxCompareQuestions);
+}
+
+// Broken if anybody but an enrolled agent could learn what a replica has.
+TEST_F(ProcessServerTest, StrangersCompareNothing) {
+    auto stranger = open("");
+    stranger->handlers.on_frame(question(1));
+    compare();
+    ASSERT_TRUE(error(*stranger));
+    EXPECT_EQ(error(*stranger)->code(), Code::kUnauthenticated);
+    EXPECT_TRUE(vault_.compared.empty());
+}
+
+// Broken if one connection could be two things: a log's records would wait behind comparisons.
+TEST_F(ProcessServerTest, QuestionsHaveAConnectionOfTheirOwn) {
+    HelloFrame hello;
+    hello.item = item_;
+    hello.instance.raw[0] = 1;
+    for (const Bytes& other :
+         {encode(hello), encode_sync({1, "status"}), encode(EnrolFrame{"good", "request"}),
+          encode_data(records(1, 1)), encode(ComparedFrame{})}) {
+        SCOPED_TRACE(int{other[0]});
+        for (const bool question_first : {true, false}) {
+            auto wire = open("agent-1");
+            wire->handlers.on_frame(question_first ? question(1) : other);
+            wire->handlers.on_frame(question_first ? other : question(1));
+            compare();
+            ASSERT_TRUE(error(*wire));
+            EXPECT_EQ(error(*wire)->code(), Code::kMalformed);
+            wire->handlers.on_closed(Error(Code::kConnectionLost, "closed"));
+            time_.run();
+        }
+    }
+}
+
+// Broken if a peer could make the appliance hold any number of questions, or out of range ones
+// reached the vault.
+TEST_F(ProcessServerTest, QuestionsAreLimited) {
+    auto greedy = open("agent-1");
+    for (uint64_t i = 0; i <= kMaxCompareQuestions; ++i) greedy->handlers.on_frame(question(i));
+    compare();
+    ASSERT_TRUE(error(*greedy));
+    EXPECT_EQ(error(*greedy)->code(), Code::kLimitReached);
+    EXPECT_NE(error(*greedy)->retry(), Retry::kNever) << "an agent would copy everything";
+    auto odd = open("agent-1");
+    Bytes frame = question(1);
+    frame[1 + 8 + 16 + 32 + 8 + 4] = 1;  // the offset
+    odd->handlers.on_frame(frame);
+    compare();
+    ASSERT_TRUE(error(*odd));
+    EXPECT_EQ(error(*odd)->code(), Code::kMalformed);
+    EXPECT_TRUE(vault_.compared.empty());
+}
+
+// Broken if an agent could not tell "never" from "not now", or waited for an answer for ever.
+TEST_F(ProcessServerTest, TheVaultsErrorReachesTheAgent) {
+    for (const Code code : {Code::kForbidden, Code::kUnavailable}) {
+        vault_.compare_error = Error(code, "planned");
+        auto wire = open("agent-1");
+        wire->handlers.on_frame(question(1));
+        wire->handlers.on_frame(question(2));
+        compare();
+        ASSERT_EQ(wire->to_agent.size(), 1u) << "the connection ends with the first";
+        EXPECT_EQ(error(*wire)->code(), code);
+        wire->handlers.on_frame(question(3));
+        compare();
+        EXPECT_EQ(wire->to_agent.size(), 1u);
+        time_.advance(2'000'000);
+        EXPECT_TRUE(wire->closed);
+    }
+}
+
+// Broken if an agent that lost patience and asks again had to wait behind what it asked before: on
+// a slow store it would never get an answer.
+TEST_F(ProcessServerTest, NobodyAnswersAConnectionThatEnded) {
+    auto first = open("agent-1");
+    for (uint64_t i = 0; i < 4; ++i) first->handlers.on_frame(question(i));
+    time_.run();
+    first->handlers.on_closed(Error(Code::kConnectionLost, "closed"));
+    time_.run();
+    auto second = open("agent-1");
+    second->handlers.on_frame(question(7));
+    compare();
+    EXPECT_EQ(vault_.compared.size(), 1u);
+    EXPECT_TRUE(first->to_agent.empty());
+    EXPECT_EQ(second->to_agent.size(), 1u);
+    // And nobody falls over a server that is gone when the answer comes.
+    second->handlers.on_frame(question(8));
+    time_.run();
+    comparing_.run();
+    server_.reset();
+    time_.run();
+    EXPECT_EQ(second->to_agent.size(), 1u);
 }
 
 }  // namespace

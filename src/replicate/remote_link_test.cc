@@ -34,7 +34,17 @@ struct RecordingVault final : VaultLink {
     Result<std::string> enrol(const std::string& token, const std::string& pem) override {
         return token + pem;
     }
+    Result<CompareAnswer> compare(const std::string& agent, const ItemId& item,
+                                  const CompareQuestion& question) override {
+        EXPECT_EQ(agent, "agent-1");
+        EXPECT_EQ(item.raw[0], 5);
+        compared = question;
+        if (question.disk == 9) return fail(Code::kForbidden, "another agent's");
+        return answer;
+    }
     SegmentRegistration registered;
+    CompareQuestion compared;
+    CompareAnswer answer;
 };
 
 // Broken if an appliance in a process of its own saw other values than one beside the vault.
@@ -65,12 +75,67 @@ TEST(RemoteLink, CarriesEveryCall) {
     EXPECT_EQ(*link.enrol("t", "p"), "tp");
 }
 
+// Broken if a comparison through an appliance of its own found something else than one beside the
+// vault.
+TEST(RemoteLink, CarriesComparisons) {
+    RecordingVault vault;
+    RemoteVaultLink link([&](const std::string& method, const std::string& body) {
+        return serve_link(vault, method, body);
+    });
+    ItemId item;
+    item.raw[0] = 5;
+    CompareQuestion question;
+    question.key.fill(0xfe);
+    question.at_least = {1ull << 62};
+    question.disk = 3;
+    question.offset_bytes = 1ull << 40;
+    question.length_bytes = kMaxCompareBytes;
+    question.sum.fill(0x80);
+    vault.answer.verdict = CompareVerdict::kSums;
+    vault.answer.sums.assign(kMaxCompareBlocks, kUnreadableSum);
+    vault.answer.sums[1] = kZeroSum;
+    vault.answer.unreadable = 1023;
+    auto answer = link.compare("agent-1", item, question);
+    ASSERT_TRUE(answer) << answer.error().to_string();
+    EXPECT_EQ(answer->verdict, CompareVerdict::kSums);
+    EXPECT_EQ(answer->sums, vault.answer.sums);
+    EXPECT_EQ(answer->unreadable, 1023u);
+    EXPECT_EQ(vault.compared.key, question.key);
+    EXPECT_EQ(vault.compared.at_least.v, question.at_least.v);
+    EXPECT_EQ(vault.compared.disk, 3);
+    EXPECT_EQ(vault.compared.offset_bytes, question.offset_bytes);
+    EXPECT_EQ(vault.compared.length_bytes, question.length_bytes);
+    EXPECT_EQ(vault.compared.sum, question.sum);
+    vault.answer = {CompareVerdict::kNotYet, {}, 0};
+    EXPECT_EQ(link.compare("agent-1", item, question)->verdict, CompareVerdict::kNotYet);
+    question.disk = 9;
+    EXPECT_EQ(link.compare("agent-1", item, question).error().code(), Code::kForbidden);
+    // What goes out of range is refused before the vault is asked.
+    question.offset_bytes = 1;
+    EXPECT_EQ(link.compare("agent-1", item, question).error().code(), Code::kMalformed);
+    EXPECT_EQ(vault.compared.offset_bytes, 1ull << 40);
+    for (const char* body :
+         {R"({"agent":"a","frame":""})", R"({"agent":"a","frame":"zz"})",
+          R"({"agent":"a","frame":3})", R"({"agent":3,"frame":""})", R"({"frame":"00"})"}) {
+        const auto refused = serve_link(vault, "compare", body);
+        ASSERT_FALSE(refused) << body;
+        EXPECT_EQ(refused.error().retry(), Retry::kNever) << body;
+    }
+    for (const char* reply : {"{}", R"({"frame":""})", R"({"frame":"0102"})", "nonsense"}) {
+        RemoteVaultLink liar([&](const std::string&, const std::string&) -> Result<std::string> {
+            return std::string(reply);
+        });
+        question.offset_bytes = 0;
+        EXPECT_FALSE(liar.compare("agent-1", item, question)) << reply;
+    }
+}
+
 // Broken if a peer that talks nonsense could end the vault.
 TEST(RemoteLink, NonsenseIsANamedError) {
     RecordingVault vault;
     for (const char* body : {"", "[]", "{", "{\"item\":3}", "{\"item\":\"zz\"}"})
         for (const char* method :
-             {"acquire-log", "register-segment", "mark-idle", "sync-agent", "enrol"})
+             {"acquire-log", "register-segment", "mark-idle", "sync-agent", "enrol", "compare"})
             EXPECT_EQ(serve_link(vault, method, body).error().code(), Code::kMalformed);
     EXPECT_EQ(serve_link(vault, "delete-everything", "{}").error().code(), Code::kNotFound);
 }

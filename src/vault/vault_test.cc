@@ -747,6 +747,132 @@ TEST(Vault, ConsistentPointsAreForDevices) {
     EXPECT_EQ(site.later(300).size(), 1u);
 }
 
+// What agent-1 asks about its item: the first block of the disk, as a source has it that wrote one
+// character over the first `written` bytes.
+CompareQuestion first_block(Sequence at_least, char written, size_t bytes = 4096) {
+    Bytes block(kSumBlockBytes);
+    std::fill_n(block.begin(), bytes, static_cast<uint8_t>(written));
+    CompareQuestion question;
+    question.key.fill(0x31);
+    question.at_least = at_least;
+    question.length_bytes = kSumBlockBytes;
+    BlockSummer summer(question.key);
+    const BlockSum sum = summer.block(0, 0, block);
+    question.sum = summer.run(0, 0, {&sum, 1});
+    return question;
+}
+
+CompareVerdict verdict(Site& site, const ItemId& item, const CompareQuestion& question) {
+    auto answer = site.vault().compare("agent-1", item, question);
+    EXPECT_TRUE(answer) << answer.error().to_string();
+    return answer ? answer->verdict : CompareVerdict::kNothing;
+}
+
+// Broken if an agent could learn what another machine's replica has, or a source took its replica
+// for equal before the replica has what it asks about.
+TEST(Vault, ComparesForTheItemsAgent) {
+    Site site;
+    ProtectedItem item(site);
+    EXPECT_EQ(verdict(site, item.item, first_block({5}, 'x')), CompareVerdict::kEqual);
+    auto other = site.vault().compare("agent-1", item.item, first_block({5}, 'y'));
+    ASSERT_TRUE(other);
+    EXPECT_EQ(other->verdict, CompareVerdict::kSums);
+    EXPECT_EQ(other->sums.size(), 1u);
+    EXPECT_EQ(verdict(site, item.item, first_block({6}, 'x')), CompareVerdict::kNotYet);
+
+    EXPECT_EQ(site.vault().compare("agent-2", item.item, first_block({5}, 'x')).error().code(),
+              Code::kForbidden);
+    EXPECT_EQ(site.vault().compare("", item.item, first_block({5}, 'x')).error().code(),
+              Code::kForbidden);
+    ItemId nobodys;
+    nobodys.raw.fill(3);
+    EXPECT_EQ(site.vault().compare("agent-1", nobodys, first_block({5}, 'x')).error().code(),
+              Code::kItemNotFound);
+    CompareQuestion bad = first_block({5}, 'x');
+    bad.offset_bytes = 7;
+    EXPECT_EQ(site.vault().compare("agent-1", item.item, bad).error().code(), Code::kMalformed);
+}
+
+// Broken if a source whose replica is empty waited for ever instead of copying.
+TEST(Vault, NothingStoredIsNothingToCompareWith) {
+    Site site;
+    ASSERT_TRUE(site.vault().local_party(PartyKind::kAgent, "agent-1"));
+    const ItemId item = id_of(site.call("POST", "/v1/items", 201,
+                                        {{"name", "web"}, {"disks", {"/disks/a"}}, {"wait_s", 0}}));
+    FakeAgent agent{site};
+    ASSERT_TRUE(agent.sync());
+    ASSERT_TRUE(agent.sync({live(item)}));
+    EXPECT_EQ(verdict(site, item, first_block({0}, 'x')), CompareVerdict::kNothing);
+    EXPECT_EQ(verdict(site, item, first_block({1}, 'x')), CompareVerdict::kNotYet);
+}
+
+// Broken if each question opened the replica anew, an older state answered a question about a newer
+// one, or a state was read for longer than what it reads is kept.
+TEST(Vault, AComparisonKeepsItsReaderWhileItRuns) {
+    Site site;
+    ProtectedItem item(site);
+    const auto equal = [&](uint64_t at_least, char written) {
+        return verdict(site, item.item, first_block({at_least}, written)) == CompareVerdict::kEqual;
+    };
+    const auto write = [&](char what) {
+        Bytes records;
+        item.appliance.add(records, RecordKind::kWrite, std::string(4096, what));
+        EXPECT_TRUE(item.appliance.send(records));
+    };
+    EXPECT_TRUE(equal(5, 'x'));
+    write('y');
+    EXPECT_TRUE(equal(5, 'x')) << "the reader of the first question";
+    EXPECT_TRUE(equal(6, 'y')) << "which has not this";
+    EXPECT_TRUE(equal(5, 'y'));
+    // Nobody asks for a while: it is closed.
+    write('z');
+    EXPECT_TRUE(equal(6, 'y'));
+    site.clock.us += 29'000'000;
+    site.vault().tend();
+    EXPECT_TRUE(equal(6, 'y'));
+    site.clock.us += 31'000'000;
+    site.vault().tend();
+    EXPECT_TRUE(equal(6, 'z'));
+    // It is used all the time, but grows old.
+    write('w');
+    for (int round = 0; round < 14; ++round) {
+        site.clock.us += 20'000'000;
+        site.vault().tend();
+        EXPECT_TRUE(equal(7, 'z')) << round;
+    }
+    site.clock.us += 20'000'000;
+    EXPECT_TRUE(equal(7, 'w'));
+}
+
+// Broken if a replica that lost an object made a resynchronisation impossible, nobody were told, or
+// the vault went on with a reader of what is gone.
+TEST(Vault, ADamagedReplicaIsComparedAndTold) {
+    Site site;
+    ProtectedItem item(site);
+    EXPECT_EQ(verdict(site, item.item, first_block({5}, 'x')), CompareVerdict::kEqual);
+    item.appliance.next = {6};
+    Bytes records;
+    item.appliance.add(records, RecordKind::kWrite, std::string(4096, 'y'));
+    auto second = item.appliance.build(records);
+    ASSERT_TRUE(second);
+    ASSERT_TRUE(item.appliance.link.register_segment(*second));
+    // Open at this state, and gone before it is read.
+    CompareQuestion beside = first_block({6}, 'y');
+    beside.offset_bytes = 4 * kSumBlockBytes;
+    EXPECT_EQ(site.vault().compare("agent-1", item.item, beside)->sums.at(0), kZeroSum);
+    ASSERT_TRUE(site.vault().store().remove(second->object_name));
+    auto answer = site.vault().compare("agent-1", item.item, first_block({6}, 'y'));
+    ASSERT_TRUE(answer) << answer.error().to_string();
+    EXPECT_EQ(answer->verdict, CompareVerdict::kSums);
+    EXPECT_EQ(answer->unreadable, 1u);
+    const Json events = site.call("GET", "/v1/events", 200);
+    EXPECT_TRUE(std::ranges::any_of(
+        events["events"], [](const Json& event) { return event["code"] == "replica-damaged"; }));
+    // Opened anew, it cannot be: everything is copied.
+    site.clock.us += 301'000'000;
+    EXPECT_EQ(verdict(site, item.item, first_block({6}, 'y')), CompareVerdict::kNothing);
+}
+
 // Broken if a restart lost an item, its points or its token, or let the log go on with an old lease
 // that a newer vault does not know.
 TEST(Vault, RestartKeepsEverything) {
