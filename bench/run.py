@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""./run bench: one table of the measures M1 to M8 (M2b, too) and M10, each beside a peer of the run.
+"""./run bench: one table of the measures M1 to M10 (M2b, too), each beside a peer of the run.
 
 Every figure is the median of several rounds with its smallest and largest, and so is every ratio: the
 machine is noisy, so ratios count. bench/README.md says what each row is."""
@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -22,10 +23,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests/demo"), str(ROOT / "bench")]
 from farshore import Farshore  # noqa: E402
 from tools import (GIB, MIB, LoopDisk, Qmp, Server, cpu_seconds, fio, find,  # noqa: E402
-                   memory_mib, out_of_page_cache, written_image)
+                   memory_mib, out_of_page_cache, rsync, wire_bytes, written_image)
 
 BIN = pathlib.Path(os.environ.get("FARSHORE_BENCH_BUILD") or ROOT / "build/release") / "bin"
-MEASURES = ("m1", "m2b", "m3", "m4", "m5", "m6", "m7", "m8", "m10", "memory")
+MEASURES = ("m1", "m2b", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "memory")
 # What the process server holds for one item at most (src/replicate/limits.h): window 32, queue 48,
 # three built segments and one being built of 16 each; the program itself beside it.
 PROCESS_SERVER_BOUND_MIB = 32 + 48 + 4 * 16
@@ -438,6 +439,106 @@ class Bench:
             if "bytes_per_extent" in result and "Insert" in result["name"]:
                 self.row("M8", "  memory of an extent", [result["bytes_per_extent"]], "bytes", "", [],
                          "<= 40", lambda e: e["median"] <= 40)
+
+    # --- M9 ---------------------------------------------------------------------------------------
+
+    def m9(self):
+        size = 512 * MIB if self.options.quick else 4 * GIB
+        block, place = 64 << 10, 4096
+        blocks = size // block
+        cases = (("nothing changed", 0, block), ("0.1 % of blocks changed", blocks // 1000, block),
+                 ("1 % of blocks changed", blocks // 100, block),
+                 ("10 % of blocks changed", blocks // 10, block),
+                 ("4 KiB in 1 % of blocks", blocks // 100, place))
+        ours, peers, copies = ([[] for _ in cases] for _ in range(3))
+        source, beside = self.work / "m9.img", self.work / "m9-peer.img"
+        self._filled(source, size)
+        shutil.copyfile(source, beside)
+        with Site(self.work, split=True) as site:
+            site.protect_disk("m9", source)
+            for number in range(self.options.rounds):
+                for (_, count, length), mine, theirs, whole in zip(cases, ours, peers, copies):
+                    self._change(source, random.Random(number).sample(range(blocks), count), length)
+                    mine.append(self._resync(site, "m9"))
+                    theirs.append(rsync(source, beside))
+                    if count == blocks // 100 and length == block:
+                        with self.file_server(source) as server:
+                            began = time.monotonic()
+                            subprocess.run(["nbdcopy", server.uri, beside], check=True)
+                            whole.append(size / 1e6 / (time.monotonic() - began))
+        beside.unlink()
+        for (words, count, length), mine, theirs, whole in zip(cases, ours, peers, copies):
+            speed = [size / 1e6 / r["seconds"] for r in mine]
+            self.row("M9", f"resync, {words}", speed, "MB/s", "rsync --inplace",
+                     [size / 1e6 / r["seconds"] for r in theirs], "")
+            if whole:
+                self.row("M9", "  the same", speed, "MB/s", "nbdcopy of all of it", whole, "")
+            for part, aim in (("tap", ">= 1"), ("vault", ">= 1"), ("agent and appliance", "")):
+                self.row("M9", f"  compared by a core: {part}",
+                         [r["compared"] / 1e9 / max(0.01, r["cpu_s"][part]) for r in mine], "GB/s",
+                         "rsync, both sides" if part == "tap" else "",
+                         [size / 1e9 / r["cpu_s"] for r in theirs] if part == "tap" else [], aim,
+                         (lambda e: e["median"] >= 1) if aim else None)
+            self.row("M9", "  bytes on the wire", [r["wire"] / 1e6 for r in mine], "MB", "rsync",
+                     [r["wire"] / 1e6 for r in theirs], "")
+            if count != 0:
+                self.row("M9", "  bytes sent / changed 64 KiB blocks",
+                         [r["sent"] / (count * block) for r in mine], "", "rsync's content",
+                         [r["sent"] / (count * block) for r in theirs], "<= 1.1",
+                         lambda e: e["max"] <= 1.1)
+        source.unlink()
+        self._m9_sparse()
+
+    def _m9_sparse(self):
+        """A disk of 1 TiB of which little is allocated, beside a full disk of that much."""
+        used = 256 * MIB if self.options.quick else GIB
+        small, large = self.work / "m9-full.img", self.work / "m9-sparse.img"
+        self._filled(small, used)
+        with open(small, "rb") as full, open(large, "wb") as sparse:
+            sparse.truncate(1024 * GIB)
+            for number in range(used // MIB):
+                sparse.seek(number * 1024 * GIB // (used // MIB) // MIB * MIB)
+                sparse.write(full.read(MIB))
+        seconds = {}
+        for disk in (small, large):
+            with Site(self.work, split=True) as site:
+                site.protect_disk("m9", disk)
+                seconds[disk] = [self._resync(site, "m9")["seconds"] for _ in range(self.options.rounds)]
+            disk.unlink()
+        self.row("M9", f"resync of 1 TiB, {used // MIB} MiB allocated", seconds[large], "s",
+                 "a full disk of that", seconds[small], "<= 2",
+                 lambda e: e["ratio"] <= 2)
+
+    def _filled(self, path, size):
+        with open(path, "wb") as image:
+            image.truncate(size)
+        with self.file_server(path) as server:
+            fio(server.uri, "write", "1m", 4, size)
+
+    @staticmethod
+    def _change(path, chosen, length):
+        """Past the tap: it does not see these writes."""
+        with open(path, "r+b") as image:
+            for number in chosen:
+                image.seek(number * (64 << 10))
+                image.write(os.urandom(length))
+
+    @staticmethod
+    def _resync(site, name):
+        """Each side's processor time, the bytes between them, and what the verb says."""
+        pids = {kind: site.farshore.servers[kind].pid for kind in ("agent", "appliance", "vault")}
+        pids["tap"] = site.pid_of("nbdkit")
+        used = {kind: cpu_seconds(pid) for kind, pid in pids.items()}
+        wire, began = wire_bytes(pids["agent"]), time.monotonic()
+        found = site.farshore.call("resync", name, timeout_s=900)
+        seconds = time.monotonic() - began
+        used = {kind: cpu_seconds(pid) - used[kind] for kind, pid in pids.items()}
+        if found["state"] != "done" or found["verify_failures"] != 0:
+            raise RuntimeError(f"the comparison ended as {found}")
+        used["agent and appliance"] = used["agent"] + used["appliance"]
+        return {"seconds": seconds, "sent": found["sent_bytes"], "cpu_s": used,
+                "compared": found["compared_bytes"] + found["verified_bytes"],
+                "wire": wire_bytes(pids["agent"]) - wire}
 
     # --- M10 --------------------------------------------------------------------------------------
 

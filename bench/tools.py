@@ -2,6 +2,8 @@
 import json
 import os
 import pathlib
+import re
+import resource
 import socket
 import subprocess
 import tempfile
@@ -94,6 +96,33 @@ def cpu_seconds(pid):
         return 0.0
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wire_bytes(pid):
+    """What a process has sent and received over those of its TCP connections that are open now."""
+    listing = subprocess.run(["ss", "-tinpH"], capture_output=True, text=True, check=True).stdout
+    total = 0
+    for connection in re.split(r"\n(?=\S)", listing):
+        if f"pid={pid}," in connection:
+            total += sum(map(int, re.findall(r"\bbytes_(?:sent|received):(\d+)", connection)))
+    return total
+
+
+def rsync(source, target):
+    """Makes `target` equal in place, by rsync's own sums: seconds, bytes of content that were sent,
+    all bytes between the two sides, and processor time of both."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run(["rsync", "--inplace", "--no-whole-file", "--ignore-times", "--stats", source,
+                           target], capture_output=True, text=True, check=True,
+                          env={**os.environ, "LC_ALL": "C"})
+    seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+
+    def stated(words):
+        return int(re.search(words + r": ([\d,]+)", done.stdout)[1].replace(",", ""))
+
+    return {"seconds": seconds, "sent": stated("Literal data"),
+            "wire": stated("Total bytes sent") + stated("Total bytes received"),
+            "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
 
 def memory_mib(pid):

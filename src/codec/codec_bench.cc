@@ -2,7 +2,9 @@
 #include <benchmark/benchmark.h>
 
 #include <random>
+#include <vector>
 
+#include "codec/block_sum.h"
 #include "codec/compress.h"
 #include "codec/crc32c.h"
 #include "codec/envelope.h"
@@ -68,6 +70,38 @@ void hash_sha256(benchmark::State& state) {
     state.SetBytesProcessed(state.iterations() * (1 << 20));
 }
 BENCHMARK(hash_sha256);
+
+// What a comparison pays for a block on each side, beside hash_sha256, which would be the other
+// way.
+void sum_block(benchmark::State& state) {
+    const Bytes plain = disk_like(kSumBlockBytes);
+    BlockSummer summer(SumKey{1, 2, 3});
+    uint64_t offset_bytes = 0;
+    for (auto _ : state) {
+        benchmark::DoNotOptimize(summer.block(0, offset_bytes, plain));
+        offset_bytes += kSumBlockBytes;
+    }
+    state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(kSumBlockBytes));
+}
+BENCHMARK(sum_block);
+
+void sum_zero_block(benchmark::State& state) {
+    const Bytes plain(kSumBlockBytes);
+    BlockSummer summer(SumKey{1, 2, 3});
+    for (auto _ : state) benchmark::DoNotOptimize(summer.block(0, 0, plain));
+    state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(kSumBlockBytes));
+}
+BENCHMARK(sum_zero_block);
+
+// The sums of 64 MiB to one.
+void sum_run(benchmark::State& state) {
+    const std::vector<BlockSum> sums(1024, BlockSum{1});
+    BlockSummer summer(SumKey{1, 2, 3});
+    for (auto _ : state) benchmark::DoNotOptimize(summer.run(0, 0, sums));
+    state.SetBytesProcessed(state.iterations() *
+                            static_cast<int64_t>(sums.size() * sizeof(BlockSum)));
+}
+BENCHMARK(sum_run);
 
 void checksum_crc32c(benchmark::State& state) {
     const Bytes plain = disk_like(65536);
