@@ -43,13 +43,25 @@ void Comparer::begin_generation() {
     generation_ = producer_.compare_generation();
     random_.fill(key_);
     summer_ = std::make_unique<BlockSummer>(key_);
+    forget_questions();
+    disk_ = 0;
+    offset_ = 0;
+}
+
+void Comparer::forget_questions() {
     for (size_t i = 0; i < kCompareSlots; ++i) {
         asker_.forget(i);
         slots_[i].used = false;
     }
     reading_.used = false;
-    disk_ = 0;
-    offset_ = 0;
+}
+
+void Comparer::give_up() {
+    forget_questions();
+    producer_.end_compare();
+    producer_.header()
+        .word(LogWord::kCompareState)
+        .store(static_cast<uint64_t>(CompareState::kNone));
 }
 
 void Comparer::settle(const Slot& slot, const CompareAnswer& answer) {
@@ -80,10 +92,7 @@ bool Comparer::take_answers() {
         slots_[i].used = false;
         if (answer->verdict == CompareVerdict::kNothing) {
             // Nothing to compare with: all of it is copied.
-            producer_.end_compare();
-            producer_.header()
-                .word(LogWord::kCompareState)
-                .store(static_cast<uint64_t>(CompareState::kNone));
+            give_up();
             return true;
         }
         settle(slots_[i], *answer);
@@ -231,11 +240,7 @@ void Comparer::start_over() {
                 producer_.todo(static_cast<DiskIndex>(disk)).set_all();
         },
         compare);
-    if (compare) return;
-    producer_.end_compare();
-    producer_.header()
-        .word(LogWord::kCompareState)
-        .store(static_cast<uint64_t>(CompareState::kNone));
+    if (!compare) give_up();
 }
 
 bool Comparer::verified() {

@@ -56,6 +56,9 @@ class Comparer {
 
     CompareState state() const;
     void begin_generation();
+    void forget_questions();
+    // Nothing is believed or asked any more: what is on todo is copied.
+    void give_up();
     bool take_answers();
     void settle(const Slot& slot, const CompareAnswer& answer);
     bool find_run();

@@ -2,6 +2,8 @@
 // open while a comparison runs.
 #include <fmt/core.h>
 
+#include <utility>
+
 #include "os/log.h"
 #include "replica/replica_compare.h"
 #include "vault/vault_impl.h"
@@ -33,6 +35,7 @@ Result<std::shared_ptr<ReplicaReader>> Vault::Impl::compare_reader(ItemRuntime& 
     FS_ASSIGN(item.compare_reader,
               ReplicaReader::open(*store, item.id, item.key, status.stored, std::move(reading)));
     item.compare_opened_us = now_us;
+    item.compare_damage_told = false;
     return item.compare_reader;
 }
 
@@ -69,12 +72,16 @@ Result<CompareAnswer> Vault::compare(const std::string& agent, const ItemId& id,
     if (compared->unreadable != 0) {
         log::warn("vault", "'{}': {} blocks of disk {} at {} cannot be read", record.name,
                   compared->unreadable, question.disk, question.offset_bytes);
-        event(Severity::kWarning, "replica-damaged", &record,
-              fmt::format("{} KiB of disk {} could not be read from the store while it was "
-                          "compared; the source sends them again",
-                          compared->unreadable * (kSumBlockBytes >> 10), question.disk),
-              "points from before this resynchronisation may have lost them: look at the store's "
-              "disks");
+        // A lost object is in many answers; one event is enough.
+        const std::lock_guard hold(item->compare_mutex);
+        if (!std::exchange(item->compare_damage_told, true))
+            event(Severity::kWarning, "replica-damaged", &record,
+                  fmt::format("disk {} could not be read from the store everywhere while it was "
+                              "compared, first {} KiB at {}; the source sends that again",
+                              question.disk, compared->unreadable * (kSumBlockBytes >> 10),
+                              question.offset_bytes),
+                  "points from before this resynchronisation may have lost it: look at the store's "
+                  "disks");
     }
     return compared;
 }

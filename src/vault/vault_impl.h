@@ -43,6 +43,7 @@ struct ItemRuntime {
     std::shared_ptr<ReplicaReader> compare_reader;
     int64_t compare_opened_us = 0;  // steady
     int64_t compare_used_us = 0;
+    bool compare_damage_told = false;  // of this reader
 
     std::mutex mutex;  // everything below
     std::optional<AgentItemStatus> agent;

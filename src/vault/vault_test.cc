@@ -865,9 +865,13 @@ TEST(Vault, ADamagedReplicaIsComparedAndTold) {
     ASSERT_TRUE(answer) << answer.error().to_string();
     EXPECT_EQ(answer->verdict, CompareVerdict::kSums);
     EXPECT_EQ(answer->unreadable, 1u);
+    EXPECT_EQ(verdict(site, item.item, first_block({6}, 'y')), CompareVerdict::kSums);
     const Json events = site.call("GET", "/v1/events", 200);
-    EXPECT_TRUE(std::ranges::any_of(
-        events["events"], [](const Json& event) { return event["code"] == "replica-damaged"; }));
+    EXPECT_EQ(
+        std::ranges::count_if(events["events"],
+                              [](const Json& event) { return event["code"] == "replica-damaged"; }),
+        1)
+        << "once, not with each question";
     // Opened anew, it cannot be: everything is copied.
     site.clock.us += 301'000'000;
     EXPECT_EQ(verdict(site, item.item, first_block({6}, 'y')), CompareVerdict::kNothing);

@@ -1,0 +1,132 @@
+#include "capture/comparer.h"
+
+#include <gtest/gtest.h>
+
+#include "capture/capture_log.h"
+#include "capture/capture_test_world.h"
+
+namespace farshore {
+namespace {
+
+using namespace capture_test;
+
+constexpr uint64_t kDiskBytes = 16 * kSumBlockBytes;
+constexpr size_t kDisks = 3;
+
+// A tap with three disks that are to be compared with a replica of zeroes.
+class ComparerTest : public ::testing::Test {
+  protected:
+    ComparerTest()
+        : memory_(LogGeometry{.item = {},
+                              .boot_id = {},
+                              .ring_bytes = kMinRingBytes,
+                              .spill_bytes = 0,
+                              .disk_bytes = std::vector<uint64_t>(kDisks, kDiskBytes)}),
+          header_(*LogHeader::format(memory_.memory(), memory_.geometry(), {1})),
+          producer_(header_, CaptureProducer::Options{&clock_, nullptr, nullptr, {}, nullptr}) {
+        for (size_t disk = 0; disk < kDisks; ++disk) {
+            contents_.push_back(std::make_unique<DiskContent>(kDiskBytes));
+            devices_.push_back(std::make_unique<MemoryDevice>(*contents_.back()));
+            borrowed_.push_back(devices_.back().get());
+        }
+        comparer_.emplace(producer_, borrowed_, keys_);
+    }
+    void begin() {
+        producer_.open_gap(
+            [&] {
+                for (DiskIndex disk = 0; disk < kDisks; ++disk) producer_.todo(disk).set_all();
+            },
+            true);
+    }
+    void ask_all() {
+        while (comparer_->step() == Comparer::Outcome::kWorked) continue;
+    }
+    uint64_t state() const { return header_.word(LogWord::kCompareState).load(); }
+
+    StillClock clock_;
+    SeededKeys keys_;
+    TestMemory memory_;
+    LogHeader header_;
+    CaptureProducer producer_;
+    std::vector<std::unique_ptr<DiskContent>> contents_;
+    std::vector<std::unique_ptr<MemoryDevice>> devices_;
+    std::vector<BlockDevice*> borrowed_;
+    std::optional<Comparer> comparer_;
+    CompareResponder responder_{header_};
+};
+
+// Broken if what is equal were copied, or what is not were taken off.
+TEST_F(ComparerTest, OnlyWhatDiffersStaysOnTodo) {
+    contents_[1]->now[5 * kSumBlockBytes + 3] = 1;
+    begin();
+    ask_all();
+    const auto asked = responder_.asked();
+    ASSERT_EQ(asked.size(), kDisks) << "a question a disk, side by side";
+    for (const auto& one : asked)
+        EXPECT_TRUE(responder_.answer(
+            one, {CompareVerdict::kSums, std::vector<BlockSum>(one.question.blocks()), 0}));
+    ask_all();
+    EXPECT_EQ(producer_.unsure_granules(), 0u);
+    EXPECT_EQ(producer_.todo_granules(), 1u);
+    EXPECT_TRUE(producer_.todo(1).test(5 * kSumBlockBytes));
+}
+
+// Broken if a tap that copies everything left questions behind: the agent would ask them, and be
+// woken for them, for as long as they cannot be answered.
+TEST_F(ComparerTest, NothingToCompareWithEndsAllQuestions) {
+    begin();
+    ask_all();
+    const auto asked = responder_.asked();
+    ASSERT_EQ(asked.size(), kDisks);
+    EXPECT_TRUE(responder_.answer(asked[1], {CompareVerdict::kNothing, {}, 0}));
+    ask_all();
+    EXPECT_EQ(state(), static_cast<uint64_t>(CompareState::kNone));
+    EXPECT_EQ(producer_.unsure_granules(), 0u);
+    EXPECT_EQ(producer_.todo_granules(), kDisks * kDiskBytes / kTodoGranuleBytes)
+        << "all is copied";
+    EXPECT_FALSE(CompareResponder::any(header_));
+    EXPECT_FALSE(responder_.answer(asked[0], {CompareVerdict::kEqual, {}, 0}));
+    // The next comparison is not disturbed by it.
+    begin();
+    ask_all();
+    EXPECT_EQ(responder_.asked().size(), kDisks);
+    EXPECT_EQ(state(), static_cast<uint64_t>(CompareState::kComparing));
+}
+
+// Broken if an answer from before a new gap settled what is compared anew: the source may have
+// changed unseen between the two.
+TEST_F(ComparerTest, ANewGapMakesOldAnswersWorthless) {
+    begin();
+    ask_all();
+    const auto before = responder_.asked();
+    for (const auto& one : before)
+        EXPECT_TRUE(responder_.answer(one, {CompareVerdict::kEqual, {}, 0}));
+    contents_[0]->now[0] = 1;
+    begin();
+    ask_all();
+    EXPECT_EQ(producer_.todo_granules(), kDisks * kDiskBytes / kTodoGranuleBytes);
+    const auto now = responder_.asked();
+    ASSERT_EQ(now.size(), kDisks);
+    EXPECT_NE(now[0].question.key, before[0].question.key) << "a key for each comparison";
+}
+
+// Broken if what is written while it is compared were taken for what the replica had.
+TEST_F(ComparerTest, WhatIsWrittenMeanwhileIsCopied) {
+    begin();
+    ask_all();
+    AppendRequest request;
+    request.kind = RecordKind::kZero;
+    request.disk = 2;
+    request.offset_bytes = 3 * kSumBlockBytes + 100;
+    request.length_bytes = 200;
+    (void)producer_.append(request);
+    for (const auto& one : responder_.asked())
+        EXPECT_TRUE(responder_.answer(one, {CompareVerdict::kEqual, {}, 0}));
+    ask_all();
+    EXPECT_EQ(producer_.unsure_granules(), 0u);
+    EXPECT_EQ(producer_.todo_granules(), 1u);
+    EXPECT_TRUE(producer_.todo(2).test(3 * kSumBlockBytes));
+}
+
+}  // namespace
+}  // namespace farshore
