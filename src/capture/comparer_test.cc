@@ -27,7 +27,7 @@ class ComparerTest : public ::testing::Test {
         for (size_t disk = 0; disk < kDisks; ++disk) {
             contents_.push_back(std::make_unique<DiskContent>(kDiskBytes));
             devices_.push_back(std::make_unique<MemoryDevice>(*contents_.back()));
-            borrowed_.push_back(devices_.back().get());
+            borrowed_.push_back({devices_.back().get(), nullptr});
         }
         comparer_.emplace(producer_, borrowed_, keys_);
     }
@@ -50,7 +50,7 @@ class ComparerTest : public ::testing::Test {
     CaptureProducer producer_;
     std::vector<std::unique_ptr<DiskContent>> contents_;
     std::vector<std::unique_ptr<MemoryDevice>> devices_;
-    std::vector<BlockDevice*> borrowed_;
+    std::vector<Comparer::Source> borrowed_;
     std::optional<Comparer> comparer_;
     CompareResponder responder_{header_};
 };
