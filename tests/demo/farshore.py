@@ -58,6 +58,7 @@ class Farshore:
         self.authority = None
         self.replication_listen = ""
         self._commands = {}
+        self.prefixes = {}    # of a server's command line: where it runs
         # Rings are memory: what a test leaves there is gone from the machine until it restarts.
         self.rings = pathlib.Path(f"/dev/shm/farshore-{self.mark}")
         atexit.register(shutil.rmtree, self.rings, ignore_errors=True)
@@ -107,7 +108,8 @@ class Farshore:
         self._commands[name] = arguments
         with open(self.log_directory / f"{name}.log", "ab") as log:
             self.servers[name] = subprocess.Popen(
-                [str(self.binary), *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=log,
+                [*self.prefixes.get(name, []), str(self.binary), *map(str, arguments)],
+                stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, env=self.environment, start_new_session=True)
 
     def restart_server(self, name):
@@ -199,7 +201,7 @@ class Farshore:
     def new_token(self, kind):
         return self.call("token", "create", "--kind", kind)["token"]
 
-    def start_site(self, site, kinds):
+    def start_site(self, site, kinds, host="127.0.0.1"):
         """What runs at the source, enrolled at the vault that runs already. Afterwards `authority` is
         the certificate and `replication_listen` the address that an agent needs."""
         site = pathlib.Path(site)
@@ -207,7 +209,7 @@ class Farshore:
         site.mkdir(parents=True, exist_ok=True)
         self.authority = site / "ca.crt"
         shutil.copy(self.data / server["ca"], self.authority)
-        self.replication_listen = f"127.0.0.1:{free_port()}"
+        self.replication_listen = f"{host}:{free_port()}"
         for kind in kinds:
             token = site / f"{kind}.token"
             token.write_text(self.new_token(kind) + "\n")
