@@ -520,6 +520,11 @@ std::optional<ByteRange> CaptureProducer::unsure(DiskIndex disk, uint64_t offset
     return unsure_[disk].next(offset_bytes, limit_bytes);
 }
 
+bool CaptureProducer::all_unsure(DiskIndex disk) const {
+    // What is unsure is on todo, too, so that the counts tell.
+    return unsure_[disk].count() == todo_[disk].count();
+}
+
 uint64_t CaptureProducer::unsure_granules() const {
     uint64_t sum = 0;
     for (const TodoMap& map : unsure_) sum += map.count();

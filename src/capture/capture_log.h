@@ -128,6 +128,9 @@ class CaptureProducer {
     std::optional<ByteRange> unsure(DiskIndex disk, uint64_t offset_bytes,
                                     uint64_t limit_bytes) const;
     uint64_t unsure_granules() const;
+    // Whether all that is on this disk's todo is unsure. Costs nothing, and may err towards true
+    // while a granule under copy became unsure, until its answer is there.
+    bool all_unsure(DiskIndex disk) const;
     // The answer for `range`, by granule. What is still unsure there comes off todo where it is
     // equal, else it is copied, in a gap. Nothing of an earlier generation.
     struct Compared {

@@ -68,6 +68,10 @@ void Copier::set_barrier(CopyBarrier* barrier) {
 
 // The next run on todo that waits for no answer.
 std::optional<ByteRange> Copier::next_sure(DiskIndex disk, uint64_t from) const {
+    // All of it waits, as most of the time while a disk is compared: walking over what is left of
+    // 1 TiB takes a millisecond, and this is asked at every step. What is set meanwhile is found
+    // by the next search, as it would be behind a walk.
+    if (producer_.all_unsure(disk)) return std::nullopt;
     while (auto run = producer_.todo(disk).next(from, kMaxZeroBytes)) {
         const auto unsure = producer_.unsure(disk, run->offset_bytes, kMaxZeroBytes);
         if (!unsure || unsure->offset_bytes >= run->end()) return run;
