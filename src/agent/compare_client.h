@@ -1,6 +1,6 @@
 // The agent's part of a comparison: carries what the tap asks (capture/compare_board.h) to the
 // recovery site, and the answers back, on a connection of its own that is open while there is
-// something to ask. What cannot be answered for now is asked again; where the recovery site says
+// something to ask. What gets no answer yet is asked again; where the recovery site says
 // that it cannot compare, or never makes sense, the tap is told so, and copies.
 //
 // A state machine on one executor; everything borrowed outlives it.

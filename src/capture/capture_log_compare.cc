@@ -1,0 +1,136 @@
+// The producer's part in a comparison (comparer.h): what is in question, and what an answer
+// settles.
+#include "capture/capture_log.h"
+
+namespace farshore {
+
+void CaptureProducer::join_unsure(size_t disk) {
+    if (!options_.bugs.stale_compare) todo_[disk].set_unsure(&unsure_[disk]);
+}
+
+// Marks and flushes alone may wait long until they are stored. What an earlier producer appended
+// last may be one.
+void CaptureProducer::note_compare_start_locked() {
+    if (last_may_be_idle_) {
+        AppendRequest geometry;
+        geometry.kind = RecordKind::kGeometry;
+        geometry.offset_bytes = header_.geometry().disk_bytes[0];
+        if (state_.gap != GapState::kDropping &&
+            write_record_locked(geometry, {state_.next_sequence}))
+            publish_locked();
+    }
+    compare_after_ = {last_but_idle_};
+}
+
+void CaptureProducer::begin_compare_locked() {
+    uint64_t bytes = 0;
+    for (size_t disk = 0; disk < todo_.size(); ++disk) {
+        unsure_[disk].clear(0, unsure_[disk].disk_bytes());
+        uint64_t at = 0;
+        while (const auto run = todo_[disk].next(at, kMaxDiskBytes)) {
+            unsure_[disk].set(run->offset_bytes, run->length_bytes);
+            bytes += run->length_bytes;
+            at = behind(*run);
+        }
+    }
+    note_compare_start_locked();
+    ++compare_generation_;
+    header_.word(LogWord::kCompareTotalBytes).store(bytes);
+    for (const LogWord word : {LogWord::kComparedBytes, LogWord::kDifferingBytes,
+                               LogWord::kUnreadableBytes, LogWord::kVerifiedBytes})
+        header_.word(word).store(0);
+    header_.word(LogWord::kCompareCopiedBefore).store(header_.word(LogWord::kCopiedBytes).load());
+    // Last: who sees it finds the counts of this comparison.
+    header_.word(LogWord::kCompareState).store(static_cast<uint64_t>(CompareState::kComparing));
+}
+
+void CaptureProducer::begin_compare() {
+    std::lock_guard lock(mutex_);
+    begin_compare_locked();
+}
+
+Sequence CaptureProducer::compare_after() const {
+    std::lock_guard lock(mutex_);
+    return compare_after_;
+}
+
+std::optional<ByteRange> CaptureProducer::unsure(DiskIndex disk, uint64_t offset_bytes,
+                                                 uint64_t limit_bytes) const {
+    return unsure_[disk].next(offset_bytes, limit_bytes);
+}
+
+bool CaptureProducer::all_unsure(DiskIndex disk) const {
+    // What is unsure is on todo, too, so that the counts tell.
+    return unsure_[disk].count() == todo_[disk].count();
+}
+
+uint64_t CaptureProducer::unsure_granules() const {
+    uint64_t sum = 0;
+    for (const TodoMap& map : unsure_) sum += map.count();
+    return sum;
+}
+
+CaptureProducer::Compared CaptureProducer::settle_compare(
+    uint64_t generation, DiskIndex disk, ByteRange range,
+    const std::function<bool(size_t granule)>& equal) {
+    std::lock_guard lock(mutex_);
+    Compared result;
+    if (generation != compare_generation_) return result;
+    TodoMap& unsure = unsure_[disk];
+    for (uint64_t at = range.offset_bytes; at < range.end(); at += kTodoGranuleBytes) {
+        if (!unsure.test(at)) continue;
+        unsure.clear_touched(at, 1);
+        const size_t block = (at - range.offset_bytes) / kTodoGranuleBytes;
+        if (equal(block) || (options_.bugs.skipped_sum && block == 0)) {
+            todo_[disk].clear(at, kTodoGranuleBytes);
+            ++result.equal;
+        } else {
+            ++result.differing;
+        }
+    }
+    header_.word(LogWord::kCopyDoneGranules).fetch_add(result.equal, std::memory_order_relaxed);
+    // That there is a difference means that nobody knows since when.
+    if (result.differing != 0 && state_.gap == GapState::kNone) {
+        state_.gap = GapState::kDropping;
+        header_.commit(state_);
+        settle_gap_locked();
+        publish_locked();
+    }
+    progress_locked();
+    return result;
+}
+
+void CaptureProducer::compare_again(const std::vector<std::pair<DiskIndex, ByteRange>>& ranges) {
+    std::lock_guard lock(mutex_);
+    for (const auto& [disk, range] : ranges) {
+        // The copier must not find it on todo alone.
+        todo_[disk].set_unsure(nullptr);
+        unsure_[disk].set(range.offset_bytes, range.length_bytes);
+        todo_[disk].set(range.offset_bytes, range.length_bytes);
+        join_unsure(disk);
+    }
+    note_compare_start_locked();
+    ++compare_generation_;
+    progress_locked();
+}
+
+void CaptureProducer::end_compare() {
+    std::lock_guard lock(mutex_);
+    for (TodoMap& map : unsure_)
+        if (map.count() != 0) map.clear(0, map.disk_bytes());
+    ++compare_generation_;
+    if (todo_granules() != 0 && state_.gap == GapState::kNone) {
+        state_.gap = GapState::kDropping;
+        header_.commit(state_);
+        settle_gap_locked();
+        publish_locked();
+    }
+}
+
+void CaptureProducer::ring_agent() {
+    auto& bell = header_.futex(LogWord::kAgentDoorbell);
+    bell.fetch_add(1);
+    if (options_.wake) options_.wake(bell);
+}
+
+}  // namespace farshore
