@@ -115,7 +115,10 @@ int ClientVerbs::item(const std::string& name) {
     return 0;
 }
 
-int ClientVerbs::Impl::wait_until_protected(const std::string& name) {
+// Until `look` says how it ended; a vault that is away for a moment is waited for.
+int ClientVerbs::Impl::follow_item(const std::string& name, int pause_ms,
+                                   const std::string& what_goes_on,
+                                   const std::function<std::optional<int>(const Json&)>& look) {
     int lost = 0;
     while (true) {
         auto answer = call("GET", item_target(name));
@@ -124,25 +127,31 @@ int ClientVerbs::Impl::wait_until_protected(const std::string& name) {
                 return failed(answer.error());
         } else {
             lost = 0;
-            const std::string state = text_of(*answer, "state");
-            if (state != "enabling" && state != "initial-replication" &&
-                state != "resynchronising") {
-                clear_progress();
-                if (json)
-                    print(*answer);
-                else
-                    say(fmt::format("'{}' is {}.\n", text_of(*answer, "name"), state));
-                return 0;
-            }
-            draw_progress(copy_fraction(*answer), eta_of(*answer),
-                          copy_text(*answer).empty() ? state : copy_text(*answer));
+            if (const auto ended = look(*answer)) return *ended;
         }
-        if (environment.pause(1000)) {
+        if (environment.pause(pause_ms)) {
             clear_progress();
-            note("The protection goes on; `farshore item " + name + "` shows it.\n");
+            note(what_goes_on + " goes on; `farshore item " + name + "` shows it.\n");
             return kExitInterrupted;
         }
     }
+}
+
+int ClientVerbs::Impl::wait_until_protected(const std::string& name) {
+    return follow_item(name, 1000, "The protection", [&](const Json& item) -> std::optional<int> {
+        const std::string state = text_of(item, "state");
+        if (state == "enabling" || state == "initial-replication" || state == "resynchronising") {
+            draw_progress(copy_fraction(item), eta_of(item),
+                          copy_text(item).empty() ? state : copy_text(item));
+            return std::nullopt;
+        }
+        clear_progress();
+        if (json)
+            print(item);
+        else
+            say(fmt::format("'{}' is {}.\n", text_of(item, "name"), state));
+        return 0;
+    });
 }
 
 int ClientVerbs::protect(const ProtectArguments& arguments) {
@@ -209,40 +218,28 @@ int ClientVerbs::resynchronise(const std::string& name, bool wait) {
 }
 
 int ClientVerbs::Impl::wait_until_resynced(const std::string& name) {
-    int lost = 0;
-    while (true) {
-        auto answer = call("GET", item_target(name));
-        if (!answer) {
-            if (answer.error().retry() != Retry::kSoon || ++lost > kMaxLostPolls)
-                return failed(answer.error());
-        } else {
-            lost = 0;
-            const Json& resync = member(*answer, "resync");
-            const std::string state = text_of(resync, "state");
-            const auto bytes = [&](const char* key) { return number_of(resync, key).value_or(0); };
-            const double total = bytes("total_bytes"), compared = bytes("compared_bytes");
-            // An agent that was started again has forgotten whose it was, not that it runs.
-            const bool begun = text_of(*answer, "resync_requested").empty();
-            if (begun && text_of(*answer, "state") == "protected" &&
-                (state == "done" || state == "none")) {
-                clear_progress();
-                if (json)
-                    print(resync);
-                else if (state == "done")
-                    say(fmt::format("{:.0f} bytes compared, {:.0f} differed, {:.0f} sent.\n",
-                                    compared, bytes("differing_bytes"), bytes("sent_bytes")));
-                else
-                    say("Nothing could be compared: everything was sent.\n");
-                return 0;
-            }
-            if (begun && total != 0) draw_progress(compared / total, -1, state);
+    return follow_item(name, 300, "The comparison", [&](const Json& item) -> std::optional<int> {
+        const Json& resync = member(item, "resync");
+        const std::string state = text_of(resync, "state");
+        const auto bytes = [&](const char* key) { return number_of(resync, key).value_or(0); };
+        // An agent that was started again has forgotten whose it was, not that it runs.
+        if (!text_of(item, "resync_requested").empty()) return std::nullopt;
+        if (text_of(item, "state") != "protected" || (state != "done" && state != "none")) {
+            if (const double total = bytes("total_bytes"); total != 0)
+                draw_progress(bytes("compared_bytes") / total, -1, state);
+            return std::nullopt;
         }
-        if (environment.pause(300)) {
-            clear_progress();
-            note("It goes on; `farshore item " + name + "` shows it.\n");
-            return kExitInterrupted;
-        }
-    }
+        clear_progress();
+        if (json)
+            print(resync);
+        else if (state == "done")
+            say(fmt::format("{:.0f} bytes compared, {:.0f} differed, {:.0f} sent.\n",
+                            bytes("compared_bytes"), bytes("differing_bytes"),
+                            bytes("sent_bytes")));
+        else
+            say("Nothing could be compared: everything was sent.\n");
+        return 0;
+    });
 }
 
 // ---- points

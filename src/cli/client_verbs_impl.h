@@ -2,7 +2,9 @@
 // that are waited for. One thread.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "cli/client_verbs.h"
@@ -50,6 +52,8 @@ struct ClientVerbs::Impl {
     int show_ended_job(const Json& job_json);
 
     void print_item(const Json& item);
+    int follow_item(const std::string& name, int pause_ms, const std::string& what_goes_on,
+                    const std::function<std::optional<int>(const Json&)>& look);
     int wait_until_protected(const std::string& name);
     int wait_until_resynced(const std::string& name);
 };
