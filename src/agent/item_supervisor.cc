@@ -24,14 +24,10 @@ constexpr int kWakePauseMs = 2;
 constexpr int64_t kWatchUs = 200'000;
 // Six ticks of the tap's housekeeping.
 constexpr int64_t kTapSilenceUs = 1'500'000;
-constexpr int64_t kSizesCheckUs = 2'000'000;
-constexpr int64_t kTracerRetryUs = 5'000'000;
 constexpr int kPointPollMs = 2;
 constexpr int64_t kAnswerGraceUs = 200'000;
 constexpr int64_t kTroubleShownUs = 15'000'000;
 constexpr size_t kMaxDoneBookmarks = kMaxPendingBookmarks;
-
-std::string short_id(const ItemId& item) { return item.to_string().substr(0, 12); }
 
 }  // namespace
 
@@ -47,7 +43,7 @@ ItemSupervisor::ItemSupervisor(const SupervisorOptions& options, DesiredItem des
       clock_(clock),
       desired_(std::move(desired)) {
     status_.item = item_;
-    worker_ = std::make_unique<ThreadExecutor>("item-" + short_id(item_).substr(0, 8));
+    worker_ = std::make_unique<ThreadExecutor>("item-" + short_id().substr(0, 8));
     worker_->post([this] { tick(); });
 }
 
@@ -66,6 +62,8 @@ ItemSupervisor::~ItemSupervisor() {
     });
 }
 
+std::string ItemSupervisor::short_id() const { return item_.to_string().substr(0, 12); }
+
 std::string ItemSupervisor::item_directory() const {
     return options_.directory + "/items/" + item_.to_string();
 }
@@ -76,7 +74,7 @@ std::string ItemSupervisor::session_lock_path() const {
 
 // Short, because a socket's path is.
 std::string ItemSupervisor::tap_directory() const {
-    return options_.directory + "/taps/" + short_id(item_);
+    return options_.directory + "/taps/" + short_id();
 }
 
 CaptureConfig ItemSupervisor::capture_config(TapMode mode, std::vector<uint64_t> disk_bytes) const {
@@ -95,12 +93,22 @@ CaptureConfig ItemSupervisor::capture_config(TapMode mode, std::vector<uint64_t>
     {
         std::lock_guard lock(mutex_);
         config.first_at_least = desired_.stored.next();
+        for (const DesiredDisk& disk : desired_.disks)
+            if (disk.joining && !disk.removed) config.joining |= 1ull << disk.index;
     }
     return config;
 }
 
 void ItemSupervisor::desire(DesiredItem desired) {
     std::lock_guard lock(mutex_);
+    // A vault that lost its database does not know of disks that were added and removed since. It
+    // hears of them by the status.
+    for (size_t i = 0; i < desired_.disks.size(); ++i) {
+        if (i >= desired.disks.size())
+            desired.disks.push_back(desired_.disks[i]);
+        else if (desired_.disks[i].removed)
+            desired.disks[i].removed = true;
+    }
     desired_ = std::move(desired);
 }
 
@@ -136,6 +144,7 @@ Status ItemSupervisor::work(const DesiredItem& desired) {
     auto kept = save(desired);
     keeping_trouble_.reset();
     if (!kept) keeping_trouble_ = kept.error();
+    if (desired.await_seed && !session_) return describe(desired);
     switch (desired.mode) {
         case CaptureMode::kInPath:
             FS_TRY(prepare_in_path(desired));
@@ -177,235 +186,6 @@ Status ItemSupervisor::save(const DesiredItem& desired) {
     return {};
 }
 
-Status ItemSupervisor::prepare_in_path(const DesiredItem& desired) {
-    if (session_) {
-        check_disk_sizes(desired);
-        return {};
-    }
-    std::vector<uint64_t> sizes;
-    std::vector<PlainDisk> plain;
-    for (const DesiredDisk& disk : desired.disks) {
-        FS_ASSIGN(std::unique_ptr<File> file, files_.open(disk.path, OpenMode::kRead));
-        FS_ASSIGN(uint64_t size, file->size());
-        if (size == 0)
-            return fail(Code::kInvalidArgument, fmt::format("{} is empty", disk.path),
-                        "protect a disk that has a size");
-        sizes.push_back(size);
-        plain.push_back({disk.path, size});
-    }
-    if (!machine_known_) {
-        machine_ = describe_plain_machine(desired.name, plain);
-        machine_known_ = true;
-    }
-    return open_session(TapMode::kInPath, sizes);
-}
-
-// The tap goes on with the size that was protected, so only health can tell. (QEMU lets nobody
-// resize a disk that is mirrored.)
-void ItemSupervisor::check_disk_sizes(const DesiredItem& desired) {
-    const int64_t now_us = clock_.steady_us();
-    if (now_us - sizes_checked_us_ < kSizesCheckUs) return;
-    sizes_checked_us_ = now_us;
-    size_trouble_.reset();
-    const auto& known = session_->config().disk_bytes;
-    if (desired.mode == CaptureMode::kDevice) {
-        for (size_t i = 0; i < devices_.size(); ++i) {
-            auto now = inspect_disk(devices_[i].device);
-            if (!now)
-                size_trouble_ = now.error();
-            else if (now->size_bytes != known[i])
-                size_trouble_ =
-                    Error(Code::kDiskChanged,
-                          fmt::format("{} had {} bytes when it was protected, now {}",
-                                      devices_[i].device, known[i], now->size_bytes),
-                          "what it gained is not protected: unprotect the machine and protect it "
-                          "anew");
-        }
-        return;
-    }
-    for (size_t i = 0; i < known.size() && i < desired.disks.size(); ++i) {
-        auto file = files_.open(desired.disks[i].path, OpenMode::kRead);
-        auto size = file ? (*file)->size() : Result<uint64_t>(tl::unexpected(file.error()));
-        if (!size) {
-            size_trouble_ = size.error();
-        } else if (*size != known[i]) {
-            size_trouble_ =
-                Error(Code::kDiskChanged,
-                      fmt::format("{} had {} bytes when it was protected, now {}",
-                                  desired.disks[i].path, known[i], *size),
-                      "give it its old size again, or unprotect the machine and protect it anew");
-        }
-    }
-}
-
-// ---- this machine's own disks ------------------------------------------------------------------
-
-std::string ItemSupervisor::pin_directory() const {
-    return std::string(kBpfDirectory) + "/" + kPinPrefix + short_id(item_);
-}
-
-// Which disk is which was settled when protection began; their names may be others by now.
-Status ItemSupervisor::find_devices(const DesiredItem& desired) {
-    const std::string path = item_directory() + "/devices.json";
-    std::vector<LocalDisk> found;
-    auto kept = read_whole_file(files_, path, kMaxAgentDocumentBytes);
-    if (kept) {
-        FS_ASSIGN(const auto known, decode_devices(as_text(*kept)));
-        for (const LocalDisk& disk : known) {
-            FS_ASSIGN(LocalDisk now, find_disk(disk.identity, disk.device));
-            found.push_back(std::move(now));
-        }
-    } else {
-        if (kept.error().code() != Code::kNotFound) return fail(kept.error());
-        for (const DesiredDisk& disk : desired.disks) {
-            FS_ASSIGN(LocalDisk now, inspect_disk(disk.path));
-            found.push_back(std::move(now));
-        }
-        FS_TRY(write_file_durably(files_, path, as_bytes(encode_devices(found))));
-    }
-    for (size_t i = 0; i < found.size(); ++i)
-        for (size_t j = i + 1; j < found.size(); ++j)
-            if (found[i].device == found[j].device)
-                return fail(Code::kInvalidArgument,
-                            fmt::format("{} is named twice", found[i].device));
-    devices_ = std::move(found);
-    return {};
-}
-
-Status ItemSupervisor::describe_this_machine(const DesiredItem& desired) {
-    LocalMachineOptions options;
-    options.name = desired.name;
-    options.now = clock_.now();
-    for (const LocalDisk& disk : devices_) options.disks.push_back({disk.device, disk.size_bytes});
-    FS_ASSIGN(machine_, describe_local_machine(options));
-    machine_known_ = true;
-    return {};
-}
-
-Status ItemSupervisor::prepare_devices(const DesiredItem& desired) {
-    if (session_) {
-        check_disk_sizes(desired);
-        return {};
-    }
-    FS_TRY(find_devices(desired));
-    FS_TRY(mount_bpf_directory());
-    if (!machine_known_) FS_TRY(describe_this_machine(desired));
-    std::vector<uint64_t> sizes;
-    for (const LocalDisk& disk : devices_) sizes.push_back(disk.size_bytes);
-    FS_TRY(open_session(TapMode::kBlock, sizes));
-    tell_early();
-    return {};
-}
-
-// So that a clean restart need not read the disks again. Where that cannot be, everything is read.
-void ItemSupervisor::tell_early() {
-    auto blocks = set_aside_blocks(item_directory() + "/clean-stop", devices_);
-    if (!blocks) {
-        log::info("agent", "{}", blocks.error().what());
-        return;
-    }
-    EarlyItem early;
-    early.item = item_;
-    early.config_path = tap_directory() + "/tap.json";
-    early.pin_directory = pin_directory();
-    early.trace_ring_bytes = options_.trace_ring_bytes;
-    early.disks = devices_;
-    early.blocks = std::move(*blocks);
-    const std::lock_guard lock(mutex_);
-    early_ = std::move(early);
-}
-
-std::optional<EarlyItem> ItemSupervisor::early() const {
-    const std::lock_guard lock(mutex_);
-    if (removed_) return std::nullopt;
-    return early_;
-}
-
-Status ItemSupervisor::ensure_tracer() {
-    if (tracer_ && tracer_->alive()) return {};
-    const bool had_one = tracer_.has_value();
-    tracer_.reset();
-    if (auto running = CaptureProcess::adopt(tap_directory())) {
-        tracer_ = std::move(*running);
-        return {};
-    }
-    // The kernel's verifier takes its time: one that was refused is not asked again at once.
-    if (tracer_error_ && clock_.steady_us() < tracer_retry_us_) return fail(*tracer_error_);
-    TapConfig config;
-    config.mode = ServeMode::kBlock;
-    config.capture = session_->config();
-    config.trace_pin_directory = pin_directory();
-    config.trace_ring_bytes = options_.trace_ring_bytes;
-    for (size_t i = 0; i < devices_.size(); ++i) {
-        ServedDisk disk;
-        disk.index = static_cast<DiskIndex>(i);
-        disk.size_bytes = session_->config().disk_bytes[i];
-        disk.path = devices_[i].device;
-        disk.read_only = true;
-        config.disks.push_back(std::move(disk));
-    }
-    auto started = CaptureProcess::start(tap_directory(), encode_tap_config(config));
-    if (!started) {
-        tracer_error_ = started.error();
-        tracer_retry_us_ = clock_.steady_us() + kTracerRetryUs;
-        return fail(started.error());
-    }
-    tracer_error_.reset();
-    tracer_ = std::move(*started);
-    if (had_one) ++tap_restarts_;
-    return {};
-}
-
-// ---- a running QEMU
-// ------------------------------------------------------------------------------
-
-Status ItemSupervisor::prepare_mirror(const DesiredItem& desired) {
-    if (qmp_) {
-        // A monitor that is gone means a QEMU that is gone, or about to be.
-        if (qmp_->connected()) return {};
-        mirror_.reset();
-        qmp_.reset();
-    }
-    auto connected = QmpClient::connect(desired.qmp_socket);
-    if (!connected) {
-        // Without its machine a tap would go on saying that nothing is written.
-        if (tap_ && tap_->alive()) {
-            (void)tap_->kill();
-            tap_.reset();
-        }
-        return fail(connected.error().with_context("the machine can't be reached"));
-    }
-    FS_ASSIGN(MachineDescription now, capture_machine(**connected, desired.name, clock_.now()));
-    if (!machine_known_) FS_TRY(recall_machine(now));
-    FS_ASSIGN(mirror_disks_, match_disks(machine_, now));
-    std::vector<uint64_t> sizes;
-    for (const MachineDisk& disk : machine_.disks) sizes.push_back(disk.size_bytes);
-    FS_TRY(open_session(TapMode::kMirror, sizes));
-    MirrorOptions options;
-    options.source_socket = tap_directory() + "/source.sock";
-    options.tap_socket = tap_directory() + "/nbd.sock";
-    options.disks = mirror_disks_;
-    qmp_ = std::move(*connected);
-    mirror_ = std::make_unique<MirrorControl>(*qmp_, options);
-    return {};
-}
-
-// Which disk has which index was settled when protection began, and holds for a QEMU that lists
-// them in another order.
-Status ItemSupervisor::recall_machine(const MachineDescription& now) {
-    const std::string path = item_directory() + "/machine.json";
-    auto kept = read_whole_file(files_, path, kMaxMachineJsonBytes);
-    if (kept) {
-        FS_ASSIGN(machine_, decode_machine(as_text(*kept)));
-    } else {
-        if (kept.error().code() != Code::kNotFound) return fail(kept.error());
-        machine_ = now;
-        FS_TRY(write_file_durably(files_, path, as_bytes(encode_machine(machine_))));
-    }
-    machine_known_ = true;
-    return {};
-}
-
 Status ItemSupervisor::open_session(TapMode mode, const std::vector<uint64_t>& disk_bytes) {
     if (session_) return {};
     if (!session_lock_) {
@@ -413,11 +193,23 @@ Status ItemSupervisor::open_session(TapMode mode, const std::vector<uint64_t>& d
         // what the other has not sent.
         FS_ASSIGN(session_lock_, InstanceLock::acquire(session_lock_path(), 0));
     }
-    FS_ASSIGN(session_, CaptureSession::open(capture_config(mode, disk_bytes), files_, clock_));
+    const CaptureConfig config = capture_config(mode, disk_bytes);
+    FS_ASSIGN(const bool fits, CaptureFiles::fits(config));
+    if (!fits) {
+        // Nobody may use what is changed. Without a log of this start of the host none does.
+        FS_TRY(end_process(mode));
+        FS_TRY(CaptureFiles::reshape(config, files_));
+    }
+    FS_ASSIGN(session_, CaptureSession::open(config, files_, clock_));
+    // Before any tap runs.
+    {
+        const std::lock_guard lock(mutex_);
+        apply_settings(desired_);
+    }
     // A mirror must be attached before anything is copied (mirror_control.h).
     if (mode == TapMode::kMirror && session_->status().tap_starts == 0)
         session_->set_copy_paused(true);
-    watcher_ = std::make_unique<ThreadExecutor>("log-" + short_id(item_).substr(0, 8));
+    watcher_ = std::make_unique<ThreadExecutor>("log-" + short_id().substr(0, 8));
     FS_TRY(home_.run_sync([this, mode] {
         CaptureSource::Commands commands;
         commands.post = [this](const TapCommand& command) { return session_->post(command); };
@@ -526,7 +318,9 @@ Status ItemSupervisor::ensure_tap(const DesiredItem& desired) {
         ServedDisk disk;
         disk.index = static_cast<DiskIndex>(i);
         disk.size_bytes = session_->config().disk_bytes[i];
-        if (desired.mode == CaptureMode::kInPath) {
+        if (disk.size_bytes == 0) {
+            disk.backing = BackingKind::kNone;
+        } else if (desired.mode == CaptureMode::kInPath) {
             disk.path = desired.disks[i].path;
         } else {
             disk.backing = BackingKind::kNbd;
@@ -547,19 +341,10 @@ Status ItemSupervisor::ensure_tap(const DesiredItem& desired) {
     return {};
 }
 
-Status ItemSupervisor::ensure_mirror() {
-    FS_ASSIGN(bool anew, mirror_->ensure_attached());
-    if (anew) {
-        // What was written while no mirror was attached is unknown.
-        FS_TRY(session_->run({TapCommandKind::kResyncAll, PointKind::kBookmark, {}}, 5'000'000));
-    }
-    if (session_->status().copy_paused) session_->set_copy_paused(false);
-    return {};
-}
-
 void ItemSupervisor::apply_settings(const DesiredItem& desired) {
     session_->set_point_interval_us(uint64_t{desired.crash_point_interval_s} * 1'000'000);
     session_->set_copy_bytes_per_s(desired.copy_throttle_bytes_per_s);
+    session_->set_copy_held(desired.hold_copy);
 }
 
 void ItemSupervisor::serve_requests(const DesiredItem& desired) {
@@ -689,27 +474,13 @@ Status ItemSupervisor::tear_down(const DesiredItem& desired) {
     }
     mirror_.reset();
     qmp_.reset();
-    stopping_ = true;
-    if (session_) session_->poke();
-    watcher_.reset();
-    stopping_ = false;
-    FS_TRY(home_.run_sync([this] {
-        compare_.reset();
-        sender_.reset();
-        source_.reset();
-    }));
-    if (desired.mode == CaptureMode::kDevice) {
-        FS_TRY(CaptureProcess::clean_up(tap_directory()));
-        FS_TRY(BlockTrace::remove(pin_directory()));
-    } else {
-        FS_TRY(NbdServer::clean_up(tap_directory()));
-    }
-    tap_.reset();
-    tracer_.reset();
-    if (session_) {
-        const CaptureConfig config = session_->config();
-        session_.reset();
-        FS_TRY(CaptureFiles::remove(config, files_));
+    std::optional<CaptureConfig> config;
+    if (session_) config = session_->config();
+    const bool device = desired.mode == CaptureMode::kDevice;
+    FS_TRY(end_capture(device ? TapMode::kBlock : TapMode::kInPath));
+    if (device) FS_TRY(BlockTrace::remove(pin_directory()));
+    if (config) {
+        FS_TRY(CaptureFiles::remove(*config, files_));
         (void)files_.remove(session_lock_path());
         session_lock_.reset();
     }
@@ -754,6 +525,14 @@ std::optional<AgentItemError> ItemSupervisor::tap_trouble(const CaptureStatus& c
     return std::nullopt;
 }
 
+std::string ItemSupervisor::path_of(const DesiredItem& desired, DiskIndex index) const {
+    if (desired.mode != CaptureMode::kMirror && index < desired.disks.size())
+        return desired.disks[index].path;
+    for (const MachineDisk& disk : machine_.disks)
+        if (disk.index == index) return disk.path;
+    return {};
+}
+
 void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
     AgentItemStatus status;
     status.item = item_;
@@ -792,6 +571,8 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
         status.resync.unreadable = capture.unreadable_bytes;
         status.resync.verified = capture.verified_bytes;
         status.resync.verify_failures = capture.verify_failures;
+        status.resync.sampled = capture.sampled_bytes;
+        status.resync.sample_differing = capture.sample_differing_bytes;
         const int64_t now_us = clock_.steady_us();
         if (now_us - copy_rate_us_ >= 1'000'000) {
             if (copy_rate_us_ != 0 && capture.copied_bytes >= copy_rate_bytes_)
@@ -809,12 +590,13 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
             AgentDisk disk;
             disk.index = static_cast<DiskIndex>(i);
             disk.size_bytes = session_->config().disk_bytes[i];
-            disk.path = desired.mode != CaptureMode::kMirror && i < desired.disks.size()
-                            ? desired.disks[i].path
-                            : (i < machine_.disks.size() ? machine_.disks[i].path : "");
+            disk.path = path_of(desired, disk.index);
             status.disks.push_back(disk);
         }
     }
+    if (!session_ && desired.await_seed)
+        for (const MachineDisk& disk : machine_.disks)
+            status.disks.push_back({disk.index, disk.size_bytes, path_of(desired, disk.index)});
     if (desired.mode == CaptureMode::kInPath && tap_) status.nbd_socket = tap_->socket_path();
     if (machine_known_) status.machine_description = encode_machine(machine_);
     status.bookmarks = bookmarks_done_;

@@ -60,11 +60,23 @@ class ItemSupervisor {
     void tick();
     Status work(const DesiredItem& desired);
     Status prepare_in_path(const DesiredItem& desired);
-    void check_disk_sizes(const DesiredItem& desired);
     Status prepare_mirror(const DesiredItem& desired);
     Status prepare_devices(const DesiredItem& desired);
+    // Whether the disks are to be looked at again.
+    bool disks_due(const DesiredItem& desired);
+    Result<std::vector<uint64_t>> in_path_sizes(const DesiredItem& desired);
+    // Opens the session, or makes the one that is there fit; what cannot be is a trouble, and all
+    // goes on as it was.
+    Status follow_disks(TapMode mode, const std::vector<uint64_t>& sizes);
+    Status end_capture(TapMode mode);
+    Status end_process(TapMode mode);
+    Status connect_machine(const DesiredItem& desired);
+    Status adapt_machine(const DesiredItem& desired, const MachineDescription& now);
     Status find_devices(const DesiredItem& desired);
+    // What the vault must know before anything is captured.
+    Status describe(const DesiredItem& desired);
     Status describe_this_machine(const DesiredItem& desired);
+    void describe_plain(const DesiredItem& desired, const std::vector<uint64_t>& sizes);
     Status ensure_tracer();
     void tell_early();
     bool captures() const { return tap_.has_value() || tracer_.has_value(); }
@@ -87,6 +99,9 @@ class ItemSupervisor {
     std::optional<AgentItemError> tap_trouble(const CaptureStatus& capture);
     Status save(const DesiredItem& desired);
 
+    std::string path_of(const DesiredItem& desired, DiskIndex index) const;
+
+    std::string short_id() const;
     std::string item_directory() const;
     std::string tap_directory() const;
     std::string session_lock_path() const;
@@ -127,6 +142,9 @@ class ItemSupervisor {
     std::string saved_document_;
     std::optional<Error> keeping_trouble_, size_trouble_;
     int64_t sizes_checked_us_ = 0;
+    std::vector<DesiredDisk> disks_looked_at_;
+    std::vector<uint64_t> described_bytes_;  // of the disks that machine_ describes
+    std::vector<DiskIndex> fresh_disks_;     // added, and never mirrored yet
     struct Bookmark {
         std::string request_id;
         size_t ticket = 0;

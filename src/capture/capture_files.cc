@@ -35,7 +35,7 @@ Result<CaptureFiles> open_existing(const CaptureConfig& config, const BootId& bo
         return fail(
             Code::kDiskChanged,
             fmt::format("'{}' was made for other disks or other sizes", config.shared_memory_path),
-            "give the disks their old sizes again, or unprotect the machine and protect it anew");
+            "the agent makes it fit when it starts the capture");
     FS_TRY(map(files, geometry));
     FS_ASSIGN(files.header, LogHeader::open(view(files.memory, geometry)));
     return files;
@@ -64,6 +64,7 @@ Result<CaptureFiles> create(const CaptureConfig& config, FileSystem& fs, const B
     FS_TRY(map(files, geometry));
     FS_ASSIGN(files.header, LogHeader::format(view(files.memory, geometry), geometry, first));
     fill_new_log(files.header, *dirty, config.mode);
+    files.header.word(LogWord::kJoining).store(config.joining);
     // An item that had records before has a replica: most of it may be what is there.
     if (first.v > 1)
         files.header.word(LogWord::kCompareState)
@@ -114,7 +115,8 @@ Result<std::unique_ptr<DirtyMap>> CaptureFiles::open_dirty_map(const CaptureConf
 Status CaptureFiles::remove(const CaptureConfig& config, FileSystem& fs) {
     for (const std::string& path :
          {config.shared_memory_path, config.shared_memory_path + ".new", config.spill_path,
-          config.dirty_map_path, config.dirty_map_path + ".broken"}) {
+          config.dirty_map_path, config.dirty_map_path + ".new",
+          config.dirty_map_path + ".broken"}) {
         if (path.empty()) continue;
         if (auto removed = fs.remove(path); !removed && removed.error().code() != Code::kNotFound)
             return removed;

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 
@@ -47,6 +48,9 @@ CaptureProducer::CaptureProducer(LogHeader header, Options options)
     state_ = header_.producer();
     last_but_idle_ = state_.next_sequence - 1;
     consumer_ = header_.consumer();
+    const uint64_t known = ~0ull >> (kMaxDisks - header_.geometry().disk_bytes.size());
+    joining_ = header_.word(LogWord::kJoining).load() & known;
+    geometry_owed_ = header_.word(LogWord::kGeometryOwed).load() & known;
     if (state_.last_run != 0) in_spill_ = header_.run(state_.last_run).in_spill;
     for (size_t disk = 0; disk < header_.geometry().disk_bytes.size(); ++disk)
         todo_.emplace_back(header_.todo_words(static_cast<DiskIndex>(disk)),
@@ -289,6 +293,9 @@ bool CaptureProducer::settle_gap_locked() {
         state_.gap = GapState::kNone;
         return true;
     }
+    // Whoever starts to read here learns how large the disks are. Before the GAP is there: a tap
+    // killed in between owes too much, not too little.
+    owe_geometry_locked(~0ull >> (kMaxDisks - todo_.size()));
     AppendRequest gap;
     gap.kind = RecordKind::kGap;
     const Sequence sequence{state_.next_sequence};
@@ -297,22 +304,46 @@ bool CaptureProducer::settle_gap_locked() {
     state_.gap_sequence = sequence.v;
     ++state_.gaps;
     publish_locked();
-    // Whoever starts to read here learns how large the disks are.
-    for (size_t disk = 0; disk < todo_.size(); ++disk) {
-        AppendRequest geometry;
-        geometry.kind = RecordKind::kGeometry;
-        geometry.disk = static_cast<DiskIndex>(disk);
-        geometry.offset_bytes = header_.geometry().disk_bytes[disk];
-        if (!write_record_locked(geometry, {state_.next_sequence})) break;
-    }
+    settle_geometry_locked();
+    return true;
+}
+
+void CaptureProducer::owe_geometry_locked(uint64_t disks) {
+    geometry_owed_ |= disks;
+    header_.word(LogWord::kGeometryOwed).store(geometry_owed_);
+}
+
+bool CaptureProducer::write_geometry_locked(DiskIndex disk) {
+    AppendRequest geometry;
+    geometry.kind = RecordKind::kGeometry;
+    geometry.flags = joining(disk) && !options_.bugs.wrong_disk_set ? kGeometryJoining : 0;
+    geometry.disk = disk;
+    geometry.offset_bytes = header_.geometry().disk_bytes[disk];
+    if (!write_record_locked(geometry, {state_.next_sequence})) return false;
     publish_locked();
     return true;
+}
+
+bool CaptureProducer::settle_geometry_locked() {
+    while (geometry_owed_ != 0) {
+        const auto disk = static_cast<DiskIndex>(std::countr_zero(geometry_owed_));
+        if (!write_geometry_locked(disk)) return false;
+        geometry_owed_ &= geometry_owed_ - 1;
+        header_.word(LogWord::kGeometryOwed).store(geometry_owed_);
+    }
+    return true;
+}
+
+bool CaptureProducer::settle_geometry() {
+    std::lock_guard lock(mutex_);
+    return settle_gap_locked() && settle_geometry_locked();
 }
 
 Appended CaptureProducer::append_locked(const AppendRequest& request) {
     Appended result;
     // The GAP that may come first belongs to what was dropped before: with the old position.
-    if (settle_gap_locked() && write_record_locked(request, {state_.next_sequence})) {
+    if (settle_gap_locked() && settle_geometry_locked() &&
+        write_record_locked(request, {state_.next_sequence})) {
         result.sequence = {state_.next_sequence - 1};
         result.time = {state_.last_time_us};
     } else {
@@ -382,17 +413,42 @@ bool CaptureProducer::settle_gap() {
 bool CaptureProducer::try_resynced() {
     std::lock_guard lock(mutex_);
     if (state_.gap != GapState::kOpen) return false;
-    for (size_t disk = 0; disk < todo_.size(); ++disk)
-        if (todo_[disk].count() != (options_.bugs.early_end ? unsure_[disk].count() : 0))
-            return false;
-    for (bool taken : copy_taken_)
-        if (taken) return false;
+    for (size_t i = 0; i < todo_.size(); ++i) {
+        const auto disk = static_cast<DiskIndex>(i);
+        if (joining(disk)) continue;
+        if (todo_[i].count() != (options_.bugs.early_end ? unsure_[i].count() : 0)) return false;
+        if (being_copied_locked(disk)) return false;
+    }
+    if (!settle_geometry_locked()) return false;
     AppendRequest request;
     request.kind = RecordKind::kResynced;
     if (!write_record_locked(request, {state_.next_sequence})) return false;
     state_.gap = GapState::kNone;
     publish_locked();
     return true;
+}
+
+bool CaptureProducer::being_copied_locked(DiskIndex disk) const {
+    for (size_t slot = 0; slot < kCopySlots; ++slot)
+        if (copy_taken_[slot] && copy_claims_[slot].disk == disk) return true;
+    return false;
+}
+
+void CaptureProducer::try_joined() {
+    std::lock_guard lock(mutex_);
+    if (joining_ == 0 || !settle_gap_locked() || !settle_geometry_locked()) return;
+    for (size_t i = 0; i < todo_.size(); ++i) {
+        const auto disk = static_cast<DiskIndex>(i);
+        if (!joining(disk) || todo_[i].count() != 0 || being_copied_locked(disk)) continue;
+        const uint64_t before = joining_;
+        joining_ = before & ~(1ull << i);
+        if (!write_geometry_locked(disk)) {
+            joining_ = before;
+            return;
+        }
+        // Last: a tap killed before finds it joining and copied, and says so again.
+        header_.word(LogWord::kJoining).store(joining_);
+    }
 }
 
 // ---- copying ------------------------------------------------------------------------------------
@@ -425,7 +481,8 @@ void CaptureProducer::free_copy_slot_locked(size_t slot) {
 bool CaptureProducer::finish_copy(const CopyClaim& claim,
                                   const std::vector<AppendRequest>& records) {
     std::lock_guard lock(mutex_);
-    bool good = !copy_overlapped_[claim.slot] && state_.gap != GapState::kDropping;
+    bool good = !copy_overlapped_[claim.slot] && state_.gap != GapState::kDropping &&
+                settle_geometry_locked();
     if (!good) header_.word(LogWord::kCopyDiscarded).fetch_add(1, std::memory_order_relaxed);
     if (good) {
         copy_taken_[claim.slot] = false;  // our own records do not overlap ourselves
@@ -468,6 +525,13 @@ bool CaptureProducer::room_for_copy() const {
 uint64_t CaptureProducer::todo_granules() const {
     uint64_t sum = 0;
     for (const TodoMap& map : todo_) sum += map.count();
+    return sum;
+}
+
+uint64_t CaptureProducer::member_todo_granules() const {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < todo_.size(); ++i)
+        if (!joining(static_cast<DiskIndex>(i))) sum += todo_[i].count();
     return sum;
 }
 

@@ -95,8 +95,18 @@ class CaptureProducer {
     void open_gap(const std::function<void()>& mark, bool compare = false);
     // Appends an owed GAP when there is room. True when none is owed afterwards.
     bool settle_gap();
-    // Closes an open gap when nothing is left to copy. True when RESYNCED was appended.
+    // Closes an open gap when nothing is left to copy of the disks that do not join. True when
+    // RESYNCED was appended.
     bool try_resynced();
+
+    // A disk that was added is no part of the points until it is copied.
+    bool joining(DiskIndex disk) const { return (joining_.load() >> disk & 1) != 0; }
+    bool any_joining() const { return joining_.load() != 0; }
+    // Appends the GEOMETRY that is owed for disks that changed. False: no room yet.
+    bool settle_geometry();
+    // Disks that are copied have joined: GEOMETRY says so. Nothing that has begun may be missing in
+    // the log.
+    void try_joined();
 
     // ---- for the copier (copier.h) ----
     struct CopyClaim {
@@ -151,6 +161,8 @@ class CaptureProducer {
     Sequence last_but_idle() const;
     LogUsage usage() const;
     uint64_t todo_granules() const;
+    // Of the disks that do not join.
+    uint64_t member_todo_granules() const;
     // Nothing in the range is on todo or being copied: what it holds is in the log, or was dropped
     // by a write that came later and is marked.
     bool copied(DiskIndex disk, ByteRange range) const;
@@ -168,6 +180,10 @@ class CaptureProducer {
     Status store_locked(bool in_spill, const RecordHeader& header, const AppendRequest& request);
     bool write_record_locked(const AppendRequest& request, Sequence sequence);
     bool settle_gap_locked();
+    bool settle_geometry_locked();
+    bool write_geometry_locked(DiskIndex disk);
+    void owe_geometry_locked(uint64_t disks);
+    bool being_copied_locked(DiskIndex disk) const;
     void drop_locked(const AppendRequest& request);
     void publish_locked();
     void free_copy_slot_locked(size_t slot);
@@ -201,6 +217,8 @@ class CaptureProducer {
     std::array<bool, kCopySlots> copy_taken_{};
     std::optional<std::pair<AppendRequest, Bytes>> held_back_;  // PlantedBugs::wrong_order
     bool spill_dirty_ = false;
+    std::atomic<uint64_t> joining_{0};  // LogWord::kJoining
+    uint64_t geometry_owed_ = 0;        // LogWord::kGeometryOwed
 
     std::atomic<int64_t> last_append_us_{0};
     std::mutex slots_mutex_;

@@ -11,14 +11,9 @@ void CaptureProducer::join_unsure(size_t disk) {
 // Marks and flushes alone may wait long until they are stored. What an earlier producer appended
 // last may be one.
 void CaptureProducer::note_compare_start_locked() {
-    if (last_may_be_idle_) {
-        AppendRequest geometry;
-        geometry.kind = RecordKind::kGeometry;
-        geometry.offset_bytes = header_.geometry().disk_bytes[0];
-        if (state_.gap != GapState::kDropping &&
-            write_record_locked(geometry, {state_.next_sequence}))
-            publish_locked();
-    }
+    // Any disk's size says nothing new.
+    if (last_may_be_idle_ && state_.gap != GapState::kDropping && settle_geometry_locked())
+        write_geometry_locked(0);
     compare_after_ = {last_but_idle_};
 }
 
@@ -26,6 +21,8 @@ void CaptureProducer::begin_compare_locked() {
     uint64_t bytes = 0;
     for (size_t disk = 0; disk < todo_.size(); ++disk) {
         unsure_[disk].clear(0, unsure_[disk].disk_bytes());
+        // Of a disk that joins, what is on todo was never sent.
+        if (joining(static_cast<DiskIndex>(disk))) continue;
         uint64_t at = 0;
         while (const auto run = todo_[disk].next(at, kMaxDiskBytes)) {
             unsure_[disk].set(run->offset_bytes, run->length_bytes);
@@ -119,7 +116,7 @@ void CaptureProducer::end_compare() {
     for (TodoMap& map : unsure_)
         if (map.count() != 0) map.clear(0, map.disk_bytes());
     ++compare_generation_;
-    if (todo_granules() != 0 && state_.gap == GapState::kNone) {
+    if (member_todo_granules() != 0 && state_.gap == GapState::kNone) {
         state_.gap = GapState::kDropping;
         header_.commit(state_);
         settle_gap_locked();

@@ -93,6 +93,9 @@ void CaptureSession::set_copy_bytes_per_s(uint64_t bytes_per_s) {
 void CaptureSession::set_copy_paused(bool paused) {
     impl_->files.header.word(LogWord::kCopyPaused).store(paused ? 1 : 0);
 }
+void CaptureSession::set_copy_held(bool held) {
+    impl_->files.header.word(LogWord::kHoldCopy).store(held ? 1 : 0);
+}
 void CaptureSession::set_rotate_us(uint64_t rotate_us) {
     impl_->files.header.word(LogWord::kRotateUs).store(rotate_us);
 }
@@ -131,6 +134,8 @@ CaptureStatus CaptureSession::status() const {
     status.verify_failures = word(LogWord::kVerifyFailures);
     status.compare_sent_bytes = status.copied_bytes - word(LogWord::kCompareCopiedBefore);
     status.compared_ever_bytes = word(LogWord::kComparedEver);
+    status.sampled_bytes = word(LogWord::kSampledBytes);
+    status.sample_differing_bytes = word(LogWord::kSampleDifferingBytes);
     status.copy_discarded = word(LogWord::kCopyDiscarded);
     status.copy_errors = word(LogWord::kCopyErrors);
     status.appended_records = word(LogWord::kAppendedRecords);

@@ -40,6 +40,8 @@ struct CaptureStatus {
     uint64_t compare_total_bytes = 0, compared_bytes = 0, differing_bytes = 0;
     uint64_t unreadable_bytes = 0, verified_bytes = 0, verify_failures = 0;
     uint64_t compare_sent_bytes = 0;  // copied since it began
+    // Of the samples that are compared while the copy is held; 0: not yet.
+    uint64_t sampled_bytes = 0, sample_differing_bytes = 0;
     uint64_t compared_ever_bytes = 0;
     uint64_t copied_bytes = 0;    // read from the source, ever
     uint64_t copy_discarded = 0;  // reads thrown away
@@ -87,6 +89,8 @@ class CaptureSession {
     void set_point_interval_us(uint64_t interval_us);  // 0: none; at least 1 s
     void set_copy_bytes_per_s(uint64_t bytes_per_s);   // 0: not throttled
     void set_copy_paused(bool paused);
+    // Samples are compared first, and nothing is copied.
+    void set_copy_held(bool held);
     void set_rotate_us(uint64_t rotate_us);
 
     CaptureStatus status() const;

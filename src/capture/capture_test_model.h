@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "capture/capture_files.h"
 #include "capture/capture_test_reader.h"
 #include "capture/capture_test_world.h"
 #include "capture/compare_board.h"
@@ -62,7 +63,9 @@ class World {
                     disk->now[at + i] = static_cast<uint8_t>(random_());
             disk->durable = disk->now;
         }
+        replica_joining_.resize(replica_.size());
         stored_replica_ = replica_;
+        stored_joining_ = replica_joining_;
         new_log();
         start_tap();
         start_agent();
@@ -90,6 +93,7 @@ class World {
         auto header = LogHeader::format(memory_->memory(), geometry, *first);
         ASSERT_TRUE(header);
         fill_new_log(*header, **dirty, settings_.mode);
+        header->word(LogWord::kJoining).store(vault_joining_);
         if (first->v > 1)
             header->word(LogWord::kCompareState)
                 .store(static_cast<uint64_t>(CompareState::kComparing));
@@ -198,6 +202,10 @@ class World {
             return;
         }
         next_ = h.sequence.next();
+        if (h.kind == RecordKind::kGeometry) {
+            replica_[h.disk].resize(h.offset_bytes);
+            replica_joining_[h.disk] = (h.flags & kGeometryJoining) != 0;
+        }
         while (!journal_.empty() && journal_.front().sequence <= h.sequence) {
             const Change& change = journal_.front();
             apply(model_, change.disk, change.offset, change.length, change.bytes);
@@ -212,15 +220,95 @@ class World {
         }
         if (in_gap_) return;
         ++offered_;
-        if (h.changes_disk()) {
+        if (h.changes_disk() && !replica_joining_[h.disk]) {
             const auto from = static_cast<ptrdiff_t>(h.offset_bytes);
             if (!std::equal(model_[h.disk].begin() + from,
                             model_[h.disk].begin() + from + h.length_bytes,
                             replica_[h.disk].begin() + from))
                 ++wrong_;
         }
-        if (h.kind == RecordKind::kPoint || h.kind == RecordKind::kResynced || offered_ % 50 == 0)
-            if (model_ != replica_) ++wrong_;
+        if (h.kind == RecordKind::kPoint || h.kind == RecordKind::kResynced ||
+            h.kind == RecordKind::kGeometry || offered_ % 50 == 0)
+            if (!as_the_model()) ++wrong_;
+    }
+
+    // Of the disks that the point has, as large as they are in it.
+    bool as_the_model() const {
+        for (size_t i = 0; i < replica_.size(); ++i)
+            if (!replica_joining_[i] &&
+                (model_[i].size() < replica_[i].size() ||
+                 !std::equal(replica_[i].begin(), replica_[i].end(), model_[i].begin())))
+                return false;
+        return true;
+    }
+
+    // ---- disks that change ----
+    // The agent makes the files fit with the tap away, and starts it again.
+    void reshape(const std::vector<uint64_t>& sizes) {
+        tap_.reset();
+        agent_.reset();
+        commands_.reset();
+        const std::vector<uint64_t> was = settings_.disk_bytes;
+        settings_.disk_bytes = sizes;
+        files_.before = nullptr;
+        ASSERT_TRUE(DirtyMap::reshape(files_, "dirty", {}, sizes));
+        // A host that dies here finds a dirty map of the new disks, and no log.
+        auto old = LogHeader::open(memory_->memory());
+        ASSERT_TRUE(old);
+        LogGeometry geometry = old->geometry();
+        geometry.disk_bytes = sizes;
+        auto memory = std::make_unique<TestMemory>(geometry);
+        auto header = LogHeader::format_like(memory->memory(), geometry, *old);
+        ASSERT_TRUE(header) << header.error().to_string();
+        reshape_log(*header, was);
+        header->publish();
+        memory_ = std::move(memory);
+        start_tap();
+        start_agent();
+    }
+    void change_disks() {
+        std::vector<uint64_t> sizes = settings_.disk_bytes;
+        const size_t chosen = random_() % sizes.size();
+        const auto filled = [&](uint64_t bytes) {
+            Bytes content(bytes);
+            for (size_t at = 0; at < bytes; at += 150'000)
+                for (size_t i = at; i < std::min<size_t>(bytes, at + 70'000); ++i)
+                    content[i] = static_cast<uint8_t>(random_());
+            return content;
+        };
+        for (auto& disk : source_) {
+            disk->before_change = nullptr;
+            disk->after_read = nullptr;
+        }
+        kill_after_append_.reset();
+        const auto present =
+            std::count_if(sizes.begin(), sizes.end(), [](uint64_t b) { return b != 0; });
+        if (const uint64_t kind = random_() % 3; kind == 0 && sizes.size() < 6) {
+            const Bytes content = filled(1 + random_() % 900'000);
+            sizes.push_back(content.size());
+            source_.push_back(std::make_unique<DiskContent>(content.size()));
+            source_.back()->now = source_.back()->durable = content;
+            model_.push_back(content);
+            latest_.push_back(content);
+            replica_.emplace_back();
+            replica_joining_.push_back(true);
+            vault_joining_ |= 1ull << (sizes.size() - 1);
+        } else if (kind == 1 && present > 1 && sizes[chosen] != 0) {
+            sizes[chosen] = 0;
+            source_[chosen] = std::make_unique<DiskContent>(0);
+            latest_[chosen].clear();
+            vault_joining_ &= ~(1ull << chosen);
+        } else if (sizes[chosen] != 0) {
+            const Bytes tail = filled(1 + random_() % 300'000);
+            sizes[chosen] += tail.size();
+            for (Bytes* content : {&source_[chosen]->now, &source_[chosen]->durable,
+                                   &model_[chosen], &latest_[chosen]})
+                content->insert(content->end(), tail.begin(), tail.end());
+        } else {
+            return;
+        }
+        ++disk_changes_;
+        reshape(sizes);
     }
 
     void drain(size_t max_bytes) {
@@ -232,6 +320,9 @@ class World {
     // stored all the same, which the dirty map has to stand.
     void store() {
         stored_replica_ = replica_;
+        stored_joining_ = replica_joining_;
+        for (size_t i = 0; i < replica_.size(); ++i)
+            if (!replica_joining_[i] && !replica_[i].empty()) vault_joining_ &= ~(1ull << i);
         stored_in_gap_ = in_gap_;
         stored_ = {next_.v - 1};
         agent_->set_stored(stored_);
@@ -240,6 +331,10 @@ class World {
     // The appliance lost its spool: what is not stored is gone, and the log has released it.
     void lose_spool() {
         replica_ = stored_replica_;
+        replica_joining_ = stored_joining_;
+        // Of those that were added since, the recovery site has heard nothing.
+        replica_.resize(source_.size());
+        replica_joining_.resize(source_.size(), true);
         in_gap_ = stored_in_gap_;
         next_ = stored_.next();
         lose_order();
@@ -295,12 +390,16 @@ class World {
             if (stored_ < question.at_least) continue;
             BlockSummer summer(question.key);
             CompareAnswer answer;
+            Bytes content;
+            if (question.disk < stored_replica_.size()) content = stored_replica_[question.disk];
+            content.resize(
+                std::max<size_t>(content.size(), question.offset_bytes + question.length_bytes));
             for (uint64_t at = 0; at < question.length_bytes; at += kSumBlockBytes)
-                answer.sums.push_back(summer.block(
-                    question.disk, question.offset_bytes + at,
-                    ByteView(stored_replica_[question.disk])
-                        .subspan(question.offset_bytes + at,
-                                 std::min(kSumBlockBytes, question.length_bytes - at))));
+                answer.sums.push_back(
+                    summer.block(question.disk, question.offset_bytes + at,
+                                 ByteView(content).subspan(
+                                     question.offset_bytes + at,
+                                     std::min(kSumBlockBytes, question.length_bytes - at))));
             answer.verdict =
                 summer.run(question.disk, question.offset_bytes, answer.sums) == question.sum
                     ? CompareVerdict::kEqual
@@ -314,6 +413,7 @@ class World {
     void guest_step() {
         const auto disk = static_cast<DiskIndex>(random_() % source_.size());
         const uint64_t size = settings_.disk_bytes[disk];
+        if (size == 0) return;
         uint64_t length = 1 + random_() % (random_() % 100 < big_percent_ ? 1'500'000 : 40'000);
         length = std::min(length, size);
         uint64_t offset = random_() % (size - length + 1);
@@ -408,6 +508,9 @@ class World {
     std::vector<Bytes> model_;  // the source as of what was received
     std::vector<Bytes> truth_at_start_;
     std::vector<Bytes> stored_replica_;
+    std::vector<bool> replica_joining_, stored_joining_;
+    uint64_t vault_joining_ = 0;  // what the vault's record says
+    uint64_t disk_changes_ = 0;
     bool stored_in_gap_ = true;
     Sequence next_{1};
     Sequence stored_;
@@ -429,19 +532,14 @@ class World {
 
 // What a whole run is made of; each is drawn per run, so that runs differ in kind.
 struct Rates {
-    uint64_t kill, backing_error, agent_restart, lose_spool, crash, resync, drain_percent;
+    uint64_t kill, backing_error, agent_restart, lose_spool, crash, resync, disks, drain_percent;
 };
 
 inline void run(World& w, int steps, bool faults) {
     auto& random = w.random();
     const auto rate = [&](uint64_t one_in) { return faults && random() % 2 == 0 ? one_in : ~0ull; };
-    const Rates rates{rate(60),
-                      rate(80),
-                      rate(100),
-                      rate(300),
-                      rate(150),
-                      rate(400),
-                      random() % 3 == 0 ? 15u : 90u};
+    const Rates rates{rate(60),  rate(80),  rate(100), rate(300),
+                      rate(150), rate(400), rate(100), random() % 3 == 0 ? 15u : 90u};
     w.big_percent_ = random() % 3 == 0 ? 10 : 0;
     const uint64_t copies_most = random() % 3 == 0 ? 3 : 20;
     // Most runs begin protected.
@@ -500,6 +598,7 @@ inline void run(World& w, int steps, bool faults) {
                 w.files_.before = nullptr;
                 w.crash_host();
             }
+            if (dice(rates.disks)) w.change_disks();
             if (dice(rates.resync))
                 (void)w.commands_->post({random() % 2 == 0 || !w.settings_.compare
                                              ? TapCommandKind::kResyncAll

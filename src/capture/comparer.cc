@@ -46,6 +46,7 @@ void Comparer::begin_generation() {
     forget_questions();
     disk_ = 0;
     offset_ = 0;
+    begin_samples();
 }
 
 void Comparer::forget_questions() {
@@ -77,6 +78,10 @@ void Comparer::settle(const Slot& slot, const CompareAnswer& answer) {
         sample_differences_ += granules.differing;
         return;
     }
+    if (slot.sample) {
+        sampled_bytes_ += slot.range.length_bytes;
+        sampled_differing_bytes_ += granules.differing * kTodoGranuleBytes;
+    }
     add(header, LogWord::kComparedBytes, slot.range.length_bytes);
     add(header, LogWord::kDifferingBytes, granules.differing * kTodoGranuleBytes);
     add(header, LogWord::kUnreadableBytes, answer.unreadable * kTodoGranuleBytes);
@@ -100,7 +105,46 @@ bool Comparer::take_answers() {
     return any;
 }
 
+void Comparer::begin_samples() {
+    sampling_ = state() == CompareState::kComparing &&
+                producer_.header().word(LogWord::kHoldCopy).load() != 0;
+    ahead_.clear();
+    if (!sampling_) return;
+    ahead_ = samples();
+    sampled_bytes_ = sampled_differing_bytes_ = 0;
+}
+
+bool Comparer::find_sample() {
+    while (!ahead_.empty()) {
+        const auto [disk, range] = ahead_.back();
+        ahead_.pop_back();
+        // What was written meanwhile, or was sampled already, is no sample.
+        const auto run = producer_.unsure(disk, range.offset_bytes, range.length_bytes);
+        if (!run || run->offset_bytes >= range.end()) continue;
+        reading_.used = reading_.sample = true;
+        reading_.disk = disk;
+        reading_.range = {run->offset_bytes,
+                          std::min(run->length_bytes, range.end() - run->offset_bytes)};
+        reading_.sums.clear();
+        reading_done_ = 0;
+        return true;
+    }
+    return false;
+}
+
+// Told when the last one is settled.
+void Comparer::end_samples() {
+    if (!sampling_ || !ahead_.empty() || (reading_.used && reading_.sample) ||
+        std::ranges::any_of(slots_, [](const Slot& slot) { return slot.used && slot.sample; }))
+        return;
+    sampling_ = false;
+    const LogHeader& header = producer_.header();
+    header.word(LogWord::kSampleDifferingBytes).store(sampled_differing_bytes_);
+    header.word(LogWord::kSampledBytes).store(std::max<uint64_t>(sampled_bytes_, 1));
+}
+
 bool Comparer::find_run() {
+    if (find_sample()) return true;
     const auto disks = static_cast<DiskIndex>(sources_.size());
     for (DiskIndex i = 0; i <= disks; ++i) {
         const auto disk = static_cast<DiskIndex>((disk_ + i) % disks);
@@ -117,6 +161,7 @@ bool Comparer::find_run() {
                 continue;
             }
             reading_.used = true;
+            reading_.sample = false;
             reading_.disk = disk;
             reading_.range = *run;
             reading_.sums.clear();
@@ -200,7 +245,9 @@ Comparer::Outcome Comparer::step() {
     // Writes that began before now spoil what they touch.
     if (now == CompareState::kVerifying && barrier_ != nullptr && !barrier_->settle())
         return Outcome::kNotQuiet;
-    if (take_answers()) return Outcome::kWorked;
+    const bool answered = take_answers();
+    end_samples();
+    if (answered) return Outcome::kWorked;
     const bool room = std::ranges::any_of(slots_, [](const Slot& slot) { return !slot.used; });
     if (room && (reading_.used || find_run())) return read_some();
     const bool waits = std::ranges::any_of(slots_, [](const Slot& slot) { return slot.used; });
@@ -212,14 +259,18 @@ Comparer::Outcome Comparer::step() {
 std::vector<std::pair<DiskIndex, ByteRange>> Comparer::samples() {
     std::vector<std::pair<DiskIndex, ByteRange>> chosen;
     uint64_t total = 0;
-    for (const Source& source : sources_) total += source.device->size_bytes();
+    std::vector<uint64_t> sizes;
+    for (DiskIndex disk = 0; disk < sources_.size(); ++disk) {
+        sizes.push_back(producer_.joining(disk) ? 0 : sources_[disk].device->size_bytes());
+        total += sizes.back();
+    }
+    if (total == 0) return chosen;
     for (size_t i = 0; i < kSamples; ++i) {
         std::pair<DiskIndex, ByteRange> sample;
         for (size_t tries = 0; tries < kSampleTries; ++tries) {
             uint64_t at = random_.below(total);
             DiskIndex disk = 0;
-            while (at >= sources_[disk].device->size_bytes())
-                at -= sources_[disk++].device->size_bytes();
+            while (at >= sizes[disk]) at -= sizes[disk++];
             BlockDevice& device = *sources_[disk].device;
             at = at / kSampleBytes * kSampleBytes;
             sample = {disk, {at, std::min(kSampleBytes, device.size_bytes() - at)}};

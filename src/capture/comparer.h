@@ -49,6 +49,7 @@ class Comparer {
   private:
     struct Slot {
         bool used = false;
+        bool sample = false;  // of those that are compared before anything is copied
         DiskIndex disk = 0;
         ByteRange range;
         std::vector<BlockSum> sums;
@@ -62,6 +63,9 @@ class Comparer {
     bool take_answers();
     void settle(const Slot& slot, const CompareAnswer& answer);
     bool find_run();
+    bool find_sample();
+    void begin_samples();
+    void end_samples();
     Outcome read_some();
     void start_over();
     std::vector<std::pair<DiskIndex, ByteRange>> samples();
@@ -82,6 +86,10 @@ class Comparer {
     uint64_t offset_ = 0;
     uint64_t bytes_read_ = 0;
     uint64_t sample_differences_ = 0;
+    // Places that are compared before all others while the copy is held, and what came of them.
+    bool sampling_ = false;
+    std::vector<std::pair<DiskIndex, ByteRange>> ahead_;
+    uint64_t sampled_bytes_ = 0, sampled_differing_bytes_ = 0;
     unsigned failures_ = 0;
     Bytes buffer_;
 };

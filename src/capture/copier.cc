@@ -10,6 +10,8 @@ namespace farshore {
 namespace {
 // A write under way is over in about this time.
 constexpr int64_t kQuietWaitUs = 1'000;
+// Between two looks whether the copy may begin, and for answers meanwhile.
+constexpr int64_t kHeldWaitUs = 50'000;
 }  // namespace
 
 std::vector<AppendRequest> records_for(DiskIndex disk, uint64_t offset_bytes, ByteView data) {
@@ -84,16 +86,26 @@ std::optional<ByteRange> Copier::next_sure(DiskIndex disk, uint64_t from) const 
     return std::nullopt;
 }
 
-std::optional<Copier::Target> Copier::find() const {
+std::optional<Copier::Target> Copier::find(bool joining) const {
     const auto disks = static_cast<DiskIndex>(producer_.disks());
     // In disk order from where we are, then from the beginning.
     for (DiskIndex i = 0; i <= disks; ++i) {
         const auto disk = static_cast<DiskIndex>((disk_ + i) % disks);
+        if (producer_.joining(disk) != joining) continue;
         const uint64_t from = i == 0 ? offset_ : 0;
         if (auto range = next_sure(disk, from)) return Target{disk, *range};
     }
     return std::nullopt;
 }
+
+// What the points lack comes first: a gap does not last until a disk that joins is copied.
+std::optional<Copier::Target> Copier::find() const {
+    if (auto target = find(false)) return target;
+    if (producer_.any_joining()) return find(true);
+    return std::nullopt;
+}
+
+bool Copier::held() const { return producer_.header().word(LogWord::kHoldCopy).load() != 0; }
 
 bool Copier::throttled() {
     const uint64_t rate = producer_.header().word(LogWord::kCopyBytesPerS).load();
@@ -199,11 +211,22 @@ Copier::Outcome Copier::nothing_to_copy() {
             wait_us_ = kQuietWaitUs;
             return Outcome::kThrottled;
         }
-        if (find()) return Outcome::kWorked;
+        if (find(false)) return Outcome::kWorked;
     }
     if (comparer_ && !comparer_->verified()) return Outcome::kWorked;
     producer_.try_resynced();
+    producer_.try_joined();
     return Outcome::kNothing;
+}
+
+// Disks that join are left: the points wait for nothing any more, or for the comparer's last look.
+bool Copier::members_are_owed_an_end() const {
+    return producer_.state().gap == GapState::kOpen ||
+           (comparer_ &&
+            producer_.header().word(LogWord::kCompareState).load() !=
+                static_cast<uint64_t>(CompareState::kDone) &&
+            producer_.header().word(LogWord::kCompareState).load() !=
+                static_cast<uint64_t>(CompareState::kNone));
 }
 
 Copier::Outcome Copier::copy(Target target) {
@@ -236,7 +259,17 @@ Copier::Outcome Copier::step() {
         compared = comparer_->step();
         pay_for(comparer_->bytes_read());
     }
+    if (held()) {
+        if (compared == Comparer::Outcome::kWorked) return Outcome::kWorked;
+        wait_us_ = kHeldWaitUs;
+        return Outcome::kThrottled;
+    }
     const auto target = find();
+    if (target && producer_.joining(target->disk) && compared == Comparer::Outcome::kNothing &&
+        members_are_owed_an_end()) {
+        const Outcome ended = nothing_to_copy();
+        if (ended != Outcome::kNothing) return ended;
+    }
     if (target && producer_.room_for_copy() && producer_.state().gap != GapState::kDropping) {
         if (throttled()) return Outcome::kThrottled;
         return copy(*target);

@@ -67,6 +67,9 @@ class Copier {
         ByteRange range;
     };
     std::optional<Target> find() const;
+    std::optional<Target> find(bool joining) const;
+    bool members_are_owed_an_end() const;
+    bool held() const;
     std::optional<ByteRange> next_sure(DiskIndex disk, uint64_t from) const;
     void pay_for(uint64_t bytes);
     Outcome copy(Target target);

@@ -44,13 +44,13 @@ bool sealed(ByteView page) {
     store_u32(copy + kCrcAt, 0);
     return load_u32(page.data() + kCrcAt) == crc32c(copy);
 }
+}  // namespace
 
-std::string directory_of(const std::string& path) {
+std::string DirtyMap::directory_of(const std::string& path) {
     const size_t slash = path.rfind('/');
     if (slash == std::string::npos) return ".";
     return slash == 0 ? "/" : path.substr(0, slash);
 }
-}  // namespace
 
 uint64_t dirty_region_bytes(uint64_t disk_bytes) {
     const uint64_t least = (disk_bytes + kMaxRegionsPerDisk - 1) / kMaxRegionsPerDisk;
@@ -153,6 +153,40 @@ Status DirtyMap::decode_header(ByteView page) {
         all_dirty_ = (flags & kFlagAllDirty) != 0;
     }
     return {};
+}
+
+Result<std::vector<uint64_t>> DirtyMap::stored_disks(FileSystem& files, const std::string& path) {
+    FS_ASSIGN(const auto file, files.open(path, OpenMode::kRead));
+    Bytes page(kPageBytes);
+    std::optional<std::vector<uint64_t>> newest;
+    uint64_t newest_generation = 0;
+    for (size_t slot = 0; slot < kHeaderPages; ++slot) {
+        FS_ASSIGN(const size_t got, file->read_at(slot * kPageBytes, page));
+        if (got < kPageBytes || std::memcmp(page.data(), kMagic, sizeof kMagic) != 0 ||
+            !sealed(page))
+            continue;
+        ByteReader in(page, "dirty map");
+        FS_TRY(in.bytes(sizeof kMagic));
+        FS_ASSIGN(const uint32_t version, in.u32());
+        if (version != kVersion)
+            return fail(Code::kNewerVersion,
+                        fmt::format("dirty map '{}' of version {}", path, version));
+        FS_TRY(in.u32());
+        FS_ASSIGN(const uint64_t generation, in.u64());
+        FS_TRY(in.bytes(16 + 8 + 8));
+        FS_ASSIGN(const uint64_t count, in.u64());
+        std::vector<uint64_t> sizes;
+        for (uint64_t i = 0; i < std::min<uint64_t>(count, kMaxDisks); ++i) {
+            FS_ASSIGN(const uint64_t size, in.u64());
+            FS_TRY(in.bytes(16));
+            sizes.push_back(size);
+        }
+        if (newest && generation < newest_generation) continue;
+        newest = std::move(sizes);
+        newest_generation = generation;
+    }
+    if (!newest) return fail(Code::kCorrupt, fmt::format("'{}' has no header", path));
+    return *newest;
 }
 
 Bytes DirtyMap::encode_page(const Disk& disk, uint64_t page,

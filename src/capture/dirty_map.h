@@ -34,6 +34,10 @@ inline constexpr uint64_t kSequenceBlock = 1ull << 32;
 // The smallest power of two of at least kMinRegionBytes that gives at most kMaxRegionsPerDisk.
 uint64_t dirty_region_bytes(uint64_t disk_bytes);
 
+// What protected disks may become while they are protected: new ones behind the others, 0 bytes for
+// one that is gone, more bytes. kDiskChanged, with what is in the way, for all else.
+Status check_disk_change(const std::vector<uint64_t>& from, const std::vector<uint64_t>& to);
+
 class DirtyMap {
   public:
     // Keeps a region from being dropped by a rotation until the write's record is in the log.
@@ -73,6 +77,13 @@ class DirtyMap {
     static Result<std::unique_ptr<DirtyMap>> open_or_create(
         FileSystem& files, const std::string& path, const ItemId& item,
         const std::vector<uint64_t>& disk_bytes);
+
+    // Makes the map that is there one of other disks: its marks and its numbers stay; disks at the
+    // end that are new, and what one has gained, are marked; 0 bytes: it was removed. A crash in
+    // between leaves the old map. Ok, and nothing done, when there is none that can be read or it
+    // is of these disks. kDiskChanged as check_disk_change(). Nobody has the map open.
+    static Status reshape(FileSystem& files, const std::string& path, const ItemId& item,
+                          const std::vector<uint64_t>& disk_bytes);
 
     // No number is reserved here, but an earlier map of the item (broken or damaged) had reserved
     // some: nobody knows which.
@@ -137,6 +148,10 @@ class DirtyMap {
              const std::vector<uint64_t>& disk_bytes);
     Bytes encode_header_locked() const;
     Status decode_header(ByteView page);
+    void mark_in_memory(DiskIndex disk, ByteRange range);
+    // Sizes by the newest header that is whole; errors as open().
+    static Result<std::vector<uint64_t>> stored_disks(FileSystem& files, const std::string& path);
+    static std::string directory_of(const std::string& path);
     Status load();
     void settle();
     Status write_all_new();

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "codec/crc32c.h"
@@ -74,8 +75,10 @@ Status check_geometry(const LogGeometry& g) {
     if (g.disk_bytes.empty() || g.disk_bytes.size() > kMaxDisks)
         return bad(fmt::format("{} disks: from 1 to {}", g.disk_bytes.size(), kMaxDisks));
     for (uint64_t bytes : g.disk_bytes)
-        if (bytes == 0 || bytes > kMaxDiskBytes)
-            return bad(fmt::format("a disk of {} bytes: from 1 to {}", bytes, kMaxDiskBytes));
+        if (bytes > kMaxDiskBytes)
+            return bad(fmt::format("a disk of {} bytes: at most {}", bytes, kMaxDiskBytes));
+    if (std::ranges::all_of(g.disk_bytes, [](uint64_t bytes) { return bytes == 0; }))
+        return bad("no disk has a size");
     return {};
 }
 
@@ -116,9 +119,8 @@ Result<LogGeometry> read_geometry(ByteView header) {
     return g;
 }
 
-Result<LogHeader> LogHeader::format(LogMemory memory, const LogGeometry& geometry, Sequence first) {
+Result<LogHeader> LogHeader::write_static(LogMemory memory, const LogGeometry& geometry) {
     FS_TRY(check_geometry(geometry));
-    FS_CHECK(first.v > 0);
     if (memory.control.size() != control_bytes(geometry) ||
         memory.ring.size() != geometry.ring_bytes)
         return fail(Code::kInvalidArgument, "memory of another size than the geometry's");
@@ -137,6 +139,17 @@ Result<LogHeader> LogHeader::format(LogMemory memory, const LogGeometry& geometr
     LogHeader header;
     header.memory_ = memory;
     header.geometry_ = geometry;
+    return header;
+}
+
+void LogHeader::publish() const {
+    std::atomic_thread_fence(std::memory_order_release);
+    std::memcpy(memory_.control.data(), kMagic, sizeof kMagic);
+}
+
+Result<LogHeader> LogHeader::format(LogMemory memory, const LogGeometry& geometry, Sequence first) {
+    FS_CHECK(first.v > 0);
+    FS_ASSIGN(LogHeader header, write_static(memory, geometry));
     ProducerState producer;
     producer.next_sequence = first.v;
     header.commit(producer);
@@ -145,8 +158,32 @@ Result<LogHeader> LogHeader::format(LogMemory memory, const LogGeometry& geometr
     header.commit(consumer);
     header.word(LogWord::kPointIntervalUs).store(300'000'000);
     header.word(LogWord::kRotateUs).store(15'000'000);
-    std::atomic_thread_fence(std::memory_order_release);
-    std::memcpy(p, kMagic, sizeof kMagic);
+    header.publish();
+    return header;
+}
+
+Result<LogHeader> LogHeader::format_like(LogMemory memory, const LogGeometry& geometry,
+                                         const LogHeader& old) {
+    const LogGeometry& was = old.geometry_;
+    if (was.ring_bytes != geometry.ring_bytes || was.spill_bytes != geometry.spill_bytes)
+        return fail(Code::kInvalidArgument, "a capture log keeps its ring and its spill");
+    FS_ASSIGN(LogHeader header, write_static(memory, geometry));
+    std::memcpy(memory.control.data() + kProducerAt, old.memory_.control.data() + kProducerAt,
+                kTodoAt - kProducerAt);
+    const size_t disks = std::min(geometry.disk_bytes.size(), was.disk_bytes.size());
+    for (size_t i = 0; i < disks; ++i) {
+        const auto from = old.todo_words(static_cast<DiskIndex>(i));
+        const auto to = header.todo_words(static_cast<DiskIndex>(i));
+        std::copy_n(from.begin(), std::min(from.size(), to.size()), to.begin());
+    }
+    // What the ring holds, and not the rest of its memory.
+    const uint64_t from = old.consumer().ring_tail, to = old.producer().ring_head;
+    for (uint64_t at = from; at < to;) {
+        const size_t place = at % geometry.ring_bytes;
+        const size_t n = std::min<uint64_t>(to - at, geometry.ring_bytes - place);
+        std::memcpy(memory.ring.data() + place, old.memory_.ring.data() + place, n);
+        at += n;
+    }
     return header;
 }
 

@@ -39,7 +39,7 @@ struct LogGeometry {
     BootId boot_id;
     uint64_t ring_bytes = 256ull << 20;  // multiple of kPageBytes
     uint64_t spill_bytes = 0;            // 0: no spill
-    std::vector<uint64_t> disk_bytes;    // by disk index
+    std::vector<uint64_t> disk_bytes;    // by disk index; 0: removed
 };
 
 // kInvalidArgument, with what is out of range.
@@ -177,6 +177,14 @@ enum class LogWord : size_t {
     kCompareCopiedBefore,  // kCopiedBytes when it began
     kCompareRuns,          // comparisons that came to their end, ever
     kComparedEver,         // bytes read for comparisons, ever
+    // Bit by disk index: added while the machine was protected, and not copied yet.
+    kJoining,
+    // Bit by disk index: the log does not know what has become of it; GEOMETRY is owed.
+    kGeometryOwed,
+    kHoldCopy,  // agent -> tap: samples are compared first, and nothing is copied
+    // Of those samples, when all are compared; 0: not yet.
+    kSampledBytes,
+    kSampleDifferingBytes,
     kEnd
 };
 
@@ -194,6 +202,12 @@ class LogHeader {
     // Makes the memory an empty log: all of `todo` clear, GAP owed, first sequence to be used next.
     // The memory must be zero. Not visible as a log until it returns.
     static Result<LogHeader> format(LogMemory memory, const LogGeometry& geometry, Sequence first);
+    // Makes the memory the log that `old` is, for other disks: each disk's todo map as far as both
+    // reach, all else as it is there. Nobody may use `old` meanwhile. Not visible as a log until
+    // publish().
+    static Result<LogHeader> format_like(LogMemory memory, const LogGeometry& geometry,
+                                         const LogHeader& old);
+    void publish() const;
     // kCorrupt, kMalformed, kNewerVersion, kTruncated.
     static Result<LogHeader> open(LogMemory memory);
 
@@ -229,6 +243,7 @@ class LogHeader {
     std::span<uint64_t> todo_words(DiskIndex disk) const;
 
   private:
+    static Result<LogHeader> write_static(LogMemory memory, const LogGeometry& geometry);
     std::atomic_ref<uint64_t> at(size_t offset_bytes) const;
 
     LogMemory memory_;

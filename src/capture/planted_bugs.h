@@ -10,7 +10,9 @@ struct PlantedBugs {
     bool wrong_order = false;    // a record is held back and appended after the one that follows
     bool stale_compare = false;  // what is marked while it is compared stays in question
     bool skipped_sum = false;    // one block of each compared run counts as equal, whatever it is
-    bool early_end = false;      // what was asked last is not waited for
+    bool wrong_disk_set =
+        false;               // a disk that was added counts among the points before it is copied
+    bool early_end = false;  // what was asked last is not waited for
 };
 
 }  // namespace farshore

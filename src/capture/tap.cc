@@ -55,6 +55,7 @@ struct Tap::Impl {
     bool rotate_now = false;
     GapState last_gap = GapState::kNone;
     uint64_t last_compare_runs = 0;
+    bool last_joining = false;
     uint64_t point_interval_us = 0;
     std::array<bool, kCommandSlots> gap_opened{};
 
@@ -387,9 +388,9 @@ bool Tap::Impl::run_command(size_t slot) {
                 // The map is gone then, which says the same.
             }
             std::vector<std::pair<DiskIndex, ByteRange>> all;
-            for (size_t i = 0; i < producer.disks(); ++i)
-                all.emplace_back(static_cast<DiskIndex>(i),
-                                 ByteRange{0, options.devices[i]->size_bytes()});
+            for (DiskIndex disk = 0; disk < producer.disks(); ++disk)
+                if (!producer.joining(disk) && options.devices[disk]->size_bytes() != 0)
+                    all.emplace_back(disk, ByteRange{0, options.devices[disk]->size_bytes()});
             producer.compare_again(all);
             producer.begin_compare();
             return done(std::nullopt, producer.compare_after());
@@ -430,7 +431,8 @@ Result<std::unique_ptr<Tap>> Tap::start(TapOptions options) {
             return fail(Code::kDiskChanged,
                         fmt::format("disk {} had {} bytes when it was protected, now {}", i,
                                     sizes[i], options.devices[i]->size_bytes()),
-                        "disable and enable the protection of this machine");
+                        "the agent starts the capture anew with a disk that has grown; a smaller "
+                        "one needs its old size again, or is removed and added");
     auto impl = std::make_unique<Impl>(std::move(options));
     std::vector<Copier::Source> sources;
     for (size_t i = 0; i < impl->options.devices.size(); ++i) {
@@ -455,6 +457,7 @@ Result<std::unique_ptr<Tap>> Tap::start(TapOptions options) {
     impl->next_rotation_us = now;
     impl->next_trim_us = now + kTrimUs;
     impl->last_gap = impl->producer.state().gap;
+    impl->last_joining = impl->producer.any_joining();
     impl->last_compare_runs = impl->header().word(LogWord::kCompareRuns).load();
     impl->header().word(LogWord::kTapHeartbeatUs).store(static_cast<uint64_t>(now));
     return std::unique_ptr<Tap>(new Tap(std::move(impl)));
@@ -481,7 +484,7 @@ int64_t Tap::tick() {
     log.word(LogWord::kTapHeartbeatUs).store(static_cast<uint64_t>(now));
 
     tap.run_commands();
-    const bool owed = !producer.settle_gap();
+    const bool owed = !producer.settle_geometry();
 
     // Points: on their interval, at once when a gap was closed, never inside one.
     const ProducerState state = producer.state();
@@ -492,11 +495,13 @@ int64_t Tap::tick() {
         tap.next_point_us = now + static_cast<int64_t>(interval);
     }
     const uint64_t compare_runs = log.word(LogWord::kCompareRuns).load();
-    const bool closed =
-        (tap.last_gap != GapState::kNone || compare_runs != tap.last_compare_runs) &&
-        state.gap == GapState::kNone;
+    const bool joining = producer.any_joining();
+    const bool closed = (tap.last_gap != GapState::kNone || compare_runs != tap.last_compare_runs ||
+                         tap.last_joining != joining) &&
+                        state.gap == GapState::kNone;
     if (known) {
         tap.last_gap = state.gap;
+        tap.last_joining = joining;
         if (closed) tap.last_compare_runs = compare_runs;
     }
     if (known && state.gap == GapState::kNone &&

@@ -20,7 +20,8 @@ constexpr Name kModes[] = {{"tap-inpath", static_cast<uint8_t>(ServeMode::kInPat
                            {"trace", static_cast<uint8_t>(ServeMode::kBlock)}};
 constexpr Name kBackings[] = {{"file", static_cast<uint8_t>(BackingKind::kFile)},
                               {"nbd", static_cast<uint8_t>(BackingKind::kNbd)},
-                              {"replica", static_cast<uint8_t>(BackingKind::kReplica)}};
+                              {"replica", static_cast<uint8_t>(BackingKind::kReplica)},
+                              {"none", static_cast<uint8_t>(BackingKind::kNone)}};
 
 template <size_t n>
 std::string name_of(const Name (&names)[n], uint8_t value) {
@@ -105,7 +106,8 @@ std::string encode_tap_config(const TapConfig& config) {
                            {"dirty_map", c.dirty_map_path},
                            {"ring_bytes", c.ring_bytes},
                            {"spill_bytes", c.spill_bytes},
-                           {"first_at_least", c.first_at_least.v}};
+                           {"first_at_least", c.first_at_least.v},
+                           {"joining", c.joining}};
     }
     root["disks"] = Json::array();
     for (const ServedDisk& disk : config.disks) {
@@ -161,6 +163,8 @@ Result<TapConfig> decode_tap_config(std::string_view text) {
             static_cast<DiskIndex>(fields.number("replica_disk", false, disk.index) & 0xffff);
         disk.overlay_path = fields.text("overlay", false);
         disk.read_only = fields.flag("read_only");
+        if (captures && (disk.size_bytes == 0) != (disk.backing == BackingKind::kNone))
+            fields.bad("size_bytes", "0 for a disk that was removed, and for no other");
         FS_TRY(fields.status());
         if (disk.backing == BackingKind::kReplica && root.find("replica") == root.end())
             return fail(Code::kMalformed, "tap configuration: a replica's disk without a replica");
@@ -188,6 +192,7 @@ Result<TapConfig> decode_tap_config(std::string_view text) {
         c.dirty_map_path = fields.text("dirty_map", true);
         c.ring_bytes = fields.number("ring_bytes", true);
         c.first_at_least = {std::max<uint64_t>(1, fields.number("first_at_least", false, 1))};
+        c.joining = fields.number("joining", false);
         FS_TRY(fields.status());
         for (const ServedDisk& disk : config.disks) c.disk_bytes.push_back(disk.size_bytes);
     }

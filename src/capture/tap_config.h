@@ -28,6 +28,7 @@ enum class BackingKind : uint8_t {
     kFile,     // a raw file or block device: `path`
     kNbd,      // an NBD export: `uri`
     kReplica,  // a disk of the replica
+    kNone,     // the machine does not have it any more; its index stays
 };
 
 struct ServedDisk {

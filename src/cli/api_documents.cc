@@ -65,6 +65,15 @@ std::string point_text(const Json& point) {
     return text;
 }
 
+std::string disks_text(const Json& disks) {
+    std::string text;
+    if (!disks.is_array()) return text;
+    for (const Json& disk : disks)
+        if (disk.is_number_unsigned())
+            text += fmt::format("{}{}", text.empty() ? "" : ", ", disk.get<uint64_t>());
+    return text;
+}
+
 std::string copy_text(const Json& item) {
     const uint64_t total = count_of(item, "copy_total_bytes");
     if (total == 0) return {};

@@ -23,6 +23,8 @@ uint64_t count_of(const Json& json, const char* key);
 const Json& member(const Json& json, const char* key);
 std::string seconds_of(const Json& json, const char* key);
 std::string point_text(const Json& point);
+// "0, 2"
+std::string disks_text(const Json& disks);
 std::string copy_text(const Json& item);
 double copy_fraction(const Json& item);
 int64_t eta_of(const Json& json);

@@ -31,6 +31,8 @@ struct Arguments {
     bool cancel = false;
     uint64_t id = 0;
     uint64_t timeout_s = 120;
+    std::string disk_path;
+    uint64_t disk_index = 0;
     ProtectArguments protect;
     ExportArguments export_point;
     ListArguments list;
@@ -137,6 +139,9 @@ class Parser {
                          "disk of the agent's own machine, captured while it runs; once for each")
             ->excludes(qmp)
             ->excludes("--disk");
+        protect->add_option("--seed", a.protect.seeds,
+                            "what the replica begins with: a raw image at the vault's machine, an "
+                            "NBD URI, or item:NAME@POINT; once for each disk, - for none");
         protect->add_option("--agent", a.protect.agent, "the agent that captures it");
         protect->add_option("--point-interval", a.protect.crash_point_interval_s,
                             "seconds between crash-consistent points (300)");
@@ -175,6 +180,39 @@ class Parser {
                   [&a](ClientVerbs& v) { return v.resynchronise(a.name, !a.no_wait); });
         resync->alias("resynchronise");
         resync->add_flag("--no-wait", a.no_wait, "do not wait for its end");
+        add_disks();
+    }
+
+    void add_disks() {
+        Arguments& a = arguments_;
+        CLI::App* seed = app_.add_subcommand("seed", "What a replica begins with");
+        seed->require_subcommand(1);
+        for (const auto& [action, help] :
+             {std::pair{"accept", "It is the right one though much differs: send what differs"},
+              std::pair{"retry", "Read one again that could not be read"},
+              std::pair{"skip", "Go on without one that could not be read"}})
+            named(*seed, action, help, [&a, chosen = std::string(action)](ClientVerbs& v) {
+                return v.change_seed(a.name, chosen);
+            });
+        CLI::App* disk = app_.add_subcommand("disk", "Disks of a protected machine");
+        disk->require_subcommand(1);
+        named(*disk, "list", "Its disks, and which of them the points have",
+              [&a](ClientVerbs& v) { return v.disks(a.name); });
+        CLI::App* add =
+            named(*disk, "add", "Protect a further disk; the others go on meanwhile",
+                  [&a](ClientVerbs& v) { return v.add_disk(a.name, a.disk_path, !a.no_wait); });
+        add->add_option("DISK", a.disk_path,
+                        "file or device as for `protect`; of a running QEMU its device id, node "
+                        "name, serial number or file")
+            ->required();
+        add->add_flag("--no-wait", a.no_wait, "do not wait until it is copied");
+        CLI::App* remove =
+            named(*disk, "remove", "Leave a disk out from now on; older points keep it",
+                  [&a](ClientVerbs& v) { return v.remove_disk(a.name, a.disk_index); });
+        remove->alias("exclude");
+        remove->add_option("INDEX", a.disk_index, "its index")
+            ->required()
+            ->check(CLI::Range(0, 63));
     }
 
     void add_points() {

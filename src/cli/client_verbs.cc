@@ -81,7 +81,10 @@ void ClientVerbs::Impl::print_item(const Json& item) {
         for (const Json& disk : disks)
             rows.push_back(
                 {fmt::format("Disk {}", count_of(disk, "index")),
-                 human_bytes(count_of(disk, "size_bytes")) + "  " + text_of(disk, "path")});
+                 human_bytes(count_of(disk, "size_bytes")) + "  " + text_of(disk, "path") +
+                     (text_of(disk, "state") == "joining" ? "  (joining: no part of the points yet)"
+                      : text_of(disk, "state") == "removed" ? "  (removed)"
+                                                            : "")});
     const Json& policy = member(item, "policy");
     rows.push_back(
         {"Policy", fmt::format("points every {}, kept for {}",
@@ -158,6 +161,11 @@ int ClientVerbs::protect(const ProtectArguments& arguments) {
     Json body{{"name", arguments.name}, {"wait_s", arguments.capture_wait_s}};
     if (!arguments.qmp_socket.empty()) body["qmp_socket"] = impl_->absolute(arguments.qmp_socket);
     for (const std::string& disk : arguments.disks) body["disks"].push_back(impl_->absolute(disk));
+    for (const std::string& seed : arguments.seeds) {
+        // As a person at the vault's machine types it; URIs and items are no paths.
+        const bool path = seed.find(':') == std::string::npos && !seed.empty() && seed != "-";
+        body["seeds"].push_back(path ? impl_->absolute(seed) : seed == "-" ? "" : seed);
+    }
     // As they are called on the agent's machine, which may not be this one.
     for (const std::string& device : arguments.devices) body["devices"].push_back(device);
     if (!arguments.agent.empty()) body["agent"] = arguments.agent;
@@ -190,6 +198,13 @@ int ClientVerbs::protect(const ProtectArguments& arguments) {
                           "the item stays, but is not captured: " + text_of(trouble, "cause"),
                           text_of(trouble, "remedy")));
     if (arguments.wait) return impl_->wait_until_protected(text_of(item, "name"));
+    if (state == "enabling" && !arguments.seeds.empty()) {
+        // Its socket comes when that is done.
+        if (!impl_->json)
+            impl_->say(
+                "Its seed is read first; `farshore item` and `farshore jobs` show how far.\n");
+        return 0;
+    }
     if (state == "enabling" && arguments.capture_wait_s != 0)
         return impl_->failed(Error(Code::kTimeout,
                                    fmt::format("no agent captures '{}' yet", text_of(item, "name")),
@@ -269,12 +284,12 @@ int ClientVerbs::points(const ListArguments& arguments, const std::string& kind)
                                                     ? point_text(member(gap, "before"))
                                                     : "now")});
     impl_->say(key_values(rows));
-    Table table({{"SEQUENCE", Align::kRight}, {"TIME"}, {"KIND"}, {"LABEL"}});
+    Table table({{"SEQUENCE", Align::kRight}, {"TIME"}, {"KIND"}, {"DISKS"}, {"LABEL"}});
     if (const Json& points = member(*answer, "points"); points.is_array())
         for (const Json& point : points)
             table.add({std::to_string(count_of(point, "sequence")),
                        human_time(text_of(point, "time")), text_of(point, "kind"),
-                       text_of(point, "label")});
+                       disks_text(member(point, "disks")), text_of(point, "label")});
     if (!table.empty()) impl_->say("\n" + table.to_string());
     impl_->note("\nAny sequence or time of the window can be asked for, not only those listed.\n");
     return 0;

@@ -21,6 +21,7 @@ struct ProtectArguments {
     std::vector<std::string> devices;
     std::vector<std::string> disks;
     std::string agent;
+    std::vector<std::string> seeds;
     std::optional<uint64_t> crash_point_interval_s;
     std::optional<uint64_t> window_s;
     std::optional<uint64_t> grace_s;
@@ -52,6 +53,10 @@ class ClientVerbs {
     int protect(const ProtectArguments& arguments);
     int unprotect(const std::string& name, bool force, bool wait);
     int resynchronise(const std::string& name, bool wait);
+    int change_seed(const std::string& name, const std::string& action);
+    int disks(const std::string& name);
+    int add_disk(const std::string& name, const std::string& path, bool wait);
+    int remove_disk(const std::string& name, uint64_t index);
     int points(const ListArguments& arguments, const std::string& kind);
     int point(const std::string& name, const std::string& point);
     int bookmark(const std::string& name, const std::string& label, bool consistent,

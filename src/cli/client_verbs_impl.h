@@ -56,6 +56,7 @@ struct ClientVerbs::Impl {
                     const std::function<std::optional<int>(const Json&)>& look);
     int wait_until_protected(const std::string& name);
     int wait_until_resynced(const std::string& name);
+    int wait_until_joined(const std::string& name, uint64_t index);
 };
 
 }  // namespace farshore

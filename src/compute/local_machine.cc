@@ -455,7 +455,7 @@ Result<MachineDescription> describe_local_machine(const LocalMachineOptions& opt
             return fail(Code::kInvalidArgument,
                         fmt::format("'{}' and '{}' are one disk", other->second, wanted.path),
                         "name each disk once");
-        disk.index = static_cast<DiskIndex>(machine.disks.size());
+        disk.index = wanted.index.value_or(static_cast<DiskIndex>(machine.disks.size()));
         machine.disks.push_back(std::move(disk));
     }
     choose_boot_disks(system, machine);

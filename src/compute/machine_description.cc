@@ -91,13 +91,15 @@ bool valid_pci_address(const std::string& address) {
             address[3] >= '0' && address[3] <= '7');
 }
 
+// `position`: the least index that it may have, and the one that it has without one.
 Result<MachineDisk> decode_disk(const Json& json, size_t position) {
     if (!json.is_object()) return wrong("disks", "must hold objects");
     MachineDisk disk;
     disk.index = static_cast<DiskIndex>(position);
     uint64_t index = position;
     FS_TRY(get_number(json, "index", 0, kMaxMachineDisks - 1, index));
-    if (index != position) return wrong("disks", "must be in the order of their index");
+    if (index < position) return wrong("disks", "must be in the order of their index");
+    disk.index = static_cast<DiskIndex>(index);
     std::string bus = "virtio-blk";
     FS_TRY(get_text(json, "bus", kMaxTextBytes, bus));
     FS_ASSIGN(disk.bus, bus_from_name(bus));
@@ -317,7 +319,7 @@ MachineDescription describe_plain_machine(const std::string& name,
     machine.name = name;
     for (const PlainDisk& plain : disks) {
         MachineDisk disk;
-        disk.index = static_cast<DiskIndex>(machine.disks.size());
+        disk.index = plain.index.value_or(static_cast<DiskIndex>(machine.disks.size()));
         disk.size_bytes = plain.size_bytes;
         disk.path = plain.path;
         machine.disks.push_back(std::move(disk));
@@ -480,7 +482,8 @@ Result<MachineDescription> decode_machine(std::string_view text) {
     if (disks.size() > kMaxMachineDisks)
         return fail(Code::kTooLarge, "machine description: too many disks");
     for (const Json& disk : disks) {
-        FS_ASSIGN(MachineDisk decoded, decode_disk(disk, machine.disks.size()));
+        FS_ASSIGN(MachineDisk decoded,
+                  decode_disk(disk, machine.disks.empty() ? 0 : machine.disks.back().index + 1u));
         machine.disks.push_back(std::move(decoded));
     }
     const Json& nics = json_at(json, "nics");

@@ -82,6 +82,7 @@ struct MachineDescription {
 struct PlainDisk {
     std::string path;
     uint64_t size_bytes = 0;
+    std::optional<DiskIndex> index{};  // none: its place among them
 };
 MachineDescription describe_plain_machine(const std::string& name,
                                           const std::vector<PlainDisk>& disks);

@@ -83,12 +83,14 @@ Result<std::vector<MirrorDisk>> match_disks(const MachineDescription& machine,
                         fmt::format("disk {} ('{}') of the machine is no longer attached to it",
                                     disk.index, disk.qdev.empty() ? disk.path : disk.qdev),
                         "attach it again, or protect the machine anew");
-        if (present->size_bytes != disk.size_bytes)
+        if (present->size_bytes < disk.size_bytes)
             return fail(Code::kDiskChanged,
                         fmt::format("disk {} had {} bytes when it was protected and has {} now",
                                     disk.index, disk.size_bytes, present->size_bytes),
-                        "protect the machine anew");
-        matched.push_back({disk.index, present->node_name, std::to_string(disk.index)});
+                        "give it its old size again; or remove it from the protection (`farshore "
+                        "disk remove`) and add it as a new one");
+        matched.push_back(
+            {disk.index, present->node_name, std::to_string(disk.index), present->size_bytes});
     }
     return matched;
 }
@@ -154,48 +156,60 @@ Status MirrorControl::attach_disk(const MirrorDisk& disk) {
     return {};
 }
 
-Status MirrorControl::attach() {
-    FS_TRY(detach_mirrors());
+Status MirrorControl::greet_tap() {
     // QEMU's main loop, and with it the guest, would hang on a tap that accepts and then says
     // nothing.
     if (Status greets = nbd_server_greets(options_.tap_socket, kTapAnswerTimeoutMs); !greets)
         return fail(greets.error().with_context("the tap does not answer"));
+    return {};
+}
+
+Status MirrorControl::attach() {
+    FS_TRY(detach_mirrors());
+    FS_TRY(greet_tap());
     for (const MirrorDisk& disk : options_.disks) {
-        if (Status attached = attach_disk(disk); !attached) {
-            // The first error is the one to tell.
+        if (Status attached = attach_anew(disk); !attached) {
             (void)detach_mirrors();
-            return fail(attached.error().with_context(fmt::format("disk {}", disk.index)));
+            return attached;
         }
     }
     return {};
 }
 
-Status MirrorControl::detach_disk(const MirrorDisk& disk) {
+Status MirrorControl::detach_disk(DiskIndex disk) {
     FS_TRY(ignore_missing(
-        qmp_.execute("block-job-cancel", {{"device", job_name(disk.index)}, {"force", true}})));
+        qmp_.execute("block-job-cancel", {{"device", job_name(disk)}, {"force", true}})));
     const int polls = static_cast<int>(options_.reconnect_delay_s + 10) * 1000 / kJobEndPollMs;
     for (int i = 0;; ++i) {
         FS_ASSIGN(const Json jobs, qmp_.execute("query-block-jobs"));
-        if (entry_of(jobs, "device", job_name(disk.index)).is_null()) break;
+        if (entry_of(jobs, "device", job_name(disk)).is_null()) break;
         if (i == polls)
             return fail(Code::kTimeout,
-                        fmt::format("QEMU does not end the mirror job of disk {}", disk.index));
+                        fmt::format("QEMU does not end the mirror job of disk {}", disk));
         pause_ms(kJobEndPollMs);
     }
-    return ignore_missing(qmp_.execute("blockdev-del", {{"node-name", tap_node(disk.index)}}));
+    return ignore_missing(qmp_.execute("blockdev-del", {{"node-name", tap_node(disk)}}));
+}
+
+Status MirrorControl::end_export(DiskIndex disk) {
+    return ignore_missing(
+        qmp_.execute("block-export-del", {{"id", export_id(disk)}, {"mode", "hard"}}));
+}
+
+Status MirrorControl::take_off(DiskIndex disk) {
+    FS_TRY(detach_disk(disk));
+    return end_export(disk);
 }
 
 Status MirrorControl::detach_mirrors() {
     Status first;
     for (const MirrorDisk& disk : options_.disks)
-        if (Status detached = detach_disk(disk); !detached && first) first = detached;
+        if (Status detached = detach_disk(disk.index); !detached && first) first = detached;
     return first;
 }
 
 Status MirrorControl::stop_server() {
-    for (const MirrorDisk& disk : options_.disks)
-        FS_TRY(ignore_missing(
-            qmp_.execute("block-export-del", {{"id", export_id(disk.index)}, {"mode", "hard"}})));
+    for (const MirrorDisk& disk : options_.disks) FS_TRY(end_export(disk.index));
     // Somebody else's exports keep the server.
     FS_ASSIGN(const Json exports, qmp_.execute("query-block-exports"));
     for (const Json& entry : exports)
@@ -238,16 +252,39 @@ Result<MirrorState> MirrorControl::query() {
     return state;
 }
 
-Result<bool> MirrorControl::ensure_attached() {
+Status MirrorControl::attach_anew(const MirrorDisk& disk) {
+    FS_TRY(detach_disk(disk.index));
+    if (Status attached = attach_disk(disk); !attached) {
+        // The first error is the one to tell.
+        (void)detach_disk(disk.index);
+        return fail(attached.error().with_context(fmt::format("disk {}", disk.index)));
+    }
+    return {};
+}
+
+Result<std::vector<DiskIndex>> MirrorControl::ensure_attached() {
+    if (!gone_taken_off_) {
+        for (const DiskIndex disk : options_.gone) FS_TRY(take_off(disk));
+        gone_taken_off_ = true;
+    }
+    std::vector<DiskIndex> anew;
     FS_ASSIGN(const MirrorState state, query());
-    if (state.healthy()) return false;
-    const bool mirrored = std::all_of(state.disks.begin(), state.disks.end(),
-                                      [](const MirrorDiskState& disk) { return disk.mirrored; });
+    if (state.healthy()) return anew;
     FS_TRY(export_sources());
-    // With the mirrors whole only the tap's reading was cut: nothing is unknown.
-    if (mirrored) return false;
-    FS_TRY(attach());
-    return true;
+    // Where a mirror is whole only the tap's reading was cut: nothing is unknown.
+    for (size_t i = 0; i < state.disks.size(); ++i) {
+        if (state.disks[i].mirrored) continue;
+        Status attached;
+        if (anew.empty()) attached = greet_tap();
+        if (attached) attached = attach_anew(options_.disks[i]);
+        if (!attached) {
+            // Nobody would hear of these otherwise.
+            for (const DiskIndex disk : anew) (void)detach_disk(disk);
+            return fail(attached.error());
+        }
+        anew.push_back(state.disks[i].index);
+    }
+    return anew;
 }
 
 }  // namespace farshore

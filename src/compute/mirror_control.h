@@ -33,6 +33,7 @@ struct MirrorDisk {
     DiskIndex index = 0;
     std::string node_name;   // the disk's top block node in QEMU
     std::string tap_export;  // the tap's NBD export for it
+    uint64_t size_bytes = 0;
 };
 
 struct MirrorOptions {
@@ -43,6 +44,7 @@ struct MirrorOptions {
     // then after 1, 2, 4 s: with less than 2 s a tap that was restarted in time is missed by
     // chance.
     uint32_t reconnect_delay_s = 5;
+    std::vector<DiskIndex> gone{};  // were mirrored once, and are not to be any more
 };
 
 struct MirrorDiskState {
@@ -61,8 +63,8 @@ struct MirrorState {
 std::string source_export_name(DiskIndex disk);
 
 // Which node is which protected disk, in a QEMU that may have been restarted: by device, else by
-// serial number, else by position. kNotFound when one is missing, kDiskChanged when one has another
-// size. `tap_export` is filled in as the disk's index in decimal.
+// serial number, else by position. kNotFound when one is missing, kDiskChanged when one is smaller
+// than it was. `tap_export` is filled in as the disk's index in decimal.
 Result<std::vector<MirrorDisk>> match_disks(const MachineDescription& machine,
                                             const MachineDescription& now);
 
@@ -80,17 +82,23 @@ class MirrorControl {
     // Only the mirrors: the tap can still read the sources.
     Status detach_mirrors();
     Result<MirrorState> query();
-    // Nothing when all is healthy; else detaches, exports and attaches. True: it was attached anew,
-    // so everything since it was last healthy is unknown to the tap.
-    Result<bool> ensure_attached();
+    // Nothing when all is healthy; else exports and attaches what is not. Which disks were attached
+    // anew: everything since they were last healthy is unknown to the tap.
+    Result<std::vector<DiskIndex>> ensure_attached();
+    // Mirror and export of one disk. What is not there is no error.
+    Status take_off(DiskIndex disk);
 
   private:
     Status attach_disk(const MirrorDisk& disk);
-    Status detach_disk(const MirrorDisk& disk);
+    Status greet_tap();
+    Status attach_anew(const MirrorDisk& disk);
+    Status detach_disk(DiskIndex disk);
+    Status end_export(DiskIndex disk);
     Status stop_server();
 
     QmpClient& qmp_;
     MirrorOptions options_;
+    bool gone_taken_off_ = false;
 };
 
 }  // namespace farshore

@@ -28,6 +28,9 @@ constexpr size_t kPageBytes4K = 4096;
 constexpr uint64_t kMissCheckUs = 50'000;
 constexpr uint32_t kRecordBusy = 1u << 31, kRecordDiscarded = 1u << 30;
 constexpr uint64_t kGranuleBytes = 1ull << kFsDirtyShift;
+// For the marks of disks that are added later: 256 GiB.
+constexpr uint64_t kSparePages = 256;
+constexpr uint32_t kNoDevice = UINT32_MAX;
 
 // Names of what is pinned, in this order.
 constexpr const char* kMapNames[] = {"events", "in_flight", "dirty", "trace_state"};
@@ -55,6 +58,10 @@ struct Mapping {
 uint64_t dirty_pages_of(uint64_t disk_bytes) {
     const uint64_t granules = (disk_bytes + kGranuleBytes - 1) / kGranuleBytes;
     return (granules + kFsDirtyPageBytes - 1) / kFsDirtyPageBytes;
+}
+
+fs_traced_disk entry_of(const TracedDisk& disk, uint32_t first_page, uint32_t pages) {
+    return {disk.size_bytes == 0 ? kNoDevice : disk.major, disk.minor, first_page, pages, 0, 0};
 }
 
 tl::unexpected<Error> refused(int error, const std::string& what) {
@@ -98,7 +105,7 @@ struct BlockTrace::Impl {
     Status adopt();
     Status load();
     Status map_all();
-    bool same_disks() const;
+    Status change_disks();
     void check_misses();
     std::optional<uint64_t> misses_of(size_t program) const;
     void forget_in_flight(const std::function<void(DiskIndex, ByteRange)>& marked);
@@ -141,25 +148,50 @@ Status BlockTrace::Impl::adopt() {
     FS_TRY(map_all());
     if (state()->abi != kFsTraceAbi)
         return fail(Code::kNewerVersion, "the pinned trace is of another version");
-    if (!same_disks()) return fail(Code::kDiskChanged, "the pinned trace is of other disks");
-    return {};
+    return change_disks();
 }
 
-bool BlockTrace::Impl::same_disks() const {
-    if (state()->disk_count != options.disks.size()) return false;
-    for (size_t i = 0; i < options.disks.size(); ++i) {
-        const fs_traced_disk& known = state()->disks[i];
+// The program looks at a disk's entry once the count includes it, and at no entry of numbers that
+// no device has. A disk that finds no pages for its marks, or has grown beyond its own, is marked
+// as a whole when something of it is lost.
+Status BlockTrace::Impl::change_disks() {
+    fs_trace_state& shared = *state();
+    const size_t known_disks = shared.disk_count;
+    if (options.disks.size() < known_disks)
+        return fail(Code::kDiskChanged, "the pinned trace is of other disks");
+    for (size_t i = 0; i < known_disks; ++i) {
+        const fs_traced_disk& known = shared.disks[i];
         const TracedDisk& wanted = options.disks[i];
+        if (wanted.size_bytes == 0) continue;
         if (known.major != wanted.major || known.minor != wanted.minor ||
-            known.dirty_pages != dirty_pages_of(wanted.size_bytes))
-            return false;
+            known.dirty_pages > dirty_pages_of(wanted.size_bytes))
+            return fail(Code::kDiskChanged, "the pinned trace is of other disks");
     }
-    return true;
+    for (size_t i = 0; i < known_disks; ++i)
+        if (options.disks[i].size_bytes == 0) shared.disks[i].major = kNoDevice;
+    const uint64_t pages = dirty_map.bytes / kFsDirtyPageBytes;
+    uint64_t used = 0;
+    for (size_t i = 0; i < known_disks; ++i)
+        used = std::max<uint64_t>(
+            used, uint64_t{shared.disks[i].dirty_page} + shared.disks[i].dirty_pages);
+    for (size_t i = known_disks; i < options.disks.size(); ++i) {
+        const auto count = static_cast<uint32_t>(
+            std::min(dirty_pages_of(options.disks[i].size_bytes), pages - std::min(pages, used)));
+        shared.disks[i] = entry_of(options.disks[i], static_cast<uint32_t>(used), count);
+        used += count;
+    }
+    std::atomic_ref<uint32_t>(shared.disk_count)
+        .store(static_cast<uint32_t>(options.disks.size()), std::memory_order_release);
+    return {};
 }
 
 Status BlockTrace::Impl::load() {
     FS_ASSIGN(KernelLayout layout, read_kernel_layout());
-    FS_TRY(find_page_bases(options.disks.front().device, layout));
+    const auto probed = std::ranges::find_if(
+        options.disks, [](const TracedDisk& disk) { return disk.size_bytes != 0; });
+    if (probed == options.disks.end())
+        return fail(Code::kInvalidArgument, "no disk to trace is left");
+    FS_TRY(find_page_bases(probed->device, layout));
     (void)take_bpf_log();
     skeleton = block_trace_bpf__open();
     if (skeleton == nullptr) return refused(errno, "the program cannot be opened");
@@ -173,6 +205,7 @@ Status BlockTrace::Impl::load() {
     skeleton->rodata->sum_key = key;
     uint64_t pages = 0;
     for (const TracedDisk& disk : options.disks) pages += dirty_pages_of(disk.size_bytes);
+    pages += kSparePages;
     if (bpf_map__set_max_entries(skeleton->maps.events,
                                  static_cast<uint32_t>(options.ring_bytes)) != 0 ||
         bpf_map__set_max_entries(skeleton->maps.dirty, static_cast<uint32_t>(pages)) != 0)
@@ -191,7 +224,7 @@ Status BlockTrace::Impl::load() {
     uint32_t first = 0;
     for (size_t i = 0; i < options.disks.size(); ++i) {
         const auto count = static_cast<uint32_t>(dirty_pages_of(options.disks[i].size_bytes));
-        shared.disks[i] = {options.disks[i].major, options.disks[i].minor, first, count, 0, 0};
+        shared.disks[i] = entry_of(options.disks[i], first, count);
         first += count;
     }
     std::atomic_ref<uint32_t>(shared.disk_count)
@@ -417,7 +450,9 @@ void BlockTrace::Impl::forget_in_flight(const std::function<void(DiskIndex, Byte
 
 std::optional<uint64_t> BlockTrace::Impl::next_mark(size_t disk, uint64_t from) const {
     const uint8_t* const marks = marks_of(disk);
-    const uint64_t granules = (options.disks[disk].size_bytes + kGranuleBytes - 1) / kGranuleBytes;
+    const uint64_t granules =
+        std::min<uint64_t>((options.disks[disk].size_bytes + kGranuleBytes - 1) / kGranuleBytes,
+                           size_t{state()->disks[disk].dirty_pages} * kFsDirtyPageBytes);
     for (uint64_t at = from; at < granules; ++at) {
         // Eight at a time where nothing is marked, which is nearly everywhere.
         uint64_t eight;

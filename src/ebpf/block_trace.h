@@ -16,6 +16,7 @@
 
 namespace farshore {
 
+// One that was removed has no bytes, and keeps its place.
 struct TracedDisk {
     std::string device;  // path of its node
     uint32_t major = 0, minor = 0;
@@ -32,7 +33,8 @@ struct BlockTraceOptions {
 
 class BlockTrace final : public TraceSource {
   public:
-    // kForbidden (rights, lockdown), kUnsupported (kernel), with libbpf's words.
+    // A trace that runs already goes on with disks that were added behind the others, removed, or
+    // have grown. kForbidden (rights, lockdown), kUnsupported (kernel), with libbpf's words.
     static Result<std::unique_ptr<BlockTrace>> open(const BlockTraceOptions& options);
     ~BlockTrace() override;
 

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "block/direct_device.h"
+#include "block/removed_device.h"
 #include "capture/tap_runner.h"
 #include "ebpf/block_capture.h"
 #include "ebpf/block_trace.h"
@@ -32,6 +33,7 @@ constexpr int64_t kSleepUs = 50'000;
 constexpr size_t kDrainEvents = 1024;
 
 Result<TracedDisk> traced_disk(const ServedDisk& disk) {
+    if (disk.backing == BackingKind::kNone) return TracedDisk{};
     struct stat info {};
     if (::stat(disk.path.c_str(), &info) != 0)
         return fail_errno(errno, fmt::format("examine '{}'", disk.path));
@@ -72,6 +74,10 @@ Status CaptureServer::Impl::start_tap() {
     TapOptions options;
     options.mode = TapMode::kBlock;
     for (const ServedDisk& disk : config.disks) {
+        if (disk.backing == BackingKind::kNone) {
+            options.devices.push_back(std::make_unique<RemovedDevice>());
+            continue;
+        }
         FS_ASSIGN(auto device, open_direct_device(disk.path, disk.size_bytes));
         options.devices.push_back(std::move(device));
     }

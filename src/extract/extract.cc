@@ -58,6 +58,7 @@ class Extraction {
 
   private:
     Status open_item();
+    Status check_disk() const;
     Status list_objects();
     Status choose_window();
     Status parse_point();
@@ -112,7 +113,11 @@ class Extraction {
 
     std::optional<int64_t> wanted_time_us_;
     uint64_t target_ = 0;
-    uint64_t disk_bytes_ = 0;
+    // The disk at the record where we are.
+    struct DiskNow {
+        uint64_t bytes = 0;  // 0: the machine does not have it
+        bool joining = false;
+    } disk_;
 };
 
 Status Extraction::open_item() {
@@ -153,17 +158,31 @@ Status Extraction::open_item() {
     bound.insert(bound.end(), item_.raw.begin(), item_.raw.end());
     FS_ASSIGN(item_key_, unwrap_key(key.key, description_.wrapped_key, bound));
 
-    std::string disks;
-    for (const auto& [disk, size] : description_.disks) {
-        if (disk == options_.disk) {
-            disk_bytes_ = size;
-            return {};
-        }
-        disks += fmt::format("{}{}", disks.empty() ? "" : ", ", disk);
+    // One that was added later is told of by the log.
+    for (const auto& [disk, size] : description_.disks)
+        if (disk == options_.disk) disk_.bytes = size;
+    return {};
+}
+
+Status Extraction::check_disk() const {
+    if (disk_.bytes == 0) {
+        std::string first;
+        for (const auto& [disk, size] : description_.disks)
+            first += fmt::format("{}{}", first.empty() ? "" : ", ", disk);
+        return fail(Code::kInvalidArgument,
+                    fmt::format("'{}' has no disk {} at sequence {}", description_.name,
+                                options_.disk, target_),
+                    fmt::format("it was protected with {}; disks may have been added and removed "
+                                "since: another disk, or another point",
+                                first.empty() ? "none" : first));
     }
-    return fail(Code::kInvalidArgument,
-                fmt::format("'{}' has no disk {}", description_.name, options_.disk),
-                fmt::format("it has {}", disks.empty() ? "none" : disks));
+    if (disk_.joining)
+        return fail(Code::kPointNotFound,
+                    fmt::format("at sequence {} disk {} was not copied yet: it had been added to "
+                                "the machine before",
+                                target_, options_.disk),
+                    "choose a newer point, one of those that have the disk");
+    return {};
 }
 
 Status Extraction::list_objects() {
@@ -414,18 +433,19 @@ Status Extraction::write_output() {
         return gone;
     const auto write = [&]() -> Status {
         FS_ASSIGN(const auto out, files_.open(partial, OpenMode::kCreateNew));
-        const uint64_t described_bytes = disk_bytes_;
+        const DiskNow described = disk_;
         std::optional<Error> trouble;
         const auto attempt = [&](Result<Start> start) -> Result<bool> {
             if (start) {
                 FS_TRY(out->truncate(0));
                 report_.written_bytes = 0;
-                disk_bytes_ = described_bytes;
+                disk_ = described;
                 const Status written = write_from(*start, *out);
                 if (written) {
-                    FS_TRY(out->truncate(disk_bytes_));
+                    FS_TRY(check_disk());
+                    FS_TRY(out->truncate(disk_.bytes));
                     FS_TRY(out->sync());
-                    report_.disk_bytes = disk_bytes_;
+                    report_.disk_bytes = disk_.bytes;
                     return true;
                 }
                 const Code code = written.error().code();
@@ -479,8 +499,9 @@ Status Extraction::write_from(const Start& start, File& out) {
 
 Status Extraction::write_base(const Start& start, File& out) {
     if (!start.manifest) return {};
-    for (const auto& [disk, size] : start.manifest->disks)
-        if (disk == options_.disk) disk_bytes_ = size;
+    disk_ = {};
+    for (const auto& known : start.manifest->disks)
+        if (known.disk == options_.disk) disk_ = {known.size_bytes, known.joining};
     // By object and position, so that every chunk is decoded once.
     std::map<Ref, std::vector<MapEntry>> by_object;
     for (const auto& shard : start.manifest->shards) {
@@ -510,18 +531,18 @@ Status Extraction::replay(const Segment& segment, File& out) {
         switch (entry.kind) {
             case kWriteRecord:
                 FS_TRY(write_payload(payload, entry.position, entry.length, entry.offset, out));
-                disk_bytes_ = std::max(disk_bytes_, entry.offset + entry.length);
+                disk_.bytes = std::max(disk_.bytes, entry.offset + entry.length);
                 break;
             case kZeroRecord:
             case kDiscardRecord:
                 FS_TRY(write_zeroes(out, entry.offset, entry.length));
-                disk_bytes_ = std::max(disk_bytes_, entry.offset + entry.length);
+                disk_.bytes = std::max(disk_.bytes, entry.offset + entry.length);
                 break;
             case kGeometryRecord: {
                 // What a shrinking disk loses stays lost when it grows again.
                 FS_ASSIGN(const uint64_t there, out.size());
                 if (entry.offset < there) FS_TRY(out.truncate(entry.offset));
-                disk_bytes_ = entry.offset;
+                disk_ = {entry.offset, (entry.flags & kJoiningFlag) != 0};
                 break;
             }
             default:

@@ -446,8 +446,9 @@ Result<ManifestContent> decode_manifest_content(ByteView body) {
     (void)in.number();            // bytes that the guest wrote
     (void)in.bytes(in.number());  // the manifest before
     for (uint64_t n = in.number(); n > 0 && in.ok; --n) {
-        const auto disk = static_cast<DiskIndex>(in.number(kDisks - 1));
-        out.disks.emplace_back(disk, in.number(kMaxDisk));
+        const uint64_t index = in.number(2 * kDisks - 1);  // from kDisks on: it joins
+        const uint64_t size = in.number(kMaxDisk);
+        out.disks.push_back({static_cast<DiskIndex>(index % kDisks), size, index >= kDisks});
     }
     for (uint64_t n = in.number(); n > 0 && in.ok; --n) {
         ManifestContent::ShardName shard{};

@@ -30,6 +30,7 @@ enum : uint8_t {
     kResyncedRecord = 8,
     kGeometryRecord = 9,
 };
+inline constexpr uint8_t kJoiningFlag = 1;  // of a geometry record
 
 // The objects of a store that is a directory.
 class StoreDirectory {
@@ -148,7 +149,13 @@ struct ManifestContent {
     Digest segment_digest{};
     uint64_t floor = 0, floor_segment = 0;
     int64_t floor_time_us = 0;
-    std::vector<std::pair<DiskIndex, uint64_t>> disks;
+    struct DiskState {
+        DiskIndex disk = 0;
+        uint64_t size_bytes = 0;
+        bool joining = false;  // not copied yet
+    };
+    std::vector<DiskState> disks;
+    std::vector<DiskIndex> joining;  // of those, the ones not copied yet
     struct ShardName {
         DiskIndex disk;
         uint32_t shard;

@@ -29,6 +29,8 @@ Result<DesiredDisk> read_desired_disk(const Json& json, const std::string& path)
     FS_ASSIGN(disk.index, read_disk_index(fields));
     FS_ASSIGN(disk.path, fields.text("path", kMaxPathBytes));
     FS_ASSIGN(disk.size_bytes, fields.u64("size_bytes", 0, kMaxDiskBytes));
+    FS_ASSIGN(disk.removed, fields.boolean("removed", false));
+    FS_ASSIGN(disk.joining, fields.boolean("joining", false));
     return disk;
 }
 
@@ -58,6 +60,8 @@ Result<DesiredItem> read_desired_item(const Json& json, const std::string& path)
     item.crash_point_interval_s = static_cast<uint32_t>(interval);
     FS_ASSIGN(item.copy_throttle_bytes_per_s, fields.u64("copy_throttle_bytes_per_s"));
     FS_ASSIGN(item.resync_request_id, fields.text("resync_request_id", kShortText));
+    FS_ASSIGN(item.await_seed, fields.boolean("await_seed"));
+    FS_ASSIGN(item.hold_copy, fields.boolean("hold_copy"));
     FS_ASSIGN(item.stored.v, fields.u64("stored_sequence"));
     FS_ASSIGN(const Json* disks, fields.array("disks", kMaxDisks));
     for (size_t i = 0; disks != nullptr && i < disks->size(); ++i) {
@@ -128,7 +132,9 @@ Json resync_json(const ResyncStatus& resync) {
             {"sent_bytes", resync.sent},
             {"unreadable_bytes", resync.unreadable},
             {"verified_bytes", resync.verified},
-            {"verify_failures", resync.verify_failures}};
+            {"verify_failures", resync.verify_failures},
+            {"sampled_bytes", resync.sampled},
+            {"sample_differing_bytes", resync.sample_differing}};
 }
 
 Result<ResyncStatus> read_resync(const Json& json, std::string path) {
@@ -145,6 +151,8 @@ Result<ResyncStatus> read_resync(const Json& json, std::string path) {
     FS_ASSIGN(resync.unreadable, fields.u64("unreadable_bytes"));
     FS_ASSIGN(resync.verified, fields.u64("verified_bytes"));
     FS_ASSIGN(resync.verify_failures, fields.u64("verify_failures"));
+    FS_ASSIGN(resync.sampled, fields.u64("sampled_bytes"));
+    FS_ASSIGN(resync.sample_differing, fields.u64("sample_differing_bytes"));
     return resync;
 }
 
@@ -258,6 +266,10 @@ std::string encode_instructions(const AgentInstructions& instructions) {
         for (const DesiredDisk& disk : item.disks)
             disks.push_back(
                 {{"index", disk.index}, {"path", disk.path}, {"size_bytes", disk.size_bytes}});
+        for (size_t i = 0; i < disks.size(); ++i) {
+            if (item.disks[i].removed) disks[i]["removed"] = true;
+            if (item.disks[i].joining) disks[i]["joining"] = true;
+        }
         Json bookmarks = Json::array();
         for (const BookmarkRequest& bookmark : item.bookmarks)
             bookmarks.push_back({{"request_id", bookmark.request_id},
@@ -271,6 +283,8 @@ std::string encode_instructions(const AgentInstructions& instructions) {
                          {"desired", item.desired == Desired::kProtect ? "protect" : "remove"},
                          {"crash_point_interval_s", item.crash_point_interval_s},
                          {"copy_throttle_bytes_per_s", item.copy_throttle_bytes_per_s},
+                         {"await_seed", item.await_seed},
+                         {"hold_copy", item.hold_copy},
                          {"resync_request_id", item.resync_request_id},
                          {"bookmarks", std::move(bookmarks)},
                          {"stored_sequence", item.stored.v}});

@@ -42,8 +42,11 @@ Result<PointKind> point_kind_from_name(std::string_view name);
 
 struct DesiredDisk {
     DiskIndex index = 0;
-    std::string path;         // file or block device; empty in mirror mode: QEMU names them
+    // File or block device; in mirror mode empty, or QEMU's id of a disk that was added later.
+    std::string path;
     uint64_t size_bytes = 0;  // 0: not known yet
+    bool removed = false;     // not protected any more; its index is not used again
+    bool joining = false;     // added later, and not known to be copied
 };
 
 struct BookmarkRequest {
@@ -62,6 +65,8 @@ struct DesiredItem {
     uint32_t crash_point_interval_s = 300;
     uint64_t copy_throttle_bytes_per_s = 0;  // 0: none
     std::string resync_request_id;           // empty: none; else compare everything, once
+    bool await_seed = false;                 // describe the machine, and do nothing else yet
+    bool hold_copy = false;                  // compare samples first, and copy nothing
     std::vector<BookmarkRequest> bookmarks;
     Sequence stored;  // highest sequence stored and registered
 };
@@ -124,6 +129,8 @@ struct ResyncStatus {
     uint64_t unreadable = 0;  // could not be read at the recovery site, and was sent again
     uint64_t verified = 0;    // looked at a second time
     uint64_t verify_failures = 0;
+    uint64_t sampled = 0;  // while the copy is held
+    uint64_t sample_differing = 0;
 };
 
 struct AgentItemStatus {

@@ -64,6 +64,9 @@ TEST(Database, TheFirstVersionIsUpgraded) {
     ASSERT_TRUE(create_item(*test.database, item_of(1)));
     for (const char* statement :
          {"DROP TABLE consistent_points", "ALTER TABLE items DROP COLUMN consistent_interval_s",
+          "DROP TABLE seeds", "ALTER TABLE ledger_geometry DROP COLUMN joining",
+          "ALTER TABLE item_disks DROP COLUMN removed",
+          "ALTER TABLE item_disks DROP COLUMN joining",
           "DELETE FROM schema_migrations WHERE version > 1"})
         ASSERT_TRUE(run_sql(*test.database, statement)) << statement;
     test.reopen();
@@ -245,7 +248,7 @@ TEST(Items, TenThousand) {
                 "INSERT INTO items VALUES (:i, :n, 'protected', 0, 'in-path', :a, '', '', '', '', "
                 "300, 86400, 600, 0, '', '', '', '', 0, 0, 0)",
                 id_of(n), item_of(n).name, n % 100 == 0 ? "one" : "other");
-            execute(sql, "INSERT INTO item_disks VALUES (:i, 0, :p, 1)", id_of(n),
+            execute(sql, "INSERT INTO item_disks VALUES (:i, 0, :p, 1, 0, 0)", id_of(n),
                     item_of(n).disks[0].path);
         }
         return {};

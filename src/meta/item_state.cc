@@ -16,9 +16,9 @@ constexpr std::array<std::string_view, kItemStates> kNames{
     "failing-over", "failed-over",         "committed",      "reprotecting", "reverse-protected",
     "failing-back", "failed-back",         "committed-home", "disabling"};
 
-constexpr std::array<std::string_view, 9> kActions{
+constexpr std::array<std::string_view, 10> kActions{
     "replicate",        "bookmark", "read a point",  "test failover", "failover",
-    "change the point", "commit",   "resynchronise", "unprotect"};
+    "change the point", "commit",   "resynchronise", "change disks",  "unprotect"};
 
 constexpr uint32_t bit(S state) { return 1u << static_cast<int>(state); }
 constexpr uint32_t bit(A action) { return 1u << static_cast<int>(action); }
@@ -32,7 +32,8 @@ constexpr uint32_t kReplicating = bit(S::kInitialReplication) | bit(S::kProtecte
                                   bit(S::kCatchingUp) | bit(S::kResynchronising);
 constexpr uint32_t kReading = bit(A::kRead) | bit(A::kUnprotect);
 constexpr uint32_t kLive = kReading | bit(A::kReplicate) | bit(A::kBookmark) |
-                           bit(A::kTestFailover) | bit(A::kFailover) | bit(A::kResynchronise);
+                           bit(A::kTestFailover) | bit(A::kFailover) | bit(A::kResynchronise) |
+                           bit(A::kChangeDisks);
 
 // A site can be lost in any state that has points, so kFailingOver follows all of those. Before the
 // first copy has ended there is none; an interrupted resynchronisation still has the points before

@@ -45,6 +45,7 @@ enum class ItemAction : uint8_t {
     kChangePoint,
     kCommit,
     kResynchronise,
+    kChangeDisks,
     kUnprotect,
 };
 

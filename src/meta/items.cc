@@ -19,10 +19,14 @@ tl::unexpected<Error> no_item(std::string_view name) {
 }
 
 void read_disks(soci::session& sql, ItemRecord& item) {
-    select<long long, std::string, long long>(
-        sql, "SELECT disk, path, size_bytes FROM item_disks WHERE item_id = :i ORDER BY disk",
-        [&](long long disk, const std::string& path, long long size) {
-            item.disks.push_back({static_cast<DiskIndex>(disk), path, from_column(size)});
+    using L = long long;
+    select<L, std::string, L, L, L>(
+        sql,
+        "SELECT disk, path, size_bytes, removed, joining FROM item_disks WHERE item_id = :i ORDER "
+        "BY disk",
+        [&](L disk, const std::string& path, L size, L removed, L joining) {
+            item.disks.push_back({static_cast<DiskIndex>(disk), path, from_column(size),
+                                  removed != 0, joining != 0});
         },
         item.id);
 }
@@ -85,12 +89,12 @@ Status write_disks(soci::session& sql, const ItemRecord& item) {
     execute(sql, "DELETE FROM item_disks WHERE item_id = :i", item.id);
     for (const DesiredDisk& disk : item.disks) {
         std::string other;
-        if (!disk.path.empty())
+        if (!disk.path.empty() && !disk.removed)
             select<std::string, std::string>(
                 sql,
                 "SELECT items.name, items.agent FROM item_disks "
                 "JOIN items ON items.id = item_disks.item_id "
-                "WHERE item_disks.path = :p AND items.mode = :m",
+                "WHERE item_disks.path = :p AND items.mode = :m AND item_disks.removed = 0",
                 [&](const std::string& name, const std::string& agent) {
                     // Every machine has a /dev/vda.
                     if (item.mode == CaptureMode::kInPath || agent == item.agent) other = name;
@@ -100,8 +104,9 @@ Status write_disks(soci::session& sql, const ItemRecord& item) {
             return fail(Code::kAlreadyExists,
                         fmt::format("disk {} is captured for item '{}' already", disk.path, other));
         execute(sql,
-                "INSERT INTO item_disks (item_id, disk, path, size_bytes) VALUES (:i, :d, :p, :s)",
-                item.id, disk.index, disk.path, disk.size_bytes);
+                "INSERT INTO item_disks (item_id, disk, path, size_bytes, removed, joining) VALUES "
+                "(:i, :d, :p, :s, :r, :j)",
+                item.id, disk.index, disk.path, disk.size_bytes, disk.removed, disk.joining);
     }
     return {};
 }
@@ -286,7 +291,8 @@ Result<ItemRecord> change_item(Database& database, const ItemId& id,
                     item.error ? code_name(error.code) : std::string_view{}, error.what,
                     error.remedy, id);
             const auto same = [](const DesiredDisk& a, const DesiredDisk& b) {
-                return a.index == b.index && a.path == b.path && a.size_bytes == b.size_bytes;
+                return a.index == b.index && a.path == b.path && a.size_bytes == b.size_bytes &&
+                       a.removed == b.removed && a.joining == b.joining;
             };
             if (!std::equal(item.disks.begin(), item.disks.end(), before.disks.begin(),
                             before.disks.end(), same))

@@ -229,9 +229,26 @@ CREATE TABLE consistent_points (
 );
 )sql";
 
+constexpr std::string_view kChangingDisks = R"sql(
+ALTER TABLE ledger_geometry ADD COLUMN joining INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE item_disks ADD COLUMN removed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE item_disks ADD COLUMN joining INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE seeds (
+    item_id TEXT PRIMARY KEY NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    sources TEXT NOT NULL,
+    state TEXT NOT NULL,
+    error_code TEXT NOT NULL,
+    error_what TEXT NOT NULL,
+    error_remedy TEXT NOT NULL,
+    sampled_bytes BIGINT NOT NULL,
+    differing_bytes BIGINT NOT NULL
+);
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
+    Migration{3, "disks that change while protected, seeds", kChangingDisks},
 };
 
 }  // namespace

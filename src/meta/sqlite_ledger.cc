@@ -120,9 +120,9 @@ void put_point(soci::session& sql, const std::string& item, const PointRow& poin
 
 void put_geometry(soci::session& sql, const std::string& item, const GeometryRow& geometry) {
     execute(sql,
-            "INSERT OR REPLACE INTO ledger_geometry (item_id, disk, since, size_bytes) VALUES (:i, "
-            ":d, :s, :b)",
-            item, geometry.disk, geometry.since, geometry.size_bytes);
+            "INSERT OR REPLACE INTO ledger_geometry (item_id, disk, since, size_bytes, joining) "
+            "VALUES (:i, :d, :s, :b, :j)",
+            item, geometry.disk, geometry.since, geometry.size_bytes, geometry.joining);
 }
 
 void raise_floor(soci::session& sql, const std::string& item, const ManifestCommit& commit) {
@@ -404,13 +404,15 @@ Result<std::vector<GeometryRow>> SqliteLedger::list_geometry() {
     return in_snapshot(
         database_, "listing geometry", [&](soci::session& sql) -> Result<std::vector<GeometryRow>> {
             std::vector<GeometryRow> rows;
-            select<long long, long long, long long>(
+            select<long long, long long, long long, long long>(
                 sql,
-                "SELECT disk, since, size_bytes FROM ledger_geometry WHERE item_id = :i ORDER BY "
-                "disk, since",
-                [&](long long disk, long long since, long long size) {
-                    rows.push_back(
-                        {static_cast<DiskIndex>(disk), {from_column(since)}, from_column(size)});
+                "SELECT disk, since, size_bytes, joining FROM ledger_geometry WHERE item_id = :i "
+                "ORDER BY disk, since",
+                [&](long long disk, long long since, long long size, long long joining) {
+                    rows.push_back({static_cast<DiskIndex>(disk),
+                                    {from_column(since)},
+                                    from_column(size),
+                                    joining != 0});
                 },
                 item_);
             return rows;

@@ -38,6 +38,13 @@ Status check(const RecordHeader& h) {
             if (h.length_bytes > kMaxLabelBytes) return bad("label too long");
             if (h.flags < 1 || h.flags > 3) return bad("unknown kind of point");
             break;
+        case RecordKind::kGeometry:
+            if (h.flags > kGeometryJoining)
+                return fail(Code::kNewerVersion,
+                            fmt::format("record {} (geometry) with unknown flags {}", h.sequence.v,
+                                        h.flags),
+                            "a newer version wrote it; upgrade this side");
+            [[fallthrough]];
         default:
             if (h.length_bytes != 0) return bad("length where none belongs");
     }

@@ -25,11 +25,15 @@ enum class RecordKind : uint8_t {
     kPoint = 6,     // a recovery point just before this record; payload is its label
     kGap = 7,       // order was lost before this record; no points until kResynced
     kResynced = 8,  // everything that the gap covered has been sent again
-    kGeometry = 9,  // the disk's size is `offset` bytes from here on
+    kGeometry = 9,  // the disk's size is `offset` bytes from here on; 0: the machine has it no more
 };
 
 // `flags` of a kPoint record.
 enum class PointKind : uint8_t { kCrash = 1, kApplication = 2, kBookmark = 3 };
+
+// `flags` of a kGeometry record: the disk's content is still being copied, so that it is no part of
+// the points until a kGeometry of it without this.
+inline constexpr uint8_t kGeometryJoining = 1;
 
 inline constexpr size_t kRecordHeaderBytes = 40;
 // A larger guest write is several records in a row.

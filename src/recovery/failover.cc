@@ -411,8 +411,26 @@ Result<RecoveryState> Recoveries::start_export(const ExportRequest& request) {
     return begin(std::move(state));
 }
 
+namespace {
+
+// The machine's disks at another point: as it has them now, with the other point's sizes.
+std::vector<MachineDisk> disks_at_point(const std::vector<MachineDisk>& now,
+                                        std::vector<MachineDisk> wanted) {
+    for (MachineDisk& disk : wanted)
+        for (const MachineDisk& known : now)
+            if (known.index == disk.index) {
+                const uint64_t size_bytes = disk.size_bytes;
+                disk = known;
+                disk.size_bytes = size_bytes;
+            }
+    return wanted;
+}
+
+}  // namespace
+
 Result<RecoveryState> Recoveries::change_point(const std::string& id, Sequence sequence,
-                                               TimePoint point_time) {
+                                               TimePoint point_time,
+                                               const std::vector<MachineDisk>& disks) {
     const int64_t requested_us = options_.clock->steady_us();
     FS_ASSIGN(const EntryPtr entry, find(id));
     const std::lock_guard lock(entry->mutex);
@@ -438,6 +456,7 @@ Result<RecoveryState> Recoveries::change_point(const std::string& id, Sequence s
     entry->lease_renewed_us = requested_us;
     state.sequence = sequence;
     state.point_time = point_time;
+    if (!disks.empty()) state.machine.disks = disks_at_point(state.machine.disks, disks);
     state.stage = RecoveryStage::kChangingPoint;
     state.timings = {};
     state.timings.requested = options_.clock->now();

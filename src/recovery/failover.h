@@ -113,9 +113,11 @@ class Recoveries {
 
     // A failover that is not committed starts again at another point; what its machine wrote since
     // is thrown away. kWrongState for tests, exports and committed ones. When the new point cannot
-    // be had, the machine goes on as it was; when it does not start, the state is kFailed.
+    // be had, the machine goes on as it was; when it does not start, the state is kFailed. `disks`:
+    // those of that point; the ones that the machine has stay as they are. Empty: it keeps all.
     Result<RecoveryState> change_point(const std::string& id, Sequence sequence,
-                                       TimePoint point_time);
+                                       TimePoint point_time,
+                                       const std::vector<MachineDisk>& disks = {});
     // From now on only clean_up(id, kRemoveCommitted) ends it. The lease stays: its disks still
     // read from the replica. Ok again for a committed one; kWrongState unless running or stopped.
     Status commit(const std::string& id);

@@ -91,7 +91,7 @@ Status ItemReplica::rebuild(ObjectStore& store, ReplicaLedger& ledger, const Ite
             if (point.sequence >= floor) start.points.push_back(point);
         }
         for (const DiskSize& disk : m.disks)
-            start.geometry.push_back({disk.disk, m.sequence, disk.size_bytes});
+            start.geometry.push_back({disk.disk, m.sequence, disk.size_bytes, disk.joining});
     }
     FS_TRY(ledger.begin_rebuild(start));
     FS_ASSIGN(const auto log, list_log(store, item, at.number));

@@ -288,14 +288,11 @@ Result<ReplicaStatus> ItemReplica::status() {
     const int64_t stored_bytes =
         static_cast<int64_t>(state.stored_bytes) + stored_correction_bytes_.load();
     out.stored_bytes = static_cast<uint64_t>(std::max<int64_t>(stored_bytes, 0));
-    for (const GeometryRow& row : geometry) {
-        if (!out.disks.empty() && out.disks.back().disk == row.disk)
-            out.disks.back().size_bytes = row.size_bytes;
-        else
-            out.disks.push_back({row.disk, row.size_bytes});
-    }
+    out.disks = disks_at(geometry, state.stored);
     return out;
 }
+
+Result<std::vector<GeometryRow>> ItemReplica::geometry() { return ledger_.list_geometry(); }
 
 std::string ItemReplica::window_text(const LedgerState& state, const std::vector<GapRow>& gaps) {
     PointQuery none;

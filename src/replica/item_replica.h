@@ -140,6 +140,8 @@ class ItemReplica {
 
     Result<ReplicaStatus> status();
     Result<PointList> points(const PointQuery& query);
+    // What became of the disks in the window; disks_at() tells which a point has.
+    Result<std::vector<GeometryRow>> geometry();
     // kPointNotFound, kPointOutsideWindow (names the window), kPointInGap (names the neighbours).
     Result<ResolvedPoint> resolve(const PointSpec& spec);
 

@@ -60,7 +60,8 @@ struct GapRow {
 struct GeometryRow {
     DiskIndex disk = 0;
     Sequence since;
-    uint64_t size_bytes = 0;
+    uint64_t size_bytes = 0;  // 0: the machine has it no more
+    bool joining = false;     // its content is not complete: no part of the points
 };
 
 // A manifest object that is in force. Key: object_name. Of two at one sequence the one of the

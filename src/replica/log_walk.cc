@@ -89,7 +89,7 @@ Status walk_log(ObjectStore& store, const ItemId& item, const Secret& item_key, 
 LogState::LogState(Sequence last, TimePoint last_time, std::optional<GapRow> open_gap,
                    const std::vector<DiskSize>& disks)
     : last_(last), last_time_(last_time), open_gap_(open_gap) {
-    for (const DiskSize& disk : disks) disks_[disk.disk] = disk.size_bytes;
+    for (const DiskSize& disk : disks) disks_[disk.disk] = disk;
 }
 
 Status LogState::apply(const IndexEntry& entry) {
@@ -117,14 +117,19 @@ Status LogState::apply(const IndexEntry& entry) {
             }
             break;
         case RecordKind::kGeometry:
-            geometry_.push_back({entry.disk, entry.sequence, entry.offset_bytes});
-            disks_[entry.disk] = entry.offset_bytes;
+            geometry_.push_back({entry.disk, entry.sequence, entry.offset_bytes,
+                                 (entry.flags & kGeometryJoining) != 0});
+            if (entry.offset_bytes == 0)
+                disks_.erase(entry.disk);
+            else
+                disks_[entry.disk] = {entry.disk, entry.offset_bytes, geometry_.back().joining};
             break;
         case RecordKind::kWrite:
         case RecordKind::kZero:
         case RecordKind::kDiscard: {
-            uint64_t& size = disks_[entry.disk];
-            size = std::max(size, entry.offset_bytes + entry.length_bytes);
+            DiskSize& disk = disks_[entry.disk];
+            disk.disk = entry.disk;
+            disk.size_bytes = std::max(disk.size_bytes, entry.offset_bytes + entry.length_bytes);
             break;
         }
         default:
@@ -137,7 +142,18 @@ Status LogState::apply(const IndexEntry& entry) {
 
 std::vector<DiskSize> LogState::disks() const {
     std::vector<DiskSize> out;
-    for (const auto& [disk, size] : disks_) out.push_back({disk, size});
+    for (const auto& [index, disk] : disks_) out.push_back(disk);
+    return out;
+}
+
+std::vector<DiskSize> disks_at(const std::vector<GeometryRow>& geometry, Sequence sequence) {
+    std::vector<DiskSize> out;
+    for (const GeometryRow& row : geometry) {
+        if (row.since > sequence) continue;
+        if (out.empty() || out.back().disk != row.disk) out.push_back({row.disk, 0, false});
+        out.back() = {row.disk, row.size_bytes, row.joining};
+    }
+    std::erase_if(out, [](const DiskSize& disk) { return disk.size_bytes == 0; });
     return out;
 }
 

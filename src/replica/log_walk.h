@@ -69,11 +69,15 @@ class LogState {
     Sequence last_;
     TimePoint last_time_;
     std::optional<GapRow> open_gap_;
-    std::map<DiskIndex, uint64_t> disks_;
+    std::map<DiskIndex, DiskSize> disks_;
     std::vector<PointRow> points_;
     std::map<Sequence, GapRow> gaps_;
     std::vector<GeometryRow> geometry_;
 };
+
+// The disks that the machine had at `sequence`, joining ones too, by what is known of them in order
+// of disk and sequence (ReplicaLedger::list_geometry). From the window's floor on.
+std::vector<DiskSize> disks_at(const std::vector<GeometryRow>& geometry, Sequence sequence);
 
 // Puts new and changed gaps (later ones) behind those that are known.
 void merge_gaps(std::vector<GapRow>& known, const std::vector<GapRow>& newer);

@@ -10,6 +10,8 @@ namespace farshore {
 namespace {
 
 constexpr size_t kMaxNameBytes = 512;
+// Added to the index of a disk that joins.
+constexpr uint64_t kJoiningMark = kMaxDisks;
 
 // Exactly `digits` lower-case hexadecimal digits at the start of `text`, which they are cut off.
 std::optional<uint64_t> take_hex(std::string_view& text, size_t digits) {
@@ -132,7 +134,7 @@ Result<Bytes> encode_manifest(const ItemId& item, const Manifest& m, const Secre
     out.text(m.previous);
     out.number(m.disks.size());
     for (const DiskSize& disk : m.disks) {
-        out.number(disk.disk);
+        out.number(disk.disk + (disk.joining ? kJoiningMark : 0));
         out.number(disk.size_bytes);
     }
     out.number(m.shards.size());
@@ -195,8 +197,9 @@ Result<Manifest> decode_manifest_body(ByteView body) {
     FS_ASSIGN(const size_t disks, in.count(2));
     for (size_t i = 0; i < disks; ++i) {
         DiskSize disk;
-        FS_ASSIGN(const uint64_t index, in.number(kMaxDisks - 1));
-        disk.disk = static_cast<DiskIndex>(index);
+        FS_ASSIGN(const uint64_t index, in.number(kJoiningMark + kMaxDisks - 1));
+        disk.joining = index >= kJoiningMark;
+        disk.disk = static_cast<DiskIndex>(index % kJoiningMark);
         FS_ASSIGN(disk.size_bytes, in.number(kMaxDiskBytes));
         if (!m.disks.empty() && m.disks.back().disk >= disk.disk)
             return malformed("its disks are not in order");

@@ -52,6 +52,7 @@ struct LiveObject {
 struct DiskSize {
     DiskIndex disk = 0;
     uint64_t size_bytes = 0;
+    bool joining = false;  // not copied yet: no part of the points
     friend bool operator==(const DiskSize&, const DiskSize&) = default;
 };
 

@@ -476,7 +476,14 @@ void Reader::read_ahead(uint32_t number, uint32_t chunk_number) {
 
 Result<std::shared_ptr<ReplicaDisk>> Reader::disk(DiskIndex index) {
     for (const DiskSize& disk : disks_) {
-        if (disk.disk == index) return std::make_shared<Disk>(shared_from_this(), disk);
+        if (disk.disk != index) continue;
+        if (disk.joining && !options_.allow_gap)
+            return fail(Code::kNotFound,
+                        fmt::format("at sequence {} disk {} was not copied yet: it had been added "
+                                    "to the machine before",
+                                    sequence_.v, index),
+                        "choose a newer point, one of those that have the disk");
+        return std::make_shared<Disk>(shared_from_this(), disk);
     }
     return fail(Code::kNotFound,
                 fmt::format("at sequence {} the machine has no disk {}", sequence_.v, index));

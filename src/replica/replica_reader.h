@@ -33,7 +33,8 @@ struct ReplicaReaderOptions {
     // Runs a task on another thread, soon, or drops it. When set, sequential reads are decoded
     // ahead. The tasks keep the reader alive; the store must outlive them.
     std::function<void(std::function<void()>)> background;
-    bool allow_gap = false;  // for diagnosis only: opens sequences inside a gap
+    // For comparing and diagnosis only: opens sequences inside a gap, and disks that join.
+    bool allow_gap = false;
 };
 
 struct ReplicaExtent {
@@ -77,8 +78,9 @@ class ReplicaReader {
     virtual ~ReplicaReader() = default;
     virtual Sequence sequence() const = 0;
     virtual TimePoint time() const = 0;
+    // Those that join, too.
     virtual const std::vector<DiskSize>& disks() const = 0;
-    // kNotFound when the machine had no such disk.
+    // kNotFound when the machine had no such disk, or it was not copied yet.
     virtual Result<std::shared_ptr<ReplicaDisk>> disk(DiskIndex index) = 0;
     // Points and gaps of the window up to sequence(), as far as the store tells.
     virtual const std::vector<PointRow>& points() const = 0;

@@ -11,6 +11,7 @@
 #include "block/file_device.h"
 #include "block/nbd_device.h"
 #include "block/overlay_device.h"
+#include "block/removed_device.h"
 #include "block/replica_device.h"
 #include "capture/tap_runner.h"
 #include "os/process.h"
@@ -72,6 +73,8 @@ Result<std::unique_ptr<BlockDevice>> Server::Impl::open_device(const ServedDisk&
             FS_ASSIGN(device, open_nbd_device(std::move(options)));
             break;
         }
+        case BackingKind::kNone:
+            return std::make_unique<RemovedDevice>();
         case BackingKind::kReplica: {
             FS_TRY(open_replica());
             FS_ASSIGN(auto replica_disk, reader->disk(disk.replica_disk));
@@ -163,19 +166,19 @@ const TapConfig& Server::config() const { return impl_->config; }
 Tap* Server::tap() const { return impl_->tap.get(); }
 
 BlockDevice* Server::device(const std::string& export_name) const {
-    size_t position = 0;
+    const auto& disks = impl_->config.disks;
+    const auto there = [](const ServedDisk& disk) { return disk.backing != BackingKind::kNone; };
+    auto found = std::ranges::find_if(disks, there);
     if (!export_name.empty()) {
         unsigned index = 0;
         const char* end = export_name.data() + export_name.size();
         const auto [at, error] = std::from_chars(export_name.data(), end, index);
         if (error != std::errc() || at != end) return nullptr;
-        const auto& disks = impl_->config.disks;
-        const auto found = std::find_if(disks.begin(), disks.end(), [&](const ServedDisk& disk) {
-            return disk.index == index;
-        });
-        if (found == disks.end()) return nullptr;
-        position = static_cast<size_t>(found - disks.begin());
+        found = std::ranges::find_if(
+            disks, [&](const ServedDisk& disk) { return disk.index == index && there(disk); });
     }
+    if (found == disks.end()) return nullptr;
+    const auto position = static_cast<size_t>(found - disks.begin());
     if (impl_->tap) return &impl_->tap->disk(static_cast<DiskIndex>(position));
     return impl_->devices.empty() ? nullptr : impl_->devices[position].get();
 }

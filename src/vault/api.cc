@@ -267,6 +267,11 @@ Result<HttpResponse> Api::items(const Call& call) {
         if (!(*devices)[i].is_string()) return fields.wrong("devices", "must be a list of paths");
         protect.devices.push_back((*devices)[i].get<std::string>());
     }
+    FS_ASSIGN(const Json* seeds, fields.array("seeds", kMaxDisks));
+    for (size_t i = 0; seeds != nullptr && i < seeds->size(); ++i) {
+        if (!(*seeds)[i].is_string()) return fields.wrong("seeds", "must be a list of texts");
+        protect.seeds.push_back((*seeds)[i].get<std::string>());
+    }
     FS_ASSIGN(protect.policy, read_policy(fields, {}));
     FS_ASSIGN(const uint64_t wait_s, fields.u64("wait_s", 30, 60));
     FS_ASSIGN(ItemReport report, vault_.protect(protect));
@@ -275,6 +280,8 @@ Result<HttpResponse> Api::items(const Call& call) {
                           std::min<int64_t>(static_cast<int64_t>(wait_s), kMaxWaitS) * 1'000'000,
                           [](const ItemReport& now) {
                               if (now.record.error) return true;
+                              // Nothing is captured before it was read.
+                              if (now.seed && now.seed->state < SeedState::kComparing) return true;
                               if (now.record.state == ItemState::kEnabling) return false;
                               return now.record.mode != CaptureMode::kInPath ||
                                      !now.record.nbd_socket.empty();
@@ -312,6 +319,13 @@ Result<HttpResponse> Api::item(const Call& call) {
         FS_ASSIGN(const ItemReport report, vault_.resynchronise(name));
         return answer(item_view(report), 202);
     }
+    if (what == "seed" && call.parts.size() == 3 && call.is("POST")) {
+        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const std::string action, fields.required_text("action", 64));
+        FS_ASSIGN(const ItemReport report, vault_.decide_seed(name, action));
+        return answer(item_view(report));
+    }
+    if (what == "disks") return disks(call);
     if (what == "points") return points(call);
     if (what == "bookmarks" && call.parts.size() == 3) return bookmarks(call);
     if (what == "exports" && call.parts.size() == 3) return exports(call);
@@ -334,6 +348,28 @@ Result<HttpResponse> Api::item(const Call& call) {
     return no_such_resource(call.request);
 }
 
+Result<HttpResponse> Api::disks(const Call& call) {
+    const std::string& name = call.part(1);
+    if (call.parts.size() == 3 && call.is("POST")) {
+        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const std::string path, fields.required_text("path", kMaxPathBytes));
+        FS_ASSIGN(const ItemReport report, vault_.add_disk(name, path));
+        return answer(item_view(report), 202);
+    }
+    if (call.parts.size() == 4 && call.is("DELETE")) {
+        const std::string& text = call.part(3);
+        unsigned index = kMaxDisks;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), index);
+        if (error != std::errc() || end != text.data() + text.size() || index >= kMaxDisks)
+            return fail(Code::kInvalidArgument,
+                        fmt::format("'{}' is not a disk's index", text.substr(0, 40)),
+                        fmt::format("a number from 0 to {}", kMaxDisks - 1));
+        FS_ASSIGN(const ItemReport report, vault_.remove_disk(name, static_cast<DiskIndex>(index)));
+        return answer(item_view(report), 202);
+    }
+    return no_such_resource(call.request);
+}
+
 // ---- points
 // ----------------------------------------------------------------------------------------
 
@@ -347,9 +383,12 @@ Result<HttpResponse> Api::points(const Call& call) {
         exact.from = exact.to = point.sequence;
         exact.limit = 1;
         FS_ASSIGN(const PointList named, replica->points(exact));
-        if (!named.points.empty() && named.points.front().sequence == point.sequence)
-            return answer(point_view(named.points.front()));
-        return answer(point_view(point.sequence, point.time));
+        FS_ASSIGN(const auto geometry, replica->geometry());
+        Json json = !named.points.empty() && named.points.front().sequence == point.sequence
+                        ? point_view(named.points.front())
+                        : point_view(point.sequence, point.time);
+        json["disks"] = point_disks_view(geometry, point.sequence);
+        return answer(json);
     }
     PointQuery query;
     query.newest_first = true;
@@ -362,7 +401,11 @@ Result<HttpResponse> Api::points(const Call& call) {
     if (before != 0) query.to = {before - 1};
     FS_ASSIGN(const PointList list, replica->points(query));
     Json points = Json::array();
-    for (const PointRow& point : list.points) points.push_back(point_view(point));
+    FS_ASSIGN(const auto geometry, replica->geometry());
+    for (const PointRow& point : list.points) {
+        points.push_back(point_view(point));
+        points.back()["disks"] = point_disks_view(geometry, point.sequence);
+    }
     Json gaps = Json::array();
     for (size_t i = 0; i + 1 < list.ranges.size(); ++i)
         gaps.push_back(

@@ -28,6 +28,7 @@ class Api {
     Result<HttpResponse> link(const HttpRequest& request, const std::string& method);
     Result<HttpResponse> items(const Call& call);
     Result<HttpResponse> item(const Call& call);
+    Result<HttpResponse> disks(const Call& call);
     Result<HttpResponse> points(const Call& call);
     Result<HttpResponse> bookmarks(const Call& call);
     Result<HttpResponse> exports(const Call& call);

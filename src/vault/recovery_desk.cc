@@ -18,21 +18,27 @@ constexpr size_t kMaxJobInputBytes = 64u << 10;
 // a second at the latest. More would only delay the machine when the appliance is lost as well.
 constexpr int64_t kDrainPatienceUs = 1'500'000;
 
-// The machine as the agent described it, with the disks that the replica has.
-Result<MachineDescription> machine_of(const ItemRecord& item, const ReplicaStatus& status) {
-    if (!item.machine.empty()) {
-        FS_ASSIGN(MachineDescription machine, decode_machine(item.machine));
-        machine.name = item.name;
-        for (MachineDisk& disk : machine.disks)
-            for (const DiskSize& size : status.disks)
-                if (size.disk == disk.index) disk.size_bytes = size.size_bytes;
-        return machine;
-    }
-    std::vector<PlainDisk> disks;
-    for (const DiskSize& size : status.disks) disks.push_back({"", size.size_bytes});
-    if (disks.empty())
+// The machine as the agent described it, with the disks that the point has.
+Result<MachineDescription> machine_of(const ItemRecord& item, std::vector<DiskSize> point_disks) {
+    std::erase_if(point_disks, [](const DiskSize& disk) { return disk.joining; });
+    if (point_disks.empty())
         return fail(Code::kPointNotFound, "nothing is known of this machine's disks yet");
-    return describe_plain_machine(item.name, disks);
+    std::vector<PlainDisk> plain;
+    for (const DiskSize& disk : point_disks) plain.push_back({"", disk.size_bytes, disk.disk});
+    MachineDescription machine = describe_plain_machine(item.name, plain);
+    if (item.machine.empty()) return machine;
+    FS_ASSIGN(MachineDescription described, decode_machine(item.machine));
+    described.name = item.name;
+    // One that was removed since has no more than its size; all else is as the machine is now.
+    for (MachineDisk& disk : machine.disks)
+        for (const MachineDisk& known : described.disks)
+            if (known.index == disk.index) {
+                const uint64_t size_bytes = disk.size_bytes;
+                disk = known;
+                disk.size_bytes = size_bytes;
+            }
+    described.disks = std::move(machine.disks);
+    return described;
 }
 
 }  // namespace
@@ -208,11 +214,11 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
         }
         FS_TRY(run.report(0.2, "finding the point"));
         FS_ASSIGN(const ResolvedPoint resolved, replica->resolve(PointSpec::parse(point)));
-        FS_ASSIGN(const ReplicaStatus status, replica->status());
+        FS_ASSIGN(const auto geometry, replica->geometry());
         request.item_name = item.name;
         request.sequence = resolved.sequence;
         request.point_time = resolved.time;
-        FS_ASSIGN(request.machine, machine_of(item, status));
+        FS_ASSIGN(request.machine, machine_of(item, disks_at(geometry, resolved.sequence)));
         FS_TRY(
             run.report(0.4, fmt::format("starting the machine at {}", to_rfc3339(resolved.time))));
         FS_ASSIGN(const RecoveryState state, recoveries_->start(request));
@@ -300,11 +306,15 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
                                     return result_of(state);
                                 });
     FS_ASSIGN(const ResolvedPoint resolved, replica->resolve(spec));
+    FS_ASSIGN(const auto geometry, replica->geometry());
+    FS_ASSIGN(const MachineDescription machine,
+              machine_of(item, disks_at(geometry, resolved.sequence)));
     return vault_.start_job(
-        "change-point", item, false, "", [this, id, resolved](JobRun& run) -> Result<std::string> {
+        "change-point", item, false, "",
+        [this, id, resolved, disks = machine.disks](JobRun& run) -> Result<std::string> {
             FS_TRY(run.report(0.2, "starting the machine at " + to_rfc3339(resolved.time)));
             FS_ASSIGN(const RecoveryState state,
-                      recoveries_->change_point(id, resolved.sequence, resolved.time));
+                      recoveries_->change_point(id, resolved.sequence, resolved.time, disks));
             return result_of(state);
         });
 }
@@ -350,11 +360,16 @@ Result<ExportReport> RecoveryDesk::start_export(const std::string& name, const s
     FS_ASSIGN(const auto replica, vault_.replica(item.id));
     FS_ASSIGN(const ResolvedPoint resolved,
               replica->resolve(PointSpec::parse(point.empty() ? "latest" : point)));
-    FS_ASSIGN(const ReplicaStatus status, replica->status());
-    const auto size = std::find_if(status.disks.begin(), status.disks.end(),
-                                   [&](const DiskSize& known) { return known.disk == disk; });
-    if (size == status.disks.end())
-        return fail(Code::kNotFound, fmt::format("'{}' has no disk {}", item.name, disk));
+    FS_ASSIGN(const auto geometry, replica->geometry());
+    const auto disks = disks_at(geometry, resolved.sequence);
+    const auto size =
+        std::ranges::find_if(disks, [&](const DiskSize& known) { return known.disk == disk; });
+    if (size == disks.end() || size->joining)
+        return fail(
+            Code::kNotFound,
+            fmt::format("'{}' has no disk {} at sequence {}{}", item.name, disk,
+                        resolved.sequence.v, size == disks.end() ? "" : ": it is not copied yet"),
+            "`farshore points` shows which disks a point has");
     ExportRequest request;
     request.id = new_id("export");
     request.item = item.id;

@@ -20,6 +20,7 @@
 #include "base/seams.h"
 #include "base/secret.h"
 #include "meta/records.h"
+#include "meta/seeds.h"
 #include "os/pki.h"
 #include "replica/item_replica.h"
 #include "replicate/vault_link.h"
@@ -46,6 +47,9 @@ struct ProtectRequest {
     std::vector<std::string> devices;  // disks of the agent's own machine; or
     std::vector<std::string> disks;    // in path
     std::string agent;                 // empty: the first that asks
+    // What the replica begins with (docs/design/resync.md, "Seeds"): for each disk in order a path
+    // at the vault, an NBD URI or nothing; or one "item:NAME[@POINT]" for all.
+    std::vector<std::string> seeds;
     ItemPolicy policy;
 };
 
@@ -59,6 +63,7 @@ struct ItemReport {
     std::optional<int64_t> rpo_us, rpo_worst_us;
     std::optional<int64_t> clock_ahead_us;  // the source's clock minus ours
     ConsistentState consistent;             // while the policy asks for such points
+    std::optional<SeedRecord> seed;
 };
 
 struct PartyReport {
@@ -136,6 +141,14 @@ class Vault final : public VaultLink {
     Result<ItemReport> change_policy(const std::string& name_or_id, const ItemPolicy& policy);
     Result<JobRecord> unprotect(const std::string& name_or_id, bool force);
     Result<ItemReport> resynchronise(const std::string& name_or_id);
+    // "accept" a seed that differs much; "retry" or "skip" one that could not be read. kWrongState.
+    Result<ItemReport> decide_seed(const std::string& name_or_id, const std::string& action);
+    // A disk that the machine has got: copied while the others go on, and part of the points from
+    // then on. `path` as in protect(); of a mirrored QEMU the disk's device id, node name or
+    // serial. kWrongState, kAlreadyExists, kLimitReached (64, removed ones included).
+    Result<ItemReport> add_disk(const std::string& name_or_id, const std::string& path);
+    // Not protected any more; older points keep it. kNotFound; kInvalidArgument: the last one.
+    Result<ItemReport> remove_disk(const std::string& name_or_id, DiskIndex disk);
     // Waits until `done` is true of the item, for at most `timeout_us`; the last report.
     Result<ItemReport> wait_for_item(const ItemId& id, int64_t timeout_us,
                                      const std::function<bool(const ItemReport&)>& done);

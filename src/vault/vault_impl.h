@@ -1,5 +1,6 @@
 // The vault's inside, shared by vault.cc (opening, identities), vault_rebuild.cc, vault_items.cc,
-// vault_consistent.cc, vault_link.cc and vault_jobs.cc. Private to src/vault.
+// vault_disks.cc, vault_seed.cc, vault_consistent.cc, vault_link.cc and vault_jobs.cc. Private to
+// src/vault.
 #pragma once
 
 #include <atomic>
@@ -16,6 +17,7 @@
 #include "meta/items.h"
 #include "meta/jobs.h"
 #include "meta/parties.h"
+#include "meta/seeds.h"
 #include "meta/sqlite_ledger.h"
 #include "os/process.h"
 #include "os/real.h"
@@ -23,6 +25,7 @@
 #include "replica/replica_reader.h"
 #include "store/directory_store.h"
 #include "store/retrying_store.h"
+#include "vault/seed_import.h"
 #include "vault/vault.h"
 
 namespace farshore {
@@ -64,6 +67,33 @@ struct ItemRuntime {
     int64_t job_report_us = 0;
     uint64_t copy_job = 0;  // the job that shows the first copy; 0: none
 };
+
+// Keeps a point that is read as a seed. Movable; lets go at its end.
+class SeedLease {
+  public:
+    SeedLease() = default;
+    SeedLease(std::shared_ptr<ItemRuntime> item, uint64_t id) : item_(std::move(item)), id_(id) {}
+    SeedLease(SeedLease&&) = default;
+    SeedLease& operator=(SeedLease&& other) noexcept {
+        std::swap(item_, other.item_);
+        std::swap(id_, other.id_);
+        return *this;
+    }
+    ~SeedLease() {
+        // One that cannot be given back expires.
+        if (item_) (void)item_->replica->release(id_);
+    }
+    Status renew(int64_t duration_us) {
+        return item_ ? item_->replica->renew(id_, duration_us) : Status();
+    }
+
+  private:
+    std::shared_ptr<ItemRuntime> item_;
+    uint64_t id_ = 0;
+};
+
+// kInvalidArgument. `disks`: how many the machine has; 0: not known yet.
+Status check_seeds(const std::vector<std::string>& seeds, size_t disks);
 
 struct AgentContact {
     std::string instance;
@@ -154,6 +184,13 @@ struct Vault::Impl {
     Status check_not_fenced(const Status& status);
     Status ensure_item_object(ItemRuntime& runtime, const ItemRecord& record);
     ItemReport report(const ItemRecord& record);
+    Result<std::vector<SeedDisk>> open_seed(const ItemRecord& record, const SeedRecord& seed,
+                                            SeedLease& lease);
+    Result<std::string> import_seed_of(JobRun& run, const ItemId& id, const std::string& input);
+    JobWork seed_work(const JobRecord& job);
+    Status tend_seed(Vault& vault, ItemRuntime& item, const ItemRecord& record);
+    Status seed_orders(const ItemRecord& record, DesiredItem& item);
+    Status tend_disks(Vault& vault, const ItemRecord& record, const std::vector<DiskSize>& stored);
     void tend_item(Vault& vault, const ItemRecord& record);
     void tend_consistent_points(Vault& vault, ItemRuntime& item, const ItemRecord& record,
                                 Sequence stored, bool ready);

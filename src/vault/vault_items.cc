@@ -128,6 +128,18 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
             report.consistent = *consistent;
             health.consistent_error = consistent->error;
         }
+    if (auto seed = get_seed(*database, record.id); seed && seed->state != SeedState::kNone) {
+        report.seed = *seed;
+        if (seed->error)
+            report.troubles.push_back(
+                {Severity::kWarning, "seed-failed", seed->error->what, seed->error->remedy});
+        if (seed->state == SeedState::kHeld)
+            report.troubles.push_back(
+                {Severity::kWarning, "seed-differs",
+                 fmt::format("{} of {} sampled bytes of the seed differ from the machine",
+                             seed->differing_bytes, seed->sampled_bytes),
+                 "look whether it is the right image; `farshore seed accept` sends what differs"});
+    }
     if (auto item = runtime(record.id)) {
         if (auto status = replica_status(**item)) {
             report.replica = *status;
@@ -246,6 +258,7 @@ Result<ItemReport> Vault::protect(const ProtectRequest& request) {
                   : request.disks.empty()  ? CaptureMode::kMirror
                                            : CaptureMode::kInPath;
     record.policy = request.policy;
+    FS_TRY(check_seeds(request.seeds, paths.size()));
     FS_TRY(check_policy(record.mode, record.policy));
     if (record.mode == CaptureMode::kDevice && record.agent.empty()) {
         FS_ASSIGN(record.agent, impl_->only_agent());
@@ -264,6 +277,19 @@ Result<ItemReport> Vault::protect(const ProtectRequest& request) {
     FS_TRY(wrap_item_key(object, make_key(impl_->random), impl_->key, impl_->random));
     record.wrapped_key = object.wrapped_key;
     FS_ASSIGN(const ItemRecord created, create_item(*impl_->database, record));
+    if (!request.seeds.empty()) {
+        auto kept =
+            farshore::change_seed(*impl_->database, created.id, [&](SeedRecord& seed) -> Status {
+                seed.sources = request.seeds;
+                seed.state = SeedState::kWaiting;
+                return {};
+            });
+        if (!kept) {
+            // Without its seed it would be another wish.
+            (void)delete_item(*impl_->database, created.id);
+            return fail(kept.error());
+        }
+    }
     event(Severity::kInformation, "item-created", &created,
           created.mode == CaptureMode::kInPath ? "protection in the path begins"
                                                : "protection of a running machine begins");
@@ -341,6 +367,10 @@ void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
         return;
     }
     forget_compare_reader(**item, kCompareIdleUs);
+    if (auto told = tend_seed(vault, **item, record); !told)
+        log::warn("vault", "the seed of '{}': {}", record.name, told.error().to_string());
+    if (auto told = tend_disks(vault, record, status->disks); !told)
+        log::warn("vault", "item '{}': {}", record.name, told.error().to_string());
     const int64_t steady_us = clock.steady_us();
     DriveInputs inputs;
     inputs.state = record.state;

@@ -206,14 +206,19 @@ Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
         for (const AgentDisk& disk : status.disks) {
             if (disk.index > to.disks.size()) continue;
             if (disk.index == to.disks.size()) {
-                if (to.mode != CaptureMode::kMirror) continue;
-                to.disks.push_back({disk.index, disk.path, disk.size_bytes});
+                // A mirrored machine says itself what it has; and a vault whose database was lost
+                // learns of disks that were added or removed.
+                to.disks.push_back({disk.index, disk.path, disk.size_bytes, disk.size_bytes == 0});
                 changed = true;
                 continue;
             }
             DesiredDisk& known = to.disks[disk.index];
+            if (known.removed) continue;
+            if (disk.size_bytes == 0) set(known.removed, true);
             if (disk.size_bytes != 0) set(known.size_bytes, disk.size_bytes);
-            if (to.mode == CaptureMode::kMirror && !disk.path.empty()) set(known.path, disk.path);
+            // The id by which one was added is how the agent finds it.
+            if (to.mode == CaptureMode::kMirror && !disk.path.empty() && known.path.empty())
+                set(known.path, disk.path);
         }
         const bool same_error = to.error.has_value() == status.error.has_value() &&
                                 (!to.error || (to.error->code == status.error->code &&
@@ -308,6 +313,7 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
         item.crash_point_interval_s = record.policy.crash_point_interval_s;
         item.copy_throttle_bytes_per_s = record.policy.copy_throttle_bytes_per_s;
         item.resync_request_id = record.resync_request;
+        FS_TRY(impl_->seed_orders(record, item));
         FS_ASSIGN(const auto bookmarks, pending_bookmarks(*impl_->database, record.id));
         for (const BookmarkRecord& bookmark : bookmarks)
             item.bookmarks.push_back({bookmark.id, bookmark.label, bookmark.kind});

@@ -4,6 +4,7 @@
 
 #include "meta/json_fields.h"
 #include "os/http.h"
+#include "replica/log_walk.h"
 
 namespace farshore {
 namespace {
@@ -61,14 +62,24 @@ Json point_view(const PointRow& point) {
     return json;
 }
 
+Json point_disks_view(const std::vector<GeometryRow>& geometry, Sequence sequence) {
+    Json disks = Json::array();
+    for (const DiskSize& disk : disks_at(geometry, sequence))
+        if (!disk.joining) disks.push_back(disk.disk);
+    return disks;
+}
+
 Json item_view(const ItemReport& report) {
     const ItemRecord& item = report.record;
     Json disks = Json::array();
     for (const DesiredDisk& disk : item.disks) {
-        Json json{{"index", disk.index}};
+        Json json{{"index", disk.index},
+                  {"state", disk.removed   ? "removed"
+                            : disk.joining ? "joining"
+                                           : "protected"}};
         if (!disk.path.empty()) json["path"] = disk.path;
         if (disk.size_bytes != 0) json["size_bytes"] = disk.size_bytes;
-        if (!item.nbd_socket.empty())
+        if (!item.nbd_socket.empty() && !disk.removed)
             json["nbd_uri"] = nbd_uri(item.nbd_socket, std::to_string(disk.index));
         disks.push_back(std::move(json));
     }
@@ -98,6 +109,14 @@ Json item_view(const ItemReport& report) {
     }
     if (Json machine = parsed_or_null(item.machine); machine.is_object())
         json["machine"] = std::move(machine);
+    if (report.seed) {
+        const SeedRecord& seed = *report.seed;
+        json["seed"] = {{"state", std::string(seed_state_name(seed.state))},
+                        {"sources", seed.sources},
+                        {"sampled_bytes", seed.sampled_bytes},
+                        {"differing_bytes", seed.differing_bytes}};
+        if (seed.error) json["seed"]["error"] = problem_view(*seed.error);
+    }
     if (!item.resync_request.empty()) json["resync_requested"] = item.resync_request;
     if (const uint32_t interval_s = item.policy.consistent_interval_s; interval_s != 0) {
         Json consistent{{"interval_s", interval_s}};

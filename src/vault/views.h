@@ -15,6 +15,8 @@ nlohmann::json policy_view(const ItemPolicy& policy);
 nlohmann::json item_view(const ItemReport& report);
 nlohmann::json point_view(Sequence sequence, TimePoint time);
 nlohmann::json point_view(const PointRow& point);
+// The indexes of the disks that a point has.
+nlohmann::json point_disks_view(const std::vector<GeometryRow>& geometry, Sequence sequence);
 nlohmann::json bookmark_view(const BookmarkReport& report);
 nlohmann::json job_view(const JobRecord& job);
 nlohmann::json event_view(const EventRecord& event);

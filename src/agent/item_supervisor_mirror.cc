@@ -1,0 +1,140 @@
+// A protected machine that runs in a QEMU: its disks, its monitor, its mirrors.
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "agent/item_supervisor.h"
+#include "capture/capture_files.h"
+#include "os/log.h"
+
+namespace farshore {
+
+Status ItemSupervisor::connect_machine(const DesiredItem& desired) {
+    // A monitor that is gone means a QEMU that is gone, or about to be.
+    if (qmp_ && qmp_->connected()) return {};
+    mirror_.reset();
+    qmp_.reset();
+    auto connected = QmpClient::connect(desired.qmp_socket);
+    if (!connected) {
+        // Without its machine a tap would go on saying that nothing is written.
+        if (tap_ && tap_->alive()) {
+            (void)tap_->kill();
+            tap_.reset();
+        }
+        return fail(connected.error().with_context("the machine can't be reached"));
+    }
+    qmp_ = std::move(*connected);
+    return {};
+}
+
+// QEMU lets nobody resize a disk that is mirrored, so sizes are looked at when its monitor is new.
+Status ItemSupervisor::prepare_mirror(const DesiredItem& desired) {
+    FS_TRY(connect_machine(desired));
+    if (mirror_ && !disks_due(desired)) return {};
+    FS_ASSIGN(const MachineDescription now, capture_machine(*qmp_, desired.name, clock_.now()));
+    if (!machine_known_) FS_TRY(recall_machine(now));
+    FS_TRY(adapt_machine(desired, now));
+    std::vector<uint64_t> sizes(desired.disks.size());
+    for (const MachineDisk& disk : machine_.disks) {
+        if (sizes.size() <= disk.index) sizes.resize(disk.index + 1u);
+        sizes[disk.index] = disk.size_bytes;
+    }
+    // Behind those that could not be found yet.
+    while (!sizes.empty() && sizes.back() == 0 && sizes.size() <= desired.disks.size() &&
+           !desired.disks[sizes.size() - 1].removed)
+        sizes.pop_back();
+    const std::vector<uint64_t> before =
+        session_ ? session_->config().disk_bytes : std::vector<uint64_t>();
+    if (mirror_ && before == sizes) return {};
+    // Before its tap goes: a mirror without one makes the guest wait.
+    for (size_t i = 0; mirror_ && i < before.size(); ++i)
+        if (before[i] != 0 && i < sizes.size() && sizes[i] == 0)
+            FS_TRY(mirror_->take_off(static_cast<DiskIndex>(i)));
+    FS_TRY(follow_disks(TapMode::kMirror, sizes));
+    const auto& taken = session_->config().disk_bytes;
+    for (size_t i = before.size(); !before.empty() && i < taken.size(); ++i) {
+        // A mirror must be attached before anything is copied (mirror_control.h).
+        if (taken[i] != 0) fresh_disks_.push_back(static_cast<DiskIndex>(i));
+        session_->set_copy_paused(true);
+    }
+    MirrorOptions options;
+    options.source_socket = tap_directory() + "/source.sock";
+    options.tap_socket = tap_directory() + "/nbd.sock";
+    for (const MirrorDisk& disk : mirror_disks_)
+        if (disk.index < taken.size() && taken[disk.index] != 0) options.disks.push_back(disk);
+    for (size_t i = 0; i < taken.size(); ++i)
+        if (taken[i] == 0) options.gone.push_back(static_cast<DiskIndex>(i));
+    mirror_ = std::make_unique<MirrorControl>(*qmp_, options);
+    return {};
+}
+
+// Which disk has which index was settled when protection began, and holds for a QEMU that lists
+// them in another order.
+Status ItemSupervisor::recall_machine(const MachineDescription& now) {
+    const std::string path = item_directory() + "/machine.json";
+    auto kept = read_whole_file(files_, path, kMaxMachineJsonBytes);
+    if (kept) {
+        FS_ASSIGN(machine_, decode_machine(as_text(*kept)));
+    } else {
+        if (kept.error().code() != Code::kNotFound) return fail(kept.error());
+        machine_ = now;
+        FS_TRY(write_file_durably(files_, path, as_bytes(encode_machine(machine_))));
+    }
+    machine_known_ = true;
+    return {};
+}
+
+// Disks that were added to it or removed from it, and those that have grown.
+Status ItemSupervisor::adapt_machine(const DesiredItem& desired, const MachineDescription& now) {
+    MachineDescription wanted = machine_;
+    std::erase_if(wanted.disks, [&](const MachineDisk& disk) {
+        return disk.index < desired.disks.size() && desired.disks[disk.index].removed;
+    });
+    for (size_t i = 0; i < desired.disks.size(); ++i) {
+        const DesiredDisk& disk = desired.disks[i];
+        const auto has_index = [&](const MachineDisk& one) { return one.index == i; };
+        if (disk.removed || std::ranges::any_of(wanted.disks, has_index)) continue;
+        const auto found = std::ranges::find_if(now.disks, [&](const MachineDisk& one) {
+            return !disk.path.empty() &&
+                   (one.qdev == disk.path || one.node_name == disk.path ||
+                    one.serial == disk.path || one.path == disk.path ||
+                    one.qdev.ends_with("/" + disk.path) ||
+                    one.qdev.find("/" + disk.path + "/") != std::string::npos);
+        });
+        if (found == now.disks.end()) {
+            size_trouble_ =
+                Error(Code::kNotFound,
+                      fmt::format("the machine has no disk '{}', which was added to it", disk.path),
+                      "name it by its device id, node name, serial number or file; or attach it");
+            break;
+        }
+        MachineDisk added = *found;
+        added.index = static_cast<DiskIndex>(i);
+        wanted.disks.push_back(std::move(added));
+    }
+    FS_ASSIGN(mirror_disks_, match_disks(wanted, now));
+    for (size_t i = 0; i < wanted.disks.size(); ++i)
+        wanted.disks[i].size_bytes = mirror_disks_[i].size_bytes;
+    const std::string document = encode_machine(wanted);
+    if (document != encode_machine(machine_))
+        FS_TRY(write_file_durably(files_, item_directory() + "/machine.json", as_bytes(document)));
+    machine_ = std::move(wanted);
+    return {};
+}
+
+Status ItemSupervisor::ensure_mirror() {
+    FS_ASSIGN(const std::vector<DiskIndex> anew, mirror_->ensure_attached());
+    // Of one that was just added all is to be copied, and nothing is before this.
+    const bool unknown = std::ranges::any_of(anew, [&](DiskIndex disk) {
+        return std::ranges::find(fresh_disks_, disk) == fresh_disks_.end();
+    });
+    if (unknown) {
+        // What was written while no mirror was attached is unknown.
+        FS_TRY(session_->run({TapCommandKind::kResyncAll, PointKind::kBookmark, {}}, 5'000'000));
+    }
+    fresh_disks_.clear();
+    if (session_->status().copy_paused) session_->set_copy_paused(false);
+    return {};
+}
+
+}  // namespace farshore
