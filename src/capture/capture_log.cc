@@ -151,8 +151,13 @@ bool CaptureProducer::below_half_locked() const {
 }
 
 std::optional<bool> CaptureProducer::place_locked(size_t bytes) {
+    if (buggify(options_.buggify, "capture.no_room")) return std::nullopt;
     const LogGeometry& g = header_.geometry();
-    const auto ring_free = [&] { return g.ring_bytes - (state_.ring_head - consumer_.ring_tail); };
+    const bool full = buggify(options_.buggify, "capture.ring_full") && g.spill_bytes > 0;
+    const auto ring_free = [&]() -> uint64_t {
+        if (full) return 0;
+        return g.ring_bytes - (state_.ring_head - consumer_.ring_tail);
+    };
     const auto spill_free = [&] {
         return g.spill_bytes - (state_.spill_head - consumer_.spill_tail);
     };

@@ -62,6 +62,7 @@ class Comparer {
     bool take_answers();
     void settle(const Slot& slot, const CompareAnswer& answer);
     bool find_run();
+    DiskIndex disk_to_look_at() const;
     Outcome read_some();
     void start_over();
     std::vector<std::pair<DiskIndex, ByteRange>> samples();

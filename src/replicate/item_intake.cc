@@ -96,7 +96,7 @@ void ItemIntake::open() {
         [this]() -> Result<std::shared_ptr<Spool>> {
             FS_ASSIGN(std::shared_ptr<Spool> spool,
                       Spool::open(server_.fs_, options_.spool_directory + "/" + item_.to_string(),
-                                  item_, options_.spool_file_bytes, true));
+                                  item_, options_.spool_file_bytes, true, options_.buggify));
             return spool;
         },
         [this](Result<std::shared_ptr<Spool>> spool) { opened(std::move(spool)); });
@@ -256,6 +256,7 @@ void ItemIntake::welcome() {
 }
 
 uint64_t ItemIntake::window() const {
+    if (buggify(options_.buggify, "intake.small_window")) return 1;
     const uint64_t used = spool_ ? spool_->bytes() : 0;
     const uint64_t high = options_.spool_bytes / 100 * kSpoolHighPercent;
     if (used <= high) return options_.window_bytes;
@@ -266,7 +267,14 @@ uint64_t ItemIntake::window() const {
 }
 
 void ItemIntake::send_ack() {
-    if (peer_ && lease_) peer_->send(encode(AckFrame{received_, stored_, window()}));
+    if (!peer_ || !lease_) return;
+    Sequence stored = stored_;
+    if (options_.planted.foreign_ack) {
+        for (const auto& [item, other] : server_.intakes_)
+            stored = std::max(stored, other->stored_);
+        stored = std::min(stored, received_);
+    }
+    peer_->send(encode(AckFrame{received_, stored, window()}));
 }
 
 // Checks records from the wire and cuts off what was received before.
@@ -367,7 +375,8 @@ void ItemIntake::synced(Status status, std::vector<Batch> batches) {
 }
 
 void ItemIntake::enqueue(Batch batch) {
-    if (batch.bytes && queue_memory_bytes_ + batch.bytes->size() > options_.build_queue_bytes)
+    if (batch.bytes && (queue_memory_bytes_ + batch.bytes->size() > options_.build_queue_bytes ||
+                        buggify(options_.buggify, "intake.queue_full")))
         batch.bytes.reset();
     if (batch.bytes) queue_memory_bytes_ += batch.bytes->size();
     queue_payload_bytes_ += batch.range.payload_bytes;
@@ -390,7 +399,8 @@ void ItemIntake::maybe_cut() {
     const int64_t age_us = server_.clock_.steady_us() - oldest_work_us_;
     const bool worth = queue_payload_bytes_ >= kSegmentWorthBytes || queue_has_point_;
     const int64_t due_us = worth ? options_.segment_age_us : options_.segment_max_age_us;
-    if (queue_payload_bytes_ >= options_.segment_payload_bytes || age_us >= due_us)
+    if (queue_payload_bytes_ >= options_.segment_payload_bytes || age_us >= due_us ||
+        buggify(options_.buggify, "intake.cut_now"))
         cut();
     else
         arm_cut_timer(due_us - age_us);
@@ -423,6 +433,7 @@ void ItemIntake::cut() {
         ranges.push_back(batch.range);
         batches->push_back(std::move(batch));
         queue_.pop_front();
+        if (buggify(options_.buggify, "intake.small_segment")) break;
     }
     // What is left came after what was taken, but when is not kept: at worst it is cut early.
     queue_has_point_ = false;
@@ -548,6 +559,11 @@ void ItemIntake::schedule_upload() {
 
 void ItemIntake::uploaded(Status status) {
     uploading_ = false;
+    // It went well, and nobody heard of it.
+    if (status && buggify(options_.buggify, "intake.register_again"))
+        status = fail(Code::kUnavailable, "nothing was wrong");
+    else if (status && buggify(options_.buggify, "intake.lease_again"))
+        status = fail(Code::kFenced, "nothing was wrong");
     if (!status) {
         const Code code = status.error().code();
         // A name that is taken by other bytes was taken by somebody with this epoch: as good as a

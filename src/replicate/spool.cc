@@ -75,9 +75,9 @@ std::string Spool::path(uint64_t name) const {
 }
 
 Result<std::unique_ptr<Spool>> Spool::open(FileSystem& fs, std::string directory, ItemId item,
-                                           uint64_t file_bytes, bool repair) {
+                                           uint64_t file_bytes, bool repair, Buggify* buggify) {
     FS_TRY(fs.make_directories(directory));
-    std::unique_ptr<Spool> spool(new Spool(fs, std::move(directory), item, file_bytes));
+    std::unique_ptr<Spool> spool(new Spool(fs, std::move(directory), item, file_bytes, buggify));
     FS_TRY(spool->scan(repair));
     return spool;
 }
@@ -284,7 +284,8 @@ Status Spool::append(ByteView records, SpoolRange& range) {
         extend(range, record.header);
     }
     if (range.records == 0) return {};
-    if (files_.empty() || file_full_ || files_.back().size_bytes >= file_bytes_) {
+    if (files_.empty() || file_full_ || files_.back().size_bytes >= file_bytes_ ||
+        (files_.back().size_bytes > kHeaderBytes && buggify(buggify_, "spool.new_file"))) {
         Status begun = settle_switch();
         if (begun) begun = begin_file(range.first);
         if (!begun) {

@@ -268,6 +268,11 @@ void System::strike() {
             guest_burst_ += 20 + draw_.below(30);
             guest_left_ += 15;
             heal_later(source_host_, *appliance_hosts_[address_]);
+            // What was written is in the log alone, and that is gone as well.
+            if (draw_.below(3) == 0) {
+                world_.run_for_us(draw_.between(300'000, 2'500'000));
+                if (source_host_.up()) source_host_.lose_power();
+            }
             return;
         case 15:
         case 16: {

@@ -128,9 +128,12 @@ std::shared_ptr<void> System::boot_tap(SimProcess& self) {
         options.spill = program->spill.get();
         options.clock = &self.clock();
         if (shape_.compares) options.random = &self.random();
+        options.buggify = &world_;
         options.bugs.skipped_sum = plant_ == Plant::kSkippedSum;
         options.bugs.early_end = plant_ == Plant::kEarlyEnd;
         options.bugs.stale_compare = plant_ == Plant::kStaleCompare;
+        options.bugs.wrong_disk = plant_ == Plant::kWrongDisk;
+        options.bugs.unmark_too_early = plant_ == Plant::kUnmarkTooEarly;
         options.bugs.mark_too_late = plant_ == Plant::kMarkTooLate;
         options.bugs.lost_gap = plant_ == Plant::kLostGap;
         options.bugs.wrong_order = plant_ == Plant::kWrongOrder;
@@ -201,7 +204,7 @@ void System::dial(AgentProgram& program) {
     program.appliance = address_;
     program.sender = std::make_unique<LogSender>(agent_->executor(), agent_->clock(),
                                                  *program.dialer, kAddresses[address_], item_,
-                                                 program.instance, *program.watched);
+                                                 program.instance, *program.watched, &world_);
     program.sender->start();
     program.compare = std::make_unique<CompareClient>(agent_->executor(), agent_->clock(),
                                                       *program.dialer, kAddresses[address_], item_,
@@ -243,6 +246,7 @@ std::shared_ptr<void> System::boot_appliance(SimProcess& self, size_t index) {
     executors.control = &self.new_executor();
     ProcessServerOptions options = shape_.server;
     options.name = self.name();
+    options.buggify = &world_;
     program->server =
         std::make_unique<ProcessServer>(self.file_system(), *program->store, *program->link,
                                         self.clock(), self.random(), executors, options);
@@ -267,6 +271,7 @@ Status System::open_vault(SimProcess& self, size_t index, VaultProgram& program)
     }
     ItemReplicaOptions options = shape_.replica;
     options.fence = &*program.fence;
+    options.buggify = &world_;
     if (!ledger_ready_[index]) {
         FS_TRY(ItemReplica::rebuild(*program.store, ledgers_[index], item_, key_, options));
         ledger_ready_[index] = true;

@@ -39,7 +39,8 @@ void System::draw_shape() {
     shape_.guest_ops = 60 + d.below(160);
     Rng compares = world_.fork("compares");
     shape_.compares = compares.below(4) != 0 || plant_ == Plant::kSkippedSum ||
-                      plant_ == Plant::kEarlyEnd || plant_ == Plant::kStaleCompare;
+                      plant_ == Plant::kEarlyEnd || plant_ == Plant::kStaleCompare ||
+                      plant_ == Plant::kWrongDisk;
 
     ProcessServerOptions& s = shape_.server;
     s.spool_directory = "spool";
@@ -57,6 +58,7 @@ void System::draw_shape() {
     shape_.replica.checkpoint_segments = 2 + d.below(12);
     shape_.replica.checkpoint_entries = 20 + d.below(300);
     shape_.replica.max_manifests = 3 + d.below(6);
+    shape_.replica.planted.wrong_disk_set = plant_ == Plant::kWrongDiskSet;
     RetentionPolicy& r = shape_.retention;
     r.window_us = d.between(2'000'000, 12'000'000);
     r.grace_us = d.below(4) == 0 ? 21'000'000 : d.between(200'000, 3'000'000);
@@ -271,6 +273,8 @@ SystemOutcome System::run() {
     world_.faults().enable(draw_.below(5) != 0);
     for (SimHost* host : appliance_hosts_) host->disk().allow_errors(shape_.appliance_errors);
     if (!shape_.appliance_read_errors) world_.faults().force("disk.read_error", 0);
+    // It bites only what finds no room while it is compared.
+    if (plant_ == Plant::kStaleCompare) world_.faults().force("capture.no_room", 50'000);
     store_.allow_errors(draw_.coin());
     // A put that takes effect after its time-out must do so within the grace of deletion, which is
     // ten minutes in production: otherwise a manifest may appear whose shards are gone.
@@ -343,16 +347,22 @@ std::string plant_name(Plant plant) {
             return "mark_too_late";
         case Plant::kLostGap:
             return "lost_gap";
-        case Plant::kSkippedSum:
-            return "SkippedSum";
-        case Plant::kEarlyEnd:
-            return "EarlyEnd";
-        case Plant::kStaleCompare:
-            return "StaleCompare";
         case Plant::kWrongOrder:
             return "wrong_order";
         case Plant::kDeleteTooEarly:
             return "delete_too_early";
+        case Plant::kSkippedSum:
+            return "skipped_sum";
+        case Plant::kEarlyEnd:
+            return "early_end";
+        case Plant::kStaleCompare:
+            return "stale_compare";
+        case Plant::kUnmarkTooEarly:
+            return "unmark_too_early";
+        case Plant::kWrongDisk:
+            return "wrong_disk";
+        case Plant::kWrongDiskSet:
+            return "wrong_disk_set";
     }
     return "?";
 }

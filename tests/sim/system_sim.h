@@ -23,12 +23,17 @@ enum class Plant : uint8_t {
     kSkippedSum,
     kEarlyEnd,
     kStaleCompare,
+    kUnmarkTooEarly,
+    kWrongDisk,
+    kWrongDiskSet,
 };
 inline constexpr Plant kPlants[] = {Plant::kAckBeforeSync,  Plant::kStoredBeforeRegistered,
                                     Plant::kSwapSegments,   Plant::kMarkTooLate,
                                     Plant::kLostGap,        Plant::kWrongOrder,
                                     Plant::kDeleteTooEarly, Plant::kSkippedSum,
-                                    Plant::kEarlyEnd,       Plant::kStaleCompare};
+                                    Plant::kEarlyEnd,       Plant::kStaleCompare,
+                                    Plant::kUnmarkTooEarly, Plant::kWrongDisk,
+                                    Plant::kWrongDiskSet};
 std::string plant_name(Plant plant);
 
 struct SystemOutcome {

@@ -32,11 +32,12 @@ std::string text_of(const std::filesystem::path& path) {
 
 std::string regressions() { return text_of(FARSHORE_SOURCE_DIR "/tests/sim/regress.seeds"); }
 
-// The fault sites that the simulated seams and this system name in their sources.
+// The fault sites that product cores, the simulated seams and this system name in their sources.
 std::vector<std::string> sites_in_sources() {
     const std::regex call(R"((?:buggify|site)\(([^;{]*))"), name(R"re("([a-z]+\.[a-z_]+)")re");
     std::vector<std::string> sites;
-    for (const char* folder : {"/src/sim", "/tests/sim"})
+    for (const char* folder :
+         {"/src/capture", "/src/replicate", "/src/replica", "/src/sim", "/tests/sim"})
         for (const auto& entry :
              std::filesystem::directory_iterator(std::string(FARSHORE_SOURCE_DIR) + folder)) {
             const std::string stem = entry.path().stem();
