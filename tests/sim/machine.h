@@ -121,6 +121,8 @@ class Machine {
     // Compares points that are offered with what was: the newest, leased ones, and `samples`.
     void check(size_t samples);
     void compare(const std::vector<uint64_t>& sequences);
+    // The newest point of the last check.
+    Sequence newest_checked() const { return newest_checked_; }
     bool protected_again();
     const char* why_not() const { return why_not_; }
     // The disks are what the log says that they are.
@@ -191,6 +193,7 @@ class Machine {
     Sequence acked_received_, acked_stored_;
     Sequence seen_stored_[2];  // by database
     bool removed_since_check_ = false;
+    Sequence newest_checked_;
     std::set<uint64_t> void_leases_;
 };
 

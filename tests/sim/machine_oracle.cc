@@ -1,9 +1,14 @@
 // What must hold for a machine, whatever strikes.
 #include <algorithm>
 
+#include "replica/chunk_cache.h"
 #include "system.h"
 
 namespace farshore::system_sim {
+
+namespace {
+constexpr size_t kCacheBytes = 64u << 20;
+}
 
 void Machine::check_stored() {
     if (!system_.oracle_ready()) return;
@@ -20,13 +25,16 @@ void Machine::check_stored() {
 }
 
 void Machine::compare(const std::vector<uint64_t>& sequences) {
+    // Chunks are decoded once for all points; nothing is removed meanwhile.
+    ReplicaReaderOptions options;
+    options.cache = std::make_shared<ChunkCache>(kCacheBytes);
     model_.replay(sequences, [&](uint64_t sequence, const SystemModel::Disks& disks) {
         if (system_.broken()) return;
         ++outcome_.points_compared;
         const auto wrong = [&](const std::string& what) {
             breach(fmt::format("point {}: {}\n", sequence, what));
         };
-        const auto reader = ReplicaReader::open(system_.peek(), item_, key_, {sequence});
+        const auto reader = ReplicaReader::open(system_.peek(), item_, key_, {sequence}, options);
         if (!reader) return wrong("can't be opened: " + reader.error().to_string());
         for (DiskIndex i = 0; i < disks.size(); ++i) {
             const auto disk = (*reader)->disk(i);
@@ -94,6 +102,7 @@ void Machine::check(size_t samples) {
         }
     }
     removed_since_check_ = false;
+    newest_checked_ = points->ranges.empty() ? Sequence{} : points->ranges.back().last;
     if (const auto leases = ledger.list_leases())
         for (const LeaseRow& lease : *leases)
             if (!system_.expired(lease) && !void_leases_.contains(lease.id))

@@ -177,13 +177,15 @@ void System::settle() {
         if (!again && !machine->protected_again())
             breach(fmt::format("machine {} is not protected again: {}", machine->index(),
                                machine->why_not()));
-    check(4);
+    check(3);
     for (auto& machine : machines_) {
         if (broken()) return;
         if (!machine->log_is_source())
             return breach(fmt::format("machine {}: the log does not say what the source is",
                                       machine->index()));
-        machine->compare({ledger(machine->index()).state()->stored.v});
+        if (machine->newest_checked() < ledger(machine->index()).state()->stored)
+            return breach(
+                fmt::format("machine {}: what is stored is not offered", machine->index()));
     }
 }
 
