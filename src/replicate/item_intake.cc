@@ -361,6 +361,8 @@ void ItemIntake::synced(Status status, std::vector<Batch> batches) {
         unsynced_bytes_ = 0;
         if (!options_.planted.ack_before_sync) accepted_ = received_;
         drop_peer(status.error());
+        // What is stored and was kept for its file's sake may be what fills the disk.
+        if (status.error().code() == Code::kNoSpace) trim();
         return;
     }
     mended(receiving_trouble_);

@@ -54,7 +54,8 @@ class Spool {
     // must not acknowledge it.
     Status sync();
     Result<Bytes> read(const SpoolRange& range);
-    // Frees files whose every record is at or below `stored`.
+    // Frees files whose every record is at or below `stored`; the newest one too when nothing more
+    // can be written to it.
     Status trim(Sequence stored);
     // Drops everything, durable: the vault is elsewhere and this content no longer follows it.
     Status clear();
@@ -81,6 +82,7 @@ class Spool {
     Status scan(bool repair);
     Status scan_file(SpoolFile& file, uint64_t next_name, Sequence& previous, bool& begins_anew);
     Status settle_tail(SpoolFile& tail);
+    Status write_tail(SpoolFile& tail, File& to);
     Status settle_switch();
     Status begin_file(Sequence first);
     void roll_back();
