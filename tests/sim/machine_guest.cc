@@ -19,9 +19,12 @@ void Machine::draw_shape(size_t machines) {
     shape_.spill_bytes = d.below(3) == 0 ? 0 : (128u << 10) << d.below(3);
     shape_.rotate_us = static_cast<uint64_t>(d.between(100'000, 800'000));
     shape_.disk_errors = d.below(4) == 0;
-    shape_.compares = d.below(4) != 0 || plant_ == Plant::kSkippedSum ||
-                      plant_ == Plant::kEarlyEnd || plant_ == Plant::kStaleCompare ||
-                      plant_ == Plant::kWrongDisk;
+    // The second look of a comparison covers disks as small as these, and would mend what a dirty
+    // map forgot; others are about comparing.
+    const bool must = plant_ == Plant::kSkippedSum || plant_ == Plant::kEarlyEnd ||
+                      plant_ == Plant::kStaleCompare || plant_ == Plant::kWrongDisk;
+    const bool must_not = plant_ == Plant::kMarkTooLate || plant_ == Plant::kUnmarkTooEarly;
+    shape_.compares = (d.below(4) != 0 || must) && !must_not;
     shape_.guest_ops = (60 + d.below(160)) / machines;
 }
 

@@ -71,8 +71,9 @@ void System::burst_into_a_partition(Machine& machine) {
     // What was written is in the log alone; that is lost as well, when the disks have been flushed
     // and the dirty map has had time for a rotation.
     world_.run_for_us(draw_.between(100'000, 800'000));
-    machine.flush_then_idle(0);
-    world_.run_for_us(draw_.between(200'000, 2'000'000));
+    const int64_t rest_us = draw_.between(200'000, 2'500'000);
+    machine.flush_then_idle(world_.now_us() + rest_us);
+    world_.run_for_us(rest_us);
     lose_power(machine.host());
 }
 

@@ -203,8 +203,9 @@ SystemOutcome System::run() {
     world_.faults().enable(draw_.below(5) != 0);
     for (SimHost* host : appliance_hosts_) host->disk().allow_errors(shape_.appliance_errors);
     if (!shape_.appliance_read_errors) world_.faults().force("disk.read_error", 0);
-    // It bites only what finds no room while it is compared.
+    // They bite only what finds no room while it is compared, and what the dirty map lets go of.
     if (plant_ == Plant::kStaleCompare) world_.faults().force("capture.no_room", 50'000);
+    if (plant_ == Plant::kUnmarkTooEarly) world_.faults().force("tap.forced_flush", 300'000);
     store_.allow_errors(draw_.coin());
     // A put that takes effect after its time-out must do so within the grace of deletion, which is
     // ten minutes in production: otherwise a manifest may appear whose shards are gone.
