@@ -70,6 +70,9 @@ TEST(SystemSim, TheMainPathKeepsItsPromisesUnderEverySeed) {
                 outcome.broken = "the second run of the seed was another one";
             const std::lock_guard lock(mutex);
             table.add(outcome.faults);
+            sum.machines += outcome.machines;
+            sum.take_overs += outcome.take_overs;
+            sum.lost_appliances += outcome.lost_appliances;
             sum.deaths += outcome.deaths;
             sum.power_losses += outcome.power_losses;
             sum.gaps += outcome.gaps;
@@ -88,17 +91,22 @@ TEST(SystemSim, TheMainPathKeepsItsPromisesUnderEverySeed) {
     EXPECT_TRUE(report.ok()) << report.text()
                              << "repeat one: FARSHORE_SEED=N system_sim_test "
                                 "--gtest_filter='SystemSim.TheMainPath*'";
-    std::cout << report.runs << " runs: " << sum.writes << " writes, " << sum.deaths << " deaths, "
-              << sum.gaps << " gaps, " << sum.checks << " checks, " << sum.points_compared
-              << " points compared (" << (sum.bytes_compared >> 20) << " MiB), " << sum.removed
-              << " objects removed, " << sum.floors_moved << " floors moved, " << sum.fenced_vaults
-              << " times a vault found itself fenced; at most " << sum.calm_us / 1'000'000
+    std::cout << report.runs << " runs: " << sum.machines << " machines, " << sum.writes
+              << " writes, " << sum.deaths << " deaths, " << sum.gaps << " gaps, " << sum.checks
+              << " checks, " << sum.points_compared << " points compared ("
+              << (sum.bytes_compared >> 20) << " MiB), " << sum.removed << " objects removed, "
+              << sum.floors_moved << " floors moved, " << sum.fenced_vaults
+              << " times a vault found itself fenced, " << sum.take_overs << " vaults taken over, "
+              << sum.lost_appliances << " appliances lost; at most " << sum.calm_us / 1'000'000
               << " s until protected again; " << sum.comparisons << " comparisons, " << sum.answers
               << " answers\n"
               << table.to_text();
     if (report.runs < kSeeds) return;  // fewer were asked for
     EXPECT_GT(sum.deaths, report.runs);
     EXPECT_GT(sum.removed, report.runs);
+    EXPECT_GT(sum.machines, report.runs * 3 / 2);
+    EXPECT_GT(sum.take_overs, report.runs / 20);
+    EXPECT_GT(sum.lost_appliances, 0u);
     EXPECT_GT(sum.fenced_vaults, 0u);
     EXPECT_GT(sum.comparisons, report.runs / 4);
     EXPECT_TRUE(table.never_fired().empty()) << table.to_text();
