@@ -173,6 +173,8 @@ Status ItemIntake::follow_lease() {
     // The spool's content is useless: it is all stored, or does not follow what is stored. Waiting
     // for the spool's executor is bounded by one sync; nothing is queued there for this item.
     if (syncing_) return fail(Code::kUnavailable, "the spool is busy");
+    // The same for what is on its way.
+    drop_peer(Error(Code::kUnavailable, "what was received does not follow what is stored"));
     FS_TRY(spool_->clear());
     queue_.clear();
     unsynced_.clear();
@@ -308,7 +310,13 @@ Result<ItemIntake::Batch> ItemIntake::take_new(ByteView records) {
 }
 
 void ItemIntake::on_data(uint64_t session, ByteView records) {
-    if (!peer_ || peer_->session != session || !lease_) return;
+    if (!peer_ || peer_->session != session) return;
+    if (!lease_) {
+        // It was welcomed under a lease that is lost. What is left out here must be missed: a GAP
+        // that is on its way behind it would be taken to say that the source left it out.
+        drop_peer(Error(Code::kUnavailable, "the lease of the item's log was lost"));
+        return;
+    }
     peer_heard_us_ = server_.clock_.steady_us();
     auto batch = take_new(records);
     if (!batch) {
