@@ -91,12 +91,14 @@ void ItemIntake::retry(std::function<void()> what) {
 }
 
 void ItemIntake::open() {
+    // The newest file stays when it is stored: it must not be all that the spool may hold.
+    const uint64_t file_bytes = std::min(options_.spool_file_bytes, options_.spool_bytes / 4);
     run_on(
         *server_.executors_.spool,
-        [this]() -> Result<std::shared_ptr<Spool>> {
+        [this, file_bytes]() -> Result<std::shared_ptr<Spool>> {
             FS_ASSIGN(std::shared_ptr<Spool> spool,
                       Spool::open(server_.fs_, options_.spool_directory + "/" + item_.to_string(),
-                                  item_, options_.spool_file_bytes, true, options_.buggify));
+                                  item_, file_bytes, true, options_.buggify));
             return spool;
         },
         [this](Result<std::shared_ptr<Spool>> spool) { opened(std::move(spool)); });
@@ -400,7 +402,9 @@ void ItemIntake::enqueue(Batch batch) {
 void ItemIntake::maybe_cut() {
     if (!lease_ || building_ || queue_.empty() || sealed_.size() >= kMaxBuiltSegments) return;
     if (oldest_work_us_ == 0) {
-        if (queue_records_ >= kMaxIdleRecords)
+        // A full spool takes nothing in that would end the wait.
+        const bool full = spool_->bytes() >= options_.spool_bytes;
+        if (queue_records_ >= kMaxIdleRecords || full)
             cut();
         else
             maybe_mark_idle();
