@@ -155,8 +155,13 @@ bool CaptureProducer::below_half_locked() const {
 }
 
 std::optional<bool> CaptureProducer::place_locked(size_t bytes) {
+    if (buggify(options_.buggify, "capture.no_room")) return std::nullopt;
     const LogGeometry& g = header_.geometry();
-    const auto ring_free = [&] { return g.ring_bytes - (state_.ring_head - consumer_.ring_tail); };
+    const bool full = buggify(options_.buggify, "capture.ring_full") && g.spill_bytes > 0;
+    const auto ring_free = [&]() -> uint64_t {
+        if (full) return 0;
+        return g.ring_bytes - (state_.ring_head - consumer_.ring_tail);
+    };
     const auto spill_free = [&] {
         return g.spill_bytes - (state_.spill_head - consumer_.spill_tail);
     };
@@ -316,7 +321,7 @@ void CaptureProducer::owe_geometry_locked(uint64_t disks) {
 bool CaptureProducer::write_geometry_locked(DiskIndex disk) {
     AppendRequest geometry;
     geometry.kind = RecordKind::kGeometry;
-    geometry.flags = joining(disk) && !options_.bugs.wrong_disk_set ? kGeometryJoining : 0;
+    geometry.flags = joining(disk) && !options_.bugs.joined_at_once ? kGeometryJoining : 0;
     geometry.disk = disk;
     geometry.offset_bytes = header_.geometry().disk_bytes[disk];
     if (!write_record_locked(geometry, {state_.next_sequence})) return false;

@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "base/buggify.h"
 #include "base/seams.h"
 #include "capture/log_memory.h"
 #include "capture/planted_bugs.h"
@@ -65,6 +66,7 @@ class CaptureProducer {
         File* spill = nullptr;   // borrowed; null: the log has no spill
         WakeFunction wake;
         PlantedBugs bugs;
+        Buggify* buggify = nullptr;  // borrowed; simulation only
         // Tests: called in the order of the sequence, under the lock, also for dropped requests.
         std::function<void(const AppendRequest&, const Appended&)> on_append;
     };
@@ -77,6 +79,7 @@ class CaptureProducer {
     TodoMap& todo(DiskIndex disk) { return todo_[disk]; }
     size_t disks() const { return todo_.size(); }
     const PlantedBugs& bugs() const { return options_.bugs; }
+    Buggify* buggify_sites() const { return options_.buggify; }
     // In-flight slots of a tap that died. end() each of them when its range is in the log or on
     // todo.
     const std::vector<InFlight>& leftovers() const { return leftovers_; }

@@ -116,7 +116,7 @@ TEST(CaptureProperty, AWrongSetOfDisksIsNoticed) {
     uint64_t noticed = 0;
     for (uint64_t seed = 1; seed <= 20; ++seed) {
         Settings settings = drawn(seed);
-        settings.bugs.wrong_disk_set = true;
+        settings.bugs.joined_at_once = true;
         World w(seed, settings);
         run(w, 400, true);
         if (w.error_ || w.wrong_ > 0) ++noticed;

@@ -150,7 +150,10 @@ bool Comparer::find_run() {
         const auto disk = static_cast<DiskIndex>((disk_ + i) % disks);
         const uint64_t from = i == 0 ? offset_ : 0;
         uint64_t at = from;
-        while (const auto run = producer_.unsure(disk, at, kMaxCompareBytes)) {
+        const uint64_t most = buggify(producer_.buggify_sites(), "comparer.small_run")
+                                  ? kTodoGranuleBytes
+                                  : kMaxCompareBytes;
+        while (const auto run = producer_.unsure(disk, at, most)) {
             // What was asked already waits for its answer.
             const auto asked = std::ranges::find_if(slots_, [&](const Slot& slot) {
                 return slot.used && slot.disk == disk && slot.range.offset_bytes < run->end() &&
@@ -174,9 +177,17 @@ bool Comparer::find_run() {
     return false;
 }
 
+// The planted bug: the next disk that is long enough.
+DiskIndex Comparer::disk_to_look_at() const {
+    if (!producer_.bugs().wrong_disk) return reading_.disk;
+    const auto other = static_cast<DiskIndex>((reading_.disk + 1) % sources_.size());
+    return sources_[other].device->size_bytes() >= reading_.range.end() ? other : reading_.disk;
+}
+
 Comparer::Outcome Comparer::read_some() {
-    BlockDevice& device = *sources_[reading_.disk].device;
-    RangeLock* const lock = sources_[reading_.disk].lock;
+    const DiskIndex looked_at = disk_to_look_at();
+    BlockDevice& device = *sources_[looked_at].device;
+    RangeLock* const lock = sources_[looked_at].lock;
     if (reading_done_ == 0 && barrier_ != nullptr && state() == CompareState::kVerifying &&
         !barrier_->quiet(reading_.disk, reading_.range)) {
         // Another one first.
@@ -215,7 +226,7 @@ Comparer::Outcome Comparer::read_some() {
         add(producer_.header(), LogWord::kComparedEver, length);
         for (uint64_t block = 0; block < length; block += kSumBlockBytes)
             reading_.sums.push_back(summer_->block(
-                reading_.disk, at + block,
+                looked_at, at + block,
                 ByteView(buffer_).subspan(block, std::min(kSumBlockBytes, length - block))));
         reading_done_ += length;
     }
@@ -225,7 +236,7 @@ Comparer::Outcome Comparer::read_some() {
     CompareQuestion question;
     question.key = key_;
     question.at_least = producer_.compare_after();
-    question.disk = reading_.disk;
+    question.disk = looked_at;
     question.offset_bytes = reading_.range.offset_bytes;
     question.length_bytes = reading_.range.length_bytes;
     question.sum = summer_->run(question.disk, question.offset_bytes, reading_.sums);
@@ -241,6 +252,9 @@ Comparer::Outcome Comparer::step() {
     const CompareState now = state();
     if (now != CompareState::kComparing && now != CompareState::kVerifying)
         return Outcome::kNothing;
+    if (now == CompareState::kComparing &&
+        buggify(producer_.buggify_sites(), "comparer.begin_again"))
+        producer_.begin_compare();
     if (generation_ != producer_.compare_generation()) begin_generation();
     // Writes that began before now spoil what they touch.
     if (now == CompareState::kVerifying && barrier_ != nullptr && !barrier_->settle())

@@ -66,6 +66,7 @@ class Comparer {
     bool find_sample();
     void begin_samples();
     void end_samples();
+    DiskIndex disk_to_look_at() const;
     Outcome read_some();
     void start_over();
     std::vector<std::pair<DiskIndex, ByteRange>> samples();

@@ -190,6 +190,10 @@ Copier::Outcome Copier::copy_data(const Target& target) {
         return Outcome::kFailed;
     }
     if (unsettled(*claim)) return Outcome::kThrottled;
+    if (buggify(producer_.buggify_sites(), "copier.read_again")) {
+        producer_.abandon_copy(*claim);
+        return Outcome::kWorked;
+    }
     producer_.finish_copy(*claim, records_for(target.disk, target.range.offset_bytes, buffer_));
     producer_.header().word(LogWord::kCopiedBytes).fetch_add(buffer_.size());
     pay_for(buffer_.size());
@@ -235,7 +239,8 @@ Copier::Outcome Copier::copy(Target target) {
         target.range.length_bytes = zeroes;
         outcome = copy_zeroes(target);
     } else {
-        uint64_t most = chunk_bytes_;
+        uint64_t most = buggify(producer_.buggify_sites(), "copier.small_piece") ? kTodoGranuleBytes
+                                                                                 : chunk_bytes_;
         // Not into the hole behind the data, as far as the source told.
         if (target.disk == data_disk_ && data_.end() > target.range.offset_bytes)
             most = std::min(most, (data_.end() + kTodoGranuleBytes - 1) / kTodoGranuleBytes *

@@ -61,8 +61,8 @@ struct Tap::Impl {
 
     explicit Impl(TapOptions given)
         : options(std::move(given)),
-          producer(options.header,
-                   {options.clock, options.spill, options.wake, options.bugs, options.on_append}) {}
+          producer(options.header, {options.clock, options.spill, options.wake, options.bugs,
+                                    options.buggify, options.on_append}) {}
 
     const LogHeader& header() const { return producer.header(); }
     bool in_path() const { return options.mode == TapMode::kInPath; }
@@ -254,7 +254,9 @@ Result<bool> Tap::Impl::backing_is_durable(DurableQuestion& question, int64_t no
         const uint64_t flushed = disk_events[i]->last_flush;
         if (flushed > question.event || flushed > disk_events[i]->last_change) continue;
         // A guest that does not flush: by now the kernel has written most of it back by itself.
-        if (now_us - question.asked_us < kForcedFlushUs) return false;
+        if (now_us - question.asked_us < kForcedFlushUs &&
+            !buggify(options.buggify, "tap.forced_flush"))
+            return false;
         FS_TRY(flush_device(static_cast<DiskIndex>(i)));
     }
     question.asked_us = -1;  // the next one asks anew
@@ -407,6 +409,7 @@ bool Tap::Impl::run_command(size_t slot) {
 
 void Tap::Impl::run_commands() {
     bool answered = false;
+    if (buggify(options.buggify, "tap.late_command")) return;
     for (size_t slot = 0; slot < kCommandSlots; ++slot)
         if (header().command(slot, kWordState).load(std::memory_order_acquire) == kCommandPosted)
             answered |= run_command(slot);
@@ -484,7 +487,8 @@ int64_t Tap::tick() {
     log.word(LogWord::kTapHeartbeatUs).store(static_cast<uint64_t>(now));
 
     tap.run_commands();
-    const bool owed = !producer.settle_geometry();
+    const bool owed =
+        buggify(tap.options.buggify, "tap.late_gap") || !producer.settle_geometry();
 
     // Points: on their interval, at once when a gap was closed, never inside one.
     const ProducerState state = producer.state();
@@ -519,7 +523,8 @@ int64_t Tap::tick() {
         if (state.next_sequence + kSequenceBlock / 2 > dirty.reserved_until())
             (void)dirty.reserve(state.next_sequence + kSequenceBlock);
         if (tap.in_path()) {
-            const bool begin = tap.rotate_now || now >= tap.next_rotation_us;
+            const bool begin = tap.rotate_now || now >= tap.next_rotation_us ||
+                               buggify(tap.options.buggify, "tap.rotate_now");
             if (begin) {
                 tap.rotate_now = false;
                 tap.next_rotation_us =
@@ -528,13 +533,16 @@ int64_t Tap::tick() {
             const bool settled = producer.settled();
             // Read after `settled`, see rotate().
             const Sequence last = producer.last_but_idle();
-            dirty.rotate(begin, settled, last, {log.word(LogWord::kStored).load()},
+            const Sequence stored = tap.options.bugs.unmark_too_early
+                                        ? last
+                                        : Sequence{log.word(LogWord::kStored).load()};
+            dirty.rotate(begin, settled, last, stored,
                          [&] { return tap.backing_is_durable(tap.rotation_question, now); });
             if (!settled)
                 dirty.settle_copies(
                     begin,
                     [&](DiskIndex disk, ByteRange range) { return producer.copied(disk, range); },
-                    [&] { return producer.last_but_idle(); }, {log.word(LogWord::kStored).load()},
+                    [&] { return producer.last_but_idle(); }, stored,
                     [&] { return tap.backing_is_durable(tap.copies_question, now); });
             log.word(LogWord::kDirtyRegions).store(dirty.dirty_regions());
         }

@@ -34,6 +34,7 @@ struct TapOptions {
     Random* random = nullptr;
     WakeFunction wake;
     PlantedBugs bugs;
+    Buggify* buggify = nullptr;  // borrowed; simulation only
     std::function<void(const AppendRequest&, const Appended&)> on_append;  // tests
 };
 

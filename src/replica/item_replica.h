@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "base/buggify.h"
 #include "base/seams.h"
 #include "base/secret.h"
 #include "replica/ledger.h"
@@ -38,6 +39,11 @@ struct ItemReplicaOptions {
     // Manifests in force beside the floor's; between them readers open segments one by one.
     size_t max_manifests = 48;
     ParallelFor parallel;  // opens segments side by side; null: one after the other
+    // Test-only bugs that the simulation must catch.
+    struct PlantedBugs {
+        bool wrong_disk_set = false;  // a checkpoint leaves the last disk out
+    } planted;
+    Buggify* buggify = nullptr;  // borrowed; simulation only
 };
 
 struct RetentionPolicy {

@@ -59,6 +59,7 @@ Result<std::vector<SegmentRow>> segments_between(ReplicaLedger& ledger, SegmentN
 // ---- checkpoints
 
 Result<bool> ItemReplica::maybe_checkpoint() {
+    if (buggify(options_.buggify, "replica.checkpoint_now")) return checkpoint();
     return write_checkpoint(options_.checkpoint_entries, options_.checkpoint_segments);
 }
 
@@ -90,6 +91,11 @@ Result<bool> ItemReplica::write_checkpoint(uint64_t min_entries, uint64_t min_se
     made.floor = state.floor;
     made.floor_segment = state.floor_segment;
     made.floor_time = state.floor_time;
+    if (options_.planted.wrong_disk_set && made.disks.size() > 1) {
+        const DiskIndex last = made.disks.back().disk;
+        std::erase_if(made.shards, [&](const ShardRef& shard) { return shard.disk == last; });
+        made.disks.pop_back();
+    }
     std::erase_if(made.points, [&](const PointRow& p) { return p.sequence < state.floor; });
     std::erase_if(made.gaps,
                   [&](const GapRow& g) { return !g.open() && g.resynced <= state.floor; });
@@ -103,7 +109,9 @@ Result<bool> ItemReplica::write_checkpoint(uint64_t min_entries, uint64_t min_se
     // floor's (or the oldest), the newest is the one just made.
     std::vector<ManifestRow> kept = manifests;
     kept.push_back(commit.added.front());
-    while (kept.size() > options_.max_manifests + 1 && kept.size() > 2) {
+    const size_t most =
+        buggify(options_.buggify, "replica.few_manifests") ? 1 : options_.max_manifests;
+    while (kept.size() > most + 1 && kept.size() > 2) {
         size_t least = 1;
         for (size_t i = 1; i + 1 < kept.size(); ++i) {
             if (kept[i + 1].segment.v - kept[i - 1].segment.v <
@@ -187,7 +195,9 @@ Status ItemReplica::move_floor(const RetentionPolicy& policy, RetentionReport& r
     std::vector<LiveObject> small;
     if (policy.rewrite_below_percent > 0) {
         uint64_t payload = 0, dead = 0;
+        const bool any = buggify(options_.buggify, "replica.rewrite_all");
         const auto mostly_dead = [&](const LiveObject& object) {
+            if (any) return true;
             return object.live_bytes * 100 < object.payload_bytes * policy.rewrite_below_percent;
         };
         for (const LiveObject& object : at_floor.objects) {
@@ -399,6 +409,8 @@ Status ItemReplica::sweep(const RetentionPolicy& policy, RetentionReport& report
             ++report.removed;
         }
         FS_TRY(ledger_.commit_removed(names, false));
+        // The rest is for the next one, as after a crash.
+        if (buggify(options_.buggify, "replica.short_sweep")) return {};
     }
     FS_ASSIGN(const LedgerState after, ledger_.state());
     // What was registered since the listing is counted by the ledger alone.

@@ -91,12 +91,14 @@ void ItemIntake::retry(std::function<void()> what) {
 }
 
 void ItemIntake::open() {
+    // The newest file stays when it is stored: it must not be all that the spool may hold.
+    const uint64_t file_bytes = std::min(options_.spool_file_bytes, options_.spool_bytes / 4);
     run_on(
         *server_.executors_.spool,
-        [this]() -> Result<std::shared_ptr<Spool>> {
+        [this, file_bytes]() -> Result<std::shared_ptr<Spool>> {
             FS_ASSIGN(std::shared_ptr<Spool> spool,
                       Spool::open(server_.fs_, options_.spool_directory + "/" + item_.to_string(),
-                                  item_, options_.spool_file_bytes, true));
+                                  item_, file_bytes, true, options_.buggify));
             return spool;
         },
         [this](Result<std::shared_ptr<Spool>> spool) { opened(std::move(spool)); });
@@ -173,6 +175,8 @@ Status ItemIntake::follow_lease() {
     // The spool's content is useless: it is all stored, or does not follow what is stored. Waiting
     // for the spool's executor is bounded by one sync; nothing is queued there for this item.
     if (syncing_) return fail(Code::kUnavailable, "the spool is busy");
+    // The same for what is on its way.
+    drop_peer(Error(Code::kUnavailable, "what was received does not follow what is stored"));
     FS_TRY(spool_->clear());
     queue_.clear();
     unsynced_.clear();
@@ -256,6 +260,7 @@ void ItemIntake::welcome() {
 }
 
 uint64_t ItemIntake::window() const {
+    if (buggify(options_.buggify, "intake.small_window")) return 1;
     const uint64_t used = spool_ ? spool_->bytes() : 0;
     const uint64_t high = options_.spool_bytes / 100 * kSpoolHighPercent;
     if (used <= high) return options_.window_bytes;
@@ -266,7 +271,14 @@ uint64_t ItemIntake::window() const {
 }
 
 void ItemIntake::send_ack() {
-    if (peer_ && lease_) peer_->send(encode(AckFrame{received_, stored_, window()}));
+    if (!peer_ || !lease_) return;
+    Sequence stored = stored_;
+    if (options_.planted.foreign_ack) {
+        for (const auto& [item, other] : server_.intakes_)
+            stored = std::max(stored, other->stored_);
+        stored = std::min(stored, received_);
+    }
+    peer_->send(encode(AckFrame{received_, stored, window()}));
 }
 
 // Checks records from the wire and cuts off what was received before.
@@ -300,7 +312,13 @@ Result<ItemIntake::Batch> ItemIntake::take_new(ByteView records) {
 }
 
 void ItemIntake::on_data(uint64_t session, ByteView records) {
-    if (!peer_ || peer_->session != session || !lease_) return;
+    if (!peer_ || peer_->session != session) return;
+    if (!lease_) {
+        // It was welcomed under a lease that is lost. What is left out here must be missed: a GAP
+        // that is on its way behind it would be taken to say that the source left it out.
+        drop_peer(Error(Code::kUnavailable, "the lease of the item's log was lost"));
+        return;
+    }
     peer_heard_us_ = server_.clock_.steady_us();
     auto batch = take_new(records);
     if (!batch) {
@@ -353,6 +371,8 @@ void ItemIntake::synced(Status status, std::vector<Batch> batches) {
         unsynced_bytes_ = 0;
         if (!options_.planted.ack_before_sync) accepted_ = received_;
         drop_peer(status.error());
+        // What is stored and was kept for its file's sake may be what fills the disk.
+        if (status.error().code() == Code::kNoSpace) trim();
         return;
     }
     mended(receiving_trouble_);
@@ -367,7 +387,8 @@ void ItemIntake::synced(Status status, std::vector<Batch> batches) {
 }
 
 void ItemIntake::enqueue(Batch batch) {
-    if (batch.bytes && queue_memory_bytes_ + batch.bytes->size() > options_.build_queue_bytes)
+    if (batch.bytes && (queue_memory_bytes_ + batch.bytes->size() > options_.build_queue_bytes ||
+                        buggify(options_.buggify, "intake.queue_full")))
         batch.bytes.reset();
     if (batch.bytes) queue_memory_bytes_ += batch.bytes->size();
     queue_payload_bytes_ += batch.range.payload_bytes;
@@ -381,7 +402,9 @@ void ItemIntake::enqueue(Batch batch) {
 void ItemIntake::maybe_cut() {
     if (!lease_ || building_ || queue_.empty() || sealed_.size() >= kMaxBuiltSegments) return;
     if (oldest_work_us_ == 0) {
-        if (queue_records_ >= kMaxIdleRecords)
+        // A full spool takes nothing in that would end the wait.
+        const bool full = spool_->bytes() >= options_.spool_bytes;
+        if (queue_records_ >= kMaxIdleRecords || full)
             cut();
         else
             maybe_mark_idle();
@@ -390,7 +413,8 @@ void ItemIntake::maybe_cut() {
     const int64_t age_us = server_.clock_.steady_us() - oldest_work_us_;
     const bool worth = queue_payload_bytes_ >= kSegmentWorthBytes || queue_has_point_;
     const int64_t due_us = worth ? options_.segment_age_us : options_.segment_max_age_us;
-    if (queue_payload_bytes_ >= options_.segment_payload_bytes || age_us >= due_us)
+    if (queue_payload_bytes_ >= options_.segment_payload_bytes || age_us >= due_us ||
+        buggify(options_.buggify, "intake.cut_now"))
         cut();
     else
         arm_cut_timer(due_us - age_us);
@@ -423,6 +447,7 @@ void ItemIntake::cut() {
         ranges.push_back(batch.range);
         batches->push_back(std::move(batch));
         queue_.pop_front();
+        if (buggify(options_.buggify, "intake.small_segment")) break;
     }
     // What is left came after what was taken, but when is not kept: at worst it is cut early.
     queue_has_point_ = false;
@@ -548,6 +573,11 @@ void ItemIntake::schedule_upload() {
 
 void ItemIntake::uploaded(Status status) {
     uploading_ = false;
+    // It went well, and nobody heard of it.
+    if (status && buggify(options_.buggify, "intake.register_again"))
+        status = fail(Code::kUnavailable, "nothing was wrong");
+    else if (status && buggify(options_.buggify, "intake.lease_again"))
+        status = fail(Code::kFenced, "nothing was wrong");
     if (!status) {
         const Code code = status.error().code();
         // A name that is taken by other bytes was taken by somebody with this epoch: as good as a

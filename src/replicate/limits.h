@@ -17,7 +17,8 @@ inline constexpr uint64_t kWindowBytes = 32ull << 20;
 inline constexpr uint64_t kBuildQueueBytes = 48ull << 20;
 // Sealed segments that wait for the store. Full: the builder waits.
 inline constexpr size_t kMaxBuiltSegments = 3;
-// A spool file is closed when it is this long; whole files are what trimming frees.
+// A spool file is closed when it is this long, or a quarter of the spool; whole files are what
+// trimming frees.
 inline constexpr uint64_t kSpoolFileBytes = 64ull << 20;
 // The spool of one item. From `kSpoolHighPercent` on the window shrinks; at the bound it is zero.
 inline constexpr uint64_t kSpoolBytes = 16ull << 30;

@@ -25,14 +25,15 @@ Result<Sequence> last_sequence(ByteView records) {
 }  // namespace
 
 LogSender::LogSender(Executor& executor, Clock& clock, Dialer& dialer, std::string address,
-                     ItemId item, PartyId instance, RecordSource& source)
+                     ItemId item, PartyId instance, RecordSource& source, Buggify* buggify)
     : executor_(executor),
       clock_(clock),
       dialer_(dialer),
       address_(std::move(address)),
       item_(item),
       instance_(instance),
-      source_(source) {}
+      source_(source),
+      buggify_(buggify) {}
 
 LogSender::~LogSender() { stop(); }
 
@@ -153,6 +154,8 @@ Status LogSender::handle(ByteView frame) {
             FS_ASSIGN(AckFrame ack, decode_ack(view.body));
             window_bytes_ = ack.window_bytes;
             acknowledge(ack.received, ack.stored);
+            if (buggify(buggify_, "sender.hang_up"))
+                return fail(Code::kConnectionLost, "nothing was wrong");
             // New records come with wake(), which gathers them for a moment. To send whatever has
             // come whenever an answer does would make a frame, and an fsync, of every few records.
             if (held_back_) pump();
@@ -209,7 +212,9 @@ void LogSender::pump() {
             held_back_ = true;
             break;
         }
-        auto records = source_.next(kDataFrameBytes);
+        // A record to a frame.
+        const size_t most = buggify(buggify_, "sender.small_frame") ? 1 : kDataFrameBytes;
+        auto records = source_.next(most);
         if (!records) {
             status_.last_error = records.error().to_string();
             disconnected(records.error());

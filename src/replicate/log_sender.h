@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 
+#include "base/buggify.h"
 #include "base/seams.h"
 #include "base/types.h"
 #include "replicate/frames.h"
@@ -48,7 +49,7 @@ struct LogSenderStatus {
 class LogSender {
   public:
     LogSender(Executor& executor, Clock& clock, Dialer& dialer, std::string address, ItemId item,
-              PartyId instance, RecordSource& source);
+              PartyId instance, RecordSource& source, Buggify* buggify = nullptr);
     ~LogSender();
     void start();
     void stop();
@@ -74,6 +75,7 @@ class LogSender {
     const ItemId item_;
     const PartyId instance_;
     RecordSource& source_;
+    Buggify* const buggify_;
     LogSenderStatus status_;
 
     bool running_ = false;

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "base/buggify.h"
 #include "base/seams.h"
 #include "replicate/limits.h"
 #include "replicate/vault_link.h"
@@ -41,7 +42,9 @@ struct ProcessServerOptions {
         bool ack_before_sync = false;
         bool stored_before_registered = false;
         bool swap_segments = false;  // two batches of a segment change places
+        bool foreign_ack = false;    // an item is told what is stored of another one
     } planted;
+    Buggify* buggify = nullptr;  // borrowed; simulation only
 };
 
 struct ProcessServerExecutors {

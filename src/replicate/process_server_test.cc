@@ -314,6 +314,40 @@ TEST_F(ProcessServerTest, GoesOnFromItsSpoolAfterAKill) {
     EXPECT_EQ(welcome(*connect("agent-1")).next.v, 231u);
 }
 
+// Broken if a GAP that was on its way while records were left out for lack of a lease were taken to
+// say that the source had left them out: they would be in no segment, and nobody would know.
+TEST_F(ProcessServerTest, AGapDoesNotHideWhatWasLeftOut) {
+    auto wire = connect("agent-1");
+    wire->handlers.on_frame(encode_data(records(1, 10)));
+    time_.run();
+    vault_.epoch += 5;
+    time_.advance(1'000'000);  // fenced; the next lease is not there yet
+    wire->handlers.on_frame(encode_data(records(11, 2)));
+    time_.advance(200'000);
+    wire->handlers.on_frame(encode_data(records(20, 1, RecordKind::kGap)));
+    time_.advance(2'000'000);
+    ASSERT_TRUE(error(*wire));
+    EXPECT_EQ(error(*wire)->code(), Code::kUnavailable);
+    EXPECT_EQ(welcome(*connect("agent-1")).next.v, 11u);
+    EXPECT_EQ(stored_sequences().size(), 10u);
+}
+
+// Broken if a full spool waited for ever: what is stored can't be freed while an idle mark in the
+// same file is not, and nothing comes in that would take the mark along.
+TEST_F(ProcessServerTest, AnIdleMarkDoesNotKeepASpoolFull) {
+    tune_ = [](ProcessServerOptions& options) {
+        options.spool_bytes = 64 << 10;
+        options.segment_payload_bytes = 16 << 10;
+    };
+    boot();
+    auto wire = connect("agent-1");
+    wire->handlers.on_frame(encode_data(records(1, 20)));
+    wire->handlers.on_frame(encode_data(records(21, 1, RecordKind::kTime)));
+    time_.advance(5'000'000);
+    EXPECT_EQ(last_ack(*wire).stored.v, 21u);
+    EXPECT_GT(last_ack(*wire).window_bytes, 0u);
+}
+
 // Broken if a fenced appliance lost what it holds, or stored it out of order under its next lease.
 TEST_F(ProcessServerTest, SealsAgainUnderANewLeaseWhenFenced) {
     auto wire = connect("agent-1");

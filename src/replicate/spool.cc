@@ -75,9 +75,9 @@ std::string Spool::path(uint64_t name) const {
 }
 
 Result<std::unique_ptr<Spool>> Spool::open(FileSystem& fs, std::string directory, ItemId item,
-                                           uint64_t file_bytes, bool repair) {
+                                           uint64_t file_bytes, bool repair, Buggify* buggify) {
     FS_TRY(fs.make_directories(directory));
-    std::unique_ptr<Spool> spool(new Spool(fs, std::move(directory), item, file_bytes));
+    std::unique_ptr<Spool> spool(new Spool(fs, std::move(directory), item, file_bytes, buggify));
     FS_TRY(spool->scan(repair));
     return spool;
 }
@@ -135,23 +135,35 @@ Status Spool::scan(bool repair) {
 }
 
 // Writes the tail file anew. If a sync of it ever failed, what is read back may be in memory only,
-// and a sync of the same pages would not write them again: only new pages can be trusted.
+// and a sync of the same pages would not write them again: only written ones can be trusted.
 Status Spool::settle_tail(SpoolFile& tail) {
     const std::string fresh = path(tail.name) + ".new";
-    FS_ASSIGN(std::unique_ptr<File> copy, fs_.open(fresh, OpenMode::kCreate));
-    FS_TRY(copy->truncate(0));
+    const auto copied = [&]() -> Status {
+        FS_ASSIGN(std::unique_ptr<File> copy, fs_.open(fresh, OpenMode::kCreate));
+        FS_TRY(copy->truncate(0));
+        FS_TRY(write_tail(tail, *copy));
+        FS_TRY(fs_.rename(fresh, path(tail.name)));
+        tail.file = std::move(copy);
+        return {};
+    }();
+    if (copied || copied.error().code() != Code::kNoSpace) return copied;
+    // A full disk must not keep us from what frees it: over itself. A cut meanwhile leaves of each
+    // sector what the disk had or the same bytes.
+    (void)fs_.remove(fresh);
+    FS_TRY(tail.file->truncate(tail.size_bytes));
+    return write_tail(tail, *tail.file);
+}
+
+Status Spool::write_tail(SpoolFile& tail, File& to) {
     Bytes buffer;
     for (uint64_t at = 0; at < tail.size_bytes; at += buffer.size()) {
         buffer.resize(std::min<uint64_t>(tail.size_bytes - at, 4u << 20));
         FS_ASSIGN(size_t got, tail.file->read_at(at, buffer));
         if (got != buffer.size())
             return fail(Code::kTruncated, fmt::format("{} became shorter", path(tail.name)));
-        FS_TRY(copy->write_at(at, buffer));
+        FS_TRY(to.write_at(at, buffer));
     }
-    FS_TRY(copy->sync());
-    FS_TRY(fs_.rename(fresh, path(tail.name)));
-    tail.file = std::move(copy);
-    return {};
+    return to.sync();
 }
 
 // `next_name` is where the next file begins, 0 for the last file. A file whose tail could not be
@@ -284,7 +296,8 @@ Status Spool::append(ByteView records, SpoolRange& range) {
         extend(range, record.header);
     }
     if (range.records == 0) return {};
-    if (files_.empty() || file_full_ || files_.back().size_bytes >= file_bytes_) {
+    if (files_.empty() || file_full_ || files_.back().size_bytes >= file_bytes_ ||
+        (files_.back().size_bytes > kHeaderBytes && buggify(buggify_, "spool.new_file"))) {
         Status begun = settle_switch();
         if (begun) begun = begin_file(range.first);
         if (!begun) {
@@ -296,6 +309,7 @@ Status Spool::append(ByteView records, SpoolRange& range) {
     range.file = tail.name;
     range.offset_bytes = tail.size_bytes;
     if (Status written = tail.file->write_at(tail.size_bytes, records); !written) {
+        tail.size_bytes += records.size();  // any part of it may be there
         roll_back();
         return written;
     }
@@ -331,6 +345,7 @@ void Spool::roll_back() {
         (void)fs_.sync_directory(directory_);
         freed_ = true;
         files_.pop_back();
+        file_full_ = true;  // the one before was, or this would not have been begun
     }
     if (files_.empty()) return;
     SpoolFile& tail = files_.back();
@@ -366,7 +381,8 @@ Status Spool::trim(Sequence stored) {
         SpoolFile& head = files_.front();
         // The newest file stays while it may grow, so that a trickle of writes does not make a file
         // for each of them. Where numbering goes on is known to the vault.
-        if (head.last > stored || (files_.size() == 1 && head.size_bytes < file_bytes_)) return {};
+        const bool may_grow = files_.size() == 1 && head.size_bytes < file_bytes_ && !file_full_;
+        if (head.last > stored || may_grow) return {};
         // In order for good: a power cut brings back the newest of those that went, at most.
         if (freed_) FS_TRY(fs_.sync_directory(directory_));
         FS_TRY(fs_.remove(path(head.name)));

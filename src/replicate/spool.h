@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "base/buggify.h"
 #include "base/seams.h"
 #include "base/types.h"
 
@@ -37,7 +38,8 @@ class Spool {
     // `directory` is made when missing. kCorrupt when a record before the tail is damaged: then
     // `repair` cuts there instead and says so in repaired(); what was behind must be sent again.
     static Result<std::unique_ptr<Spool>> open(FileSystem& fs, std::string directory, ItemId item,
-                                               uint64_t file_bytes, bool repair);
+                                               uint64_t file_bytes, bool repair,
+                                               Buggify* buggify = nullptr);
     ~Spool();
 
     // What the directory held when it was opened, in order, in ranges of at most about 1 MiB.
@@ -52,7 +54,8 @@ class Spool {
     // must not acknowledge it.
     Status sync();
     Result<Bytes> read(const SpoolRange& range);
-    // Frees files whose every record is at or below `stored`.
+    // Frees files whose every record is at or below `stored`; the newest one too when nothing more
+    // can be written to it.
     Status trim(Sequence stored);
     // Drops everything, durable: the vault is elsewhere and this content no longer follows it.
     Status clear();
@@ -69,12 +72,17 @@ class Spool {
         std::shared_ptr<File> file;
     };
 
-    Spool(FileSystem& fs, std::string directory, ItemId item, uint64_t file_bytes)
-        : fs_(fs), directory_(std::move(directory)), item_(item), file_bytes_(file_bytes) {}
+    Spool(FileSystem& fs, std::string directory, ItemId item, uint64_t file_bytes, Buggify* buggify)
+        : fs_(fs),
+          directory_(std::move(directory)),
+          item_(item),
+          file_bytes_(file_bytes),
+          buggify_(buggify) {}
     std::string path(uint64_t name) const;
     Status scan(bool repair);
     Status scan_file(SpoolFile& file, uint64_t next_name, Sequence& previous, bool& begins_anew);
     Status settle_tail(SpoolFile& tail);
+    Status write_tail(SpoolFile& tail, File& to);
     Status settle_switch();
     Status begin_file(Sequence first);
     void roll_back();
@@ -83,6 +91,7 @@ class Spool {
     const std::string directory_;
     const ItemId item_;
     const uint64_t file_bytes_;
+    Buggify* const buggify_;
     mutable std::mutex mutex_;  // guards files_ between read() and the writer
     std::deque<SpoolFile> files_;
     bool directory_dirty_ = false;

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "sim/world.h"
+
 namespace farshore {
 namespace {
 
@@ -38,6 +40,19 @@ TEST(FaultSites, AreDrawnPerSeedAndCounted) {
     table.expect("unreached");
     EXPECT_THAT(table.never_fired(), ElementsAre("never", "unreached"));
     EXPECT_THAT(table.to_text(), HasSubstr("200 worlds; never fired: never unreached"));
+}
+
+// Broken: product code takes its rare paths in production, or the world does not count and trace
+// those that it takes in the simulation.
+TEST(Buggify, IsSilentInProductionAndTracedInTheWorld) {
+    EXPECT_FALSE(buggify(nullptr, "part.rare"));
+    SimWorld world(1);
+    world.faults().enable(true);
+    world.faults().force("part.rare", 1'000'000);
+    const uint64_t before = world.trace_hash();
+    EXPECT_TRUE(buggify(&world, "part.rare"));
+    EXPECT_NE(world.trace_hash(), before);
+    EXPECT_EQ(world.faults().counts().front().fired, 1u);
 }
 
 }  // namespace

@@ -297,9 +297,14 @@ void SimObjectStore::on_remove(std::function<void(SimProcess*, const std::string
 }
 
 Result<Bytes> SimObjectStore::peek(const std::string& name) const {
+    FS_ASSIGN(const ByteView view, peek_view(name));
+    return to_bytes(view);
+}
+
+Result<ByteView> SimObjectStore::peek_view(const std::string& name) const {
     const auto at = core_->objects.find(name);
     if (at == core_->objects.end()) return fail(Code::kNotFound, "no object " + name);
-    return *at->second.data;
+    return ByteView(*at->second.data);
 }
 
 std::vector<std::string> SimObjectStore::names(const std::string& prefix) const {

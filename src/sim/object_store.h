@@ -71,6 +71,8 @@ class SimObjectStore {
 
     // --- what a test looks at, or breaks
     Result<Bytes> peek(const std::string& name) const;
+    // The same without a copy; good until something is put or removed.
+    Result<ByteView> peek_view(const std::string& name) const;
     std::vector<std::string> names(const std::string& prefix = {}) const;
     uint64_t stored_bytes() const;
     const StoreCounters& counters() const;

@@ -92,7 +92,8 @@ SeedReport run_seeds(const std::string& scenario, const SeedRange& range,
     } else {
         seeds = regression_seeds(range.regressions, scenario);
         const uint64_t count = number_from_environment("FARSHORE_SEEDS").value_or(range.count);
-        for (uint64_t i = 0; i < count; ++i) seeds.push_back(range.first + i);
+        const uint64_t first = number_from_environment("FARSHORE_FIRST_SEED").value_or(range.first);
+        for (uint64_t i = 0; i < count; ++i) seeds.push_back(first + i);
     }
     std::signal(SIGABRT, print_running_seed);
     std::signal(SIGSEGV, print_running_seed);

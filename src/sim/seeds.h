@@ -5,9 +5,10 @@
 //   });
 //   EXPECT_TRUE(report.ok()) << report.text();
 //
-// FARSHORE_SEED=N in the environment runs that one seed alone; FARSHORE_SEEDS=N that many. Seeds of
-// the scenario in a regression file (lines "scenario seed", '#' begins a comment) run first. A
-// check or signal that ends the program prints the seed that ran.
+// FARSHORE_SEED=N in the environment runs that one seed alone; FARSHORE_SEEDS=N that many,
+// FARSHORE_FIRST_SEED=N from N on. Seeds of the scenario in a regression file (lines "scenario
+// seed", '#' begins a comment) run first. A check or signal that ends the program prints the seed
+// that ran.
 #pragma once
 
 #include <cstdint>

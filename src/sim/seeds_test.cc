@@ -49,6 +49,19 @@ TEST(Seeds, RegressionsComeFirst) {
     EXPECT_EQ(seen[2], 1u);
 }
 
+// Broken: a hunt in portions runs the same seeds again and again.
+TEST(Seeds, TheEnvironmentSaysWhereToBegin) {
+    if (std::getenv("FARSHORE_SEED") != nullptr) GTEST_SKIP() << "the environment picks the seed";
+    setenv("FARSHORE_FIRST_SEED", "2001", 1);
+    uint64_t seen = 0;
+    (void)run_seeds("mine", {.count = 1, .threads = 1}, [&](uint64_t seed) {
+        if (seen == 0) seen = seed;
+        return std::string();
+    });
+    unsetenv("FARSHORE_FIRST_SEED");
+    EXPECT_EQ(seen, 2001u);
+}
+
 // Broken: a check that ends the program does not say for which seed.
 TEST(SeedsDeathTest, AnAbortNamesItsSeed) {
     if (std::getenv("FARSHORE_SEED") != nullptr) GTEST_SKIP() << "the environment picks the seed";

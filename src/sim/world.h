@@ -18,6 +18,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/buggify.h"
 #include "base/seams.h"
 #include "sim/buggify.h"
 #include "sim/rng.h"
@@ -258,7 +259,8 @@ class SimHost {
     std::vector<std::unique_ptr<SimProcess>> processes_;
 };
 
-class SimWorld {
+// It is the Buggify that is handed to product code as well.
+class SimWorld final : public Buggify {
   public:
     struct Options {
         size_t trace_lines = 4096;         // kept for trace_text()
@@ -269,7 +271,7 @@ class SimWorld {
     explicit SimWorld(uint64_t seed) : SimWorld(seed, Options()) {}
     SimWorld(uint64_t seed, const Options& options);
     // Kills every process first. Networks and stores may be destroyed before or after.
-    ~SimWorld();
+    ~SimWorld() override;
     SimWorld(const SimWorld&) = delete;
     SimWorld& operator=(const SimWorld&) = delete;
 
@@ -304,6 +306,7 @@ class SimWorld {
 
     FaultSites& faults() { return faults_; }
     bool buggify(std::string_view site);
+    bool fire(std::string_view site) override { return buggify(site); }
 
     // One line of the trace; all of it goes into the hash, the last ones can be printed.
     void trace(std::string_view what, uint64_t a = 0, uint64_t b = 0, std::string_view detail = {});

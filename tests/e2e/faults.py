@@ -2,6 +2,7 @@
 import os
 import pathlib
 import subprocess
+import threading
 import time
 
 from farshore import free_port
@@ -47,6 +48,31 @@ class FaultTest(EndToEnd):
                 except OSError:
                     size //= 2
         return hog
+
+    def keep_full(self, path):
+        """Takes also what becomes free there, until the returned function is called."""
+        hog, stop = pathlib.Path(path) / "hog", threading.Event()
+
+        def take():
+            with open(hog, "ab", buffering=0) as file:
+                while not stop.is_set():
+                    for size in (MIB, 4096, 1):
+                        try:
+                            while file.write(bytes(size)) == size:
+                                pass
+                        except OSError:
+                            continue
+                    stop.wait(0.005)
+
+        taker = threading.Thread(target=take, daemon=True)
+        taker.start()
+
+        def end():
+            stop.set()
+            taker.join()
+            hog.unlink(missing_ok=True)
+        self.addCleanup(end)
+        return end
 
     def protect(self, model, name="web", *options):
         paths = model.make_files(self.work)

@@ -4,41 +4,18 @@
 FARSHORE_OUTAGE_S says for how long (10; the soak test 600)."""
 import datetime
 import os
-import subprocess
 import time
 
 import support
-from support import EndToEnd, Model, seeded
+from line import CutLine
+from support import Model, seeded
 
 MIB = 1 << 20
 OUTAGE_S = int(os.environ.get("FARSHORE_OUTAGE_S") or 10)
 COMPARED = 8    # moments of the outage
 
 
-def run(*command):
-    subprocess.run(list(map(str, command)), check=True, capture_output=True)
-
-
-class Outage(EndToEnd):
-    def make_line(self):
-        """A veth pair: 10.219.N.1 here, .2 in the namespace."""
-        self.space = f"fs-{os.getpid()}"
-        self.outside, inside = f"fso{os.getpid()}", f"fsi{os.getpid()}"
-        network = f"10.219.{os.getpid() % 250}"
-        run("ip", "netns", "add", self.space)
-        self.addCleanup(subprocess.run, ["ip", "netns", "del", self.space], check=False)
-        run("ip", "link", "add", self.outside, "type", "veth", "peer", "name", inside, "netns", self.space)
-        self.addCleanup(subprocess.run, ["ip", "link", "del", self.outside], check=False, capture_output=True)
-        run("ip", "addr", "add", f"{network}.1/24", "dev", self.outside)
-        run("ip", "link", "set", self.outside, "up")
-        for command in (("addr", "add", f"{network}.2/24", "dev", inside), ("link", "set", inside, "up"),
-                        ("link", "set", "lo", "up")):
-            run("ip", "-n", self.space, *command)
-        self.farshore.prefixes["agent"] = ["ip", "netns", "exec", self.space]
-        # Cleanups run backwards: the agent ends before its namespace goes.
-        self.addCleanup(self.farshore.end)
-        return f"{network}.1"
-
+class Outage(CutLine):
     def test_points_of_an_outage_exist_afterwards(self):
         """Breaks when a cut line stops the machine, costs the order of its writes, or needs somebody to mend it."""
         rng = seeded()
@@ -51,7 +28,7 @@ class Outage(EndToEnd):
         self.wait_state("web", "protected")
         clients = self.open_disks("web")
 
-        run("ip", "link", "set", self.outside, "down")
+        self.cut_line()
         moments, begun, slowest = [], time.monotonic(), 0.0
         keep_each = max(1, OUTAGE_S // 5)
         while time.monotonic() - begun < OUTAGE_S:
@@ -64,7 +41,7 @@ class Outage(EndToEnd):
                 time.sleep(0.01)
         lost = {trouble["code"] for trouble in self.farshore.call("item", "web")["troubles"]}
         print(f"slowest request {slowest * 1000:.0f} ms; health: {lost}", flush=True)
-        run("ip", "link", "set", self.outside, "up")
+        self.mend_line()
 
         def caught_up():
             item = self.farshore.call("item", "web")

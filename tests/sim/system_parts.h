@@ -65,12 +65,12 @@ class PeekStore final : public ObjectStore {
     Status remove(const std::string&) override { return refuse(); }
     Result<Bytes> get(const std::string& name) override { return store_.peek(name); }
     Result<Bytes> get_range(const std::string& name, uint64_t offset, uint64_t length) override {
-        FS_ASSIGN(const Bytes all, store_.peek(name));
+        FS_ASSIGN(const ByteView all, store_.peek_view(name));
         const uint64_t from = std::min<uint64_t>(offset, all.size());
-        return to_bytes(ByteView(all).subspan(from, std::min<uint64_t>(length, all.size() - from)));
+        return to_bytes(all.subspan(from, std::min<uint64_t>(length, all.size() - from)));
     }
     Result<ObjectInfo> head(const std::string& name) override {
-        FS_ASSIGN(const Bytes all, store_.peek(name));
+        FS_ASSIGN(const ByteView all, store_.peek_view(name));
         return ObjectInfo{name, all.size()};
     }
     Result<std::vector<ObjectInfo>> list(const std::string& prefix, const std::string& after,

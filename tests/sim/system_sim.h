@@ -23,12 +23,18 @@ enum class Plant : uint8_t {
     kSkippedSum,
     kEarlyEnd,
     kStaleCompare,
+    kUnmarkTooEarly,
+    kWrongDisk,
+    kWrongDiskSet,
+    kForeignAck,
 };
 inline constexpr Plant kPlants[] = {Plant::kAckBeforeSync,  Plant::kStoredBeforeRegistered,
                                     Plant::kSwapSegments,   Plant::kMarkTooLate,
                                     Plant::kLostGap,        Plant::kWrongOrder,
                                     Plant::kDeleteTooEarly, Plant::kSkippedSum,
-                                    Plant::kEarlyEnd,       Plant::kStaleCompare};
+                                    Plant::kEarlyEnd,       Plant::kStaleCompare,
+                                    Plant::kUnmarkTooEarly, Plant::kWrongDisk,
+                                    Plant::kWrongDiskSet,   Plant::kForeignAck};
 std::string plant_name(Plant plant);
 
 struct SystemOutcome {
@@ -39,11 +45,12 @@ struct SystemOutcome {
     FaultSites faults{0};
     // How much was exercised.
     uint64_t deaths = 0, power_losses = 0, gaps = 0, checks = 0, points_compared = 0, removed = 0,
-             fenced_vaults = 0, writes = 0, floors_moved = 0, bytes_compared = 0;
+             fenced_vaults = 0, machines = 0, take_overs = 0, lost_appliances = 0, writes = 0,
+             floors_moved = 0, bytes_compared = 0;
     int64_t calm_us = 0;  // virtual time until it was protected again
 };
 
-// The item is protected again within this much virtual time after the last fault.
+// Every item is protected again within this much virtual time after the last fault.
 inline constexpr int64_t kProtectedAgainUs = 180'000'000;
 
 SystemOutcome run_system(uint64_t seed, Plant plant);

@@ -32,11 +32,12 @@ std::string text_of(const std::filesystem::path& path) {
 
 std::string regressions() { return text_of(FARSHORE_SOURCE_DIR "/tests/sim/regress.seeds"); }
 
-// The fault sites that the simulated seams and this system name in their sources.
+// The fault sites that product cores, the simulated seams and this system name in their sources.
 std::vector<std::string> sites_in_sources() {
     const std::regex call(R"((?:buggify|site)\(([^;{]*))"), name(R"re("([a-z]+\.[a-z_]+)")re");
     std::vector<std::string> sites;
-    for (const char* folder : {"/src/sim", "/tests/sim"})
+    for (const char* folder :
+         {"/src/capture", "/src/replicate", "/src/replica", "/src/sim", "/tests/sim"})
         for (const auto& entry :
              std::filesystem::directory_iterator(std::string(FARSHORE_SOURCE_DIR) + folder)) {
             const std::string stem = entry.path().stem();
@@ -69,6 +70,9 @@ TEST(SystemSim, TheMainPathKeepsItsPromisesUnderEverySeed) {
                 outcome.broken = "the second run of the seed was another one";
             const std::lock_guard lock(mutex);
             table.add(outcome.faults);
+            sum.machines += outcome.machines;
+            sum.take_overs += outcome.take_overs;
+            sum.lost_appliances += outcome.lost_appliances;
             sum.deaths += outcome.deaths;
             sum.power_losses += outcome.power_losses;
             sum.gaps += outcome.gaps;
@@ -87,17 +91,22 @@ TEST(SystemSim, TheMainPathKeepsItsPromisesUnderEverySeed) {
     EXPECT_TRUE(report.ok()) << report.text()
                              << "repeat one: FARSHORE_SEED=N system_sim_test "
                                 "--gtest_filter='SystemSim.TheMainPath*'";
-    std::cout << report.runs << " runs: " << sum.writes << " writes, " << sum.deaths << " deaths, "
-              << sum.gaps << " gaps, " << sum.checks << " checks, " << sum.points_compared
-              << " points compared (" << (sum.bytes_compared >> 20) << " MiB), " << sum.removed
-              << " objects removed, " << sum.floors_moved << " floors moved, " << sum.fenced_vaults
-              << " times a vault found itself fenced; at most " << sum.calm_us / 1'000'000
+    std::cout << report.runs << " runs: " << sum.machines << " machines, " << sum.writes
+              << " writes, " << sum.deaths << " deaths, " << sum.gaps << " gaps, " << sum.checks
+              << " checks, " << sum.points_compared << " points compared ("
+              << (sum.bytes_compared >> 20) << " MiB), " << sum.removed << " objects removed, "
+              << sum.floors_moved << " floors moved, " << sum.fenced_vaults
+              << " times a vault found itself fenced, " << sum.take_overs << " vaults taken over, "
+              << sum.lost_appliances << " appliances lost; at most " << sum.calm_us / 1'000'000
               << " s until protected again; " << sum.comparisons << " comparisons, " << sum.answers
               << " answers\n"
               << table.to_text();
     if (report.runs < kSeeds) return;  // fewer were asked for
     EXPECT_GT(sum.deaths, report.runs);
     EXPECT_GT(sum.removed, report.runs);
+    EXPECT_GT(sum.machines, report.runs * 3 / 2);
+    EXPECT_GT(sum.take_overs, report.runs / 20);
+    EXPECT_GT(sum.lost_appliances, 0u);
     EXPECT_GT(sum.fenced_vaults, 0u);
     EXPECT_GT(sum.comparisons, report.runs / 4);
     EXPECT_TRUE(table.never_fired().empty()) << table.to_text();
