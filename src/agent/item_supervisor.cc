@@ -748,10 +748,20 @@ std::optional<AgentItemError> ItemSupervisor::tap_trouble(const CaptureStatus& c
         return AgentItemError{
             Code::kIo,
             fmt::format("the dirty map {} could not be written: after a crash of this "
-                        "host everything is copied again",
+                        "host everything is compared",
                         session_->config().dirty_map_path),
             "mend the disk; the tap's next start makes the map anew"};
     return std::nullopt;
+}
+
+void ItemSupervisor::tell_map_damage(const CaptureStatus& capture) {
+    const std::pair damage(capture.dirty_map_mended, capture.dirty_map_lost);
+    if (damage == map_damage_told_) return;
+    map_damage_told_ = damage;
+    log::warn("agent",
+              "the dirty map {} was damaged: {} pieces in one copy, mended from the other; {} in "
+              "both, whose regions count as different",
+              session_->config().dirty_map_path, damage.first, damage.second);
 }
 
 void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
@@ -775,6 +785,7 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
                                                               : AgentItemState::kLive;
         }
         if (worked) status.error = tap_trouble(capture);
+        tell_map_damage(capture);
         status.ring_used_bytes = capture.ring_used_bytes;
         status.spill_used_bytes = capture.spill_used_bytes;
         status.gap_open = capture.gap != GapState::kNone;

@@ -65,7 +65,14 @@ class TestFiles final : public FileSystem {
         if (nodes_.erase(path) == 0) return fail(Code::kNotFound, path);
         return {};
     }
-    Status rename(const std::string&, const std::string&) override { return {}; }
+    Status rename(const std::string& from, const std::string& to) override {
+        std::lock_guard lock(mutex_);
+        const auto at = nodes_.find(from);
+        if (at == nodes_.end()) return fail(Code::kNotFound, from);
+        nodes_[to] = at->second;
+        nodes_.erase(from);
+        return {};
+    }
     Status link(const std::string&, const std::string&) override { return {}; }
     Status make_directories(const std::string&) override { return {}; }
     Status sync_directory(const std::string&) override { return {}; }

@@ -177,6 +177,10 @@ enum class LogWord : size_t {
     kCompareCopiedBefore,  // kCopiedBytes when it began
     kCompareRuns,          // comparisons that came to their end, ever
     kComparedEver,         // bytes read for comparisons, ever
+    // Of the dirty map's file, in units and header pages: damaged in one copy, and in both.
+    kDirtyMapMended,
+    kDirtyMapLost,
+    kDirtyMapSyncs,  // its calls of fdatasync since this tap started
     kEnd
 };
 

@@ -532,6 +532,7 @@ int64_t Tap::tick() {
                     [&] { return producer.last_but_idle(); }, {log.word(LogWord::kStored).load()},
                     [&] { return tap.backing_is_durable(tap.copies_question, now); });
             log.word(LogWord::kDirtyRegions).store(dirty.dirty_regions());
+            log.word(LogWord::kDirtyMapSyncs).store(dirty.syncs());
         }
     } else {
         log.word(LogWord::kDirtyMapErrors).store(1);

@@ -278,7 +278,8 @@ void System::strike() {
             guest_left_ = std::max<uint64_t>(guest_left_, 5);
             if (!tap_->alive()) return;
             DeathPlan plan;
-            plan.at_operation = 1 + draw_.below(draw_.coin() ? 2 : 5);
+            // A mark is two writes and a sync.
+            plan.at_operation = 1 + draw_.below(draw_.coin() ? 3 : 6);
             plan.moment = static_cast<DeathPlan::Moment>(draw_.below(3));
             plan.power_loss = draw_.below(4) != 0;
             death_at_write_ = plan;
