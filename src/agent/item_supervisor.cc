@@ -793,6 +793,7 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
         status.copy_total_bytes = capture.copy_total_bytes;
         status.compared_bytes = capture.copied_bytes + capture.compared_ever_bytes;
         status.dirty_regions = capture.dirty_regions;
+        status.dirty_map_syncs = capture.dirty_map_syncs;
         // The words are those of shared memory: one that we do not know is none.
         if (capture.compare <= CompareState::kDone)
             status.resync.state = static_cast<ResyncState>(capture.compare);

@@ -123,6 +123,7 @@ Json item_view(const ItemReport& report) {
         json["copy_rate_bytes_per_s"] = agent.copy_rate_bytes_per_s;
         json["compared_bytes"] = agent.compared_bytes;
         json["dirty_regions"] = agent.dirty_regions;
+        json["dirty_map_syncs"] = agent.dirty_map_syncs;
         const ResyncStatus& resync = agent.resync;
         json["resync"] = {{"state", std::string(resync_state_name(resync.state))},
                           {"request", agent.resync_done_id},
