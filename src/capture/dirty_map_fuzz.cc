@@ -8,7 +8,17 @@ using namespace farshore::capture_test;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (size < 1) return 0;
+    TestFiles files;
+    const std::vector<uint64_t> disks = {3u << 20, 40ull << 30};
     Bytes content(data + 1, data + size);
+    if ((data[0] & 2) != 0) {
+        // A real one, of which the input changes bytes: place (two bytes) and value each.
+        FS_CHECK(DirtyMap::create(files, "dirty", {}, disks));
+        Bytes real = files.durable("dirty");
+        for (size_t i = 0; i + 3 <= content.size(); i += 3)
+            real[load_u16(content.data() + i) % real.size()] ^= content[i + 2];
+        content = std::move(real);
+    }
     // Mended checksums let the fuzzer reach the fields.
     if ((data[0] & 1) != 0) {
         const auto seal = [&](size_t at, size_t bytes, size_t crc_at) {
@@ -23,9 +33,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
             for (size_t unit = 0; unit < 12; ++unit) seal(base + 8192 + unit * 512, 512, 0);
         }
     }
-    TestFiles files;
     files.set("dirty", content);
-    auto map = DirtyMap::open(files, "dirty", {}, {3u << 20, 40ull << 30});
+    auto map = DirtyMap::open(files, "dirty", {}, disks);
     if (!map) return 0;
     { auto mark = (*map)->mark(1, 5u << 20, 1u << 20); }
     for (uint64_t i = 0; i < 6; ++i) (*map)->rotate(true, true, {i}, {i});
