@@ -36,9 +36,10 @@ PROGRAM_MIB = 64
 class Site:
     """farshore in one process or in three, in a directory of its own, ended with the block."""
 
-    def __init__(self, parent, split=False):
+    def __init__(self, parent, split=False, marks=True):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="site-", dir=parent))
-        self.farshore = Farshore(BIN / "farshore", self.directory / "data", self.directory)
+        self.farshore = Farshore(BIN / "farshore", self.directory / "data", self.directory,
+                                 {} if marks else {"PATH": self._without_dirty_map()})
         self._split = split
 
     def __enter__(self):
@@ -55,6 +56,17 @@ class Site:
     def __exit__(self, *_):
         self.farshore.end()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _without_dirty_map(self):
+        """Where a stand-in for nbdkit is, which asks for a tap that marks nothing: the agent has no
+        such setting."""
+        stand_in = self.directory / "programs/nbdkit"
+        stand_in.parent.mkdir()
+        stand_in.write_text('#!/bin/sh\nfor word; do case $word in *farshore-plugin.so)\n'
+                            f'exec {shutil.which("nbdkit")} "$@" bench-without-dirty-map=true;;\n'
+                            f'esac; done\nexec {shutil.which("nbdkit")} "$@"\n')
+        stand_in.chmod(0o755)
+        return f"{stand_in.parent}:{os.environ['PATH']}"
 
     def protect(self, name, *how, state="protected"):
         self.farshore.call("protect", name, *how)
@@ -320,6 +332,35 @@ class Bench:
                 self.row("M3", f"tap, {what}", [r.mb_per_s for r in ours], "MB/s", peer,
                          [r.mb_per_s for r in peers], f">= {aim}",
                          lambda e, least=aim: e["ratio"] >= least)
+            self._m3_marks(kind, block, depth, what, size)
+
+    def _m3_marks(self, kind, block, depth, what, size):
+        """The same load with and without the dirty map, and the fdatasyncs that it waited for."""
+        results, syncs = {True: [], False: []}, []
+        for number in range(self.options.rounds):
+            for marks in ((False, True) if number % 2 == 0 else (True, False)):
+                with Site(self.work, marks=marks) as site:
+                    uri = site.protect_disk("m3", self.image("own.img", size))
+
+                    def count(site=site):
+                        return site.farshore.call("item", "m3")["dirty_map_syncs"]
+
+                    # What the first copy had marked is let go of.
+                    if marks:
+                        site.farshore.wait_for("clean dirty map", lambda site=site: site.farshore.call(
+                            "item", "m3")["dirty_regions"] == 0, 120)
+                    before = count()
+                    results[marks].append(fio(uri, kind, block, depth, size, seconds=self.seconds))
+                    if marks:
+                        time.sleep(2)  # the agent says it once a second
+                        syncs.append(count() - before)
+                    elif count() != 0:
+                        raise RuntimeError("the tap marks though it was asked not to")
+        self.row("M3", f"tap, {what}", [r.mb_per_s for r in results[True]], "MB/s",
+                 "without dirty map", [r.mb_per_s for r in results[False]], ">= 0.95",
+                 lambda e: e["ratio"] >= 0.95)
+        self.row("M3", f"  fdatasyncs for {size // MIB} regions, {self.seconds} s", syncs, "", "",
+                 [], "")
 
     # --- M4, M5 -----------------------------------------------------------------------------------
 

@@ -519,7 +519,7 @@ std::optional<AgentItemError> ItemSupervisor::tap_trouble(const CaptureStatus& c
         return AgentItemError{
             Code::kIo,
             fmt::format("the dirty map {} could not be written: after a crash of this "
-                        "host everything is copied again",
+                        "host everything is compared",
                         session_->config().dirty_map_path),
             "mend the disk; the tap's next start makes the map anew"};
     return std::nullopt;
@@ -531,6 +531,16 @@ std::string ItemSupervisor::path_of(const DesiredItem& desired, DiskIndex index)
     for (const MachineDisk& disk : machine_.disks)
         if (disk.index == index) return disk.path;
     return {};
+}
+
+void ItemSupervisor::tell_map_damage(const CaptureStatus& capture) {
+    const std::pair damage(capture.dirty_map_mended, capture.dirty_map_lost);
+    if (damage == map_damage_told_) return;
+    map_damage_told_ = damage;
+    log::warn("agent",
+              "the dirty map {} was damaged: {} pieces in one copy, mended from the other; {} in "
+              "both, whose regions count as different",
+              session_->config().dirty_map_path, damage.first, damage.second);
 }
 
 void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
@@ -554,6 +564,7 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
                                                               : AgentItemState::kLive;
         }
         if (worked) status.error = tap_trouble(capture);
+        tell_map_damage(capture);
         status.ring_used_bytes = capture.ring_used_bytes;
         status.spill_used_bytes = capture.spill_used_bytes;
         status.gap_open = capture.gap != GapState::kNone;
@@ -561,6 +572,7 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
         status.copy_total_bytes = capture.copy_total_bytes;
         status.compared_bytes = capture.copied_bytes + capture.compared_ever_bytes;
         status.dirty_regions = capture.dirty_regions;
+        status.dirty_map_syncs = capture.dirty_map_syncs;
         // The words are those of shared memory: one that we do not know is none.
         if (capture.compare <= CompareState::kDone)
             status.resync.state = static_cast<ResyncState>(capture.compare);

@@ -96,6 +96,7 @@ class ItemSupervisor {
     void watch_tap(std::optional<ProcessKey> tap);
     void check_tap();
     void publish(const DesiredItem& desired, const Status& worked);
+    void tell_map_damage(const CaptureStatus& capture);
     std::optional<AgentItemError> tap_trouble(const CaptureStatus& capture);
     Status save(const DesiredItem& desired);
 
@@ -155,6 +156,7 @@ class ItemSupervisor {
     bool freeze_left_over_ = false;
     std::string resync_done_id_;
     uint64_t spill_errors_seen_ = 0;
+    std::pair<uint64_t, uint64_t> map_damage_told_{0, 0};
     int64_t spill_error_us_ = 0;
     uint64_t copy_rate_ = 0;
     uint64_t copy_rate_bytes_ = 0;

@@ -16,6 +16,12 @@ Status map(CaptureFiles& files, const LogGeometry& geometry) {
     return {};
 }
 
+// For the agent, which says it in its log.
+void count_damage(const LogHeader& header, const DirtyMap& dirty) {
+    header.word(LogWord::kDirtyMapMended) += dirty.damage().mended;
+    header.word(LogWord::kDirtyMapLost) += dirty.damage().lost;
+}
+
 LogMemory view(const SharedMemory& memory, const LogGeometry& geometry) {
     return {{memory.data(), control_bytes(geometry)}, {memory.ring(), geometry.ring_bytes}, true};
 }
@@ -65,6 +71,7 @@ Result<CaptureFiles> create(const CaptureConfig& config, FileSystem& fs, const B
     FS_ASSIGN(files.header, LogHeader::format(view(files.memory, geometry), geometry, first));
     fill_new_log(files.header, *dirty, config.mode);
     files.header.word(LogWord::kJoining).store(config.joining);
+    count_damage(files.header, *dirty);
     // An item that had records before has a replica: most of it may be what is there.
     if (first.v > 1)
         files.header.word(LogWord::kCompareState)
@@ -106,6 +113,7 @@ Result<std::unique_ptr<DirtyMap>> CaptureFiles::open_dirty_map(const CaptureConf
                                                                const LogHeader& header) {
     FS_ASSIGN(auto dirty,
               DirtyMap::open_or_create(fs, config.dirty_map_path, config.item, config.disk_bytes));
+    count_damage(header, *dirty);
     // A new one: the log goes on with the numbers that it has.
     if (dirty->reserved_until() <= 1)
         FS_TRY(dirty->reserve(header.producer().next_sequence + kSequenceBlock));
@@ -115,8 +123,8 @@ Result<std::unique_ptr<DirtyMap>> CaptureFiles::open_dirty_map(const CaptureConf
 Status CaptureFiles::remove(const CaptureConfig& config, FileSystem& fs) {
     for (const std::string& path :
          {config.shared_memory_path, config.shared_memory_path + ".new", config.spill_path,
-          config.dirty_map_path, config.dirty_map_path + ".new",
-          config.dirty_map_path + ".broken"}) {
+          config.dirty_map_path, config.dirty_map_path + ".broken",
+          config.dirty_map_path + ".new"}) {
         if (path.empty()) continue;
         if (auto removed = fs.remove(path); !removed && removed.error().code() != Code::kNotFound)
             return removed;

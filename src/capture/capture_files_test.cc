@@ -72,6 +72,29 @@ TEST(CaptureFiles, ALostLogGoesOnWithNewNumbers) {
     EXPECT_GE(known->header.producer().next_sequence, 12345u);
 }
 
+// Broken: damage of the dirty map is mended in silence, and the disk that makes it is never
+// changed.
+TEST(CaptureFiles, DamageOfTheDirtyMapIsCounted) {
+    Item item;
+    auto files = CaptureFiles::open(item.config, item.files);
+    ASSERT_TRUE(files);
+    const auto damage = [&](uint64_t offset) {
+        auto file = item.files.open(item.config.dirty_map_path, OpenMode::kReadWrite);
+        ASSERT_TRUE(file);
+        ASSERT_TRUE((*file)->write_at(offset, Bytes(512, 0x55)));
+    };
+    damage(8192);
+    ASSERT_TRUE(CaptureFiles::open_dirty_map(item.config, item.files, files->header));
+    EXPECT_EQ(files->header.word(LogWord::kDirtyMapMended).load(), 1u);
+    damage(8192);
+    damage(8192 + 12288);
+    ASSERT_TRUE(item.files.remove(item.config.shared_memory_path));
+    auto again = CaptureFiles::open(item.config, item.files);
+    ASSERT_TRUE(again);
+    EXPECT_EQ(again->header.word(LogWord::kDirtyMapLost).load(), 1u);
+    EXPECT_EQ(again->header.word(LogWord::kDirtyMapMended).load(), 0u);
+}
+
 TEST(CaptureFiles, RefuseOtherDisksAndItems) {
     Item item;
     ASSERT_TRUE(CaptureFiles::open(item.config, item.files));

@@ -148,6 +148,9 @@ CaptureStatus CaptureSession::status() const {
     status.backing_errors = word(LogWord::kBackingErrors);
     status.dirty_regions = word(LogWord::kDirtyRegions);
     status.dirty_map_broken = word(LogWord::kDirtyMapErrors) != 0;
+    status.dirty_map_mended = word(LogWord::kDirtyMapMended);
+    status.dirty_map_lost = word(LogWord::kDirtyMapLost);
+    status.dirty_map_syncs = word(LogWord::kDirtyMapSyncs);
     const int64_t now = impl_->clock.steady_us();
     for (size_t slot = 0; slot < kInFlightSlots; ++slot) {
         const auto start = static_cast<int64_t>(header.in_flight(slot, kInFlightStartWord).load());

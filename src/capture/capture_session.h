@@ -55,7 +55,10 @@ struct CaptureStatus {
     uint64_t backing_errors = 0;
     uint64_t dirty_regions = 0;
     int spill_errno = 0;            // of the last write to the spill; 0: it went well
-    bool dirty_map_broken = false;  // after a host crash everything is copied again
+    bool dirty_map_broken = false;  // after a host crash everything is compared
+    // Pieces of its file that were damaged in one copy and mended, and that were in both.
+    uint64_t dirty_map_mended = 0, dirty_map_lost = 0;
+    uint64_t dirty_map_syncs = 0;  // since the tap started
     uint32_t in_flight = 0;
     // Age of the oldest write in flight: the watchdog's measure. 0: none.
     int64_t oldest_in_flight_us = 0;

@@ -44,6 +44,7 @@ void Comparer::begin_generation() {
     random_.fill(key_);
     summer_ = std::make_unique<BlockSummer>(key_);
     forget_questions();
+    read_there_.clear();
     disk_ = 0;
     offset_ = 0;
     begin_samples();
@@ -87,6 +88,21 @@ void Comparer::settle(const Slot& slot, const CompareAnswer& answer) {
     add(header, LogWord::kUnreadableBytes, answer.unreadable * kTodoGranuleBytes);
 }
 
+// In pieces: the guest's writes wait while one is settled.
+void Comparer::settle_zeroes(const Slot& slot, const CompareAnswer& answer) {
+    for (uint64_t done = 0; done < slot.range.length_bytes; done += kMaxCompareBytes) {
+        const ByteRange piece{slot.range.offset_bytes + done,
+                              std::min(kMaxCompareBytes, slot.range.length_bytes - done)};
+        if (answer.verdict != CompareVerdict::kEqual &&
+            answer.sums[done / kMaxCompareBytes] != kZeroSum) {
+            read_there_.emplace(slot.disk, piece.offset_bytes);
+            continue;
+        }
+        (void)producer_.settle_compare(generation_, slot.disk, piece, [](size_t) { return true; });
+        add(producer_.header(), LogWord::kComparedBytes, piece.length_bytes);
+    }
+}
+
 bool Comparer::take_answers() {
     bool any = false;
     for (size_t i = 0; i < kCompareSlots; ++i) {
@@ -100,7 +116,10 @@ bool Comparer::take_answers() {
             give_up();
             return true;
         }
-        settle(slots_[i], *answer);
+        if (slots_[i].range.length_bytes > kMaxCompareBytes)
+            settle_zeroes(slots_[i], *answer);
+        else
+            settle(slots_[i], *answer);
     }
     return any;
 }
@@ -143,6 +162,40 @@ void Comparer::end_samples() {
     header.word(LogWord::kSampledBytes).store(std::max<uint64_t>(sampled_bytes_, 1));
 }
 
+// One question does for all of a long hole, as far as it is in question.
+ByteRange Comparer::widened(DiskIndex disk, const ByteRange& run) {
+    if (run.length_bytes != kMaxCompareBytes || state() != CompareState::kComparing) return run;
+    BlockDevice& device = *sources_[disk].device;
+    uint64_t most = std::min(kMaxCompareZeroBytes, device.size_bytes() - run.offset_bytes);
+    // Neither over what is under way nor over what was asked so in vain.
+    for (const Slot& slot : slots_)
+        if (slot.used && slot.disk == disk && slot.range.offset_bytes > run.offset_bytes)
+            most = std::min(most, slot.range.offset_bytes - run.offset_bytes);
+    const auto next = read_there_.lower_bound({disk, run.offset_bytes});
+    if (next != read_there_.end() && next->first == disk)
+        most = std::min(most, next->second - run.offset_bytes);
+    if (next != read_there_.begin())
+        if (const auto& before = *std::prev(next);
+            before.first == disk && before.second + kMaxCompareBytes > run.offset_bytes)
+            return run;
+    // Further and further: a source lists all extents of what it is asked for.
+    uint64_t empty = 0;
+    for (uint64_t length = kMaxCompareBytes; empty < most; length *= 2) {
+        length = std::min(length, most - empty);
+        const auto extents = device.extents(run.offset_bytes + empty, length);
+        if (!extents || extents->empty() || !extents->front().zero) break;
+        const uint64_t found = std::min(length, extents->front().length_bytes);
+        empty += found;
+        if (found < length) break;
+    }
+    if (empty != device.size_bytes() - run.offset_bytes)
+        empty = empty / kSumBlockBytes * kSumBlockBytes;
+    if (empty <= kMaxCompareBytes) return run;
+    const auto wide = producer_.unsure(disk, run.offset_bytes, empty + kTodoGranuleBytes - 1);
+    // The guest may have written there by now.
+    return wide && wide->offset_bytes == run.offset_bytes ? *wide : run;
+}
+
 bool Comparer::find_run() {
     if (find_sample()) return true;
     const auto disks = static_cast<DiskIndex>(sources_.size());
@@ -166,11 +219,13 @@ bool Comparer::find_run() {
             reading_.used = true;
             reading_.sample = false;
             reading_.disk = disk;
-            reading_.range = *run;
+            reading_.range = widened(disk, *run);
             reading_.sums.clear();
-            reading_done_ = 0;
+            // A long hole is known to be one.
+            reading_done_ =
+                reading_.range.length_bytes > kMaxCompareBytes ? reading_.range.length_bytes : 0;
             disk_ = disk;
-            offset_ = run->end();
+            offset_ = reading_.range.end();
             return true;
         }
     }
@@ -239,7 +294,9 @@ Comparer::Outcome Comparer::read_some() {
     question.disk = looked_at;
     question.offset_bytes = reading_.range.offset_bytes;
     question.length_bytes = reading_.range.length_bytes;
-    question.sum = summer_->run(question.disk, question.offset_bytes, reading_.sums);
+    question.sum = question.long_zeroes()
+                       ? kZeroSum
+                       : summer_->run(question.disk, question.offset_bytes, reading_.sums);
     asker_.ask(static_cast<size_t>(slot - slots_.begin()), question);
     *slot = std::move(reading_);
     reading_ = {};

@@ -9,6 +9,8 @@
 
 #include <array>
 #include <functional>
+#include <set>
+#include <utility>
 #include <vector>
 
 #include "base/seams.h"
@@ -62,11 +64,13 @@ class Comparer {
     void give_up();
     bool take_answers();
     void settle(const Slot& slot, const CompareAnswer& answer);
+    void settle_zeroes(const Slot& slot, const CompareAnswer& answer);
     bool find_run();
     bool find_sample();
     void begin_samples();
     void end_samples();
     DiskIndex disk_to_look_at() const;
+    ByteRange widened(DiskIndex disk, const ByteRange& run);
     Outcome read_some();
     void start_over();
     std::vector<std::pair<DiskIndex, ByteRange>> samples();
@@ -86,6 +90,8 @@ class Comparer {
     DiskIndex disk_ = 0;
     uint64_t offset_ = 0;
     uint64_t bytes_read_ = 0;
+    // Where runs of kMaxCompareBytes begin that were in a long hole here and are none there.
+    std::set<std::pair<DiskIndex, uint64_t>> read_there_;
     uint64_t sample_differences_ = 0;
     // Places that are compared before all others while the copy is held, and what came of them.
     bool sampling_ = false;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "capture/capture_log.h"
 #include "capture/capture_test_world.h"
 
@@ -126,6 +128,144 @@ TEST_F(ComparerTest, WhatIsWrittenMeanwhileIsCopied) {
     EXPECT_EQ(producer_.unsure_granules(), 0u);
     EXPECT_EQ(producer_.todo_granules(), 1u);
     EXPECT_TRUE(producer_.todo(2).test(3 * kSumBlockBytes));
+}
+
+// A disk of 200 GiB and a bit that is empty but for a block each 50 GiB.
+class SparseDevice final : public BlockDevice {
+  public:
+    static constexpr uint64_t kBytes = (200ull << 30) + 1000;
+    static constexpr uint64_t kStep = 50ull << 30;
+    static constexpr uint64_t kDataAt = 3 * kSumBlockBytes;  // behind each step
+
+    uint64_t size_bytes() const override { return kBytes; }
+    bool read_only() const override { return true; }
+    Status read(uint64_t offset, MutableByteView out) override {
+        read_bytes += out.size();
+        std::ranges::fill(out, uint8_t{0});
+        for (uint64_t at = kDataAt; at < kBytes; at += kStep)
+            if (at >= offset && at < offset + out.size()) out[at - offset] = 1;
+        return {};
+    }
+    Status write(uint64_t, ByteView) override { return fail(Code::kUnsupported, "write"); }
+    Status zero(uint64_t, uint64_t, bool) override { return fail(Code::kUnsupported, "write"); }
+    Status discard(uint64_t, uint64_t) override { return fail(Code::kUnsupported, "write"); }
+    Status flush() override { return {}; }
+    Result<std::vector<BlockExtent>> extents(uint64_t offset, uint64_t length) override {
+        ++extent_calls;
+        std::vector<BlockExtent> found;
+        for (const uint64_t end = offset + length; offset < end;) {
+            const uint64_t in = offset % kStep;
+            const bool zero = in < kDataAt || in >= kDataAt + kSumBlockBytes;
+            const uint64_t next = in < kDataAt ? offset - in + kDataAt
+                                  : in < kDataAt + kSumBlockBytes
+                                      ? offset - in + kDataAt + kSumBlockBytes
+                                      : offset - in + kStep + kDataAt;
+            found.push_back({offset, std::min(next, end) - offset, zero, zero});
+            offset = std::min(next, end);
+        }
+        return found;
+    }
+    uint64_t read_bytes = 0, extent_calls = 0;
+};
+
+struct SparseDisk {
+    SparseDisk()
+        : memory(LogGeometry{.item = {},
+                             .boot_id = {},
+                             .ring_bytes = kMinRingBytes,
+                             .spill_bytes = 0,
+                             .disk_bytes = {SparseDevice::kBytes}}),
+          header(*LogHeader::format(memory.memory(), memory.geometry(), {1})),
+          producer(header, CaptureProducer::Options{&clock, nullptr, nullptr, {}, nullptr}),
+          comparer(producer, {{&device, nullptr}}, keys) {
+        producer.open_gap([&] { producer.todo(0).set_all(); }, true);
+    }
+    // Answers until nothing is asked; `there` says whether the replica has only zeroes in a range.
+    // How many questions that took.
+    size_t answer_all(const std::function<bool(ByteRange)>& zero_there) {
+        size_t questions = 0;
+        for (;;) {
+            while (comparer.step() == Comparer::Outcome::kWorked) continue;
+            const auto asked = responder.asked();
+            if (asked.empty()) return questions;
+            for (const auto& one : asked) answer(one, zero_there), ++questions;
+        }
+    }
+    void answer(const CompareResponder::Asked& one,
+                const std::function<bool(ByteRange)>& zero_there) {
+        const CompareQuestion& q = one.question;
+        CompareAnswer reply{CompareVerdict::kSums, {}, 0};
+        for (uint64_t at = 0; at < q.length_bytes; at += q.block_bytes()) {
+            const ByteRange block{q.offset_bytes + at,
+                                  std::min(q.block_bytes(), q.length_bytes - at)};
+            // What is data at the source is the same in this replica.
+            const bool data = !q.long_zeroes() &&
+                              block.offset_bytes % SparseDevice::kStep == SparseDevice::kDataAt;
+            Bytes bytes(data ? kSumBlockBytes : 0);
+            if (data) bytes[0] = 1;
+            reply.sums.push_back(data ? BlockSummer(q.key).block(0, block.offset_bytes, bytes)
+                                 : zero_there(block) ? kZeroSum
+                                                     : kUnreadableSum);
+        }
+        if (q.long_zeroes()) ++long_questions;
+        EXPECT_TRUE(responder.answer(one, reply));
+    }
+    StillClock clock;
+    SeededKeys keys;
+    TestMemory memory;
+    LogHeader header;
+    CaptureProducer producer;
+    SparseDevice device;
+    Comparer comparer;
+    CompareResponder responder{header};
+    size_t long_questions = 0;
+};
+
+// Broken if an empty terabyte took as long as a full one.
+TEST(ComparerOfASparseDisk, ALongHoleIsOneQuestion) {
+    SparseDisk disk;
+    const size_t questions = disk.answer_all([](ByteRange) { return true; });
+    EXPECT_EQ(disk.producer.todo_granules(), 0u);
+    EXPECT_EQ(disk.header.word(LogWord::kComparedBytes).load(), SparseDevice::kBytes);
+    // Beside each of five blocks a hole of 50 GiB, which may meet the end of 64 GiB.
+    EXPECT_LE(questions, 5u + 5u + 5u);
+    EXPECT_LE(disk.device.read_bytes, 5 * (1u << 20));
+    EXPECT_LE(disk.device.extent_calls, 300u);
+}
+
+// Broken if what the replica has in a hole of the source stayed there, or all of the hole were
+// asked or sent again for it.
+TEST(ComparerOfASparseDisk, WhatTheReplicaHasInAHoleIsFound) {
+    SparseDisk disk;
+    const ByteRange stale{(70ull << 30) + 5 * kSumBlockBytes, kSumBlockBytes};
+    const ByteRange at_end{SparseDevice::kBytes - 1000, 1000};
+    const auto meets = [](const ByteRange& a, const ByteRange& b) {
+        return a.offset_bytes < b.end() && b.offset_bytes < a.end();
+    };
+    const size_t questions = disk.answer_all(
+        [&](ByteRange range) { return !meets(range, stale) && !meets(range, at_end); });
+    EXPECT_EQ(disk.producer.unsure_granules(), 0u);
+    EXPECT_EQ(disk.producer.todo_granules(), 2u);
+    EXPECT_TRUE(disk.producer.todo(0).test(stale.offset_bytes));
+    EXPECT_TRUE(disk.producer.todo(0).test(at_end.offset_bytes));
+    EXPECT_LE(questions, 25u);
+    EXPECT_EQ(disk.header.word(LogWord::kComparedBytes).load(), SparseDevice::kBytes);
+    EXPECT_EQ(disk.header.word(LogWord::kDifferingBytes).load(), 2 * kTodoGranuleBytes);
+}
+
+// Broken if a write into a hole that is asked for were taken for what the replica had.
+TEST(ComparerOfASparseDisk, WhatIsWrittenIntoAHoleMeanwhileIsCopied) {
+    SparseDisk disk;
+    while (disk.comparer.step() == Comparer::Outcome::kWorked) continue;
+    AppendRequest request;
+    request.kind = RecordKind::kZero;
+    request.offset_bytes = 20ull << 30;
+    request.length_bytes = 200;
+    (void)disk.producer.append(request);
+    (void)disk.answer_all([](ByteRange) { return true; });
+    EXPECT_EQ(disk.producer.todo_granules(), 1u);
+    EXPECT_TRUE(disk.producer.todo(0).test(20ull << 30));
+    EXPECT_GE(disk.long_questions, 4u);
 }
 
 }  // namespace

@@ -4,26 +4,12 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
-
-#include "codec/crc32c.h"
-#include "record/record.h"
 
 namespace farshore {
 
-// docs/format/dirty-map.md fixes these.
 namespace {
 
 constexpr char kBrokenSuffix[] = ".broken";
-constexpr uint8_t kMagic[8] = {'F', 'S', 'D', 'I', 'R', 'T', 'Y', 'M'};
-constexpr uint32_t kVersion = 1;
-constexpr size_t kHeaderPages = 2;
-constexpr size_t kCrcAt = 12;
-constexpr size_t kPageHeaderBytes = 32;
-constexpr size_t kWordsPerPage = (kPageBytes - kPageHeaderBytes) / 8;
-constexpr uint64_t kFlagAllDirty = 1;
-
-uint64_t words_for(uint64_t regions) { return (regions + 63) / 64; }
 
 bool get_bit(const std::vector<uint64_t>& bits, uint64_t i) { return bits[i / 64] >> (i % 64) & 1; }
 void set_bit(std::vector<uint64_t>& bits, uint64_t i) { bits[i / 64] |= 1ull << (i % 64); }
@@ -33,29 +19,12 @@ void everything(std::vector<uint64_t>& bits, uint64_t regions) {
     for (uint64_t r = 0; r < regions; ++r) set_bit(bits, r);
 }
 
-void seal(Bytes& page) {
-    page.resize(kPageBytes);
-    store_u32(page.data() + kCrcAt, 0);
-    store_u32(page.data() + kCrcAt, crc32c(page));
-}
-bool sealed(ByteView page) {
-    uint8_t copy[kPageBytes];
-    std::memcpy(copy, page.data(), kPageBytes);
-    store_u32(copy + kCrcAt, 0);
-    return load_u32(page.data() + kCrcAt) == crc32c(copy);
-}
-}  // namespace
-
-std::string DirtyMap::directory_of(const std::string& path) {
+std::string directory_of(const std::string& path) {
     const size_t slash = path.rfind('/');
     if (slash == std::string::npos) return ".";
     return slash == 0 ? "/" : path.substr(0, slash);
 }
-
-uint64_t dirty_region_bytes(uint64_t disk_bytes) {
-    const uint64_t least = (disk_bytes + kMaxRegionsPerDisk - 1) / kMaxRegionsPerDisk;
-    return std::bit_ceil(std::max(kMinRegionBytes, least));
-}
+}  // namespace
 
 void DirtyMap::Mark::reset() {
     if (map_ == nullptr) return;
@@ -64,20 +33,16 @@ void DirtyMap::Mark::reset() {
     map_ = nullptr;
 }
 
-DirtyMap::DirtyMap(FileSystem& files, std::string path, const ItemId& item,
+DirtyMap::DirtyMap(FileSystem& files, const std::string& path, const ItemId& item,
                    const std::vector<uint64_t>& disk_bytes)
-    : files_(files), path_(std::move(path)), item_(item) {
-    uint64_t page = 0;
-    for (uint64_t bytes : disk_bytes) {
+    : files_(files), path_(path), file_(files, path, item, disk_bytes) {
+    for (const DirtyMapFile::Disk& layout : file_.disks()) {
         Disk disk;
-        disk.size_bytes = bytes;
-        disk.region_bytes = dirty_region_bytes(bytes);
-        const uint64_t regions = (bytes + disk.region_bytes - 1) / disk.region_bytes;
-        disk.pages = (words_for(regions) + kWordsPerPage - 1) / kWordsPerPage;
-        disk.first_page = page;
-        page += disk.pages;
-        // Whole pages in memory: a page is encoded without looking where the disk ends.
-        disk.current.resize(disk.pages * kWordsPerPage);
+        disk.size_bytes = layout.size_bytes;
+        disk.region_bytes = layout.region_bytes;
+        disk.units = layout.units;
+        // Whole units in memory: one is encoded without looking where the disk ends.
+        disk.current.resize(disk.units * kDirtyWordsPerUnit);
         disk.old.resize(disk.current.size());
         disk.durable.resize(disk.current.size());
         disk.copied.resize(disk.current.size());
@@ -87,175 +52,12 @@ DirtyMap::DirtyMap(FileSystem& files, std::string path, const ItemId& item,
     }
 }
 
-Bytes DirtyMap::encode_header_locked() const {
-    Bytes page;
-    ByteWriter out(page);
-    out.bytes(kMagic);
-    out.u32(kVersion);
-    out.u32(0);
-    out.u64(header_generation_);
-    out.bytes(item_.view());
-    out.u64(reserved_until_);
-    out.u64(all_dirty_ ? kFlagAllDirty : 0);
-    out.u64(disks_.size());
-    for (const Disk& disk : disks_) {
-        out.u64(disk.size_bytes);
-        out.u64(disk.region_bytes);
-        out.u64(disk.first_page);
-    }
-    seal(page);
-    return page;
-}
-
-Status DirtyMap::decode_header(ByteView page) {
-    if (page.size() < kPageBytes) return fail(Code::kTruncated, "dirty map: header cut short");
-    if (std::memcmp(page.data(), kMagic, sizeof kMagic) != 0)
-        return fail(Code::kMalformed, fmt::format("'{}' is not a dirty map", path_));
-    ByteReader in(page, "dirty map");
-    FS_TRY(in.bytes(sizeof kMagic));
-    // Every version has its checksum there: a torn page is no newer version.
-    if (!sealed(page.first(kPageBytes)))
-        return fail(Code::kCorrupt, fmt::format("header of dirty map '{}' is damaged", path_),
-                    "remove it; everything is copied again");
-    FS_ASSIGN(const uint32_t version, in.u32());
-    if (version != kVersion)
-        return fail(Code::kNewerVersion,
-                    fmt::format("dirty map '{}' of version {}", path_, version),
-                    "a newer version wrote it; upgrade, or remove it and copy everything");
-    FS_TRY(in.u32());
-    FS_ASSIGN(const uint64_t generation, in.u64());
-    FS_ASSIGN(const ByteView item, in.bytes(16));
-    FS_ASSIGN(const uint64_t reserved, in.u64());
-    FS_ASSIGN(const uint64_t flags, in.u64());
-    FS_ASSIGN(const uint64_t disks, in.u64());
-    if (!std::equal(item.begin(), item.end(), item_.raw.begin()))
-        return fail(Code::kForeignStore, fmt::format("dirty map '{}' is another item's", path_));
-    if (disks != disks_.size())
-        return fail(Code::kDiskChanged, fmt::format("dirty map '{}' is of {} disks, there are {}",
-                                                    path_, disks, disks_.size()));
-    for (size_t i = 0; i < disks; ++i) {
-        FS_ASSIGN(const uint64_t size, in.u64());
-        FS_ASSIGN(const uint64_t region, in.u64());
-        FS_ASSIGN(const uint64_t first_page, in.u64());
-        if (size != disks_[i].size_bytes)
-            return fail(Code::kDiskChanged,
-                        fmt::format("disk {} had {} bytes when it was protected, now {}", i, size,
-                                    disks_[i].size_bytes),
-                        "give it its old size again, or unprotect the machine and protect it anew");
-        if (region != disks_[i].region_bytes || first_page != disks_[i].first_page)
-            return fail(Code::kMalformed, fmt::format("dirty map '{}' has another layout", path_));
-    }
-    if (reserved == 0)
-        return fail(Code::kMalformed, fmt::format("dirty map '{}' reserves nothing", path_));
-    if (generation >= header_generation_) {
-        header_generation_ = generation;
-        reserved_until_ = reserved;
-        all_dirty_ = (flags & kFlagAllDirty) != 0;
-    }
-    return {};
-}
-
-Result<std::vector<uint64_t>> DirtyMap::stored_disks(FileSystem& files, const std::string& path) {
-    FS_ASSIGN(const auto file, files.open(path, OpenMode::kRead));
-    Bytes page(kPageBytes);
-    std::optional<std::vector<uint64_t>> newest;
-    uint64_t newest_generation = 0;
-    for (size_t slot = 0; slot < kHeaderPages; ++slot) {
-        FS_ASSIGN(const size_t got, file->read_at(slot * kPageBytes, page));
-        if (got < kPageBytes || std::memcmp(page.data(), kMagic, sizeof kMagic) != 0 ||
-            !sealed(page))
-            continue;
-        ByteReader in(page, "dirty map");
-        FS_TRY(in.bytes(sizeof kMagic));
-        FS_ASSIGN(const uint32_t version, in.u32());
-        if (version != kVersion)
-            return fail(Code::kNewerVersion,
-                        fmt::format("dirty map '{}' of version {}", path, version));
-        FS_TRY(in.u32());
-        FS_ASSIGN(const uint64_t generation, in.u64());
-        FS_TRY(in.bytes(16 + 8 + 8));
-        FS_ASSIGN(const uint64_t count, in.u64());
-        std::vector<uint64_t> sizes;
-        for (uint64_t i = 0; i < std::min<uint64_t>(count, kMaxDisks); ++i) {
-            FS_ASSIGN(const uint64_t size, in.u64());
-            FS_TRY(in.bytes(16));
-            sizes.push_back(size);
-        }
-        if (newest && generation < newest_generation) continue;
-        newest = std::move(sizes);
-        newest_generation = generation;
-    }
-    if (!newest) return fail(Code::kCorrupt, fmt::format("'{}' has no header", path));
-    return *newest;
-}
-
-Bytes DirtyMap::encode_page(const Disk& disk, uint64_t page,
-                            const std::vector<uint64_t>& bits) const {
-    Bytes out(kPageBytes);
-    store_u64(out.data(), disk.first_page + page);
-    std::memcpy(out.data() + kPageHeaderBytes, bits.data() + page * kWordsPerPage,
-                kWordsPerPage * 8);
-    seal(out);
-    return out;
-}
-
-Status DirtyMap::write_all_new() {
-    FS_ASSIGN(file_, files_.open(path_, OpenMode::kCreate));
-    // The old header first: a crash in between leaves no map, that is "everything differs".
-    FS_TRY(file_->truncate(0));
-    for (const Disk& disk : disks_)
-        for (uint64_t page = 0; page < disk.pages; ++page)
-            FS_TRY(file_->write_at((kHeaderPages + disk.first_page + page) * kPageBytes,
-                                   encode_page(disk, page, disk.durable)));
-    FS_TRY(file_->sync());
-    header_generation_ = 1;
-    // Both header pages, so that neither is ever taken for damage.
-    for (size_t slot = 0; slot < kHeaderPages; ++slot) {
-        FS_TRY(file_->write_at(slot * kPageBytes, encode_header_locked()));
-    }
-    FS_TRY(file_->sync());
-    return files_.sync_directory(directory_of(path_));
-}
-
-Status DirtyMap::load() {
-    FS_ASSIGN(file_, files_.open(path_, OpenMode::kReadWrite));
-    Bytes page(kPageBytes);
-    bool found = false;
-    Error error(Code::kTruncated, fmt::format("dirty map '{}' is empty", path_));
-    for (size_t slot = 0; slot < kHeaderPages; ++slot) {
-        FS_ASSIGN(const size_t got, file_->read_at(slot * kPageBytes, page));
-        if (auto decoded = decode_header(ByteView(page).first(got)); decoded)
-            found = true;
-        else if (slot == 0 || error.code() == Code::kTruncated || error.code() == Code::kMalformed)
-            error = decoded.error();
-    }
-    if (!found) return fail(error);
-    for (Disk& disk : disks_) {
-        for (uint64_t i = 0; i < disk.pages; ++i) {
-            FS_ASSIGN(const size_t got,
-                      file_->read_at((kHeaderPages + disk.first_page + i) * kPageBytes, page));
-            auto bits = disk.durable.begin() + static_cast<ptrdiff_t>(i * kWordsPerPage);
-            if (got < kPageBytes || !sealed(page) || load_u64(page.data()) != disk.first_page + i) {
-                std::fill_n(bits, kWordsPerPage, ~0ull);
-                continue;
-            }
-            for (size_t w = 0; w < kWordsPerPage; ++w)
-                bits[static_cast<ptrdiff_t>(w)] = load_u64(page.data() + kPageHeaderBytes + w * 8);
-        }
-        // Writes of an earlier tap all have their numbers, or get them before this one serves.
-        if (all_dirty_)
-            everything(disk.uncopied, disk.regions());
-        else
-            disk.uncopied = disk.durable;
-    }
-    return {};
-}
-
 Result<std::unique_ptr<DirtyMap>> DirtyMap::create(FileSystem& files, const std::string& path,
                                                    const ItemId& item,
                                                    const std::vector<uint64_t>& disk_bytes) {
     auto map = std::unique_ptr<DirtyMap>(new DirtyMap(files, path, item, disk_bytes));
-    FS_TRY(map->write_all_new());
+    map->header_.generation = 1;
+    FS_TRY(map->file_.create(map->header_));
     return map;
 }
 
@@ -263,33 +65,19 @@ Result<std::unique_ptr<DirtyMap>> DirtyMap::open(FileSystem& files, const std::s
                                                  const ItemId& item,
                                                  const std::vector<uint64_t>& disk_bytes) {
     auto map = std::unique_ptr<DirtyMap>(new DirtyMap(files, path, item, disk_bytes));
-    FS_TRY(map->load());
-    map->settle();
+    Status settled;
+    FS_ASSIGN(DirtyMapFile::Content content, map->file_.open(settled));
+    map->header_ = content.header;
+    map->damage_ = content.damage;
+    for (size_t i = 0; i < map->disks_.size(); ++i) {
+        Disk& disk = map->disks_[i];
+        disk.durable = std::move(content.bits[i]);
+        // Writes of an earlier tap all have their numbers, or get them before this one serves.
+        if (!content.header.all_dirty) disk.uncopied = disk.durable;
+    }
+    const std::lock_guard lock(map->mutex_);
+    if (!settled) map->break_locked();
     return map;
-}
-
-// A tap that was killed between write and sync, or after a failed sync, leaves marks that can be
-// read and are not on the disk; whoever trusted them would not wait for its own. A sync of pages
-// that count as clean does nothing, so they are written anew.
-void DirtyMap::settle() {
-    const std::lock_guard lock(mutex_);
-    Status written;
-    for (const Disk& disk : disks_)
-        for (uint64_t page = 0; page < disk.pages; ++page) {
-            const auto bits = disk.durable.begin() + static_cast<ptrdiff_t>(page * kWordsPerPage);
-            const bool any = std::any_of(bits, bits + static_cast<ptrdiff_t>(kWordsPerPage),
-                                         [](uint64_t word) { return word != 0; });
-            if (any && written)
-                written = file_->write_at((kHeaderPages + disk.first_page + page) * kPageBytes,
-                                          encode_page(disk, page, disk.durable));
-        }
-    // In its own place: the other one may be the only header that is on the disk.
-    if (written)
-        written =
-            file_->write_at(header_generation_ % kHeaderPages * kPageBytes, encode_header_locked());
-    if (written) written = file_->sync();
-    if (written) written = files_.sync_directory(directory_of(path_));
-    if (!written) break_locked();
 }
 
 Result<std::unique_ptr<DirtyMap>> DirtyMap::open_or_create(
@@ -330,26 +118,18 @@ void DirtyMap::break_locked() {
 void DirtyMap::lead_commit(std::unique_lock<std::mutex>& lock) {
     io_busy_ = true;
     const uint64_t ticket = requested_;
-    const auto pages = std::exchange(pending_pages_, {});
-    std::vector<std::pair<uint64_t, Bytes>> writes;
+    const auto pending = std::exchange(pending_units_, {});
+    std::vector<DirtyMapFile::Unit> units;
     std::vector<std::vector<uint64_t>> written;
-    for (const auto& [index, page] : pages) {
+    for (const auto& [index, unit] : pending) {
         const Disk& disk = disks_[index];
-        std::vector<uint64_t> bits(kWordsPerPage);
-        for (size_t w = 0; w < kWordsPerPage; ++w) bits[w] = disk.word(page * kWordsPerPage + w);
-        Bytes encoded(kPageBytes);
-        store_u64(encoded.data(), disk.first_page + page);
-        std::memcpy(encoded.data() + kPageHeaderBytes, bits.data(), kWordsPerPage * 8);
-        seal(encoded);
-        writes.emplace_back((kHeaderPages + disk.first_page + page) * kPageBytes,
-                            std::move(encoded));
+        std::vector<uint64_t> bits(kDirtyWordsPerUnit);
+        for (size_t w = 0; w < bits.size(); ++w) bits[w] = disk.word(unit * kDirtyWordsPerUnit + w);
+        units.push_back(file_.unit(index, unit, bits));
         written.push_back(std::move(bits));
     }
     lock.unlock();
-    Status status;
-    for (const auto& [at, bytes] : writes)
-        if (status) status = file_->write_at(at, bytes);
-    if (status) status = file_->sync();
+    const Status status = file_.put_synced(units);
     lock.lock();
     io_busy_ = false;
     if (!status) {
@@ -357,9 +137,9 @@ void DirtyMap::lead_commit(std::unique_lock<std::mutex>& lock) {
         return;
     }
     size_t i = 0;
-    for (const auto& [index, page] : pages) {
-        for (size_t w = 0; w < kWordsPerPage; ++w)
-            disks_[index].durable[page * kWordsPerPage + w] |= written[i][w];
+    for (const auto& [index, unit] : pending) {
+        for (size_t w = 0; w < kDirtyWordsPerUnit; ++w)
+            disks_[index].durable[unit * kDirtyWordsPerUnit + w] |= written[i][w];
         ++i;
     }
     committed_ = ticket;
@@ -387,7 +167,7 @@ DirtyMap::Mark DirtyMap::mark(DiskIndex index, uint64_t offset_bytes, uint64_t l
             last = std::max(last, std::min(regions - 1, r + 7));
         wait = true;
         set_bit(disk.current, r);
-        pending_pages_.insert({index, r / 64 / kWordsPerPage});
+        pending_units_.insert({index, r / 64 / kDirtyWordsPerUnit});
     }
     if (!wait) return mark;
     const uint64_t ticket = ++requested_;
@@ -405,11 +185,12 @@ DirtyMap::Mark DirtyMap::mark(DiskIndex index, uint64_t offset_bytes, uint64_t l
 // Takes from the file what is in no set any more.
 void DirtyMap::forget(std::unique_lock<std::mutex>& lock) {
     while (io_busy_) changed_.wait(lock);
-    std::vector<std::pair<uint64_t, Bytes>> writes;
-    for (Disk& disk : disks_) {
-        for (uint64_t page = 0; page < disk.pages; ++page) {
+    std::vector<DirtyMapFile::Unit> units;
+    for (size_t index = 0; index < disks_.size(); ++index) {
+        Disk& disk = disks_[index];
+        for (uint64_t unit = 0; unit < disk.units; ++unit) {
             bool changes = false;
-            for (size_t w = page * kWordsPerPage; w < (page + 1) * kWordsPerPage; ++w) {
+            for (size_t w = unit * kDirtyWordsPerUnit; w < (unit + 1) * kDirtyWordsPerUnit; ++w) {
                 // What is marked only in `current` and not yet committed stays for its own commit:
                 // its writer waits for `durable`.
                 const uint64_t kept = disk.durable[w] & disk.word(w);
@@ -417,17 +198,15 @@ void DirtyMap::forget(std::unique_lock<std::mutex>& lock) {
                 disk.durable[w] = kept;
             }
             if (changes)
-                writes.emplace_back((kHeaderPages + disk.first_page + page) * kPageBytes,
-                                    encode_page(disk, page, disk.durable));
+                units.push_back(
+                    file_.unit(index, unit, DirtyMapFile::words_of(disk.durable, unit)));
         }
     }
-    if (writes.empty() || broken_) return;
+    if (units.empty() || broken_) return;
     io_busy_ = true;
     lock.unlock();
     // Without a sync: until the next one the file may say too much, never too little.
-    Status status;
-    for (const auto& [at, bytes] : writes)
-        if (status) status = file_->write_at(at, bytes);
+    const Status status = file_.put(units);
     lock.lock();
     io_busy_ = false;
     if (!status) break_locked();
@@ -480,8 +259,8 @@ void DirtyMap::rotate(bool begin, bool settled, Sequence last, Sequence stored,
             rotation_ = Rotation::kIdle;
             copy_round_ = CopyRound::kIdle;
             forget(lock);
-            if (all_dirty_ && !broken_) {
-                all_dirty_ = false;
+            if (header_.all_dirty && !broken_) {
+                header_.all_dirty = false;
                 (void)write_header(lock);
             }
             return;
@@ -545,29 +324,26 @@ void DirtyMap::settle_copies(bool begin, const std::function<bool(DiskIndex, Byt
 void DirtyMap::drop_copied(std::unique_lock<std::mutex>& lock) {
     for (Disk& disk : disks_)
         for (size_t w = 0; w < disk.uncopied.size(); ++w) disk.uncopied[w] &= ~disk.copied[w];
-    if (!all_dirty_) {
+    if (!header_.all_dirty) {
         forget(lock);
         return;
     }
     // From the flag to regions: all of them durable before the flag goes.
     while (io_busy_) changed_.wait(lock);
     if (broken_) return;
-    std::vector<std::pair<uint64_t, Bytes>> writes;
+    std::vector<DirtyMapFile::Unit> units;
     std::vector<std::vector<uint64_t>> written;
-    for (const Disk& disk : disks_) {
+    for (size_t index = 0; index < disks_.size(); ++index) {
+        const Disk& disk = disks_[index];
         std::vector<uint64_t> bits(disk.current.size());
         for (size_t w = 0; w < bits.size(); ++w) bits[w] = disk.word(w);
-        for (uint64_t page = 0; page < disk.pages; ++page)
-            writes.emplace_back((kHeaderPages + disk.first_page + page) * kPageBytes,
-                                encode_page(disk, page, bits));
+        for (uint64_t unit = 0; unit < disk.units; ++unit)
+            units.push_back(file_.unit(index, unit, DirtyMapFile::words_of(bits, unit)));
         written.push_back(std::move(bits));
     }
     io_busy_ = true;
     lock.unlock();
-    Status status;
-    for (const auto& [at, bytes] : writes)
-        if (status) status = file_->write_at(at, bytes);
-    if (status) status = file_->sync();
+    const Status status = file_.put_synced(units);
     lock.lock();
     io_busy_ = false;
     if (!status) {
@@ -576,7 +352,7 @@ void DirtyMap::drop_copied(std::unique_lock<std::mutex>& lock) {
     }
     for (size_t i = 0; i < disks_.size(); ++i) disks_[i].durable = std::move(written[i]);
     changed_.notify_all();
-    all_dirty_ = false;
+    header_.all_dirty = false;
     (void)write_header(lock);
 }
 
@@ -589,13 +365,11 @@ void DirtyMap::log_was_dropped() {
 Status DirtyMap::write_header(std::unique_lock<std::mutex>& lock) {
     while (io_busy_) changed_.wait(lock);
     if (broken_) return fail(Code::kIo, fmt::format("dirty map '{}' could not be written", path_));
-    ++header_generation_;
-    const Bytes page = encode_header_locked();
-    const uint64_t slot = header_generation_ % kHeaderPages;
+    ++header_.generation;
+    const DirtyMapFile::Header header = header_;
     io_busy_ = true;
     lock.unlock();
-    Status status = file_->write_at(slot * kPageBytes, page);
-    if (status) status = file_->sync();
+    const Status status = file_.write_header(header);
     lock.lock();
     io_busy_ = false;
     if (!status) break_locked();
@@ -605,7 +379,7 @@ Status DirtyMap::write_header(std::unique_lock<std::mutex>& lock) {
 
 bool DirtyMap::all_dirty() const {
     std::lock_guard lock(mutex_);
-    return all_dirty_;
+    return header_.all_dirty;
 }
 
 Status DirtyMap::set_all_dirty() {
@@ -613,22 +387,22 @@ Status DirtyMap::set_all_dirty() {
     // A rotation under way would clear the flag for a number from before.
     if (rotation_ == Rotation::kAwaitStored) rotation_ = Rotation::kDraining;
     copy_round_ = CopyRound::kIdle;
-    all_dirty_ = true;
+    header_.all_dirty = true;
     for (Disk& disk : disks_) everything(disk.uncopied, disk.regions());
     return write_header(lock);
 }
 
 uint64_t DirtyMap::reserved_until() const {
     std::lock_guard lock(mutex_);
-    return reserved_until_;
+    return header_.reserved_until;
 }
 
 Status DirtyMap::reserve(uint64_t until) {
     std::unique_lock lock(mutex_);
-    if (until <= reserved_until_) return {};
-    const uint64_t before = std::exchange(reserved_until_, until);
+    if (until <= header_.reserved_until) return {};
+    const uint64_t before = std::exchange(header_.reserved_until, until);
     auto written = write_header(lock);
-    if (!written) reserved_until_ = before;
+    if (!written) header_.reserved_until = before;
     return written;
 }
 
@@ -636,7 +410,7 @@ void DirtyMap::for_each_dirty(const std::function<void(DiskIndex, ByteRange)>& v
     std::lock_guard lock(mutex_);
     for (size_t index = 0; index < disks_.size(); ++index) {
         const Disk& disk = disks_[index];
-        if (all_dirty_) {
+        if (header_.all_dirty) {
             visit(static_cast<DiskIndex>(index), {0, disk.size_bytes});
             continue;
         }
@@ -661,6 +435,12 @@ uint64_t DirtyMap::dirty_regions() const {
 bool DirtyMap::broken() const {
     std::lock_guard lock(mutex_);
     return broken_;
+}
+
+uint64_t DirtyMap::syncs() const {
+    std::unique_lock lock(mutex_);
+    while (io_busy_) changed_.wait(lock);
+    return file_.syncs();
 }
 
 }  // namespace farshore

@@ -1,7 +1,7 @@
 // The dirty map: which regions of a machine's disks may differ from what is stored at the recovery
 // site, on stable storage, so that a crash of the host (which takes the shared memory) leaves a
-// known set. One file an item, for all of its disks. Bytes: docs/format/dirty-map.md; reasons:
-// docs/design/capture.md.
+// known set. One file an item, for all of its disks, with all of it twice (dirty_map_file.h).
+// Reasons: docs/design/capture.md.
 //
 // It also reserves sequence numbers in blocks, so that numbers after a host crash are above every
 // one ever used; and says whether the whole disk counts as different (initial copy not finished,
@@ -23,16 +23,12 @@
 #include <vector>
 
 #include "base/seams.h"
+#include "capture/dirty_map_file.h"
 #include "capture/todo_map.h"
 
 namespace farshore {
 
-inline constexpr uint64_t kMinRegionBytes = 1u << 20;
-inline constexpr uint64_t kMaxRegionsPerDisk = 1u << 20;
 inline constexpr uint64_t kSequenceBlock = 1ull << 32;
-
-// The smallest power of two of at least kMinRegionBytes that gives at most kMaxRegionsPerDisk.
-uint64_t dirty_region_bytes(uint64_t disk_bytes);
 
 // What protected disks may become while they are protected: new ones behind the others, 0 bytes for
 // one that is gone, more bytes. kDiskChanged, with what is in the way, for all else.
@@ -68,7 +64,8 @@ class DirtyMap {
                                                     const ItemId& item,
                                                     const std::vector<uint64_t>& disk_bytes);
     // kNotFound; kCorrupt, kMalformed, kNewerVersion (header); kDiskChanged (other disks or sizes).
-    // A page that is damaged counts as all different, which is no error.
+    // Damage of one copy is mended and costs nothing; what is damaged in both counts as all
+    // different. Neither is an error, see damage().
     static Result<std::unique_ptr<DirtyMap>> open(FileSystem& files, const std::string& path,
                                                   const ItemId& item,
                                                   const std::vector<uint64_t>& disk_bytes);
@@ -125,13 +122,18 @@ class DirtyMap {
     void for_each_dirty(const std::function<void(DiskIndex, ByteRange)>& visit) const;
     uint64_t dirty_regions() const;
     bool broken() const;
+    // What open() found.
+    const DirtyMapFile::Damage& damage() const { return damage_; }
+    // Calls of fdatasync since the map was opened or made.
+    uint64_t syncs() const;
+    // For tests only, before the first mark (dirty_map_file.h).
+    void plant_late_copy() { file_.plant_late_copy(); }
 
   private:
     struct Disk {
         uint64_t size_bytes = 0;
         uint64_t region_bytes = 0;
-        uint64_t first_page = 0;
-        uint64_t pages = 0;
+        uint64_t units = 0;
         std::vector<uint64_t> current;  // since the last rotation
         std::vector<uint64_t> old;      // of the rotation under way
         // Not known to be stored since the map was opened or everything counted as different.
@@ -144,18 +146,8 @@ class DirtyMap {
     enum class Rotation { kIdle, kDraining, kDrained, kAwaitStored };
     enum class CopyRound { kIdle, kAwaitDurable, kAwaitStored };
 
-    DirtyMap(FileSystem& files, std::string path, const ItemId& item,
+    DirtyMap(FileSystem& files, const std::string& path, const ItemId& item,
              const std::vector<uint64_t>& disk_bytes);
-    Bytes encode_header_locked() const;
-    Status decode_header(ByteView page);
-    void mark_in_memory(DiskIndex disk, ByteRange range);
-    // Sizes by the newest header that is whole; errors as open().
-    static Result<std::vector<uint64_t>> stored_disks(FileSystem& files, const std::string& path);
-    static std::string directory_of(const std::string& path);
-    Status load();
-    void settle();
-    Status write_all_new();
-    Bytes encode_page(const Disk& disk, uint64_t page, const std::vector<uint64_t>& bits) const;
     void lead_commit(std::unique_lock<std::mutex>& lock);
     void forget(std::unique_lock<std::mutex>& lock);
     bool find_copied(const std::function<bool(DiskIndex, ByteRange)>& copied);
@@ -165,20 +157,18 @@ class DirtyMap {
 
     FileSystem& files_;
     std::string path_;
-    ItemId item_;
-    std::unique_ptr<File> file_;
+    DirtyMapFile file_;  // of whoever has set io_busy_
 
     mutable std::mutex mutex_;
-    std::condition_variable changed_;
+    mutable std::condition_variable changed_;
     std::vector<Disk> disks_;
-    uint64_t header_generation_ = 0;
-    uint64_t reserved_until_ = 1;
-    bool all_dirty_ = true;
+    DirtyMapFile::Header header_;
+    DirtyMapFile::Damage damage_;
     bool broken_ = false;
     bool numbers_lost_ = false;
     bool disks_unsafe_ = false;  // a flush failed: nobody knows what of the disks is durable
     bool io_busy_ = false;       // somebody writes the file, without the mutex
-    std::set<std::pair<DiskIndex, uint64_t>> pending_pages_;
+    std::set<std::pair<DiskIndex, uint64_t>> pending_units_;
     uint64_t requested_ = 0;
     uint64_t committed_ = 0;
     Rotation rotation_ = Rotation::kIdle;

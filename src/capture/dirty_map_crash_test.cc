@@ -31,7 +31,8 @@ const ItemId kItem{};
 // operations may be at any moment between two of them, so all of these moments count.
 class Host {
   public:
-    Host(CrashFiles& files, const std::vector<uint64_t>& disks) : files_(files), disks_(disks) {
+    Host(CrashFiles& files, const std::vector<uint64_t>& disks, bool late_copy = false)
+        : files_(files), disks_(disks), late_copy_(late_copy) {
         for (size_t disk = 0; disk < disks.size(); ++disk) {
             const uint64_t step = disks[disk] > 1ull << 30 ? 8'000ull << 20 : kMinRegionBytes;
             for (uint64_t at = 0; at < disks[disk]; at += step)
@@ -45,7 +46,7 @@ class Host {
         FS_CHECK(files_.exists("d"));
         auto map = DirtyMap::open_or_create(files_, kPath, kItem, disks_);
         if (!map) return "does not open: " + map.error().to_string();
-        map_ = std::move(*map);
+        take(std::move(*map));
         auto first = first_of_new_log(*map_, {1}, kNow);
         if (!first) return "gives no numbers: " + first.error().to_string();
         if (first->v <= used)
@@ -62,7 +63,7 @@ class Host {
         map_.reset();
         auto map = DirtyMap::open_or_create(files_, kPath, kItem, disks_);
         FS_CHECK(map);
-        map_ = std::move(*map);
+        take(std::move(*map));
         if (map_->reserved_until() <= 1) FS_CHECK(map_->reserve(next_ + kSequenceBlock));
     }
 
@@ -118,7 +119,17 @@ class Host {
         number();
     }
 
-    // What is broken in an image of a cut after so many operations.
+    // What is broken in an image of a cut after so many operations: as it is, and with damage that
+    // `draw` draws.
+    std::string check(size_t operations, CrashFiles& image, Rng& draw) const {
+        const Bytes raw = content(image);
+        if (raw.size() >= 1024) {
+            auto damaged =
+                check_damaged(operations, raw, *image.exists(std::string(kPath) + ".broken"), draw);
+            if (!damaged.empty()) return damaged;
+        }
+        return check(operations, image);
+    }
     std::string check(size_t operations, CrashFiles& image) const {
         auto map = DirtyMap::open_or_create(image, kPath, kItem, disks_);
         if (!map) return "does not open: " + map.error().to_string();
@@ -138,6 +149,53 @@ class Host {
     uint64_t used(size_t operations) const { return most(used_, operations); }
 
   private:
+    void take(std::unique_ptr<DirtyMap> map) {
+        map_ = std::move(map);
+        if (late_copy_) map_->plant_late_copy();
+    }
+    static Bytes content(CrashFiles& image) {
+        auto file = image.open(kPath, OpenMode::kRead);
+        if (!file) return {};
+        Bytes raw((*file)->size().value());
+        FS_CHECK((*file)->read_at(0, raw));
+        return raw;
+    }
+    // One copy is damaged, a sector of it or all. That must never hide anything; and where the cut
+    // left both copies alike it must cost nothing at all.
+    std::string check_damaged(size_t operations, const Bytes& raw, bool was_broken,
+                              Rng& draw) const {
+        const size_t half = raw.size() / 2;
+        const size_t base = draw.coin() ? half : 0;
+        size_t from = draw.below(half / 512) * 512, to = from + 512;
+        if (draw.below(3) == 0) from = 0, to = half;
+        Bytes bad = raw;
+        draw.fill(MutableByteView(bad).subspan(base + from, to - from));
+        const std::string what =
+            fmt::format("bytes {} to {} of copy {} damaged: ", from, to, base == 0 ? 1 : 2);
+        const bool alike = std::equal(raw.begin(), raw.begin() + static_cast<ptrdiff_t>(half),
+                                      raw.begin() + static_cast<ptrdiff_t>(half));
+        CrashFiles before, after;
+        FS_CHECK(put(before, raw));
+        FS_CHECK(put(after, bad));
+        if (auto map = DirtyMap::open(before, kPath, kItem, disks_); map && alike) {
+            auto again = DirtyMap::open(after, kPath, kItem, disks_);
+            if (!again) return what + again.error().to_string();
+            if (dirty_of(**again) != dirty_of(**map) ||
+                (*again)->all_dirty() != (*map)->all_dirty() ||
+                (*again)->reserved_until() != (*map)->reserved_until())
+                return what + "it says something else";
+            if (to - from == half && (*again)->damage().mended == 0) return what + "nobody noticed";
+        }
+        FS_CHECK(put(after, bad));
+        if (was_broken) FS_CHECK(after.open(std::string(kPath) + ".broken", OpenMode::kCreate));
+        const std::string broken = check(operations, after);
+        return broken.empty() ? broken : what + broken;
+    }
+    static Status put(CrashFiles& files, const Bytes& content) {
+        FS_TRY(files.make_directories("d"));
+        FS_ASSIGN(const auto file, files.open(kPath, OpenMode::kCreate));
+        return file->write_at(0, content);
+    }
     struct Since {
         size_t operations;
         uint64_t value;
@@ -184,6 +242,7 @@ class Host {
 
     CrashFiles& files_;
     const std::vector<uint64_t>& disks_;
+    const bool late_copy_;
     std::unique_ptr<DirtyMap> map_;
     std::vector<Region> regions_;
     std::vector<Since> used_, stored_;
@@ -233,7 +292,12 @@ CrashReport cut(const CrashFiles& files, const Host& host, size_t first, uint64_
     CrashReport report = for_each_crash_image(
         files, {.first_operation = first, .seed = seed},
         [&](size_t operations, CrashFiles& image) -> std::string {
-            if (again == 0 || ++n % again != 0) return host.check(operations, image);
+            ++n;
+            if (n % 3 == 0) {
+                Rng draw(seed * 1'000'003 + n);
+                return host.check(operations, image, draw);
+            }
+            if (again == 0 || n % again != 0) return host.check(operations, image);
             Host next(image, host.disks());
             if (auto broken = next.start(host.used(operations)); !broken.empty()) return broken;
             live(next, seed + n, 6);
@@ -249,16 +313,21 @@ CrashReport cut(const CrashFiles& files, const Host& host, size_t first, uint64_
 
 using Interference = std::function<CrashFiles::Verdict(DiskOp, const std::string&)>;
 
-CrashReport run(uint64_t seed, const Interference& interfere, Totals& totals,
-                bool mark_too_late = false, const std::vector<uint64_t>& disks = kSmall) {
+struct Planted {
+    bool mark_too_late = false;
+    bool late_copy = false;
+};
+
+CrashReport run(uint64_t seed, const Interference& interfere, Totals& totals, Planted planted = {},
+                const std::vector<uint64_t>& disks = kSmall) {
     CrashFiles files;
     FS_CHECK(files.make_directories("d"));
     files.interfere = interfere;
-    Host host(files, disks);
+    Host host(files, disks, planted.late_copy);
     const size_t first = files.operations();
     const std::string broken = host.start(0);
     FS_CHECK(broken.empty());
-    live(host, seed, 40, mark_too_late);
+    live(host, seed, 40, planted.mark_too_late);
     return cut(files, host, first, seed, 61, totals);
 }
 
@@ -267,8 +336,7 @@ TEST(DirtyMapCrash, EveryImageKnowsWhatMayDifferAndWhichNumbersAreUsed) {
     Totals totals;
     const SeedReport report =
         run_seeds("dirty-map-crash", {.count = fewer_when_sanitized(800)}, [&](uint64_t seed) {
-            const CrashReport cuts =
-                run(seed, {}, totals, false, seed % 100 == 0 ? kLarge : kSmall);
+            const CrashReport cuts = run(seed, {}, totals, {}, seed % 100 == 0 ? kLarge : kSmall);
             return cuts.ok() ? "" : cuts.text();
         });
     EXPECT_TRUE(report.ok()) << report.text();
@@ -323,7 +391,7 @@ TEST(DirtyMapCrash, AFailedOperationThenAPowerCut) {
                 seed,
                 [&](DiskOp op, const std::string&) {
                     const bool counts = op == DiskOp::kWrite || op == DiskOp::kSync;
-                    return counts && ++n == 10 + seed % 37 ? CrashFiles::Verdict::kFails
+                    return counts && ++n == 14 + seed % 53 ? CrashFiles::Verdict::kFails
                                                            : CrashFiles::Verdict::kHappens;
                 },
                 totals);
@@ -335,10 +403,10 @@ TEST(DirtyMapCrash, AFailedOperationThenAPowerCut) {
 
 // Broken: the test does not see what it is there for.
 TEST(DirtyMapCrash, AMissingSyncIsFound) {
-    const auto found = [](const Interference& interfere, bool mark_too_late) {
+    const auto found = [](const Interference& interfere, Planted planted) {
         Totals totals;
         for (uint64_t seed = 1; seed <= 10; ++seed)
-            if (!run(seed, interfere, totals, mark_too_late).ok()) return true;
+            if (!run(seed, interfere, totals, planted).ok()) return true;
         return false;
     };
     for (const DiskOp missing : {DiskOp::kSync, DiskOp::kSyncDirectory})
@@ -347,9 +415,10 @@ TEST(DirtyMapCrash, AMissingSyncIsFound) {
                 return op == missing ? CrashFiles::Verdict::kLeftOut
                                      : CrashFiles::Verdict::kHappens;
             },
-            false))
+            {}))
             << static_cast<int>(missing);
-    EXPECT_TRUE(found({}, true)) << "mark too late";
+    EXPECT_TRUE(found({}, {.mark_too_late = true})) << "mark too late";
+    EXPECT_TRUE(found({}, {.late_copy = true})) << "the second copy after the sync";
 }
 
 }  // namespace

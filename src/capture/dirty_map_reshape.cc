@@ -29,20 +29,20 @@ Status check_disk_change(const std::vector<uint64_t>& from, const std::vector<ui
     return {};
 }
 
-void DirtyMap::mark_in_memory(DiskIndex disk, ByteRange range) {
-    Disk& d = disks_[disk];
+namespace {
+
+void mark_range(DirtyMapFile::Words& bits, const DirtyMapFile::Disk& disk, ByteRange range) {
     if (range.length_bytes == 0) return;
-    const uint64_t first = range.offset_bytes / d.region_bytes;
-    const uint64_t last = std::min((range.end() - 1) / d.region_bytes, d.regions() - 1);
-    for (uint64_t region = first; region <= last; ++region) {
-        d.durable[region / 64] |= 1ull << (region % 64);
-        d.uncopied[region / 64] |= 1ull << (region % 64);
-    }
+    const uint64_t last = std::min((range.end() - 1) / disk.region_bytes, disk.regions() - 1);
+    for (uint64_t region = range.offset_bytes / disk.region_bytes; region <= last; ++region)
+        bits[region / 64] |= 1ull << (region % 64);
 }
+
+}  // namespace
 
 Status DirtyMap::reshape(FileSystem& files, const std::string& path, const ItemId& item,
                          const std::vector<uint64_t>& disk_bytes) {
-    const auto was = stored_disks(files, path);
+    const auto was = DirtyMapFile::stored_disks(files, path);
     if (!was) {
         const Code code = was.error().code();
         // Whoever opens it makes it anew: everything counts as different then.
@@ -53,23 +53,31 @@ Status DirtyMap::reshape(FileSystem& files, const std::string& path, const ItemI
     }
     if (*was == disk_bytes) return {};
     FS_TRY(check_disk_change(*was, disk_bytes));
-    FS_ASSIGN(const auto old, open(files, path, item, *was));
-    const std::string fresh = path + ".new";
-    DirtyMap map(files, fresh, item, disk_bytes);
-    for (Disk& disk : map.disks_) std::fill(disk.uncopied.begin(), disk.uncopied.end(), 0);
-    map.all_dirty_ = old->all_dirty_;
-    map.reserved_until_ = old->reserved_until_;
-    old->for_each_dirty([&](DiskIndex disk, ByteRange range) {
-        if (disk_bytes[disk] != 0) map.mark_in_memory(disk, range);
-    });
+    DirtyMapFile old(files, path, item, *was);
+    Status settled;
+    FS_ASSIGN(const DirtyMapFile::Content content, old.open(settled));
+    FS_TRY(settled);
+    DirtyMapFile fresh(files, path, item, disk_bytes);
+    DirtyMapFile::Content next;
+    next.header = content.header;
     for (size_t i = 0; i < disk_bytes.size(); ++i) {
-        const uint64_t from = i < was->size() ? (*was)[i] : 0;
-        if (disk_bytes[i] > from)
-            map.mark_in_memory(static_cast<DiskIndex>(i), {from, disk_bytes[i] - from});
+        const DirtyMapFile::Disk& disk = fresh.disks()[i];
+        next.bits.emplace_back(disk.units * kDirtyWordsPerUnit);
+        if (disk_bytes[i] == 0) continue;
+        uint64_t before = 0;
+        if (i < was->size()) {
+            // Regions may be larger now.
+            const DirtyMapFile::Disk& known = old.disks()[i];
+            before = known.size_bytes;
+            for (uint64_t region = 0; region < known.regions(); ++region)
+                if ((content.bits[i][region / 64] >> (region % 64) & 1) != 0)
+                    mark_range(next.bits[i], disk,
+                         {region * known.region_bytes,
+                          std::min(known.region_bytes, before - region * known.region_bytes)});
+        }
+        mark_range(next.bits[i], disk, {before, disk_bytes[i] - before});
     }
-    FS_TRY(map.write_all_new());
-    FS_TRY(files.rename(fresh, path));
-    return files.sync_directory(directory_of(path));
+    return fresh.renew(next);
 }
 
 }  // namespace farshore

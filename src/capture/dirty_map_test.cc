@@ -153,22 +153,147 @@ TEST(DirtyMap, ARotationDropsOnlyWhatIsStored) {
     EXPECT_EQ(dirty(**durable), kept);
 }
 
-// Broken: damage makes regions clean.
-TEST(DirtyMap, DamageCountsAsDirty) {
+// Where the copies are in a file of kDisks: two header pages, 1 + 2 units in a page.
+constexpr size_t kCopyBytes = 3 * 4096;
+constexpr size_t kUnitsAt = 2 * 4096;
+constexpr size_t kUnitBytes = 512;
+
+// Broken: damage of one copy costs a comparison, or is still there when the other one breaks.
+TEST(DirtyMap, DamageOfOneCopyCostsNothingAndIsMended) {
+    TestFiles files;
+    auto map = fresh(files);
+    complete(*map, 1);
+    { auto mark = map->mark(0, 7u << 20, 1); }
+    { auto mark = map->mark(1, 4ull << 30, 1); }
+    const std::vector<std::pair<DiskIndex, uint64_t>> marked = {{0, 7}, {1, 4096}};
+    const Bytes whole = files.durable("dirty");
+    ASSERT_EQ(whole.size(), 2 * kCopyBytes);
+    struct Case {
+        const char* what;
+        size_t from;
+        size_t bytes;
+        uint64_t mended;
+    };
+    for (const Case& c :
+         {Case{"a unit of the first copy", kUnitsAt, kUnitBytes, 1},
+          Case{"a unit of the second", kCopyBytes + kUnitsAt + 512, kUnitBytes, 1},
+          Case{"one bit", kUnitsAt + 100, 1, 1}, Case{"the first copy", 0, kCopyBytes, 5},
+          Case{"the second copy", kCopyBytes, kCopyBytes, 5}, Case{"the newest header", 0, 4096, 1},
+          Case{"the other header", kCopyBytes + 4096, 4096, 1}}) {
+        for (const uint8_t garbage : {0x00, 0x5a}) {
+            Bytes raw = whole;
+            for (size_t i = 0; i < c.bytes; ++i)
+                raw[c.from + i] = garbage == 0 && c.bytes > 1 ? 0 : raw[c.from + i] ^ 0x5a;
+            files.set("dirty", raw);
+            auto after = DirtyMap::open(files, "dirty", {}, kDisks);
+            ASSERT_TRUE(after) << c.what << ": " << after.error().to_string();
+            EXPECT_EQ(dirty(**after), marked) << c.what;
+            EXPECT_EQ((*after)->reserved_until(), 100u) << c.what;
+            EXPECT_EQ((*after)->damage().mended, c.mended) << c.what;
+            EXPECT_EQ((*after)->damage().lost, 0u) << c.what;
+            // Durably mended: now the other copy may go.
+            raw = files.durable("dirty");
+            for (size_t i = 0; i < kCopyBytes; ++i)
+                raw[c.from < kCopyBytes ? kCopyBytes + i : i] = 0;
+            files.set("dirty", raw);
+            after = DirtyMap::open(files, "dirty", {}, kDisks);
+            ASSERT_TRUE(after) << c.what << ": " << after.error().to_string();
+            EXPECT_EQ(dirty(**after), marked) << c.what;
+        }
+    }
+    files.set("dirty", Bytes(whole.begin(), whole.begin() + kCopyBytes + 5000));
+    auto cut = DirtyMap::open(files, "dirty", {}, kDisks);
+    ASSERT_TRUE(cut) << "the file was cut short";
+    EXPECT_EQ(dirty(**cut), marked);
+    EXPECT_EQ(files.durable("dirty").size(), whole.size());
+}
+
+// Broken: damage of both copies makes regions clean, or makes more of them dirty than it must.
+TEST(DirtyMap, DamageOfBothCopiesCountsAsDirty) {
     TestFiles files;
     auto map = fresh(files);
     complete(*map, 1);
     { auto mark = map->mark(1, 0, 1); }
     Bytes raw = files.durable("dirty");
-    raw[2 * 4096 + 100] ^= 1;  // disk 0's page
-    raw[5] ^= 1;               // one of the two headers
+    raw[kUnitsAt + 100] ^= 1;  // disk 0's unit
+    raw[kCopyBytes + kUnitsAt + 9] ^= 1;
     files.set("dirty", raw);
     auto after = DirtyMap::open(files, "dirty", {}, kDisks);
     ASSERT_TRUE(after) << after.error().to_string();
-    EXPECT_GE(dirty(**after).size(), 100u);
-    raw[4096 + 5] ^= 1;
+    EXPECT_EQ(dirty(**after).size(), 100u + 1u);
+    EXPECT_EQ((*after)->dirty_regions(), 100u + 1u);
+    EXPECT_EQ((*after)->damage().lost, 1u);
+    for (const size_t header : {size_t{0}, kCopyBytes}) raw[header + 5] ^= 1;
+    files.set("dirty", raw);
+    EXPECT_TRUE(DirtyMap::open(files, "dirty", {}, kDisks)) << "the older header counts";
+    for (const size_t header : {size_t{4096}, kCopyBytes + 4096}) raw[header + 5] ^= 1;
     files.set("dirty", raw);
     EXPECT_FALSE(DirtyMap::open(files, "dirty", {}, kDisks));
+}
+
+// Broken: a region marked in one copy only, as a power cut may leave it, is not known.
+TEST(DirtyMap, OfTwoCopiesThatDifferTheUnionCounts) {
+    TestFiles files;
+    auto map = fresh(files);
+    complete(*map, 1);
+    const Bytes before = files.durable("dirty");
+    { auto mark = map->mark(0, 7u << 20, 1); }
+    for (const size_t newer : {size_t{0}, kCopyBytes}) {
+        Bytes raw = before;
+        const Bytes marked = files.durable("dirty");
+        const auto at = static_cast<ptrdiff_t>(newer + kUnitsAt);
+        std::copy_n(marked.begin() + at, kUnitBytes, raw.begin() + at);
+        TestFiles cut;
+        cut.set("dirty", raw);
+        auto after = DirtyMap::open(cut, "dirty", {}, kDisks);
+        ASSERT_TRUE(after);
+        EXPECT_EQ(dirty(**after), (std::vector<std::pair<DiskIndex, uint64_t>>{{0, 7}}));
+        EXPECT_EQ((*after)->damage().mended, 0u) << "an unfinished write is no damage";
+        EXPECT_EQ(cut.durable("dirty"), marked) << "both say the same then";
+    }
+}
+
+// Broken: an older Farshore's map is forgotten at an update, and with it what may differ.
+TEST(DirtyMap, AMapOfVersionOneIsReadAndRenewed) {
+    TestFiles files;
+    Bytes raw(5 * 4096);
+    for (size_t slot = 0; slot < 2; ++slot) {
+        Bytes header;
+        ByteWriter out(header);
+        out.bytes(ByteView(reinterpret_cast<const uint8_t*>("FSDIRTYM"), 8));
+        out.u32(1);
+        out.u32(0);
+        out.u64(4 + slot);
+        out.bytes(ItemId{}.view());
+        out.u64(777);
+        out.u64(slot == 0 ? 1 : 0);
+        out.u64(2);
+        for (const uint64_t value : {uint64_t{100} << 20, uint64_t{1} << 20, uint64_t{0},
+                                     uint64_t{5} << 30, uint64_t{1} << 20, uint64_t{1}})
+            out.u64(value);
+        std::ranges::copy(header, raw.begin() + static_cast<ptrdiff_t>(slot * 4096));
+    }
+    for (size_t page = 0; page < 2; ++page) store_u64(raw.data() + (2 + page) * 4096, page);
+    raw[2 * 4096 + 32 + 1] = 0x80;         // disk 0, region 15
+    raw[3 * 4096 + 32 + 4096 / 8] = 0x01;  // disk 1, region 4096
+    for (size_t page = 0; page < 4; ++page)
+        store_u32(raw.data() + page * 4096 + 12, crc32c({raw.data() + page * 4096, 4096}));
+    files.set("dirty", raw);
+    const std::vector<std::pair<DiskIndex, uint64_t>> marked = {{0, 15}, {1, 4096}};
+    for (int time = 0; time < 2; ++time) {
+        auto map = DirtyMap::open(files, "dirty", {}, kDisks);
+        ASSERT_TRUE(map) << map.error().to_string();
+        EXPECT_EQ(dirty(**map), marked);
+        EXPECT_FALSE((*map)->all_dirty());
+        EXPECT_EQ((*map)->reserved_until(), 777u);
+        EXPECT_EQ((*map)->damage().lost, 0u);
+        EXPECT_EQ(files.durable("dirty")[8], 2) << "not renewed";
+    }
+    raw[3 * 4096 + 50] ^= 1;
+    files.set("dirty", raw);
+    auto map = DirtyMap::open(files, "dirty", {}, kDisks);
+    ASSERT_TRUE(map);
+    EXPECT_EQ(dirty(**map).size(), 1 + 5120u);
 }
 
 TEST(DirtyMap, RefusesByName) {
@@ -182,12 +307,13 @@ TEST(DirtyMap, RefusesByName) {
     EXPECT_EQ(code({}, {100ull << 20, 6ull << 30}), Code::kDiskChanged);
     EXPECT_EQ(code({{1}}, kDisks), Code::kForeignStore);
     Bytes raw = files.durable("dirty");
-    raw[8] = raw[4096 + 8] = 9;
+    const std::vector<size_t> headers = {0, 4096, kCopyBytes, kCopyBytes + 4096};
+    for (const size_t at : headers) raw[at + 8] = 9;
     files.set("dirty", raw);
     EXPECT_EQ(code({}, kDisks), Code::kCorrupt) << "torn inside its first sector";
-    for (uint8_t* page : {raw.data(), raw.data() + 4096}) {
-        store_u32(page + 12, 0);
-        store_u32(page + 12, crc32c({page, 4096}));
+    for (const size_t at : headers) {
+        store_u32(raw.data() + at + 12, 0);
+        store_u32(raw.data() + at + 12, crc32c({raw.data() + at, 4096}));
     }
     files.set("dirty", raw);
     EXPECT_EQ(code({}, kDisks), Code::kNewerVersion);

@@ -185,6 +185,10 @@ enum class LogWord : size_t {
     // Of those samples, when all are compared; 0: not yet.
     kSampledBytes,
     kSampleDifferingBytes,
+    // Of the dirty map's file, in units and header pages: damaged in one copy, and in both.
+    kDirtyMapMended,
+    kDirtyMapLost,
+    kDirtyMapSyncs,  // its calls of fdatasync since this tap started
     kEnd
 };
 

@@ -147,7 +147,7 @@ class Tap::Impl::Disk final : public TapDisk {
             return {};
         }
         DirtyMap::Mark mark;
-        if (!tap_.options.bugs.mark_too_late)
+        if (!tap_.options.bugs.mark_too_late && tap_.options.marks)
             mark = tap_.options.dirty->mark(index_, range.offset_bytes, range.length_bytes);
         const auto held = lock_.acquire(range.offset_bytes, range.length_bytes);
         const size_t slot = tap_.producer.begin(index_, range.offset_bytes, range.length_bytes);
@@ -454,6 +454,7 @@ Result<std::unique_ptr<Tap>> Tap::start(TapOptions options) {
     if (!impl->options.dirty->broken() &&
         impl->options.dirty->reserved_until() < next + kSequenceBlock / 2)
         FS_TRY(impl->options.dirty->reserve(next + kSequenceBlock));
+    if (!impl->options.marks) FS_TRY(impl->options.dirty->set_all_dirty());
     impl->header().word(LogWord::kTapMode).store(static_cast<uint64_t>(impl->options.mode));
     impl->recover();
     const int64_t now = impl->options.clock->steady_us();
@@ -522,7 +523,7 @@ int64_t Tap::tick() {
     if (!dirty.broken()) {
         if (state.next_sequence + kSequenceBlock / 2 > dirty.reserved_until())
             (void)dirty.reserve(state.next_sequence + kSequenceBlock);
-        if (tap.in_path()) {
+        if (tap.in_path() && tap.options.marks) {
             const bool begin = tap.rotate_now || now >= tap.next_rotation_us ||
                                buggify(tap.options.buggify, "tap.rotate_now");
             if (begin) {
@@ -545,6 +546,7 @@ int64_t Tap::tick() {
                     [&] { return producer.last_but_idle(); }, stored,
                     [&] { return tap.backing_is_durable(tap.copies_question, now); });
             log.word(LogWord::kDirtyRegions).store(dirty.dirty_regions());
+            log.word(LogWord::kDirtyMapSyncs).store(dirty.syncs());
         }
     } else {
         log.word(LogWord::kDirtyMapErrors).store(1);

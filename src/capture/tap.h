@@ -33,6 +33,9 @@ struct TapOptions {
     // Borrowed; draws the keys of comparisons. Null: what is on todo is copied, never compared.
     Random* random = nullptr;
     WakeFunction wake;
+    // False: nothing is marked before it is written, so that the cost of marking can be measured.
+    // Everything counts as different then, as in mirror mode: a crash of the host compares all.
+    bool marks = true;
     PlantedBugs bugs;
     Buggify* buggify = nullptr;  // borrowed; simulation only
     std::function<void(const AppendRequest&, const Appended&)> on_append;  // tests

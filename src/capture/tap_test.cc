@@ -316,6 +316,37 @@ TEST(Tap, TheCopyLeavesHalfOfTheRing) {
     EXPECT_EQ(t.tap->copier().step(), Copier::Outcome::kWorked);
 }
 
+// Broken: what is measured as "without the dirty map" still waits for it, or forgets what differs.
+TEST(Tap, WithoutMarksEverythingCountsAsDifferent) {
+    OneTap t(40u << 20);
+    TapOptions options;
+    options.header = t.header;
+    options.devices.push_back(std::make_unique<MemoryDevice>(t.disk));
+    options.dirty = *DirtyMap::create(t.files, "dirty2", {}, {40u << 20});
+    for (int i = 0; i < 4; ++i) options.dirty->rotate(i == 0, true, {1}, {1});
+    ASSERT_FALSE(options.dirty->all_dirty());
+    options.clock = &t.clock;
+    options.marks = false;
+    t.tap.reset();
+    auto tap = *Tap::start(std::move(options));
+    bool waited = false;
+    t.files.before = [&](const std::string&) -> Status {
+        waited = true;
+        return {};
+    };
+    ASSERT_TRUE(tap->disk(0).write(5, Bytes(100, 1)));
+    EXPECT_FALSE(waited);
+    t.files.before = nullptr;
+    for (int i = 0; i < 20; ++i) {
+        while (tap->copier().step() != Copier::Outcome::kNothing) t.read();
+        t.clock.advance_us(60'000'000);
+        tap->tick();
+        t.read();
+    }
+    t.files.power_loss();
+    EXPECT_TRUE((*DirtyMap::open(t.files, "dirty2", {}, {40u << 20}))->all_dirty());
+}
+
 TEST(Tap, ADiskOfAnotherSizeIsRefused) {
     OneTap t;
     DiskContent other(1u << 20);

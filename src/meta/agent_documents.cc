@@ -201,6 +201,7 @@ Result<AgentItemStatus> read_item_status(const Json& json, const std::string& pa
     }
     FS_ASSIGN(item.resync_done_id, fields.text("resync_done_id", kShortText));
     FS_ASSIGN(item.dirty_regions, fields.u64("dirty_regions"));
+    FS_ASSIGN(item.dirty_map_syncs, fields.u64("dirty_map_syncs"));
     if (const Json* resync = fields.find("resync")) {
         FS_ASSIGN(item.resync, read_resync(*resync, path + ".resync"));
     }
@@ -341,6 +342,7 @@ std::string encode_status(const AgentStatus& status) {
                   {"resync_done_id", item.resync_done_id},
                   {"resync", resync_json(item.resync)},
                   {"dirty_regions", item.dirty_regions},
+                  {"dirty_map_syncs", item.dirty_map_syncs},
                   {"tap_restarts", item.tap_restarts}};
         if (item.error) json["error"] = item_error_json(*item.error);
         if (!item.machine_description.empty()) {

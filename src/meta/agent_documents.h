@@ -155,7 +155,8 @@ struct AgentItemStatus {
     std::vector<BookmarkDone> bookmarks;
     std::string resync_done_id;  // the resync request that was begun last
     ResyncStatus resync;
-    uint64_t dirty_regions = 0;  // that a crash of the source's host would put in question
+    uint64_t dirty_regions = 0;    // that a crash of the source's host would put in question
+    uint64_t dirty_map_syncs = 0;  // for which writes of the machine waited, since the tap started
     uint32_t tap_restarts = 0;
 };
 

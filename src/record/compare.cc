@@ -7,7 +7,8 @@
 namespace farshore {
 
 Status check_question(const CompareQuestion& question) {
-    if (question.length_bytes == 0 || question.length_bytes > kMaxCompareBytes ||
+    const uint64_t most = question.sum == kZeroSum ? kMaxCompareZeroBytes : kMaxCompareBytes;
+    if (question.length_bytes == 0 || question.length_bytes > most ||
         question.offset_bytes % kSumBlockBytes != 0 || question.offset_bytes > kMaxDiskBytes)
         return fail(Code::kMalformed, fmt::format("a comparison of {} bytes at {}",
                                                   question.length_bytes, question.offset_bytes));

@@ -13,6 +13,9 @@ namespace farshore {
 // A run has at most this many blocks: 64 MiB.
 inline constexpr size_t kMaxCompareBlocks = 1024;
 inline constexpr uint64_t kMaxCompareBytes = kMaxCompareBlocks * kSumBlockBytes;
+// One of which the source has nothing but zeroes may be longer, up to 64 GiB: its sum is kZeroSum,
+// and runs of kMaxCompareBytes take the place of blocks.
+inline constexpr uint64_t kMaxCompareZeroBytes = kMaxCompareBlocks * kMaxCompareBytes;
 
 // "Does the replica, as it is after `at_least` or later, have these bytes?"
 struct CompareQuestion {
@@ -20,9 +23,11 @@ struct CompareQuestion {
     Sequence at_least;
     DiskIndex disk = 0;
     uint64_t offset_bytes = 0;  // a multiple of kSumBlockBytes
-    uint64_t length_bytes = 0;  // at most kMaxCompareBytes; odd only at the disk's end
+    uint64_t length_bytes = 0;  // odd only at the disk's end
     BlockSum sum{};             // of the run, as the source has it
-    size_t blocks() const { return (length_bytes + kSumBlockBytes - 1) / kSumBlockBytes; }
+    bool long_zeroes() const { return length_bytes > kMaxCompareBytes; }
+    uint64_t block_bytes() const { return long_zeroes() ? kMaxCompareBytes : kSumBlockBytes; }
+    size_t blocks() const { return (length_bytes + block_bytes() - 1) / block_bytes(); }
 };
 
 enum class CompareVerdict : uint8_t {
@@ -34,7 +39,9 @@ enum class CompareVerdict : uint8_t {
 
 struct CompareAnswer {
     CompareVerdict verdict = CompareVerdict::kNothing;
-    std::vector<BlockSum> sums;  // one a block
+    // One a block. Of long zeroes: kZeroSum, or kUnreadableSum where that is not certain without
+    // reading.
+    std::vector<BlockSum> sums;
     // Blocks of the run that the replica cannot read any more. Their sums are kUnreadableSum.
     uint32_t unreadable = 0;
 };

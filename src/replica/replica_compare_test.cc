@@ -116,6 +116,42 @@ class ReplicaCompareTest : public ::testing::Test {
     SumKey key_;
 };
 
+// Broken if a long hole of the source hid what the replica has there, or were not equal to a hole.
+TEST_F(ReplicaCompareTest, LongZeroesAreAnsweredFromTheExtents) {
+    constexpr uint64_t kLong = 100ull << 30, kPiece = kMaxCompareBytes;
+    Appliance appliance(memory_, random_, test_item(), test_key());
+    ASSERT_TRUE(appliance.acquire(*replica_));
+    Bytes records;
+    geometry(records, 2, kLong);
+    RecordHeader write = header(RecordKind::kWrite);
+    write.disk = 2;
+    write.offset_bytes = 70 * kPiece + 12345;
+    write.length_bytes = 1;
+    append_record(records, write, Bytes(1, 9));
+    ASSERT_TRUE(appliance.send(*replica_, records));
+    const auto ask_for = [&](uint64_t at, uint64_t length) {
+        CompareQuestion q = question(0, kBlock);
+        q.disk = 2;
+        q.offset_bytes = at;
+        q.length_bytes = length;
+        q.sum = kZeroSum;
+        return ask(q);
+    };
+    EXPECT_EQ(ask_for(0, 70 * kPiece).verdict, CompareVerdict::kEqual);
+    EXPECT_EQ(ask_for(71 * kPiece, kMaxCompareZeroBytes).verdict, CompareVerdict::kEqual);
+    const CompareAnswer found = ask_for(0, 80 * kPiece + kBlock);
+    ASSERT_EQ(found.verdict, CompareVerdict::kSums);
+    ASSERT_EQ(found.sums.size(), 81u);
+    for (size_t i = 0; i < found.sums.size(); ++i)
+        EXPECT_EQ(found.sums[i] == kZeroSum, i != 70) << i;
+    // Beyond the replica's disk nothing is known to be equal.
+    EXPECT_EQ(ask_for(kLong - kPiece, 2 * kPiece).verdict, CompareVerdict::kSums);
+    CompareQuestion wrong = question(0, kBlock);
+    wrong.length_bytes = kMaxCompareBytes + kBlock;
+    EXPECT_EQ(compare_replica(*reader(), wrong).error().code(), Code::kMalformed)
+        << "long, and not of zeroes";
+}
+
 // Broken if what is equal were sent again: written, partly written, made zero, never written, and
 // the disk's odd end.
 TEST_F(ReplicaCompareTest, WhatIsEqualIsSaidInOneWord) {

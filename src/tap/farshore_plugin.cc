@@ -27,6 +27,7 @@ using namespace farshore;
 
 std::string config_path;
 std::unique_ptr<Server> server;
+bool marks = true;
 // A file; while it is there, writes hang. Only with test_hooks in the configuration.
 const char* hang_file = nullptr;
 
@@ -60,6 +61,11 @@ int done(const Status& status) { return status ? 0 : failed(status.error()); }
 BlockDevice& device_of(void* handle) { return *static_cast<Connection*>(handle)->device; }
 
 int farshore_config(const char* key, const char* value) {
+    // On the command line only: what the agent writes can't ask for it (bench/README.md, M3).
+    if (std::string(key) == "bench-without-dirty-map" && std::string(value) == "true") {
+        marks = false;
+        return 0;
+    }
     if (std::string(key) != "config") {
         nbdkit_error("unknown parameter '%s': only config=FILE is known", key);
         return -1;
@@ -101,7 +107,7 @@ int farshore_after_fork() {
     // nbdkit 1.32 of Debian 12 asks for SIGTERM when its parent ends, with -f and without
     // --exit-with-parent (seen with strace). A tap is the guest's disk: it outlives the agent.
     ::prctl(PR_SET_PDEATHSIG, 0);
-    return done(server->start([] { nbdkit_shutdown(); }));
+    return done(server->start([] { nbdkit_shutdown(); }, marks));
 }
 
 void farshore_cleanup() { server.reset(); }

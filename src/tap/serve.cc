@@ -144,7 +144,7 @@ Result<std::unique_ptr<Server>> Server::open(TapConfig config) {
     return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
-Status Server::start(std::function<void()> on_quit) {
+Status Server::start(std::function<void()> on_quit, bool marks) {
     if (impl_->config.replica) FS_TRY(impl_->open_devices());
     if (!impl_->captures()) return {};
     impl_->files.header.word(LogWord::kTapPid).store(static_cast<uint64_t>(::getpid()));
@@ -157,6 +157,7 @@ Status Server::start(std::function<void()> on_quit) {
     options.clock = &impl_->clock;
     options.random = &impl_->random;
     options.wake = real_wake();
+    options.marks = marks;
     FS_ASSIGN(impl_->tap, Tap::start(std::move(options)));
     impl_->runner = std::make_unique<TapRunner>(*impl_->tap, std::move(on_quit));
     return {};

@@ -19,7 +19,8 @@ class Server {
     static Result<std::unique_ptr<Server>> open(TapConfig config);
     // Puts what an earlier tap left into the log and starts the threads. `on_quit` is called from
     // one of them when the agent asks for the end.
-    Status start(std::function<void()> on_quit);
+    // `marks`: TapOptions::marks.
+    Status start(std::function<void()> on_quit, bool marks);
     ~Server();
 
     const TapConfig& config() const;

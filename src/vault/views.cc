@@ -142,16 +142,20 @@ Json item_view(const ItemReport& report) {
         json["copy_rate_bytes_per_s"] = agent.copy_rate_bytes_per_s;
         json["compared_bytes"] = agent.compared_bytes;
         json["dirty_regions"] = agent.dirty_regions;
+        json["dirty_map_syncs"] = agent.dirty_map_syncs;
         const ResyncStatus& resync = agent.resync;
-        json["resync"] = {{"state", std::string(resync_state_name(resync.state))},
-                          {"request", agent.resync_done_id},
-                          {"total_bytes", resync.total},
-                          {"compared_bytes", resync.compared},
-                          {"differing_bytes", resync.differing},
-                          {"sent_bytes", resync.sent},
-                          {"unreadable_bytes", resync.unreadable},
-                          {"verified_bytes", resync.verified},
-                          {"verify_failures", resync.verify_failures}};
+        // An agent that starts has not looked yet: "none" would be taken for the end.
+        const bool looked = agent.state != AgentItemState::kStarting;
+        json["resync"] = {
+            {"state", looked ? std::string(resync_state_name(resync.state)) : "unknown"},
+            {"request", agent.resync_done_id},
+            {"total_bytes", resync.total},
+            {"compared_bytes", resync.compared},
+            {"differing_bytes", resync.differing},
+            {"sent_bytes", resync.sent},
+            {"unreadable_bytes", resync.unreadable},
+            {"verified_bytes", resync.verified},
+            {"verify_failures", resync.verify_failures}};
         if (agent.copied_bytes >= agent.copy_total_bytes)
             json["eta_s"] = 0;
         else if (agent.copy_rate_bytes_per_s != 0)

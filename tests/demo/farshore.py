@@ -201,7 +201,7 @@ class Farshore:
     def new_token(self, kind):
         return self.call("token", "create", "--kind", kind)["token"]
 
-    def start_site(self, site, kinds, host="127.0.0.1"):
+    def start_site(self, site, kinds, host="127.0.0.1", agent_options=()):
         """What runs at the source, enrolled at the vault that runs already. Afterwards `authority` is
         the certificate and `replication_listen` the address that an agent needs."""
         site = pathlib.Path(site)
@@ -216,7 +216,7 @@ class Farshore:
             token.chmod(0o600)
             where = (["--vault", server["address"], "--store", self.data / "store",
                       "--replication-listen", self.replication_listen] if kind == "appliance"
-                     else ["--appliance", self.replication_listen])
+                     else ["--appliance", self.replication_listen, *agent_options])
             self.start_server(kind, kind, "serve", "--data", site / kind, "--ca", self.authority,
                               "--enrol-token-file", token, "--name", f"demo-{kind}", *where)
             # An appliance is heard of when it has an agent.

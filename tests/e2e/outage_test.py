@@ -3,25 +3,84 @@
 
 FARSHORE_OUTAGE_S says for how long (10; the soak test 600)."""
 import datetime
+import hashlib
 import os
 import time
 
 import support
 from line import CutLine
-from support import Model, seeded
+from support import FarshoreError, Model, seeded
 
 MIB = 1 << 20
 OUTAGE_S = int(os.environ.get("FARSHORE_OUTAGE_S") or 10)
 COMPARED = 8    # moments of the outage
 
 
+def digest(disks):
+    return hashlib.sha256(b"".join(hashlib.sha256(disk).digest() for disk in disks)).digest()
+
+
 class Outage(CutLine):
+    def start_site(self, host, *agent_options):
+        self.farshore.start_vault()
+        self.farshore.start_site(self.work / "site", ("appliance", "agent"), host, agent_options)
+
+    def test_an_outage_longer_than_ring_and_spill(self):
+        """Breaks when what the log could not keep is forgotten, a point is offered that mixes two
+        moments, or somebody has to mend it."""
+        rng = seeded()
+        host = self.make_line()
+        # As a day is for 256 MiB and 4 GiB.
+        self.start_site(host, "--ring-mib", 1, "--spill-mib", 1)
+        model = Model([6 * MIB, 2 * MIB + 512], rng)
+        paths = model.make_files(self.work)
+        self.farshore.call("protect", "web", "--disk", paths[0], "--disk", paths[1])
+        self.wait_state("web", "protected")
+        clients = self.open_disks("web")
+        for _ in range(20):
+            model.random_step(clients, rng)
+        self.farshore.wait_for("a point before it", lambda: self.farshore.call(
+            "point", "web", "--bookmark", "before"), 60)
+        before = model.copy()
+        moments = {digest(model.disks)}
+
+        self.cut_line()
+        for _ in range(96):    # six times what ring and spill hold, together
+            data = rng.randbytes(131072)
+            offset = rng.randrange(len(model.disks[0]) - len(data))
+            clients[0].write(offset, data)
+            model.disks[0][offset:offset + len(data)] = data
+            moments.add(digest(model.disks))
+        inside = time.time()
+        for _ in range(50):
+            model.random_step(clients, rng)
+            moments.add(digest(model.disks))
+        self.assert_point("web", "before", before)
+        self.mend_line()
+
+        def caught_up():
+            item = self.farshore.call("item", "web")
+            return item["state"] == "protected" and item["agent_seen"] and item["lag_bytes"] < 4096
+        self.farshore.wait_for("it has caught up", caught_up, 180)
+        self.farshore.wait_for("a point behind it", lambda: self.farshore.call(
+            "point", "web", "--bookmark", "after"), 60)
+        self.assertTrue(self.farshore.call("points", "web")["gaps"], "the log kept it all")
+        self.assert_point("web", "before", before)
+        self.assert_point("web", "after", model.copy())
+        # Of the time that is missing: refused, or the last moment before it, but never a mixture.
+        at = datetime.datetime.fromtimestamp(inside, datetime.timezone.utc).isoformat()
+        try:
+            found = digest([self.read_point("web", at, disk) for disk in range(2)])
+        except FarshoreError as error:
+            self.assertIn("gap", str(error))
+        else:
+            self.assertIn(found, moments, "a point that never was")
+
     def test_points_of_an_outage_exist_afterwards(self):
         """Breaks when a cut line stops the machine, costs the order of its writes, or needs somebody to mend it."""
         rng = seeded()
         host = self.make_line()
-        self.farshore.start_vault()
-        self.farshore.start_site(self.work / "site", ("appliance", "agent"), host)
+        self.start_site(host)
         model = Model([6 * MIB, 2 * MIB + 512], rng)
         paths = model.make_files(self.work)
         self.farshore.call("protect", "web", "--disk", paths[0], "--disk", paths[1])

@@ -85,7 +85,8 @@ void System::first_write_after_calm(Machine& machine) {
     machine.at_least_guest_ops(5);
     if (!machine.tap().alive()) return;
     DeathPlan plan;
-    plan.at_operation = 1 + draw_.below(draw_.coin() ? 2 : 5);
+    // A mark is two writes and a sync.
+    plan.at_operation = 1 + draw_.below(draw_.coin() ? 3 : 6);
     plan.moment = static_cast<DeathPlan::Moment>(draw_.below(3));
     plan.power_loss = draw_.below(4) != 0;
     machine.die_at_write(plan);

@@ -19,7 +19,7 @@ namespace {
 
 constexpr uint64_t kSeeds = 2000;
 // A planted bug is found within so many.
-constexpr uint64_t kSeedsForAPlant = 400;
+constexpr uint64_t kSeedsForAPlant = 800;
 // One in so many seeds runs twice.
 constexpr uint64_t kSeedsARepetition = 40;
 
