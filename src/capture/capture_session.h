@@ -37,6 +37,7 @@ struct CaptureStatus {
     bool copy_paused = false;
     // The comparison that runs or ran last (comparer.h).
     CompareState compare = CompareState::kNone;
+    bool compare_held = false;  // one that runs waits (CompareHold)
     uint64_t compare_total_bytes = 0, compared_bytes = 0, differing_bytes = 0;
     uint64_t unreadable_bytes = 0, verified_bytes = 0, verify_failures = 0;
     uint64_t compare_sent_bytes = 0;  // copied since it began
@@ -87,6 +88,7 @@ class CaptureSession {
     void set_point_interval_us(uint64_t interval_us);  // 0: none; at least 1 s
     void set_copy_bytes_per_s(uint64_t bytes_per_s);   // 0: not throttled
     void set_copy_paused(bool paused);
+    void set_compare_hold(CompareHold hold);
     void set_rotate_us(uint64_t rotate_us);
 
     CaptureStatus status() const;

@@ -231,7 +231,8 @@ Copier::Outcome Copier::copy(Target target) {
 Copier::Outcome Copier::step() {
     if (producer_.header().word(LogWord::kCopyPaused).load() != 0) return Outcome::kPaused;
     auto compared = Comparer::Outcome::kNothing;
-    if (comparer_) {
+    const bool held = comparer_ && comparer_->held();
+    if (comparer_ && !held) {
         if (throttled()) return Outcome::kThrottled;
         compared = comparer_->step();
         pay_for(comparer_->bytes_read());
@@ -241,6 +242,7 @@ Copier::Outcome Copier::step() {
         if (throttled()) return Outcome::kThrottled;
         return copy(*target);
     }
+    if (held) return target ? Outcome::kNoSpace : Outcome::kPaused;
     switch (compared) {
         case Comparer::Outcome::kWorked:
             return Outcome::kWorked;

@@ -177,6 +177,7 @@ enum class LogWord : size_t {
     kCompareCopiedBefore,  // kCopiedBytes when it began
     kCompareRuns,          // comparisons that came to their end, ever
     kComparedEver,         // bytes read for comparisons, ever
+    kCompareHold,          // CompareHold; agent -> tap
     kEnd
 };
 
@@ -185,6 +186,13 @@ enum class CompareState : uint64_t {
     kComparing = 1,
     kVerifying = 2,  // everything is equal as far as it was compared; samples are looked at again
     kDone = 3,
+};
+
+// Whether a comparison waits. What is known to differ is copied all the same.
+enum class CompareHold : uint64_t {
+    kNone = 0,
+    kWithoutGap = 1,  // one that only checks: the item is protected meanwhile
+    kAlways = 2,
 };
 
 // A validated view of the memory; cheap to copy.

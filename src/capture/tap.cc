@@ -386,14 +386,12 @@ bool Tap::Impl::run_command(size_t slot) {
             if (!options.dirty->broken() && !options.dirty->set_all_dirty()) {
                 // The map is gone then, which says the same.
             }
-            std::vector<std::pair<DiskIndex, ByteRange>> all;
-            for (size_t i = 0; i < producer.disks(); ++i)
-                all.emplace_back(static_cast<DiskIndex>(i),
-                                 ByteRange{0, options.devices[i]->size_bytes()});
-            producer.compare_again(all);
-            producer.begin_compare();
+            producer.begin_check();
             return done(std::nullopt, producer.compare_after());
         }
+        case TapCommandKind::kCancelCompare:
+            if (!producer.cancel_check()) return done(Code::kWrongState);
+            return done(std::nullopt);
         case TapCommandKind::kRotate:
             rotate_now = true;
             return done(std::nullopt);
