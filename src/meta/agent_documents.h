@@ -52,6 +52,14 @@ struct BookmarkRequest {
     PointKind kind = PointKind::kBookmark;
 };
 
+// Whether comparisons of source and replica wait. What is known to differ is sent all the same.
+enum class ResyncHold : uint8_t {
+    kNone,
+    kWithoutGap,  // those that only check: the item has all its points meanwhile
+    kAlways,
+};
+std::string_view resync_hold_name(ResyncHold hold);  // "none", "without-gap", "always"
+
 struct DesiredItem {
     ItemId item;
     std::string name;
@@ -62,6 +70,8 @@ struct DesiredItem {
     uint32_t crash_point_interval_s = 300;
     uint64_t copy_throttle_bytes_per_s = 0;  // 0: none
     std::string resync_request_id;           // empty: none; else compare everything, once
+    std::string resync_cancel_id;            // empty: none; else end such a comparison, once
+    ResyncHold resync_hold = ResyncHold::kNone;
     std::vector<BookmarkRequest> bookmarks;
     Sequence stored;  // highest sequence stored and registered
 };
@@ -124,6 +134,8 @@ struct ResyncStatus {
     uint64_t unreadable = 0;  // could not be read at the recovery site, and was sent again
     uint64_t verified = 0;    // looked at a second time
     uint64_t verify_failures = 0;
+    bool held = false;         // it waits, as told (ResyncHold)
+    uint64_t read_errors = 0;  // reads of the source for comparing or copying that failed, ever
 };
 
 struct AgentItemStatus {
@@ -146,7 +158,9 @@ struct AgentItemStatus {
     Sequence received;            // acknowledged by the appliance
     Sequence stored;
     std::vector<BookmarkDone> bookmarks;
-    std::string resync_done_id;  // the resync request that was begun last
+    std::string resync_done_id;         // the resync request that was begun last
+    std::string resync_cancel_done_id;  // the request to cancel that was answered last, and
+    std::optional<AgentItemError> resync_cancel_error;  // why it goes on
     ResyncStatus resync;
     uint64_t dirty_regions = 0;  // that a crash of the source's host would put in question
     uint32_t tap_restarts = 0;

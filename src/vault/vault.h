@@ -36,6 +36,8 @@ struct VaultOptions {
     std::string key_file;         // empty: DATA/vault/key
     // Take the store back from a vault that has claimed it since this one ran.
     bool take_over = false;
+    // Of windows that name no time zone; an IANA name.
+    std::string time_zone = "UTC";
     // How often replicas are looked after; 0: only by tend() (tests).
     int64_t tend_interval_us = 1'000'000;
 };
@@ -59,6 +61,10 @@ struct ItemReport {
     std::optional<int64_t> rpo_us, rpo_worst_us;
     std::optional<int64_t> clock_ahead_us;  // the source's clock minus ours
     ConsistentState consistent;             // while the policy asks for such points
+    ResyncPlan resync;
+    std::string resync_windows;  // that count, with their zone's name; empty: they cannot be read
+    bool resync_window_open = false;
+    std::optional<TimePoint> resync_window_change;  // when it closes, or opens; none: never
 };
 
 struct PartyReport {
@@ -70,6 +76,7 @@ struct PartyReport {
 struct VaultInfo {
     std::string vault_id, store_id, key_id;
     Epoch epoch;
+    std::string time_zone;
     TimePoint started;
     bool fenced = false;
 };
@@ -135,7 +142,11 @@ class Vault final : public VaultLink {
     Result<std::vector<ItemReport>> items(const std::string& after, size_t limit);
     Result<ItemReport> change_policy(const std::string& name_or_id, const ItemPolicy& policy);
     Result<JobRecord> unprotect(const std::string& name_or_id, bool force);
-    Result<ItemReport> resynchronise(const std::string& name_or_id);
+    // Compares source and replica; `in_window`: when its window is open and the item is healthy.
+    Result<ItemReport> resynchronise(const std::string& name_or_id, bool in_window = false);
+    // Ends a comparison that only checks, or one that waits; waits for the agent's word for at most
+    // `timeout_us`. kWrongState: there is none, or the item needs it to be protected again.
+    Result<ItemReport> cancel_resync(const std::string& name_or_id, int64_t timeout_us);
     // Waits until `done` is true of the item, for at most `timeout_us`; the last report.
     Result<ItemReport> wait_for_item(const ItemId& id, int64_t timeout_us,
                                      const std::function<bool(const ItemReport&)>& done);
