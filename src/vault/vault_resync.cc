@@ -64,7 +64,11 @@ ResyncHold Vault::Impl::hold_of(ItemRuntime& item, const ItemRecord& record) {
     const auto windows = resync_windows(record);
     const auto plan = resync_plan(item);
     if (!windows || !plan) return ResyncHold::kNone;
-    return resync_hold(*plan, windows->contains(clock.now()), record.policy.resync_windows_for_all);
+    // Before its first point an item has nothing to fall back to.
+    const bool first =
+        record.state == ItemState::kEnabling || record.state == ItemState::kInitialReplication;
+    return resync_hold(*plan, windows->contains(clock.now()),
+                       record.policy.resync_windows_for_all && !first);
 }
 
 void Vault::Impl::report_resync(ItemRuntime& item, const ItemRecord& record, ItemReport& report) {
