@@ -150,6 +150,11 @@ void ItemIntake::acquired(Result<LogLease> lease) {
     }
     last_error_.clear();
     mended(storing_trouble_);
+    // So that not even the first object passes it; changes come later (ProcessServer).
+    if (auto limit = BandwidthLimit::parse(lease_->bandwidth, lease_->time_zone))
+        server_.set_item_bandwidth(item_, std::move(*limit));
+    else
+        note(limit.error());
     welcome();
     // What a process before this stored and did not come to free.
     trim();
@@ -187,7 +192,8 @@ void ItemIntake::lose_lease(const Error& why) {
     note(why);
     ++generation_;
     lease_.reset();
-    building_ = uploading_ = false;
+    building_ = false;
+    stop_uploading();
     put_back(building_ranges_);
     building_ranges_.clear();
     for (auto sealed = sealed_.rbegin(); sealed != sealed_.rend(); ++sealed)
@@ -202,7 +208,8 @@ void ItemIntake::start_over(const Error& why) {
     note(why);
     drop_peer(why);
     ++generation_;
-    building_ = uploading_ = false;
+    building_ = false;
+    stop_uploading();
     building_ranges_.clear();
     sealed_.clear();
     queue_.clear();
@@ -390,7 +397,7 @@ void ItemIntake::maybe_cut() {
     const int64_t age_us = server_.clock_.steady_us() - oldest_work_us_;
     const bool worth = queue_payload_bytes_ >= kSegmentWorthBytes || queue_has_point_;
     const int64_t due_us = worth ? options_.segment_age_us : options_.segment_max_age_us;
-    if (queue_payload_bytes_ >= options_.segment_payload_bytes || age_us >= due_us)
+    if (queue_payload_bytes_ >= segment_bytes() || age_us >= due_us)
         cut();
     else
         arm_cut_timer(due_us - age_us);
@@ -411,10 +418,13 @@ void ItemIntake::cut() {
     auto batches = std::make_shared<std::vector<Batch>>();
     std::vector<SpoolRange> ranges;
     uint64_t payload = 0;
-    const Haste haste = queue_payload_bytes_ >= options_.hurry_more_bytes ? Haste::kMost
-                        : queue_payload_bytes_ >= options_.hurry_bytes    ? Haste::kSome
-                                                                          : Haste::kNone;
-    while (!queue_.empty() && payload < options_.segment_payload_bytes) {
+    // What waits for the line is worth the processor's time.
+    const Haste haste = held_back_                                          ? Haste::kNone
+                        : queue_payload_bytes_ >= options_.hurry_more_bytes ? Haste::kMost
+                        : queue_payload_bytes_ >= options_.hurry_bytes      ? Haste::kSome
+                                                                            : Haste::kNone;
+    const uint64_t most = segment_bytes();
+    while (!queue_.empty() && payload < most) {
         Batch& batch = queue_.front();
         payload += batch.range.payload_bytes;
         if (batch.bytes) queue_memory_bytes_ -= batch.bytes->size();
@@ -511,7 +521,31 @@ void ItemIntake::built(Result<Sealed> sealed) {
     maybe_cut();
 }
 
+// As much as the line takes in kSegmentSendUs: so that what is new does not wait behind one object,
+// and the limit is kept evenly.
+uint64_t ItemIntake::segment_bytes() const {
+    const BytesPerS rate = server_.gate_.rate(item_);
+    if (rate == kUnlimited) return options_.segment_payload_bytes;
+    const uint64_t bytes = std::max<uint64_t>(
+        std::min<uint64_t>(rate, options_.segment_payload_bytes) * (kSegmentSendUs / 1'000'000),
+        kSegmentWorthBytes);
+    return std::min(bytes, options_.segment_payload_bytes);
+}
+
 void ItemIntake::schedule_upload() {
+    if (uploading_ || held_back_ || sealed_.empty() || !lease_) return;
+    held_back_ = true;
+    held_since_us_ = server_.clock_.steady_us();
+    server_.want_upload(item_, sealed_.front()->segment.object.size());
+}
+
+void ItemIntake::stop_uploading() {
+    uploading_ = held_back_ = false;
+    server_.withdraw_upload(item_);
+}
+
+void ItemIntake::upload() {
+    held_back_ = false;
     if (uploading_ || sealed_.empty() || !lease_) return;
     uploading_ = true;
     std::shared_ptr<Sealed> sealed = sealed_.front();
@@ -568,6 +602,7 @@ void ItemIntake::uploaded(Status status) {
     stored_ = std::max(stored_, done->segment.header.last);
     stored_time_ = std::max(stored_time_, done->segment.header.last_time);
     uploaded_bytes_ += done->segment.object.size();
+    uploaded_payload_bytes_ += changed_bytes(done->ranges);
     ++segments_;
     trim();
     send_ack();
@@ -619,7 +654,31 @@ void ItemIntake::maybe_mark_idle() {
 
 void ItemIntake::retire() {
     retired_ = true;
+    server_.withdraw_upload(item_);
     if (spool_) (void)spool_->clear();
+}
+
+UploadStatus ItemIntake::upload_status() const {
+    UploadStatus upload;
+    upload.item = item_;
+    upload.rate = server_.gate_.rate(item_);
+    upload.total_counts = server_.gate_.total_counts(item_);
+    upload.sent_bytes = uploaded_bytes_;
+    upload.waiting_bytes = queue_payload_bytes_ + changed_bytes(building_ranges_);
+    for (const auto& sealed : sealed_) upload.waiting_bytes += changed_bytes(sealed->ranges);
+    const int64_t behind_us = stored_time_.us != 0 ? received_time_.us - stored_time_.us
+                                                   : server_.clock_.steady_us() - held_since_us_;
+    upload.limited = held_back_ && upload.rate != kUnlimited && behind_us > kBandwidthBehindUs;
+    if (upload.rate != kUnlimited && upload.rate != 0) {
+        // As well as it compressed so far.
+        const double share = uploaded_payload_bytes_ == 0
+                                 ? 1.0
+                                 : static_cast<double>(uploaded_bytes_) /
+                                       static_cast<double>(uploaded_payload_bytes_);
+        upload.eta_s = static_cast<int64_t>(std::ceil(static_cast<double>(upload.waiting_bytes) *
+                                                      share / static_cast<double>(upload.rate)));
+    }
+    return upload;
 }
 
 IntakeStatus ItemIntake::status() const {
@@ -636,6 +695,7 @@ IntakeStatus ItemIntake::status() const {
     status.received_bytes = received_bytes_;
     status.uploaded_bytes = uploaded_bytes_;
     status.segments = segments_;
+    status.upload = upload_status();
     status.last_error = last_error_;
     return status;
 }
