@@ -388,6 +388,12 @@ class Parser {
             ->check(CLI::Range(64, 64 << 20));
     }
 
+    void add_bandwidth(CLI::App* app, std::string& bandwidth) {
+        app->add_option("--bandwidth", bandwidth,
+                        "what may be sent to the store in a second for all items together, e.g. "
+                        "'20MB/s Mon-Fri 08:00-18:00 Europe/Berlin; 200MB/s' (no limit)");
+    }
+
     void add_servers() {
         Arguments& a = arguments_;
         CLI::App* up = app_.add_subcommand(
@@ -398,6 +404,7 @@ class Parser {
             std::string("address for agents elsewhere (") + kDefaultReplicationListen + ")");
         add_capture_bounds(up, a.up.capture);
         add_spool_bound(up, a.up.spool_mib);
+        add_bandwidth(up, a.up.bandwidth);
         serve(up, a.up, run_up);
 
         CLI::App* vault = app_.add_subcommand("vault", "The vault alone");
@@ -422,6 +429,9 @@ class Parser {
         appliance_serve->add_option("--log-level", a.appliance.log_level,
                                     "debug, info, warn or error");
         add_spool_bound(appliance_serve, a.appliance.spool_mib);
+        add_bandwidth(appliance_serve, a.appliance.bandwidth);
+        appliance_serve->add_option("--time-zone", a.appliance.time_zone,
+                                    "of windows of --bandwidth that name none (the machine's)");
         serve(appliance_serve, a.appliance, run_appliance);
 
         CLI::App* agent = app_.add_subcommand("agent", "The agent alone");

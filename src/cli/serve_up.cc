@@ -5,7 +5,6 @@
 #include "agent/file_system_freeze.h"
 #include "appliance/appliance.h"
 #include "base/error.h"
-#include "base/weekly_windows.h"
 #include "cli/serve.h"
 #include "cli/serve_common.h"
 #include "cli/server_location.h"
@@ -26,20 +25,6 @@ struct System {
     RealRandom random;
 };
 
-// What was asked for, else the zone that Debian keeps as the machine's, else UTC.
-Result<std::string> time_zone(const std::string& wanted, FileSystem& files) {
-    if (!wanted.empty()) {
-        FS_TRY(check_time_zone(wanted));
-        return wanted;
-    }
-    if (auto kept = read_whole_file(files, "/etc/timezone")) {
-        std::string name(as_text(*kept));
-        while (!name.empty() && (name.back() == '\n' || name.back() == ' ')) name.pop_back();
-        if (check_time_zone(name)) return name;
-    }
-    return "UTC";
-}
-
 Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, System& system) {
     FS_TRY(system.files.make_directories(options.data));
     VaultServerOptions vault;
@@ -47,7 +32,7 @@ Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, Syste
     vault.vault.store_directory = options.store;
     vault.vault.key_file = options.key_file;
     vault.vault.take_over = options.take_over;
-    FS_ASSIGN(vault.vault.time_zone, time_zone(options.time_zone, system.files));
+    FS_ASSIGN(vault.vault.time_zone, find_time_zone(options.time_zone, system.files));
     vault.listen = options.listen.empty() ? kDefaultListen : options.listen;
     vault.names = options.names;
     FS_ASSIGN(auto server, VaultServer::start(vault, system.files, system.clock, system.random));
@@ -82,6 +67,8 @@ Status serve_up(const UpOptions& options) {
     appliance.listen =
         options.replication_listen.empty() ? kDefaultReplicationListen : options.replication_listen;
     appliance.spool_bytes = options.spool_mib << 20;
+    appliance.bandwidth = options.bandwidth;
+    FS_ASSIGN(appliance.time_zone, find_time_zone(options.time_zone, system.files));
     FS_ASSIGN(auto appliance_tls, local_tls(vault, PartyKind::kAppliance, kLocalAppliance));
     FS_ASSIGN(auto running_appliance,
               Appliance::start(appliance, appliance_tls, vault.store(), vault));

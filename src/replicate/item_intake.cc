@@ -115,7 +115,7 @@ void ItemIntake::opened(Result<std::shared_ptr<Spool>> spool) {
     for (const SpoolRange& range : spool_->recovered()) {
         accepted_ = received_ = range.last;
         received_time_ = range.last_time;
-        enqueue({range, nullptr});
+        enqueue({range, nullptr, 0});
     }
     acquire();
 }
@@ -377,6 +377,7 @@ void ItemIntake::enqueue(Batch batch) {
     if (batch.bytes && queue_memory_bytes_ + batch.bytes->size() > options_.build_queue_bytes)
         batch.bytes.reset();
     if (batch.bytes) queue_memory_bytes_ += batch.bytes->size();
+    if (batch.since_us == 0) batch.since_us = server_.clock_.steady_us();
     queue_payload_bytes_ += batch.range.payload_bytes;
     queue_records_ += batch.range.records;
     queue_has_point_ = queue_has_point_ || batch.range.has_point;
@@ -480,6 +481,7 @@ void ItemIntake::cut() {
             Sealed sealed;
             FS_ASSIGN(sealed.segment, writer.build(build));
             sealed.ranges = ranges;
+            sealed.since_us = batches->front().since_us;
             sealed.written_bytes = changed_bytes(ranges);
             return sealed;
         },
@@ -491,7 +493,7 @@ void ItemIntake::cut() {
 // Ranges that were taken from the queue stand at its front again.
 void ItemIntake::put_back(const std::vector<SpoolRange>& ranges) {
     for (auto range = ranges.rbegin(); range != ranges.rend(); ++range) {
-        queue_.push_front({*range, nullptr});
+        queue_.push_front({*range, nullptr, server_.clock_.steady_us()});
         queue_payload_bytes_ += range->payload_bytes;
         queue_records_ += range->records;
         queue_has_point_ = queue_has_point_ || range->has_point;
@@ -535,7 +537,6 @@ uint64_t ItemIntake::segment_bytes() const {
 void ItemIntake::schedule_upload() {
     if (uploading_ || held_back_ || sealed_.empty() || !lease_) return;
     held_back_ = true;
-    held_since_us_ = server_.clock_.steady_us();
     server_.want_upload(item_, sealed_.front()->segment.object.size());
 }
 
@@ -666,9 +667,8 @@ UploadStatus ItemIntake::upload_status() const {
     upload.sent_bytes = uploaded_bytes_;
     upload.waiting_bytes = queue_payload_bytes_ + changed_bytes(building_ranges_);
     for (const auto& sealed : sealed_) upload.waiting_bytes += changed_bytes(sealed->ranges);
-    const int64_t behind_us = stored_time_.us != 0 ? received_time_.us - stored_time_.us
-                                                   : server_.clock_.steady_us() - held_since_us_;
-    upload.limited = held_back_ && upload.rate != kUnlimited && behind_us > kBandwidthBehindUs;
+    upload.limited = held_back_ && !sealed_.empty() && upload.rate != kUnlimited &&
+                     server_.clock_.steady_us() - sealed_.front()->since_us > kBandwidthBehindUs;
     if (upload.rate != kUnlimited && upload.rate != 0) {
         // As well as it compressed so far.
         const double share = uploaded_payload_bytes_ == 0

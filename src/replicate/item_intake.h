@@ -44,12 +44,14 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
   private:
     struct Batch {
         SpoolRange range;
-        SharedBytes bytes;  // null: read it from the spool
+        SharedBytes bytes;     // null: read it from the spool
+        int64_t since_us = 0;  // when it was queued, steady
     };
     struct Sealed {
         BuiltSegment segment;
         std::vector<SpoolRange> ranges;
         uint64_t written_bytes = 0;
+        int64_t since_us = 0;  // of its oldest batch
     };
 
     void opened(Result<std::shared_ptr<Spool>> spool);
@@ -128,7 +130,6 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
     std::deque<std::shared_ptr<Sealed>> sealed_;
     bool uploading_ = false;
     bool held_back_ = false;  // by a bandwidth limit
-    int64_t held_since_us_ = 0;
     uint64_t uploaded_payload_bytes_ = 0;
     bool trimming_ = false;
     int64_t retry_us_ = kRetryFirstUs;

@@ -59,8 +59,10 @@ struct ItemReport {
     std::optional<AgentItemStatus> agent;  // what its agent said last
     std::optional<TimePoint> agent_seen;
     std::optional<int64_t> rpo_us, rpo_worst_us;
-    std::optional<int64_t> clock_ahead_us;  // the source's clock minus ours
-    ConsistentState consistent;             // while the policy asks for such points
+    std::optional<int64_t> clock_ahead_us;      // the source's clock minus ours
+    ConsistentState consistent;                 // while the policy asks for such points
+    std::optional<UploadStatus> upload;         // what its appliance said last
+    std::optional<TimePoint> bandwidth_change;  // when another part of the policy's limit counts
     ResyncPlan resync;
     std::string resync_windows;  // that count, with their zone's name; empty: they cannot be read
     bool resync_window_open = false;
@@ -186,6 +188,8 @@ class Vault final : public VaultLink {
     Result<std::string> sync_agent(const std::string& agent, const std::string& status) override;
     Status report_trouble(const ItemId& item, const std::string& appliance,
                           const std::optional<Error>& trouble) override;
+    Result<UploadPolicies> sync_uploads(const std::string& appliance,
+                                        const std::vector<UploadStatus>& uploads) override;
     Result<CompareAnswer> compare(const std::string& agent, const ItemId& item,
                                   const CompareQuestion& question) override;
     Result<std::string> enrol(const std::string& token, const std::string& request_pem) override;

@@ -58,6 +58,8 @@ struct ItemRuntime {
     std::optional<Trouble> intake_trouble;
     int64_t intake_trouble_us = 0;  // steady
     std::optional<Trouble> checkpoint_trouble, retention_trouble;
+    std::optional<UploadStatus> upload;  // as its appliance said last
+    int64_t upload_us = 0;               // steady
     bool item_object_there = false;
     int64_t retention_us = 0;  // steady, when it ran last
     // Steady: since when it has been fit for consistent points; none: it is not.
@@ -169,6 +171,7 @@ struct Vault::Impl {
     void watch_resync(Vault& vault, ItemRuntime& item, const ItemRecord& record);
     Status take_cancel_answer(Vault& vault, ItemRuntime& item, const ItemRecord& record,
                               const AgentItemStatus& status);
+    void report_upload(ItemRuntime& item, const ItemRecord& record, ItemReport& report);
     void report_resync(ItemRuntime& item, const ItemRecord& record, ItemReport& report);
     Status check_not_fenced(const Status& status);
     Status ensure_item_object(ItemRuntime& runtime, const ItemRecord& record);

@@ -140,6 +140,7 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
                                        status.error().what(), status.error().remedy()});
         }
         report_resync(**item, record, report);
+        report_upload(**item, record, report);
         const std::lock_guard hold((*item)->mutex);
         health.resync_failing = (*item)->resync_failing;
         if ((*item)->intake_trouble &&

@@ -73,6 +73,8 @@ Result<LogLease> Vault::acquire_log(const ItemId& id, const std::string& applian
         return lease;
     }
     lease->agent = record.agent;
+    lease->bandwidth = record.policy.bandwidth;
+    lease->time_zone = impl_->options.time_zone;
     log::info("vault", "appliance '{}' has the log of '{}', epoch {}", appliance, record.name,
               lease->epoch.v);
     return lease;

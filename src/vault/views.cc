@@ -92,6 +92,19 @@ Json item_view(const ItemReport& report) {
     if (Json machine = parsed_or_null(item.machine); machine.is_object())
         json["machine"] = std::move(machine);
     if (!item.resync_request.empty()) json["resync_requested"] = item.resync_request;
+    if (report.upload) {
+        const UploadStatus& upload = *report.upload;
+        Json shown{{"limited", upload.limited},
+                   {"waiting_bytes", upload.waiting_bytes},
+                   {"sent_bytes", upload.sent_bytes}};
+        if (upload.rate != kUnlimited) {
+            shown["limit_bytes_per_s"] = upload.rate;
+            shown["limit_of"] = upload.total_counts ? "appliance" : "item";
+        }
+        if (upload.eta_s >= 0) shown["eta_s"] = upload.eta_s;
+        if (report.bandwidth_change) shown["limit_changes"] = to_rfc3339(*report.bandwidth_change);
+        json["upload"] = std::move(shown);
+    }
     Json plan{{"stage", std::string(resync_stage_name(report.resync.stage))},
               {"windows", report.resync_windows},
               {"window_open", report.resync_window_open},
