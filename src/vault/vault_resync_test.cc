@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "replicate/limits.h"
 #include "vault/resync_plan.h"
 #include "vault/test_site.h"
 
@@ -240,6 +241,49 @@ TEST_F(ResyncTest, PoliciesThatCannotBeAreRefused) {
     EXPECT_EQ(shown()["policy"]["bandwidth"], "1MB/s");
     site.clock.us += 6'000'000;
     EXPECT_TRUE(trouble("rpo-high"));
+}
+
+// Broken if an appliance did not learn of a limit, or people not of what it holds back; or if
+// either outlived its cause.
+TEST_F(ResyncTest, BandwidthLimitsGoDownAndWhatWaitsComesUp) {
+    UploadStatus upload;
+    upload.item = item.item;
+    auto policies = site.vault().sync_uploads("appliance-1", {upload});
+    ASSERT_TRUE(policies) << policies.error().to_string();
+    EXPECT_TRUE(policies->items.empty());
+    set_policy({{"bandwidth", "20kB/s Mon-Fri 08:00-18:00; 2MB/s"}});
+    upload.rate = 20'000;
+    upload.limited = true;
+    upload.waiting_bytes = 30'000'000;
+    upload.eta_s = 1500;
+    ItemId unknown{{9}};
+    policies =
+        site.vault().sync_uploads("appliance-1", {upload, {unknown, 5, true, true, 1, 1, 1}});
+    ASSERT_TRUE(policies);
+    ASSERT_EQ(policies->items.size(), 1u);
+    EXPECT_EQ(policies->items[0].item, item.item);
+    EXPECT_EQ(policies->items[0].bandwidth, "20kB/s Mon-Fri 08:00-18:00; 2MB/s");
+    EXPECT_EQ(policies->time_zone, "UTC");
+    ASSERT_TRUE(item.appliance.acquire());
+    EXPECT_EQ(item.appliance.lease.bandwidth, policies->items[0].bandwidth)
+        << "before the first word";
+    Json now = shown();
+    EXPECT_EQ(now["upload"]["limit_bytes_per_s"], 20'000);
+    EXPECT_EQ(now["upload"]["limit_of"], "item");
+    EXPECT_EQ(now["upload"]["eta_s"], 1500);
+    EXPECT_EQ(now["upload"]["limit_changes"].get<std::string>().substr(10, 9), "T18:00:00");
+    ASSERT_TRUE(trouble("bandwidth-limited")) << now;
+    EXPECT_TRUE(event("bandwidth-limited"));
+    upload.limited = false;
+    ASSERT_TRUE(site.vault().sync_uploads("appliance-1", {upload}));
+    EXPECT_FALSE(trouble("bandwidth-limited"));
+    EXPECT_TRUE(event("bandwidth-sufficient"));
+    // An appliance that says nothing any more says nothing of limits either.
+    upload.limited = true;
+    ASSERT_TRUE(site.vault().sync_uploads("appliance-1", {upload}));
+    site.clock.us += kTroubleForgottenUs;
+    EXPECT_FALSE(trouble("bandwidth-limited"));
+    EXPECT_FALSE(shown().contains("upload"));
 }
 
 }  // namespace

@@ -78,9 +78,8 @@ class Windows(faults.FaultTest):
                 path.unlink()   # the host crashed
             self.restart_up()
             if how == "all":
+                self.wait_state("web", "resynchronising")
                 self.farshore.wait_for("it is held", lambda: self.plan()["held"], 60)
-                item = self.farshore.call("item", "web")
-                self.assertEqual("resynchronising", item["state"])
                 with self.assertRaises(FarshoreError) as refused:
                     self.farshore.call("resync", "web", "--cancel")
                 self.assertEqual("wrong-state", refused.exception.code)
