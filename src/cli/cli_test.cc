@@ -417,6 +417,18 @@ TEST(Cli, SetShowsOldAndNew) {
               0);
 }
 
+// Broken if an agent that is being started, and has not looked yet, were taken for the end.
+TEST(Cli, ResyncWaitsForTheVaultsWordThatItIsOver) {
+    Terminal t;
+    t.script = {{"POST /v1/items/web/resynchronise", "{}"},
+                {"GET /v1/items/web", R"({"state":"protected","resync":{"state":"none"},)"
+                                      R"("resync_plan":{"stage":"running"}})"},
+                {"GET /v1/items/web", R"({"state":"protected","resync":{"state":"done",)"
+                                      R"("compared_bytes":7},"resync_plan":{"stage":"none"}})"}};
+    EXPECT_EQ(t.run({"resync", "web"}), 0);
+    EXPECT_EQ(t.out.str(), "7 bytes compared, 0 differed, 0 sent.\n");
+}
+
 // Broken if a comparison that waits were waited for, or could not be cancelled.
 TEST(Cli, ResyncInAWindowAndCancelled) {
     Terminal t;

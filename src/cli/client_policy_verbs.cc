@@ -137,7 +137,10 @@ int ClientVerbs::Impl::wait_until_resynced(const std::string& name) {
         const auto bytes = [&](const char* key) { return number_of(resync, key).value_or(0); };
         // An agent that was started again has forgotten whose it was, not that it runs.
         if (!text_of(item, "resync_requested").empty()) return std::nullopt;
-        if (text_of(item, "state") != "protected" || (state != "done" && state != "none")) {
+        const std::string stage = text_of(member(item, "resync_plan"), "stage");
+        const bool planned = !stage.empty() && stage != "none";
+        if (planned || text_of(item, "state") != "protected" ||
+            (state != "done" && state != "none")) {
             if (const double total = bytes("total_bytes"); total != 0)
                 draw_progress(bytes("compared_bytes") / total, -1, state);
             return std::nullopt;

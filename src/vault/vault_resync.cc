@@ -112,10 +112,10 @@ Result<ItemReport> Vault::resynchronise(const std::string& name_or_id, bool in_w
         }
         // What waits, or is held, waits no more.
         plan.kind = ResyncKind::kNow;
-        if (plan.stage == ResyncStage::kRunning) {
-            // It may have passed what is in question now: compare anew.
-            plan.request = new_request(impl_->random);
-        }
+        // One that its agent has begun may have passed what is in question now: it compares anew.
+        const bool begun = plan.stage == ResyncStage::kRunning ||
+                           (plan.stage == ResyncStage::kAsked && to.resync_request.empty());
+        if (begun) plan.request = new_request(impl_->random);
         to.resync_request = plan.request;
         plan.stage = ResyncStage::kAsked;
         return {};
@@ -237,7 +237,11 @@ void Vault::Impl::tend_resync(Vault& vault, ItemRuntime& item, const ItemRecord&
         inputs.now = clock.now();
         {
             const std::lock_guard hold(item.mutex);
-            if (item.agent && clock.steady_us() - item.agent_heard_us < kAgentLostUs)
+            // One that is being started has not looked yet.
+            if (item.agent && clock.steady_us() - item.agent_heard_us < kAgentLostUs &&
+                (item.agent->state == AgentItemState::kLive ||
+                 item.agent->state == AgentItemState::kCopying ||
+                 item.agent->state == AgentItemState::kGap))
                 inputs.agent = item.agent->resync.state;
         }
         const ResyncPlan seen = inputs.plan;

@@ -88,6 +88,13 @@ TEST_F(ResyncTest, WaitsForItsWindowAndIsKept) {
     EXPECT_EQ(round().resync_hold, ResyncHold::kWithoutGap);
     EXPECT_EQ(plan()["stage"], "running");
     EXPECT_FALSE(trouble("resync-failing"));
+    // An agent that is being started knows nothing of it, which is no end.
+    const AgentItemStatus before = said;
+    said.state = AgentItemState::kStarting;
+    said.resync = {};
+    round();
+    EXPECT_EQ(plan()["stage"], "running");
+    said = before;
     said.resync.held = false;
     EXPECT_EQ(round(14 * kHourUs).resync_hold, ResyncHold::kNone);
     said.resync.state = ResyncState::kDone;
@@ -183,6 +190,22 @@ TEST_F(ResyncTest, IsCancelledOnlyWhileNothingDepends) {
     EXPECT_EQ(refused.error().code(), Code::kWrongState);
     EXPECT_NE(refused.error().what().find("to be protected again"), std::string::npos);
     EXPECT_FALSE(refused.error().remedy().empty());
+}
+
+// Broken if who asks again, right after an agent began, got the comparison that is half done.
+TEST_F(ResyncTest, WhoAsksAgainGetsAnother) {
+    site.call("POST", "/v1/items/web/resynchronise", 202);
+    const std::string first = round().resync_request_id;
+    ASSERT_FALSE(first.empty());
+    site.call("POST", "/v1/items/web/resynchronise", 202);
+    auto down = item.agent.sync({said});
+    EXPECT_EQ(down->items.at(0).resync_request_id, first) << "it has not begun";
+    begins(down->items.at(0));
+    ASSERT_TRUE(item.agent.sync({said}));
+    site.call("POST", "/v1/items/web/resynchronise", 202);
+    const std::string second = item.agent.sync({said})->items.at(0).resync_request_id;
+    EXPECT_FALSE(second.empty());
+    EXPECT_NE(second, first);
 }
 
 // Broken if an item that is failing over were compared, or refused without its state.
