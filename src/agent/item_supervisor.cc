@@ -345,9 +345,31 @@ void ItemSupervisor::apply_settings(const DesiredItem& desired) {
     session_->set_point_interval_us(uint64_t{desired.crash_point_interval_s} * 1'000'000);
     session_->set_copy_bytes_per_s(desired.copy_throttle_bytes_per_s);
     session_->set_copy_held(desired.hold_copy);
+    session_->set_compare_hold(static_cast<CompareHold>(desired.resync_hold));
+}
+
+void ItemSupervisor::serve_cancel(const DesiredItem& desired) {
+    if (desired.resync_cancel_id.empty() || desired.resync_cancel_id == resync_cancel_done_id_)
+        return;
+    auto cancelled =
+        session_->run({TapCommandKind::kCancelCompare, PointKind::kBookmark, {}}, 2'000'000);
+    // One that is busy, or being started, is told again.
+    if (!cancelled && cancelled.error().retry() != Retry::kNever) return;
+    resync_cancel_error_.reset();
+    if (!cancelled && cancelled.error().code() == Code::kWrongState)
+        resync_cancel_error_ = AgentItemError{Code::kWrongState,
+                                              "the item needs this comparison: order was lost, a "
+                                              "difference was found, or its tap was "
+                                              "started again since it began",
+                                              "wait for its end"};
+    else if (!cancelled)
+        resync_cancel_error_ = AgentItemError{
+            Code::kUnsupported, "the tap that runs cannot cancel a comparison", "wait for its end"};
+    resync_cancel_done_id_ = desired.resync_cancel_id;
 }
 
 void ItemSupervisor::serve_requests(const DesiredItem& desired) {
+    serve_cancel(desired);
     if (!desired.resync_request_id.empty() && desired.resync_request_id != resync_done_id_) {
         if (session_->run({TapCommandKind::kCompareAll, PointKind::kBookmark, {}}, 2'000'000))
             resync_done_id_ = desired.resync_request_id;
@@ -585,6 +607,8 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
         status.resync.verify_failures = capture.verify_failures;
         status.resync.sampled = capture.sampled_bytes;
         status.resync.sample_differing = capture.sample_differing_bytes;
+        status.resync.held = capture.compare_held;
+        status.resync.read_errors = capture.copy_errors;
         const int64_t now_us = clock_.steady_us();
         if (now_us - copy_rate_us_ >= 1'000'000) {
             if (copy_rate_us_ != 0 && capture.copied_bytes >= copy_rate_bytes_)
@@ -613,6 +637,8 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
     if (machine_known_) status.machine_description = encode_machine(machine_);
     status.bookmarks = bookmarks_done_;
     status.resync_done_id = resync_done_id_;
+    status.resync_cancel_done_id = resync_cancel_done_id_;
+    status.resync_cancel_error = resync_cancel_error_;
     status.tap_restarts = tap_restarts_;
     std::lock_guard lock(mutex_);
     status_ = std::move(status);

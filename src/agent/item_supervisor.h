@@ -87,6 +87,7 @@ class ItemSupervisor {
     Status tear_down(const DesiredItem& desired);
     void apply_settings(const DesiredItem& desired);
     void serve_requests(const DesiredItem& desired);
+    void serve_cancel(const DesiredItem& desired);
     BookmarkDone make_consistent_point(CaptureMode mode, const BookmarkRequest& request);
     Result<TapCommandResult> consistent_point(CaptureMode mode, const BookmarkRequest& request);
     Result<TapCommandResult> point_while_frozen(const BookmarkRequest& request,
@@ -155,6 +156,8 @@ class ItemSupervisor {
     std::vector<size_t> late_;  // tickets of points that nobody waits for any more
     bool freeze_left_over_ = false;
     std::string resync_done_id_;
+    std::string resync_cancel_done_id_;
+    std::optional<AgentItemError> resync_cancel_error_;
     uint64_t spill_errors_seen_ = 0;
     std::pair<uint64_t, uint64_t> map_damage_told_{0, 0};
     int64_t spill_error_us_ = 0;

@@ -25,6 +25,10 @@ struct Appliance::Impl {
     ThreadExecutor upload{"upload"};
     ThreadExecutor control{"control"};
     ThreadExecutor compare{"compare", kWorkerNice};
+    ThreadExecutor limits{"limits"};
+    VaultLink* vault = nullptr;
+    std::string bandwidth;        // that counts, as it was read
+    std::string wrong_bandwidth;  // that was read last and refused
     std::unique_ptr<ProcessServer> server;
     log::Limit refusals;  // anybody can connect
     std::unique_ptr<TlsListener> listener;
@@ -34,11 +38,59 @@ struct Appliance::Impl {
     ~Impl() {
         (void)home.run_sync([this] { listener.reset(); });
         // No task runs any more when the server goes.
-        for (ThreadExecutor* executor : {&compare, &control, &upload, &build, &spool, &home})
+        for (ThreadExecutor* executor :
+             {&limits, &compare, &control, &upload, &build, &spool, &home})
             executor->stop();
         server.reset();
     }
+
+    Status take_total();
+    void sync_uploads();
 };
+
+// The file's word, when there is one, else the option's.
+Status Appliance::Impl::take_total() {
+    std::string text = options.bandwidth;
+    if (auto file = read_whole_file(files, options.directory + "/bandwidth"))
+        text = std::string(as_text(*file));
+    if (text == bandwidth) return {};
+    auto limit = BandwidthLimit::parse(text, options.time_zone);
+    if (!limit) {
+        if (text != wrong_bandwidth)
+            log::warn("appliance", "the bandwidth limit stays as it was: {}",
+                      limit.error().to_string());
+        wrong_bandwidth = text;
+        return tl::unexpected(limit.error());
+    }
+    FS_TRY(home.run_sync([&] { server->set_bandwidth(std::move(*limit)); }));
+    bandwidth = text;
+    wrong_bandwidth.clear();
+    return {};
+}
+
+// On `limits`, each second: what the vault's policies allow.
+void Appliance::Impl::sync_uploads() {
+    (void)take_total();
+    std::vector<UploadStatus> uploads;
+    (void)home.run_sync([&] {
+        for (const IntakeStatus& one : server->status()) uploads.push_back(one.upload);
+    });
+    // While the vault is away the limits stay as they are.
+    auto policies = vault->sync_uploads(options.name, uploads);
+    if (policies) {
+        std::map<ItemId, BandwidthLimit> allowed;
+        for (const UploadPolicy& one : policies->items) {
+            auto limit = BandwidthLimit::parse(one.bandwidth, policies->time_zone);
+            if (limit)
+                allowed[one.item] = std::move(*limit);
+            else
+                log::warn("appliance", "item {} has no bandwidth limit: {}", one.item.to_string(),
+                          limit.error().to_string());
+        }
+        (void)home.run_sync([&] { server->set_item_bandwidths(std::move(allowed)); });
+    }
+    limits.post_after_us(kUploadsSyncUs, [this] { sync_uploads(); });
+}
 
 Appliance::Appliance(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Appliance::~Appliance() = default;
@@ -66,8 +118,11 @@ Result<std::unique_ptr<Appliance>> Appliance::start(const ApplianceOptions& opti
     a.server = std::make_unique<ProcessServer>(a.files, store, vault, a.clock, a.random, executors,
                                                server);
     Status started;
+    a.vault = &vault;
+    FS_TRY(a.take_total());
     FS_TRY(a.home.run_sync([&] { started = a.server->start(); }));
     FS_TRY(started);
+    a.limits.post([&a] { a.sync_uploads(); });
     TlsOptions tls_options;
     // A new agent has no certificate yet; the process server lets it do nothing but enrol.
     tls_options.require_client_certificate = false;

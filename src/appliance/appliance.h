@@ -21,11 +21,16 @@ struct ApplianceOptions {
     uint64_t spool_bytes = kSpoolBytes;
     uint64_t window_bytes = kWindowBytes;
     uint64_t build_queue_bytes = kBuildQueueBytes;
+    // Of what it sends to the store for all items (base/bandwidth_limit.h); a file `bandwidth` in
+    // its directory counts instead, when it is there, and is read again each second.
+    std::string bandwidth;
+    std::string time_zone = "UTC";  // of windows that name none
 };
 
 class Appliance {
   public:
-    // kDuplicateIdentity when one runs on that directory.
+    // kDuplicateIdentity when one runs on that directory; kInvalidArgument: a bandwidth limit that
+    // is none.
     static Result<std::unique_ptr<Appliance>> start(const ApplianceOptions& options,
                                                     std::shared_ptr<TlsContext> tls,
                                                     ObjectStore& store, VaultLink& vault);

@@ -155,6 +155,12 @@ class CaptureProducer {
     void compare_again(const std::vector<std::pair<DiskIndex, ByteRange>>& ranges);
     // What is unsure is copied.
     void end_compare();
+    // Everything is compared, though nothing is known against it; a gap opens at the first
+    // difference.
+    void begin_check();
+    // Ends such a comparison as if it had never begun. False, and it goes on, when the item needs
+    // it: a gap is open, something was to be copied when it began, or a tap before this began it.
+    bool cancel_check();
     // The agent has something to do.
     void ring_agent();
 
@@ -208,6 +214,7 @@ class CaptureProducer {
     Sequence compare_after_;
     uint64_t last_but_idle_ = 0;
     bool last_may_be_idle_ = true;
+    bool only_a_check_ = false;  // of the comparison that runs: it can be cancelled
     std::vector<InFlight> leftovers_;
 
     mutable std::mutex mutex_;

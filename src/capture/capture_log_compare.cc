@@ -2,6 +2,8 @@
 // settles.
 #include "capture/capture_log.h"
 
+#include <algorithm>
+
 namespace farshore {
 
 void CaptureProducer::join_unsure(size_t disk) {
@@ -18,6 +20,7 @@ void CaptureProducer::note_compare_start_locked() {
 }
 
 void CaptureProducer::begin_compare_locked() {
+    only_a_check_ = false;
     uint64_t bytes = 0;
     for (size_t disk = 0; disk < todo_.size(); ++disk) {
         unsure_[disk].clear(0, unsure_[disk].disk_bytes());
@@ -122,6 +125,44 @@ void CaptureProducer::end_compare() {
         settle_gap_locked();
         publish_locked();
     }
+}
+
+void CaptureProducer::begin_check() {
+    std::lock_guard lock(mutex_);
+    const bool needless = state_.gap == GapState::kNone && member_todo_granules() == 0 &&
+                          std::ranges::none_of(copy_taken_, [](bool taken) { return taken; });
+    for (size_t disk = 0; disk < todo_.size(); ++disk) {
+        if (joining(static_cast<DiskIndex>(disk))) continue;
+        // The copier must not find it on todo alone.
+        todo_[disk].set_unsure(nullptr);
+        unsure_[disk].set_all();
+        todo_[disk].set_all();
+        join_unsure(disk);
+    }
+    begin_compare_locked();
+    only_a_check_ = needless;
+    progress_locked();
+}
+
+bool CaptureProducer::cancel_check() {
+    std::lock_guard lock(mutex_);
+    auto word = header_.word(LogWord::kCompareState);
+    const auto compare = static_cast<CompareState>(word.load());
+    if (compare != CompareState::kComparing && compare != CompareState::kVerifying) return true;
+    if (!only_a_check_ || state_.gap != GapState::kNone) return false;
+    // What was written meanwhile is not unsure any more, and is copied still.
+    for (size_t disk = 0; disk < todo_.size(); ++disk) {
+        uint64_t at = 0;
+        while (const auto run = unsure_[disk].next(at, kMaxDiskBytes)) {
+            unsure_[disk].clear(run->offset_bytes, run->length_bytes);
+            todo_[disk].clear(run->offset_bytes, run->length_bytes);
+            at = behind(*run);
+        }
+    }
+    ++compare_generation_;
+    word.store(static_cast<uint64_t>(CompareState::kNone));
+    progress_locked();
+    return true;
 }
 
 void CaptureProducer::ring_agent() {

@@ -96,6 +96,9 @@ void CaptureSession::set_copy_paused(bool paused) {
 void CaptureSession::set_copy_held(bool held) {
     impl_->files.header.word(LogWord::kHoldCopy).store(held ? 1 : 0);
 }
+void CaptureSession::set_compare_hold(CompareHold hold) {
+    impl_->files.header.word(LogWord::kCompareHold).store(static_cast<uint64_t>(hold));
+}
 void CaptureSession::set_rotate_us(uint64_t rotate_us) {
     impl_->files.header.word(LogWord::kRotateUs).store(rotate_us);
 }
@@ -126,6 +129,11 @@ CaptureStatus CaptureSession::status() const {
     status.copy_paused = word(LogWord::kCopyPaused) != 0;
     status.copied_bytes = word(LogWord::kCopiedBytes);
     status.compare = static_cast<CompareState>(word(LogWord::kCompareState));
+    const auto hold = static_cast<CompareHold>(word(LogWord::kCompareHold));
+    status.compare_held = (status.compare == CompareState::kComparing ||
+                           status.compare == CompareState::kVerifying) &&
+                          (hold == CompareHold::kAlways ||
+                           (hold == CompareHold::kWithoutGap && producer.gap == GapState::kNone));
     status.compare_total_bytes = word(LogWord::kCompareTotalBytes);
     status.compared_bytes = word(LogWord::kComparedBytes);
     status.differing_bytes = word(LogWord::kDifferingBytes);

@@ -37,6 +37,7 @@ struct CaptureStatus {
     bool copy_paused = false;
     // The comparison that runs or ran last (comparer.h).
     CompareState compare = CompareState::kNone;
+    bool compare_held = false;  // one that runs waits (CompareHold)
     uint64_t compare_total_bytes = 0, compared_bytes = 0, differing_bytes = 0;
     uint64_t unreadable_bytes = 0, verified_bytes = 0, verify_failures = 0;
     uint64_t compare_sent_bytes = 0;  // copied since it began
@@ -94,6 +95,7 @@ class CaptureSession {
     void set_copy_paused(bool paused);
     // Samples are compared first, and nothing is copied.
     void set_copy_held(bool held);
+    void set_compare_hold(CompareHold hold);
     void set_rotate_us(uint64_t rotate_us);
 
     CaptureStatus status() const;

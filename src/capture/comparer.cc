@@ -39,6 +39,19 @@ CompareState Comparer::state() const {
     return static_cast<CompareState>(producer_.header().word(LogWord::kCompareState).load());
 }
 
+bool Comparer::held() const {
+    const CompareState now = state();
+    if (now != CompareState::kComparing && now != CompareState::kVerifying) return false;
+    switch (static_cast<CompareHold>(producer_.header().word(LogWord::kCompareHold).load())) {
+        case CompareHold::kAlways:
+            return true;
+        case CompareHold::kWithoutGap:
+            return producer_.state().gap == GapState::kNone;
+        default:
+            return false;
+    }
+}
+
 void Comparer::begin_generation() {
     generation_ = producer_.compare_generation();
     random_.fill(key_);
@@ -307,8 +320,13 @@ Comparer::Outcome Comparer::read_some() {
 Comparer::Outcome Comparer::step() {
     bytes_read_ = 0;
     const CompareState now = state();
-    if (now != CompareState::kComparing && now != CompareState::kVerifying)
+    if (now != CompareState::kComparing && now != CompareState::kVerifying) {
+        // It was cancelled: nobody shall be asked what is not to be known any more.
+        if (std::ranges::any_of(slots_, [](const Slot& slot) { return slot.used; }) ||
+            reading_.used)
+            forget_questions();
         return Outcome::kNothing;
+    }
     if (now == CompareState::kComparing &&
         buggify(producer_.buggify_sites(), "comparer.begin_again"))
         producer_.begin_compare();
@@ -367,19 +385,25 @@ void Comparer::start_over() {
 
 bool Comparer::verified() {
     auto word = producer_.header().word(LogWord::kCompareState);
-    switch (state()) {
+    auto expected = word.load();
+    switch (static_cast<CompareState>(expected)) {
         case CompareState::kComparing:
             if (producer_.unsure_granules() != 0) return false;
             sample_differences_ = 0;
-            word.store(static_cast<uint64_t>(CompareState::kVerifying));
+            // Unless it is cancelled at this moment.
+            if (!word.compare_exchange_strong(expected,
+                                              static_cast<uint64_t>(CompareState::kVerifying)))
+                return false;
             producer_.compare_again(samples());
             return false;
         case CompareState::kVerifying:
             if (producer_.unsure_granules() != 0) return false;
             if (sample_differences_ == 0) {
                 failures_ = 0;
+                if (!word.compare_exchange_strong(expected,
+                                                  static_cast<uint64_t>(CompareState::kDone)))
+                    return false;
                 add(producer_.header(), LogWord::kCompareRuns, 1);
-                word.store(static_cast<uint64_t>(CompareState::kDone));
                 return true;
             }
             ++failures_;

@@ -41,6 +41,8 @@ class Comparer {
     Comparer(CaptureProducer& producer, std::vector<Source> sources, Random& random);
     void set_barrier(CopyBarrier* barrier) { barrier_ = barrier; }
 
+    // One that runs is to wait (CompareHold): no step is due.
+    bool held() const;
     Outcome step();
     // Bytes read by the last step.
     uint64_t bytes_read() const { return bytes_read_; }

@@ -95,6 +95,85 @@ TEST_F(ComparerTest, NothingToCompareWithEndsAllQuestions) {
     EXPECT_EQ(state(), static_cast<uint64_t>(CompareState::kComparing));
 }
 
+// Broken if a check that somebody cancelled went on, asked on, or left something to copy; or if it
+// took away what has to be copied in any case.
+TEST_F(ComparerTest, ACheckCanBeCancelledWhileNothingDiffers) {
+    producer_.open_gap([] {});
+    ASSERT_TRUE(producer_.settle_gap());
+    ASSERT_TRUE(producer_.try_resynced());
+    producer_.begin_check();
+    ask_all();
+    ASSERT_EQ(responder_.asked().size(), kDisks);
+    // Written meanwhile, and not in the log: it is copied whatever becomes of the check.
+    producer_.set_todo(1, 3 * kSumBlockBytes, 1);
+    EXPECT_TRUE(producer_.cancel_check());
+    EXPECT_EQ(state(), static_cast<uint64_t>(CompareState::kNone));
+    EXPECT_EQ(producer_.unsure_granules(), 0u);
+    EXPECT_EQ(producer_.todo_granules(), 1u);
+    EXPECT_TRUE(producer_.todo(1).test(3 * kSumBlockBytes));
+    EXPECT_EQ(comparer_->step(), Comparer::Outcome::kNothing);
+    EXPECT_FALSE(CompareResponder::any(header_)) << "nobody is asked any more";
+    EXPECT_TRUE(producer_.cancel_check()) << "there is nothing to cancel: no harm";
+    // What was to be copied before a check began is in question with all the rest.
+    producer_.begin_check();
+    EXPECT_FALSE(producer_.cancel_check());
+}
+
+// Broken if a comparison without which nobody knows whether the replica is good could be ended.
+TEST_F(ComparerTest, WhatIsNeededIsNotCancelled) {
+    begin();
+    ask_all();
+    EXPECT_FALSE(producer_.cancel_check()) << "order was lost";
+    EXPECT_EQ(state(), static_cast<uint64_t>(CompareState::kComparing));
+    for (const auto& one : responder_.asked())
+        EXPECT_TRUE(responder_.answer(one, {CompareVerdict::kEqual, {}, 0}));
+    ask_all();
+    ASSERT_TRUE(producer_.settle_gap());
+    while (!comparer_->verified()) {
+        ask_all();
+        for (const auto& one : responder_.asked())
+            EXPECT_TRUE(responder_.answer(one, {CompareVerdict::kEqual, {}, 0}));
+        ask_all();
+    }
+    ASSERT_TRUE(producer_.try_resynced());
+    // A check that found something.
+    contents_[2]->now[7] = 1;
+    producer_.begin_check();
+    ask_all();
+    for (const auto& one : responder_.asked())
+        EXPECT_TRUE(responder_.answer(
+            one, {CompareVerdict::kSums, std::vector<BlockSum>(one.question.blocks()), 0}));
+    ask_all();
+    EXPECT_FALSE(producer_.cancel_check()) << "a difference was found";
+    EXPECT_TRUE(producer_.todo(2).test(0));
+    // And one that an earlier tap began: what it knew is gone.
+    CaptureProducer next(header_, CaptureProducer::Options{&clock_, nullptr, nullptr, {}, nullptr});
+    Comparer taken_over(next, borrowed_, keys_);
+    EXPECT_FALSE(next.cancel_check());
+}
+
+// Broken if a check read on outside its window, or an unprotected item waited for one.
+TEST_F(ComparerTest, WaitsForItsWindowAsTold) {
+    const auto hold = [&](CompareHold how) {
+        header_.word(LogWord::kCompareHold).store(static_cast<uint64_t>(how));
+    };
+    hold(CompareHold::kAlways);
+    EXPECT_FALSE(comparer_->held()) << "nothing is compared";
+    begin();
+    EXPECT_TRUE(comparer_->held());
+    hold(CompareHold::kWithoutGap);
+    EXPECT_FALSE(comparer_->held()) << "order was lost";
+    hold(CompareHold::kNone);
+    EXPECT_FALSE(comparer_->held());
+    producer_.end_compare();
+    for (DiskIndex disk = 0; disk < kDisks; ++disk) producer_.todo(disk).clear(0, kDiskBytes);
+    ASSERT_TRUE(producer_.settle_gap());
+    ASSERT_TRUE(producer_.try_resynced());
+    producer_.begin_check();
+    hold(CompareHold::kWithoutGap);
+    EXPECT_TRUE(comparer_->held());
+}
+
 // Broken if an answer from before a new gap settled what is compared anew: the source may have
 // changed unseen between the two.
 TEST_F(ComparerTest, ANewGapMakesOldAnswersWorthless) {

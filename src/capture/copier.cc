@@ -105,7 +105,7 @@ std::optional<Copier::Target> Copier::find() const {
     return std::nullopt;
 }
 
-bool Copier::held() const { return producer_.header().word(LogWord::kHoldCopy).load() != 0; }
+bool Copier::copy_held() const { return producer_.header().word(LogWord::kHoldCopy).load() != 0; }
 
 bool Copier::throttled() {
     const uint64_t rate = producer_.header().word(LogWord::kCopyBytesPerS).load();
@@ -219,8 +219,14 @@ Copier::Outcome Copier::nothing_to_copy() {
     }
     if (comparer_ && !comparer_->verified()) return Outcome::kWorked;
     producer_.try_resynced();
-    producer_.try_joined();
     return Outcome::kNothing;
+}
+
+// Whatever else goes on: a disk that is copied is part of the points from then on.
+void Copier::let_join() {
+    if (!producer_.any_joining() || find(true)) return;
+    // A write that the source has and the log does not would come after the copy that has it.
+    if (barrier_ == nullptr || barrier_->settle()) producer_.try_joined();
 }
 
 // Disks that join are left: the points wait for nothing any more, or for the comparer's last look.
@@ -259,19 +265,21 @@ Copier::Outcome Copier::copy(Target target) {
 Copier::Outcome Copier::step() {
     if (producer_.header().word(LogWord::kCopyPaused).load() != 0) return Outcome::kPaused;
     auto compared = Comparer::Outcome::kNothing;
-    if (comparer_) {
+    const bool held = comparer_ && comparer_->held();
+    if (comparer_ && !held) {
         if (throttled()) return Outcome::kThrottled;
         compared = comparer_->step();
         pay_for(comparer_->bytes_read());
     }
-    if (held()) {
+    if (copy_held()) {
         if (compared == Comparer::Outcome::kWorked) return Outcome::kWorked;
         wait_us_ = kHeldWaitUs;
         return Outcome::kThrottled;
     }
+    let_join();
     const auto target = find();
-    if (target && producer_.joining(target->disk) && compared == Comparer::Outcome::kNothing &&
-        members_are_owed_an_end()) {
+    if (target && producer_.joining(target->disk) && !held &&
+        compared == Comparer::Outcome::kNothing && members_are_owed_an_end()) {
         const Outcome ended = nothing_to_copy();
         if (ended != Outcome::kNothing) return ended;
     }
@@ -279,6 +287,7 @@ Copier::Outcome Copier::step() {
         if (throttled()) return Outcome::kThrottled;
         return copy(*target);
     }
+    if (held) return target ? Outcome::kNoSpace : Outcome::kPaused;
     switch (compared) {
         case Comparer::Outcome::kWorked:
             return Outcome::kWorked;

@@ -69,7 +69,8 @@ class Copier {
     std::optional<Target> find() const;
     std::optional<Target> find(bool joining) const;
     bool members_are_owed_an_end() const;
-    bool held() const;
+    bool copy_held() const;
+    void let_join();
     std::optional<ByteRange> next_sure(DiskIndex disk, uint64_t from) const;
     void pay_for(uint64_t bytes);
     Outcome copy(Target target);

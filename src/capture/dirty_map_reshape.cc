@@ -71,9 +71,10 @@ Status DirtyMap::reshape(FileSystem& files, const std::string& path, const ItemI
             before = known.size_bytes;
             for (uint64_t region = 0; region < known.regions(); ++region)
                 if ((content.bits[i][region / 64] >> (region % 64) & 1) != 0)
-                    mark_range(next.bits[i], disk,
-                         {region * known.region_bytes,
-                          std::min(known.region_bytes, before - region * known.region_bytes)});
+                    mark_range(
+                        next.bits[i], disk,
+                        {region * known.region_bytes,
+                         std::min(known.region_bytes, before - region * known.region_bytes)});
         }
         mark_range(next.bits[i], disk, {before, disk_bytes[i] - before});
     }

@@ -189,6 +189,7 @@ enum class LogWord : size_t {
     kDirtyMapMended,
     kDirtyMapLost,
     kDirtyMapSyncs,  // its calls of fdatasync since this tap started
+    kCompareHold,    // CompareHold; agent -> tap
     kEnd
 };
 
@@ -197,6 +198,13 @@ enum class CompareState : uint64_t {
     kComparing = 1,
     kVerifying = 2,  // everything is equal as far as it was compared; samples are looked at again
     kDone = 3,
+};
+
+// Whether a comparison waits. What is known to differ is copied all the same.
+enum class CompareHold : uint64_t {
+    kNone = 0,
+    kWithoutGap = 1,  // one that only checks: the item is protected meanwhile
+    kAlways = 2,
 };
 
 // A validated view of the memory; cheap to copy.

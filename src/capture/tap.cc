@@ -389,14 +389,12 @@ bool Tap::Impl::run_command(size_t slot) {
             if (!options.dirty->broken() && !options.dirty->set_all_dirty()) {
                 // The map is gone then, which says the same.
             }
-            std::vector<std::pair<DiskIndex, ByteRange>> all;
-            for (DiskIndex disk = 0; disk < producer.disks(); ++disk)
-                if (!producer.joining(disk) && options.devices[disk]->size_bytes() != 0)
-                    all.emplace_back(disk, ByteRange{0, options.devices[disk]->size_bytes()});
-            producer.compare_again(all);
-            producer.begin_compare();
+            producer.begin_check();
             return done(std::nullopt, producer.compare_after());
         }
+        case TapCommandKind::kCancelCompare:
+            if (!producer.cancel_check()) return done(Code::kWrongState);
+            return done(std::nullopt);
         case TapCommandKind::kRotate:
             rotate_now = true;
             return done(std::nullopt);
@@ -488,8 +486,7 @@ int64_t Tap::tick() {
     log.word(LogWord::kTapHeartbeatUs).store(static_cast<uint64_t>(now));
 
     tap.run_commands();
-    const bool owed =
-        buggify(tap.options.buggify, "tap.late_gap") || !producer.settle_geometry();
+    const bool owed = buggify(tap.options.buggify, "tap.late_gap") || !producer.settle_geometry();
 
     // Points: on their interval, at once when a gap was closed, never inside one.
     const ProducerState state = producer.state();

@@ -96,7 +96,8 @@ enum class TapCommandKind : uint64_t {
     kGapDirty = 3,   // a gap over everything that is not known to be stored
     kRotate = 4,     // begin a rotation of the dirty map now
     kQuit = 5,
-    kCompareAll = 6,  // everything is compared; a gap opens where something differs
+    kCompareAll = 6,     // everything is compared; a gap opens where something differs
+    kCancelCompare = 7,  // ends kCompareAll; kWrongState when the item needs the comparison
 };
 
 struct TapCommand {

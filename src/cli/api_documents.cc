@@ -90,6 +90,11 @@ double copy_fraction(const Json& item) {
                : static_cast<double>(count_of(item, "copied_bytes")) / static_cast<double>(total);
 }
 
+bool flag_of(const Json& json, const char* key) {
+    const Json& value = member(json, key);
+    return value.is_boolean() && value.get<bool>();
+}
+
 int64_t eta_of(const Json& json) {
     const auto eta = number_of(json, "eta_s");
     return eta ? static_cast<int64_t>(*eta) : -1;

@@ -19,6 +19,7 @@ std::string item_target(const std::string& name, std::string_view rest = {});
 // empty.
 std::string text_of(const Json& json, const char* key);
 std::optional<double> number_of(const Json& json, const char* key);
+bool flag_of(const Json& json, const char* key);
 uint64_t count_of(const Json& json, const char* key);
 const Json& member(const Json& json, const char* key);
 std::string seconds_of(const Json& json, const char* key);

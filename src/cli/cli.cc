@@ -29,6 +29,8 @@ struct Arguments {
     bool no_wait = false;
     bool wait = false;
     bool cancel = false;
+    bool in_window = false;
+    PolicyArguments policy;
     uint64_t id = 0;
     uint64_t timeout_s = 120;
     std::string disk_path;
@@ -116,6 +118,48 @@ class Parser {
         return app;
     }
 
+    // DURATION: seconds, or a number with a unit.
+    static CLI::Validator duration() {
+        return CLI::AsNumberWithUnit(
+            std::map<std::string, uint64_t>{
+                {"s", 1}, {"m", 60}, {"min", 60}, {"h", 3600}, {"d", 86'400}},
+            CLI::AsNumberWithUnit::DEFAULT, "DURATION");
+    }
+
+    void add_policy(CLI::App* app, PolicyArguments& policy) {
+        app->add_option("--point-interval", policy.crash_point_interval_s,
+                        "time between crash-consistent points (300)")
+            ->transform(duration());
+        app->add_option("--window", policy.window_s, "time for which points are kept (86400)")
+            ->transform(duration());
+        app->add_option("--grace", policy.grace_s,
+                        "time between an object's last use and its removal (600)")
+            ->transform(duration());
+        app->add_option("--throttle", policy.copy_throttle_bytes_per_s,
+                        "bytes a second that are read for copying and comparing; 0: no limit");
+        app->add_option("--consistent-interval", policy.consistent_interval_s,
+                        "time between points with frozen file systems, e.g. 1h; at least 5min; "
+                        "only with --device (0: none)")
+            ->transform(duration());
+        app->add_option("--rpo-threshold", policy.rpo_threshold_s,
+                        "health warns when the newest point is older (60)")
+            ->transform(duration());
+        app->add_option(
+            "--resync-windows", policy.resync_windows,
+            "when comparisons that can wait may run, e.g. 'Mon-Fri 20:00-06:00, Sat-Sun "
+            "00:00-24:00 Europe/Berlin'; '': outside office hours");
+        app->add_option("--resync-windows-for", policy.resync_windows_for,
+                        "what waits for them: what-can-wait, or all: also what the item needs to "
+                        "be protected again")
+            ->check(CLI::IsMember({"what-can-wait", "all"}));
+        app->add_option("--verify-interval", policy.verify_interval_s,
+                        "time between comparisons that only check, e.g. 7d; at least 1h (0: none)")
+            ->transform(duration());
+        app->add_option("--bandwidth", policy.bandwidth,
+                        "what may be sent to the store in a second, e.g. '20MB/s Mon-Fri "
+                        "08:00-18:00 Europe/Berlin; 200MB/s'; '': no limit");
+    }
+
     void add_items() {
         Arguments& a = arguments_;
         verb(app_, "items", "All protected machines", [](ClientVerbs& v) { return v.items(); });
@@ -143,22 +187,7 @@ class Parser {
                             "what the replica begins with: a raw image at the vault's machine, an "
                             "NBD URI, or item:NAME@POINT; once for each disk, - for none");
         protect->add_option("--agent", a.protect.agent, "the agent that captures it");
-        protect->add_option("--point-interval", a.protect.crash_point_interval_s,
-                            "seconds between crash-consistent points (300)");
-        protect->add_option("--window", a.protect.window_s,
-                            "seconds for which points are kept (86400)");
-        protect->add_option("--grace", a.protect.grace_s,
-                            "seconds between an object's last use and its removal (600)");
-        protect->add_option("--throttle", a.protect.copy_throttle_bytes_per_s,
-                            "bytes a second for the first copy; 0: none");
-        protect
-            ->add_option("--consistent-interval", a.protect.consistent_interval_s,
-                         "time between points with frozen file systems, e.g. 1h; at least 5min; "
-                         "only with --device (none)")
-            ->transform(CLI::AsNumberWithUnit(
-                std::map<std::string, uint64_t>{
-                    {"s", 1}, {"m", 60}, {"min", 60}, {"h", 3600}, {"d", 86'400}},
-                CLI::AsNumberWithUnit::DEFAULT, "DURATION"));
+        add_policy(protect, a.protect.policy);
         protect->add_flag("--wait", a.protect.wait, "wait until it is protected");
         protect
             ->add_option("--capture-wait", a.protect.capture_wait_s,
@@ -177,9 +206,22 @@ class Parser {
         unprotect->add_flag("--no-wait", a.no_wait, "do not wait for the job");
         CLI::App* resync =
             named(app_, "resync", "Compare source and replica, and send what differs",
-                  [&a](ClientVerbs& v) { return v.resynchronise(a.name, !a.no_wait); });
+                  [&a](ClientVerbs& v) {
+                      return v.resynchronise(a.name,
+                                             a.cancel      ? ResyncWish::kCancel
+                                             : a.in_window ? ResyncWish::kInWindow
+                                                           : ResyncWish::kNow,
+                                             !a.no_wait);
+                  });
         resync->alias("resynchronise");
+        CLI::Option* in_window = resync->add_flag("--in-window", a.in_window,
+                                                  "in the item's next window; does not wait");
+        resync->add_flag("--cancel", a.cancel, "end one that waits, or that only checks")
+            ->excludes(in_window);
         resync->add_flag("--no-wait", a.no_wait, "do not wait for its end");
+        add_policy(named(app_, "set", "Change an item's policy; shows old and new",
+                         [&a](ClientVerbs& v) { return v.set(a.name, a.policy); }),
+                   a.policy);
         add_disks();
     }
 
@@ -348,6 +390,8 @@ class Parser {
                         std::string("address of the API (") + kDefaultListen + ")");
         app->add_option("--store", options.store, "directory of the object store (DIR/store)");
         app->add_option("--key", options.key_file, "key-encryption key file (DIR/vault/key)");
+        app->add_option("--time-zone", options.time_zone,
+                        "of time windows that name none, e.g. Europe/Berlin (the machine's)");
         app->add_flag("--take-over", options.take_over,
                       "take the store back from a vault that replaced this one (vault-replaced)");
         app->add_option("--server-name", options.names,
@@ -382,6 +426,12 @@ class Parser {
             ->check(CLI::Range(64, 64 << 20));
     }
 
+    void add_bandwidth(CLI::App* app, std::string& bandwidth) {
+        app->add_option("--bandwidth", bandwidth,
+                        "what may be sent to the store in a second for all items together, e.g. "
+                        "'20MB/s Mon-Fri 08:00-18:00 Europe/Berlin; 200MB/s' (no limit)");
+    }
+
     void add_servers() {
         Arguments& a = arguments_;
         CLI::App* up = app_.add_subcommand(
@@ -392,6 +442,7 @@ class Parser {
             std::string("address for agents elsewhere (") + kDefaultReplicationListen + ")");
         add_capture_bounds(up, a.up.capture);
         add_spool_bound(up, a.up.spool_mib);
+        add_bandwidth(up, a.up.bandwidth);
         serve(up, a.up, run_up);
 
         CLI::App* vault = app_.add_subcommand("vault", "The vault alone");
@@ -416,6 +467,9 @@ class Parser {
         appliance_serve->add_option("--log-level", a.appliance.log_level,
                                     "debug, info, warn or error");
         add_spool_bound(appliance_serve, a.appliance.spool_mib);
+        add_bandwidth(appliance_serve, a.appliance.bandwidth);
+        appliance_serve->add_option("--time-zone", a.appliance.time_zone,
+                                    "of windows of --bandwidth that name none (the machine's)");
         serve(appliance_serve, a.appliance, run_appliance);
 
         CLI::App* agent = app_.add_subcommand("agent", "The agent alone");

@@ -353,5 +353,102 @@ TEST(Format, Numbers) {
     EXPECT_EQ(progress_line(0.5, 0, "äöü", 35), "[############------------]  50 %  ä");
 }
 
+// Broken if a policy could not be changed at the command line, or what it was were not told.
+TEST(Cli, SetShowsOldAndNew) {
+    Terminal t;
+    const auto policy = [](const char* bandwidth, int verify) {
+        return fmt::format(
+            R"({{"name":"web","policy":{{"bandwidth":"{}","verify_interval_s":{},"window_s":60}}}})",
+            bandwidth, verify);
+    };
+    const auto script = [&] {
+        t.script = {
+            {"GET /v1/items/web", policy("", 0)},
+            {R"(PATCH /v1/items/web {"policy":{"bandwidth":"1MB/s","verify_interval_s":604800}})",
+             policy("1MB/s", 604800)}};
+    };
+    script();
+    EXPECT_EQ(t.run({"set", "web", "--bandwidth", "1MB/s", "--verify-interval", "7d"}), 0);
+    EXPECT_EQ(t.out.str(),
+              "POLICY             OLD      NEW\n"
+              "bandwidth          -    ->  1MB/s\n"
+              "verify_interval_s  0    ->  604800\n");
+    script();
+    EXPECT_EQ(t.run({"set", "web", "--bandwidth", "1MB/s", "--verify-interval", "7d", "--json"}),
+              0);
+    EXPECT_EQ(
+        t.out.str(),
+        R"({"changed":{"bandwidth":{"new":"1MB/s","old":""},"verify_interval_s":{"new":604800,)"
+        R"("old":0}},"item":"web","policy":{"bandwidth":"1MB/s","verify_interval_s":604800,)"
+        "\"window_s\":60}}\n");
+    EXPECT_EQ(t.run({"set", "web"}), 64);
+    EXPECT_NE(t.err.str().find("nothing to set"), std::string::npos);
+    EXPECT_EQ(t.run({"set", "web", "--resync-windows-for", "some"}), 64);
+    // Every field that the API has.
+    t.script = {
+        {"GET /v1/items/web", "{}"},
+        {R"(PATCH /v1/items/web {"policy":{"bandwidth":"","consistent_interval_s":0,)"
+         R"("copy_throttle_bytes_per_s":5,"crash_point_interval_s":60,"grace_s":1,)"
+         R"("resync_windows":"20:00-06:00","resync_windows_for":"all","rpo_threshold_s":30,)"
+         R"("verify_interval_s":0,"window_s":7200}})",
+         "{}"}};
+    EXPECT_EQ(t.run({"set",
+                     "web",
+                     "--bandwidth",
+                     "",
+                     "--consistent-interval",
+                     "0",
+                     "--throttle",
+                     "5",
+                     "--point-interval",
+                     "1min",
+                     "--grace",
+                     "1",
+                     "--resync-windows",
+                     "20:00-06:00",
+                     "--resync-windows-for",
+                     "all",
+                     "--rpo-threshold",
+                     "30",
+                     "--verify-interval",
+                     "0",
+                     "--window",
+                     "2h"}),
+              0);
+}
+
+// Broken if an agent that is being started, and has not looked yet, were taken for the end.
+TEST(Cli, ResyncWaitsForTheVaultsWordThatItIsOver) {
+    Terminal t;
+    t.script = {{"POST /v1/items/web/resynchronise", "{}"},
+                {"GET /v1/items/web", R"({"state":"protected","resync":{"state":"none"},)"
+                                      R"("resync_plan":{"stage":"running"}})"},
+                {"GET /v1/items/web", R"({"state":"protected","resync":{"state":"done",)"
+                                      R"("compared_bytes":7},"resync_plan":{"stage":"none"}})"}};
+    EXPECT_EQ(t.run({"resync", "web"}), 0);
+    EXPECT_EQ(t.out.str(), "7 bytes compared, 0 differed, 0 sent.\n");
+}
+
+// Broken if a comparison that waits were waited for, or could not be cancelled.
+TEST(Cli, ResyncInAWindowAndCancelled) {
+    Terminal t;
+    const char* waits = R"({"name":"web","resync_plan":{"stage":"waiting","kind":"in-window",)"
+                        R"("window_opens":"2026-01-05T20:00:00.000000Z"},"policy":{}})";
+    t.script = {{R"(POST /v1/items/web/resynchronise {"when":"in-window"})", waits}};
+    EXPECT_EQ(t.run({"resync", "web", "--in-window"}), 0);
+    EXPECT_NE(t.out.str().find("opens 2026-01-05 20:00:00"), std::string::npos) << t.out.str();
+    t.script = {{"GET /v1/items/web", waits}};
+    EXPECT_EQ(t.run({"item", "web"}), 0);
+    EXPECT_NE(t.out.str().find("waits (in-window), its window opens 2026-01-05 20:00"),
+              std::string::npos)
+        << t.out.str();
+    t.script = {{"POST /v1/items/web/resynchronise/cancel", waits}};
+    EXPECT_EQ(t.run({"resync", "web", "--cancel"}), 0);
+    t.script = {{"POST /v1/items/web/resynchronise/cancel",
+                 fail(Code::kWrongState, "the item needs it", "wait")}};
+    EXPECT_EQ(t.run({"resync", "web", "--cancel"}), 75);
+    EXPECT_EQ(t.run({"resync", "web", "--cancel", "--in-window"}), 64);
+}
+
 }  // namespace
 }  // namespace farshore

@@ -90,6 +90,7 @@ void ClientVerbs::Impl::print_item(const Json& item) {
         {"Policy", fmt::format("points every {}, kept for {}",
                                human_seconds(double(count_of(policy, "crash_point_interval_s"))),
                                human_seconds(double(count_of(policy, "window_s"))))});
+    for (auto& row : policy_rows(item)) rows.push_back(std::move(row));
     if (const Json& consistent = member(item, "consistent_points"); consistent.is_object()) {
         const std::string last = text_of(consistent, "last_time");
         rows.push_back(
@@ -169,14 +170,7 @@ int ClientVerbs::protect(const ProtectArguments& arguments) {
     // As they are called on the agent's machine, which may not be this one.
     for (const std::string& device : arguments.devices) body["devices"].push_back(device);
     if (!arguments.agent.empty()) body["agent"] = arguments.agent;
-    if (arguments.crash_point_interval_s)
-        body["policy"]["crash_point_interval_s"] = *arguments.crash_point_interval_s;
-    if (arguments.window_s) body["policy"]["window_s"] = *arguments.window_s;
-    if (arguments.grace_s) body["policy"]["grace_s"] = *arguments.grace_s;
-    if (arguments.copy_throttle_bytes_per_s)
-        body["policy"]["copy_throttle_bytes_per_s"] = *arguments.copy_throttle_bytes_per_s;
-    if (arguments.consistent_interval_s)
-        body["policy"]["consistent_interval_s"] = *arguments.consistent_interval_s;
+    if (const Json policy = policy_json(arguments.policy); !policy.empty()) body["policy"] = policy;
     auto answer =
         impl_->call("POST", "/v1/items", body,
                     static_cast<int>(std::min<uint64_t>(arguments.capture_wait_s, 60)) + 60);
@@ -217,44 +211,6 @@ int ClientVerbs::unprotect(const std::string& name, bool force, bool wait) {
     auto answer = impl_->call("DELETE", item_target(name, force ? "?force=true" : ""));
     if (!answer) return impl_->failed(answer.error());
     return impl_->follow_job(*answer, wait);
-}
-
-int ClientVerbs::resynchronise(const std::string& name, bool wait) {
-    auto answer = impl_->call("POST", item_target(name, "/resynchronise"));
-    if (!answer) return impl_->failed(answer.error());
-    if (!wait) {
-        if (impl_->json)
-            impl_->print(*answer);
-        else
-            impl_->say("Source and replica are compared; `farshore item` shows how far it is.\n");
-        return 0;
-    }
-    return impl_->wait_until_resynced(name);
-}
-
-int ClientVerbs::Impl::wait_until_resynced(const std::string& name) {
-    return follow_item(name, 300, "The comparison", [&](const Json& item) -> std::optional<int> {
-        const Json& resync = member(item, "resync");
-        const std::string state = text_of(resync, "state");
-        const auto bytes = [&](const char* key) { return number_of(resync, key).value_or(0); };
-        // An agent that was started again has forgotten whose it was, not that it runs.
-        if (!text_of(item, "resync_requested").empty()) return std::nullopt;
-        if (text_of(item, "state") != "protected" || (state != "done" && state != "none")) {
-            if (const double total = bytes("total_bytes"); total != 0)
-                draw_progress(bytes("compared_bytes") / total, -1, state);
-            return std::nullopt;
-        }
-        clear_progress();
-        if (json)
-            print(resync);
-        else if (state == "done")
-            say(fmt::format("{:.0f} bytes compared, {:.0f} differed, {:.0f} sent.\n",
-                            bytes("compared_bytes"), bytes("differing_bytes"),
-                            bytes("sent_bytes")));
-        else
-            say("Nothing could be compared: everything was sent.\n");
-        return 0;
-    });
 }
 
 // ---- points

@@ -15,6 +15,22 @@ namespace farshore {
 inline constexpr int kExitUsage = 64;
 inline constexpr int kExitInterrupted = 130;
 
+// What was named of an item's policy; the rest stays as it is.
+struct PolicyArguments {
+    std::optional<uint64_t> crash_point_interval_s;
+    std::optional<uint64_t> window_s;
+    std::optional<uint64_t> grace_s;
+    std::optional<uint64_t> copy_throttle_bytes_per_s;
+    std::optional<uint64_t> consistent_interval_s;
+    std::optional<uint64_t> rpo_threshold_s;
+    std::optional<std::string> resync_windows;
+    std::optional<std::string> resync_windows_for;
+    std::optional<uint64_t> verify_interval_s;
+    std::optional<std::string> bandwidth;
+};
+
+enum class ResyncWish : uint8_t { kNow, kInWindow, kCancel };
+
 struct ProtectArguments {
     std::string name;
     std::string qmp_socket;
@@ -22,11 +38,7 @@ struct ProtectArguments {
     std::vector<std::string> disks;
     std::string agent;
     std::vector<std::string> seeds;
-    std::optional<uint64_t> crash_point_interval_s;
-    std::optional<uint64_t> window_s;
-    std::optional<uint64_t> grace_s;
-    std::optional<uint64_t> copy_throttle_bytes_per_s;
-    std::optional<uint64_t> consistent_interval_s;
+    PolicyArguments policy;
     bool wait = false;  // until it is protected
     uint64_t capture_wait_s = 30;
 };
@@ -52,11 +64,12 @@ class ClientVerbs {
     int item(const std::string& name);
     int protect(const ProtectArguments& arguments);
     int unprotect(const std::string& name, bool force, bool wait);
-    int resynchronise(const std::string& name, bool wait);
     int change_seed(const std::string& name, const std::string& action);
     int disks(const std::string& name);
     int add_disk(const std::string& name, const std::string& path, bool wait);
     int remove_disk(const std::string& name, uint64_t index);
+    int resynchronise(const std::string& name, ResyncWish wish, bool wait);
+    int set(const std::string& name, const PolicyArguments& policy);
     int points(const ListArguments& arguments, const std::string& kind);
     int point(const std::string& name, const std::string& point);
     int bookmark(const std::string& name, const std::string& label, bool consistent,

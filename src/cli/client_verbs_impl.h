@@ -17,6 +17,10 @@ inline constexpr int kMaxLostPolls = 60;
 // The most rows that the vault gives at once.
 inline constexpr uint64_t kPageRows = 1000;
 
+// client_policy_verbs.cc: the members that were named; an item's rows about windows and limits.
+Json policy_json(const PolicyArguments& policy);
+std::vector<std::pair<std::string, std::string>> policy_rows(const Json& item);
+
 struct ClientVerbs::Impl {
     CliEnvironment& environment;
     LocationOptions options;

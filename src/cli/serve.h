@@ -26,10 +26,12 @@ struct UpOptions {
     std::string replication_listen;  // records from agents elsewhere
     std::string store;               // directory of the object store; DIR/store
     std::string key_file;            // key-encryption key; DIR/vault/key
+    std::string time_zone;           // of windows that name none; the machine's, or UTC
     std::string log_level;           // debug, info, warn, error
     bool take_over = false;          // take the store back from a vault that replaced this one
     CaptureBounds capture;
     uint64_t spool_mib = kDefaultSpoolMib;
+    std::string bandwidth;           // of the appliance; none
     std::vector<std::string> names;  // further DNS names and addresses for the certificate
 };
 
@@ -46,6 +48,8 @@ struct ApplianceServeOptions {
     std::string store;  // directory of the object store
     std::string replication_listen;
     uint64_t spool_mib = kDefaultSpoolMib;
+    std::string bandwidth;  // of what it sends; none
+    std::string time_zone;
     std::string log_level;
 };
 

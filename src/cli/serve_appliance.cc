@@ -45,6 +45,8 @@ Status serve(const ApplianceServeOptions& options) {
     appliance.listen =
         options.replication_listen.empty() ? kDefaultReplicationListen : options.replication_listen;
     appliance.spool_bytes = options.spool_mib << 20;
+    appliance.bandwidth = options.bandwidth;
+    FS_ASSIGN(appliance.time_zone, find_time_zone(options.time_zone, files));
     FS_ASSIGN(auto running, Appliance::start(appliance, tls, *store, *link));
     log::info("appliance", "'{}' listens on {}; its vault is {}", appliance.name,
               running->address(), options.vault);

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "agent/agent.h"
+#include "base/weekly_windows.h"
 #include "cli/serve.h"
 #include "os/log.h"
 #include "os/real.h"
@@ -54,6 +55,19 @@ int exit_code_of(const Status& status) {
     if (status) return 0;
     std::fprintf(stderr, "farshore: %s\n", status.error().to_string().c_str());
     return code_exit_status(status.error().code());
+}
+
+Result<std::string> find_time_zone(const std::string& wanted, FileSystem& files) {
+    if (!wanted.empty()) {
+        FS_TRY(check_time_zone(wanted));
+        return wanted;
+    }
+    if (auto kept = read_whole_file(files, "/etc/timezone")) {
+        std::string name(as_text(*kept));
+        while (!name.empty() && (name.back() == '\n' || name.back() == ' ')) name.pop_back();
+        if (check_time_zone(name)) return name;
+    }
+    return "UTC";
 }
 
 }  // namespace farshore

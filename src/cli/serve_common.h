@@ -23,4 +23,8 @@ void apply_bounds(const CaptureBounds& bounds, AgentOptions& agent);
 // Prints an error to standard error.
 int exit_code_of(const Status& status);
 
+// What was asked for, else the zone that Debian keeps as the machine's, else UTC. kInvalidArgument:
+// there is no such zone.
+Result<std::string> find_time_zone(const std::string& wanted, FileSystem& files);
+
 }  // namespace farshore

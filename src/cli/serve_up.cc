@@ -32,6 +32,7 @@ Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, Syste
     vault.vault.store_directory = options.store;
     vault.vault.key_file = options.key_file;
     vault.vault.take_over = options.take_over;
+    FS_ASSIGN(vault.vault.time_zone, find_time_zone(options.time_zone, system.files));
     vault.listen = options.listen.empty() ? kDefaultListen : options.listen;
     vault.names = options.names;
     FS_ASSIGN(auto server, VaultServer::start(vault, system.files, system.clock, system.random));
@@ -66,6 +67,8 @@ Status serve_up(const UpOptions& options) {
     appliance.listen =
         options.replication_listen.empty() ? kDefaultReplicationListen : options.replication_listen;
     appliance.spool_bytes = options.spool_mib << 20;
+    appliance.bandwidth = options.bandwidth;
+    FS_ASSIGN(appliance.time_zone, find_time_zone(options.time_zone, system.files));
     FS_ASSIGN(auto appliance_tls, local_tls(vault, PartyKind::kAppliance, kLocalAppliance));
     FS_ASSIGN(auto running_appliance,
               Appliance::start(appliance, appliance_tls, vault.store(), vault));

@@ -44,6 +44,8 @@ Result<BookmarkRequest> read_bookmark_request(const Json& json, const std::strin
     return request;
 }
 
+constexpr std::array<std::string_view, 3> kResyncHolds = {"none", "without-gap", "always"};
+
 Result<DesiredItem> read_desired_item(const Json& json, const std::string& path) {
     FS_ASSIGN(JsonFields fields, JsonFields::of(json, path));
     DesiredItem item;
@@ -62,6 +64,11 @@ Result<DesiredItem> read_desired_item(const Json& json, const std::string& path)
     FS_ASSIGN(item.resync_request_id, fields.text("resync_request_id", kShortText));
     FS_ASSIGN(item.await_seed, fields.boolean("await_seed"));
     FS_ASSIGN(item.hold_copy, fields.boolean("hold_copy"));
+    FS_ASSIGN(item.resync_cancel_id, fields.text("resync_cancel_id", kShortText));
+    FS_ASSIGN(const std::string hold, fields.text("resync_hold", kShortText, "none"));
+    const auto known = std::ranges::find(kResyncHolds, hold);
+    if (known == kResyncHolds.end()) return fields.wrong("resync_hold", "is not known");
+    item.resync_hold = static_cast<ResyncHold>(known - kResyncHolds.begin());
     FS_ASSIGN(item.stored.v, fields.u64("stored_sequence"));
     FS_ASSIGN(const Json* disks, fields.array("disks", kMaxDisks));
     for (size_t i = 0; disks != nullptr && i < disks->size(); ++i) {
@@ -134,7 +141,9 @@ Json resync_json(const ResyncStatus& resync) {
             {"verified_bytes", resync.verified},
             {"verify_failures", resync.verify_failures},
             {"sampled_bytes", resync.sampled},
-            {"sample_differing_bytes", resync.sample_differing}};
+            {"sample_differing_bytes", resync.sample_differing},
+            {"held", resync.held},
+            {"read_errors", resync.read_errors}};
 }
 
 Result<ResyncStatus> read_resync(const Json& json, std::string path) {
@@ -153,6 +162,8 @@ Result<ResyncStatus> read_resync(const Json& json, std::string path) {
     FS_ASSIGN(resync.verify_failures, fields.u64("verify_failures"));
     FS_ASSIGN(resync.sampled, fields.u64("sampled_bytes"));
     FS_ASSIGN(resync.sample_differing, fields.u64("sample_differing_bytes"));
+    FS_ASSIGN(resync.held, fields.boolean("held"));
+    FS_ASSIGN(resync.read_errors, fields.u64("read_errors"));
     return resync;
 }
 
@@ -200,6 +211,10 @@ Result<AgentItemStatus> read_item_status(const Json& json, const std::string& pa
         item.bookmarks.push_back(std::move(done));
     }
     FS_ASSIGN(item.resync_done_id, fields.text("resync_done_id", kShortText));
+    FS_ASSIGN(item.resync_cancel_done_id, fields.text("resync_cancel_done_id", kShortText));
+    if (const Json* error = fields.find("resync_cancel_error")) {
+        FS_ASSIGN(item.resync_cancel_error, read_item_error(*error, path + ".resync_cancel_error"));
+    }
     FS_ASSIGN(item.dirty_regions, fields.u64("dirty_regions"));
     FS_ASSIGN(item.dirty_map_syncs, fields.u64("dirty_map_syncs"));
     if (const Json* resync = fields.find("resync")) {
@@ -256,6 +271,10 @@ std::string_view agent_item_state_name(AgentItemState state) {
     return kItemStates.at(static_cast<size_t>(state));
 }
 
+std::string_view resync_hold_name(ResyncHold hold) {
+    return kResyncHolds.at(static_cast<size_t>(hold));
+}
+
 std::string_view resync_state_name(ResyncState state) {
     return kResyncStates.at(static_cast<size_t>(state));
 }
@@ -287,6 +306,8 @@ std::string encode_instructions(const AgentInstructions& instructions) {
                          {"await_seed", item.await_seed},
                          {"hold_copy", item.hold_copy},
                          {"resync_request_id", item.resync_request_id},
+                         {"resync_cancel_id", item.resync_cancel_id},
+                         {"resync_hold", std::string(resync_hold_name(item.resync_hold))},
                          {"bookmarks", std::move(bookmarks)},
                          {"stored_sequence", item.stored.v}});
     }
@@ -340,11 +361,14 @@ std::string encode_status(const AgentStatus& status) {
                   {"stored_sequence", item.stored.v},
                   {"bookmarks", std::move(bookmarks)},
                   {"resync_done_id", item.resync_done_id},
+                  {"resync_cancel_done_id", item.resync_cancel_done_id},
                   {"resync", resync_json(item.resync)},
                   {"dirty_regions", item.dirty_regions},
                   {"dirty_map_syncs", item.dirty_map_syncs},
                   {"tap_restarts", item.tap_restarts}};
         if (item.error) json["error"] = item_error_json(*item.error);
+        if (item.resync_cancel_error)
+            json["resync_cancel_error"] = item_error_json(*item.resync_cancel_error);
         if (!item.machine_description.empty()) {
             Json description = Json::parse(item.machine_description, nullptr, false);
             if (description.is_object()) json["machine_description"] = std::move(description);

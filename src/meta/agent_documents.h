@@ -55,6 +55,14 @@ struct BookmarkRequest {
     PointKind kind = PointKind::kBookmark;
 };
 
+// Whether comparisons of source and replica wait. What is known to differ is sent all the same.
+enum class ResyncHold : uint8_t {
+    kNone,
+    kWithoutGap,  // those that only check: the item has all its points meanwhile
+    kAlways,
+};
+std::string_view resync_hold_name(ResyncHold hold);  // "none", "without-gap", "always"
+
 struct DesiredItem {
     ItemId item;
     std::string name;
@@ -67,6 +75,8 @@ struct DesiredItem {
     std::string resync_request_id;           // empty: none; else compare everything, once
     bool await_seed = false;                 // describe the machine, and do nothing else yet
     bool hold_copy = false;                  // compare samples first, and copy nothing
+    std::string resync_cancel_id;            // empty: none; else end such a comparison, once
+    ResyncHold resync_hold = ResyncHold::kNone;
     std::vector<BookmarkRequest> bookmarks;
     Sequence stored;  // highest sequence stored and registered
 };
@@ -131,6 +141,8 @@ struct ResyncStatus {
     uint64_t verify_failures = 0;
     uint64_t sampled = 0;  // while the copy is held
     uint64_t sample_differing = 0;
+    bool held = false;         // it waits, as told (ResyncHold)
+    uint64_t read_errors = 0;  // reads of the source for comparing or copying that failed, ever
 };
 
 struct AgentItemStatus {
@@ -153,7 +165,9 @@ struct AgentItemStatus {
     Sequence received;            // acknowledged by the appliance
     Sequence stored;
     std::vector<BookmarkDone> bookmarks;
-    std::string resync_done_id;  // the resync request that was begun last
+    std::string resync_done_id;         // the resync request that was begun last
+    std::string resync_cancel_done_id;  // the request to cancel that was answered last, and
+    std::optional<AgentItemError> resync_cancel_error;  // why it goes on
     ResyncStatus resync;
     uint64_t dirty_regions = 0;    // that a crash of the source's host would put in question
     uint64_t dirty_map_syncs = 0;  // for which writes of the machine waited, since the tap started

@@ -16,6 +16,8 @@ AgentInstructions instructions() {
     item.crash_point_interval_s = 1;
     item.copy_throttle_bytes_per_s = 5;
     item.resync_request_id = "r1";
+    item.resync_cancel_id = "c1";
+    item.resync_hold = ResyncHold::kAlways;
     item.bookmarks = {{"b1", "before", PointKind::kBookmark}};
     item.stored = {UINT64_MAX};
     return {{item}};
@@ -42,6 +44,10 @@ AgentStatus status() {
     item.bookmarks = {{"b1", {10}, {11}, {}},
                       {"b2", {}, {}, AgentItemError{Code::kTimeout, "not frozen", "try again"}}};
     item.resync_done_id = "r1";
+    item.resync_cancel_done_id = "c1";
+    item.resync_cancel_error = AgentItemError{Code::kWrongState, "needed", "wait"};
+    item.resync.held = true;
+    item.resync.read_errors = 13;
     item.tap_restarts = 12;
     return {"agent-1", "i", "0.1", {13}, {item}, -14};
 }
@@ -55,6 +61,8 @@ TEST(AgentDocuments, RoundTrip) {
     EXPECT_EQ(decoded->items[0].stored.v, UINT64_MAX);
     EXPECT_EQ(decoded->items[0].disks[1].size_bytes, kMaxDiskBytes);
     EXPECT_EQ(decoded->items[0].desired, Desired::kRemove);
+    EXPECT_EQ(decoded->items[0].resync_cancel_id, "c1");
+    EXPECT_EQ(decoded->items[0].resync_hold, ResyncHold::kAlways);
 
     const std::string up = encode_status(status());
     auto back = decode_status(up);

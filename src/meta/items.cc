@@ -2,6 +2,9 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <array>
+
 #include "meta/sql.h"
 
 namespace farshore {
@@ -11,7 +14,8 @@ constexpr std::string_view kColumns =
     "SELECT id, name, state, state_since_us, mode, agent, qmp_socket, nbd_socket, machine, "
     "wrapped_key, crash_point_interval_s, window_s, grace_s, copy_throttle_bytes_per_s, "
     "resync_request, error_code, error_what, error_remedy, created_us, updated_us, "
-    "consistent_interval_s FROM items ";
+    "consistent_interval_s, rpo_threshold_s, resync_windows, resync_windows_for_all, "
+    "verify_interval_s, bandwidth FROM items ";
 
 tl::unexpected<Error> no_item(std::string_view name) {
     return fail(Code::kItemNotFound, fmt::format("there is no item '{}'", name.substr(0, 128)),
@@ -44,12 +48,13 @@ Result<std::vector<ItemRecord>> select_items(soci::session& sql, std::string_vie
     };
     using L = long long;
     using T = std::string;
-    select<T, T, T, L, T, T, T, T, T, T, L, L, L, L, T, T, T, T, L, L, L>(
+    select<T, T, T, L, T, T, T, T, T, T, L, L, L, L, T, T, T, T, L, L, L, L, T, L, L, T>(
         sql, std::string(kColumns) + std::string(condition),
         [&](const T& id, const T& name, const T& state, L since, const T& mode, const T& agent,
             const T& qmp, const T& nbd, const T& machine, const T& key, L interval, L window,
             L grace, L throttle, const T& resync, const T& error_code, const T& error_what,
-            const T& error_remedy, L created, L updated, L consistent) {
+            const T& error_remedy, L created, L updated, L consistent, L rpo, const T& windows,
+            L windows_for_all, L verify, const T& bandwidth) {
             ItemRecord item;
             keep(item.id, item_id_column(id));
             item.name = name;
@@ -66,6 +71,11 @@ Result<std::vector<ItemRecord>> select_items(soci::session& sql, std::string_vie
             item.policy.grace_s = static_cast<uint32_t>(grace);
             item.policy.copy_throttle_bytes_per_s = from_column(throttle);
             item.policy.consistent_interval_s = static_cast<uint32_t>(consistent);
+            item.policy.rpo_threshold_s = static_cast<uint32_t>(rpo);
+            item.policy.resync_windows = windows;
+            item.policy.resync_windows_for_all = windows_for_all != 0;
+            item.policy.verify_interval_s = static_cast<uint32_t>(verify);
+            item.policy.bandwidth = bandwidth;
             item.resync_request = resync;
             if (!error_code.empty())
                 item.error = ItemError{code_from_name(error_code), error_what, error_remedy};
@@ -83,6 +93,15 @@ Result<ItemRecord> read_item(soci::session& sql, const ItemId& id) {
     FS_ASSIGN(auto items, select_items(sql, "WHERE id = :id", id));
     if (items.empty()) return no_item(id.to_string());
     return std::move(items.front());
+}
+
+void write_windows(soci::session& sql, const ItemRecord& item) {
+    const ItemPolicy& policy = item.policy;
+    execute(sql,
+            "UPDATE items SET rpo_threshold_s = :r, resync_windows = :w, resync_windows_for_all = "
+            ":f, verify_interval_s = :v, bandwidth = :b WHERE id = :i",
+            policy.rpo_threshold_s, policy.resync_windows, uint32_t{policy.resync_windows_for_all},
+            policy.verify_interval_s, policy.bandwidth, item.id);
 }
 
 Status write_disks(soci::session& sql, const ItemRecord& item) {
@@ -109,6 +128,40 @@ Status write_disks(soci::session& sql, const ItemRecord& item) {
                 item.id, disk.index, disk.path, disk.size_bytes, disk.removed, disk.joining);
     }
     return {};
+}
+
+Result<ItemRecord> change_item_in(soci::session& sql, TimePoint now, const ItemId& id,
+                                  const std::function<Status(ItemRecord&)>& change) {
+    FS_ASSIGN(ItemRecord before, read_item(sql, id));
+    ItemRecord item = before;
+    FS_TRY(change(item));
+    FS_TRY(check_transition(before.state, item.state));
+    item.updated = now;
+    if (item.state != before.state) item.state_since = now;
+    const ItemError error = item.error.value_or(ItemError{});
+    execute(sql,
+            "UPDATE items SET state = :s, state_since_us = :ss, mode = :m, agent = :a, "
+            "qmp_socket = :q, nbd_socket = :n, machine = :ma, wrapped_key = :k, "
+            "resync_request = :r, updated_us = :u WHERE id = :i",
+            item_state_name(item.state), item.state_since, capture_mode_name(item.mode), item.agent,
+            item.qmp_socket, item.nbd_socket, item.machine, to_hex(item.wrapped_key),
+            item.resync_request, item.updated, id);
+    execute(sql,
+            "UPDATE items SET crash_point_interval_s = :c, window_s = :w, grace_s = :g, "
+            "copy_throttle_bytes_per_s = :t, consistent_interval_s = :cp, error_code = "
+            ":ec, error_what = :ew, error_remedy = :er WHERE id = :i",
+            item.policy.crash_point_interval_s, item.policy.window_s, item.policy.grace_s,
+            item.policy.copy_throttle_bytes_per_s, item.policy.consistent_interval_s,
+            item.error ? code_name(error.code) : std::string_view{}, error.what, error.remedy, id);
+    if (!(item.policy == before.policy)) write_windows(sql, item);
+    const auto same = [](const DesiredDisk& a, const DesiredDisk& b) {
+        return a.index == b.index && a.path == b.path && a.size_bytes == b.size_bytes &&
+               a.removed == b.removed && a.joining == b.joining;
+    };
+    if (!std::equal(item.disks.begin(), item.disks.end(), before.disks.begin(), before.disks.end(),
+                    same))
+        FS_TRY(write_disks(sql, item));
+    return item;
 }
 
 constexpr std::string_view kBookmarkColumns =
@@ -231,6 +284,7 @@ Result<ItemRecord> create_item(Database& database, ItemRecord item) {
             to_hex(item.wrapped_key), item.policy.crash_point_interval_s, item.policy.window_s,
             item.policy.grace_s, item.policy.copy_throttle_bytes_per_s, item.created, item.updated,
             item.policy.consistent_interval_s);
+        write_windows(sql, item);
         return write_disks(sql, item);
     }));
     return item;
@@ -265,40 +319,10 @@ Result<std::vector<ItemRecord>> list_items_of_agent(Database& database, const st
 
 Result<ItemRecord> change_item(Database& database, const ItemId& id,
                                const std::function<Status(ItemRecord&)>& change) {
-    return in_transaction(
-        database, "changing an item", [&](soci::session& sql) -> Result<ItemRecord> {
-            FS_ASSIGN(ItemRecord before, read_item(sql, id));
-            ItemRecord item = before;
-            FS_TRY(change(item));
-            FS_TRY(check_transition(before.state, item.state));
-            const TimePoint now = database.impl().clock->now();
-            item.updated = now;
-            if (item.state != before.state) item.state_since = now;
-            const ItemError error = item.error.value_or(ItemError{});
-            execute(sql,
-                    "UPDATE items SET state = :s, state_since_us = :ss, mode = :m, agent = :a, "
-                    "qmp_socket = :q, nbd_socket = :n, machine = :ma, wrapped_key = :k, "
-                    "resync_request = :r, updated_us = :u WHERE id = :i",
-                    item_state_name(item.state), item.state_since, capture_mode_name(item.mode),
-                    item.agent, item.qmp_socket, item.nbd_socket, item.machine,
-                    to_hex(item.wrapped_key), item.resync_request, item.updated, id);
-            execute(sql,
-                    "UPDATE items SET crash_point_interval_s = :c, window_s = :w, grace_s = :g, "
-                    "copy_throttle_bytes_per_s = :t, consistent_interval_s = :cp, error_code = "
-                    ":ec, error_what = :ew, error_remedy = :er WHERE id = :i",
-                    item.policy.crash_point_interval_s, item.policy.window_s, item.policy.grace_s,
-                    item.policy.copy_throttle_bytes_per_s, item.policy.consistent_interval_s,
-                    item.error ? code_name(error.code) : std::string_view{}, error.what,
-                    error.remedy, id);
-            const auto same = [](const DesiredDisk& a, const DesiredDisk& b) {
-                return a.index == b.index && a.path == b.path && a.size_bytes == b.size_bytes &&
-                       a.removed == b.removed && a.joining == b.joining;
-            };
-            if (!std::equal(item.disks.begin(), item.disks.end(), before.disks.begin(),
-                            before.disks.end(), same))
-                FS_TRY(write_disks(sql, item));
-            return item;
-        });
+    return in_transaction(database, "changing an item",
+                          [&](soci::session& sql) -> Result<ItemRecord> {
+                              return change_item_in(sql, database.impl().clock->now(), id, change);
+                          });
 }
 
 Status delete_item(Database& database, const ItemId& id) {
@@ -418,6 +442,75 @@ Result<ConsistentState> change_consistent_state(
                     state.error ? code_name(error.code) : std::string_view{}, error.what,
                     error.remedy, state.failed);
             return state;
+        });
+}
+
+namespace {
+
+constexpr std::array<std::string_view, 4> kResyncStages{"none", "waiting", "asked", "running"};
+constexpr std::array<std::string_view, 3> kResyncKinds{"now", "in-window", "verify"};
+
+template <typename Enum, size_t kNames>
+Result<Enum> enum_column(const std::array<std::string_view, kNames>& names, std::string_view text) {
+    const auto found = std::ranges::find(names, text);
+    if (found == names.end())
+        return fail(Code::kCorrupt,
+                    fmt::format("the database has '{}' for a comparison", text.substr(0, 64)));
+    return static_cast<Enum>(found - names.begin());
+}
+
+Result<ResyncPlan> read_resync_plan(soci::session& sql, const ItemId& item) {
+    Result<ResyncPlan> read = ResyncPlan{};
+    using L = long long;
+    using T = std::string;
+    select<T, T, T, L, L, T>(
+        sql,
+        "SELECT stage, kind, request, asked_us, finished_us, cancel FROM resync_plans WHERE "
+        "item_id = :i",
+        [&](const T& stage, const T& kind, const T& request, L asked, L finished, const T& cancel) {
+            read = [&]() -> Result<ResyncPlan> {
+                ResyncPlan plan;
+                FS_ASSIGN(plan.stage, enum_column<ResyncStage>(kResyncStages, stage));
+                FS_ASSIGN(plan.kind, enum_column<ResyncKind>(kResyncKinds, kind));
+                plan.request = request;
+                plan.asked.us = asked;
+                plan.finished.us = finished;
+                plan.cancel = cancel;
+                return plan;
+            }();
+        },
+        item);
+    return read;
+}
+
+}  // namespace
+
+std::string_view resync_stage_name(ResyncStage stage) {
+    return kResyncStages.at(static_cast<size_t>(stage));
+}
+std::string_view resync_kind_name(ResyncKind kind) {
+    return kResyncKinds.at(static_cast<size_t>(kind));
+}
+
+Result<ResyncPlan> get_resync_plan(Database& database, const ItemId& item) {
+    return in_snapshot(database, "reading an item's comparison",
+                       [&](soci::session& sql) { return read_resync_plan(sql, item); });
+}
+
+Result<ResyncPlan> change_resync_plan(
+    Database& database, const ItemId& item,
+    const std::function<Status(ItemRecord&, ResyncPlan&)>& change) {
+    return in_transaction(
+        database, "an item's comparison", [&](soci::session& sql) -> Result<ResyncPlan> {
+            FS_ASSIGN(ResyncPlan plan, read_resync_plan(sql, item));
+            FS_TRY(change_item_in(sql, database.impl().clock->now(), item,
+                                  [&](ItemRecord& record) { return change(record, plan); }));
+            execute(sql,
+                    "INSERT OR REPLACE INTO resync_plans (item_id, stage, kind, request, asked_us, "
+                    "finished_us, cancel) VALUES (:i, :s, :k, :r, :a, :f, :c)",
+                    item, resync_stage_name(plan.stage), resync_kind_name(plan.kind), plan.request,
+                    plan.asked, plan.finished, plan.cancel);
+            return plan;
         });
 }
 

@@ -59,6 +59,14 @@ Result<ConsistentState> get_consistent_state(Database& database, const ItemId& i
 Result<ConsistentState> change_consistent_state(
     Database& database, const ItemId& item, const std::function<void(ConsistentState&)>& change);
 
+// Nothing planned while nothing was asked for.
+Result<ResyncPlan> get_resync_plan(Database& database, const ItemId& item);
+// Reads item and plan, lets `change` edit both, and writes both back, in one transaction; what
+// change_item() says of the item counts here, too.
+Result<ResyncPlan> change_resync_plan(
+    Database& database, const ItemId& item,
+    const std::function<Status(ItemRecord&, ResyncPlan&)>& change);
+
 // Failovers, for src/recovery. add: `id`, `created` and `updated` are set.
 Result<FailoverRecord> add_failover(Database& database, FailoverRecord failover);
 // kNotFound.

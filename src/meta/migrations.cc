@@ -229,6 +229,23 @@ CREATE TABLE consistent_points (
 );
 )sql";
 
+constexpr std::string_view kWindows = R"sql(
+ALTER TABLE items ADD COLUMN rpo_threshold_s BIGINT NOT NULL DEFAULT 60;
+ALTER TABLE items ADD COLUMN resync_windows TEXT NOT NULL DEFAULT '';
+ALTER TABLE items ADD COLUMN resync_windows_for_all INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE items ADD COLUMN verify_interval_s BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE items ADD COLUMN bandwidth TEXT NOT NULL DEFAULT '';
+CREATE TABLE resync_plans (
+    item_id TEXT PRIMARY KEY NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    stage TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    request TEXT NOT NULL,
+    asked_us BIGINT NOT NULL,
+    finished_us BIGINT NOT NULL,
+    cancel TEXT NOT NULL
+);
+)sql";
+
 constexpr std::string_view kChangingDisks = R"sql(
 ALTER TABLE ledger_geometry ADD COLUMN joining INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE item_disks ADD COLUMN removed INTEGER NOT NULL DEFAULT 0;
@@ -248,7 +265,8 @@ CREATE TABLE seeds (
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
-    Migration{3, "disks that change while protected, seeds", kChangingDisks},
+    Migration{3, "windows of comparisons, bandwidth", kWindows},
+    Migration{4, "disks that change while protected, seeds", kChangingDisks},
 };
 
 }  // namespace

@@ -21,7 +21,21 @@ struct ItemPolicy {
     uint32_t grace_s = 600;  // between "nothing needs it" and its removal
     uint64_t copy_throttle_bytes_per_s = 0;
     uint32_t consistent_interval_s = 0;  // between points with frozen file systems; 0: none
+    uint32_t rpo_threshold_s = 60;       // a newest point older than this is a warning
+    // When comparisons that can wait may run (base/weekly_windows.h); empty: kDefaultResyncWindows.
+    std::string resync_windows;
+    // Also those that the item needs to be protected again wait for them.
+    bool resync_windows_for_all = false;
+    uint32_t verify_interval_s = 0;  // between comparisons that only check; 0: none
+    // Of what the appliance sends to the store (base/bandwidth_limit.h); empty: no limit.
+    std::string bandwidth;
+
+    bool operator==(const ItemPolicy&) const = default;
 };
+
+// Outside office hours.
+inline constexpr std::string_view kDefaultResyncWindows =
+    "Sun-Fri 20:00-06:00, Sat-Sun 00:00-24:00";
 
 struct ItemError {
     Code code = Code::kInternal;
@@ -64,6 +78,31 @@ struct ConsistentState {
     TimePoint made;                  // time of the newest one that is stored
     std::optional<ItemError> error;  // why the newest one was not made
     TimePoint failed;                // when that was
+};
+
+// A comparison of an item that somebody asked for, or its policy: from the wish to its end. Kept,
+// so that a vault that starts again goes on with it.
+enum class ResyncStage : uint8_t {
+    kNone,
+    kWaiting,  // for its window, or until the item is fit for it
+    kAsked,    // its agent has been told
+    kRunning,
+};
+std::string_view resync_stage_name(ResyncStage stage);  // "none", "waiting", ...
+enum class ResyncKind : uint8_t {
+    kNow,       // asked for at once
+    kInWindow,  // asked for, in the item's window
+    kVerify,    // by the policy
+};
+std::string_view resync_kind_name(ResyncKind kind);  // "now", "in-window", "verify"
+
+struct ResyncPlan {
+    ResyncStage stage = ResyncStage::kNone;
+    ResyncKind kind = ResyncKind::kNow;
+    std::string request;  // what its agent was told, or will be
+    TimePoint asked;
+    TimePoint finished;  // when the newest one came to its end
+    std::string cancel;  // a request to cancel that its agent has not answered; empty: none
 };
 
 enum class JobState : uint8_t { kQueued, kRunning, kSucceeded, kFailed, kCancelled };

@@ -17,6 +17,9 @@ struct LogLease {
     Sequence stored;             // highest sequence that is stored and registered
     Secret item_key;             // 32 bytes: wraps the segments' data keys
     std::string agent;           // who alone may send the item's records; empty: any agent
+    // What may be sent to the store in a second (base/bandwidth_limit.h), and the zone of its
+    // windows.
+    std::string bandwidth, time_zone;
 };
 
 struct SegmentRegistration {

@@ -117,7 +117,7 @@ void ItemIntake::opened(Result<std::shared_ptr<Spool>> spool) {
     for (const SpoolRange& range : spool_->recovered()) {
         accepted_ = received_ = range.last;
         received_time_ = range.last_time;
-        enqueue({range, nullptr});
+        enqueue({range, nullptr, 0});
     }
     acquire();
 }
@@ -152,6 +152,11 @@ void ItemIntake::acquired(Result<LogLease> lease) {
     }
     last_error_.clear();
     mended(storing_trouble_);
+    // So that not even the first object passes it; changes come later (ProcessServer).
+    if (auto limit = BandwidthLimit::parse(lease_->bandwidth, lease_->time_zone))
+        server_.set_item_bandwidth(item_, std::move(*limit));
+    else
+        note(limit.error());
     welcome();
     // What a process before this stored and did not come to free.
     trim();
@@ -191,7 +196,8 @@ void ItemIntake::lose_lease(const Error& why) {
     note(why);
     ++generation_;
     lease_.reset();
-    building_ = uploading_ = false;
+    building_ = false;
+    stop_uploading();
     put_back(building_ranges_);
     building_ranges_.clear();
     for (auto sealed = sealed_.rbegin(); sealed != sealed_.rend(); ++sealed)
@@ -206,7 +212,8 @@ void ItemIntake::start_over(const Error& why) {
     note(why);
     drop_peer(why);
     ++generation_;
-    building_ = uploading_ = false;
+    building_ = false;
+    stop_uploading();
     building_ranges_.clear();
     sealed_.clear();
     queue_.clear();
@@ -391,6 +398,7 @@ void ItemIntake::enqueue(Batch batch) {
                         buggify(options_.buggify, "intake.queue_full")))
         batch.bytes.reset();
     if (batch.bytes) queue_memory_bytes_ += batch.bytes->size();
+    if (batch.since_us == 0) batch.since_us = server_.clock_.steady_us();
     queue_payload_bytes_ += batch.range.payload_bytes;
     queue_records_ += batch.range.records;
     queue_has_point_ = queue_has_point_ || batch.range.has_point;
@@ -413,7 +421,7 @@ void ItemIntake::maybe_cut() {
     const int64_t age_us = server_.clock_.steady_us() - oldest_work_us_;
     const bool worth = queue_payload_bytes_ >= kSegmentWorthBytes || queue_has_point_;
     const int64_t due_us = worth ? options_.segment_age_us : options_.segment_max_age_us;
-    if (queue_payload_bytes_ >= options_.segment_payload_bytes || age_us >= due_us ||
+    if (queue_payload_bytes_ >= segment_bytes() || age_us >= due_us ||
         buggify(options_.buggify, "intake.cut_now"))
         cut();
     else
@@ -435,10 +443,13 @@ void ItemIntake::cut() {
     auto batches = std::make_shared<std::vector<Batch>>();
     std::vector<SpoolRange> ranges;
     uint64_t payload = 0;
-    const Haste haste = queue_payload_bytes_ >= options_.hurry_more_bytes ? Haste::kMost
-                        : queue_payload_bytes_ >= options_.hurry_bytes    ? Haste::kSome
-                                                                          : Haste::kNone;
-    while (!queue_.empty() && payload < options_.segment_payload_bytes) {
+    // What waits for the line is worth the processor's time.
+    const Haste haste = held_back_                                          ? Haste::kNone
+                        : queue_payload_bytes_ >= options_.hurry_more_bytes ? Haste::kMost
+                        : queue_payload_bytes_ >= options_.hurry_bytes      ? Haste::kSome
+                                                                            : Haste::kNone;
+    const uint64_t most = segment_bytes();
+    while (!queue_.empty() && payload < most) {
         Batch& batch = queue_.front();
         payload += batch.range.payload_bytes;
         if (batch.bytes) queue_memory_bytes_ -= batch.bytes->size();
@@ -495,6 +506,7 @@ void ItemIntake::cut() {
             Sealed sealed;
             FS_ASSIGN(sealed.segment, writer.build(build));
             sealed.ranges = ranges;
+            sealed.since_us = batches->front().since_us;
             sealed.written_bytes = changed_bytes(ranges);
             return sealed;
         },
@@ -506,7 +518,7 @@ void ItemIntake::cut() {
 // Ranges that were taken from the queue stand at its front again.
 void ItemIntake::put_back(const std::vector<SpoolRange>& ranges) {
     for (auto range = ranges.rbegin(); range != ranges.rend(); ++range) {
-        queue_.push_front({*range, nullptr});
+        queue_.push_front({*range, nullptr, server_.clock_.steady_us()});
         queue_payload_bytes_ += range->payload_bytes;
         queue_records_ += range->records;
         queue_has_point_ = queue_has_point_ || range->has_point;
@@ -536,7 +548,30 @@ void ItemIntake::built(Result<Sealed> sealed) {
     maybe_cut();
 }
 
+// As much as the line takes in kSegmentSendUs: so that what is new does not wait behind one object,
+// and the limit is kept evenly.
+uint64_t ItemIntake::segment_bytes() const {
+    const BytesPerS rate = server_.gate_.rate(item_);
+    if (rate == kUnlimited) return options_.segment_payload_bytes;
+    const uint64_t bytes = std::max<uint64_t>(
+        std::min<uint64_t>(rate, options_.segment_payload_bytes) * (kSegmentSendUs / 1'000'000),
+        kSegmentWorthBytes);
+    return std::min(bytes, options_.segment_payload_bytes);
+}
+
 void ItemIntake::schedule_upload() {
+    if (uploading_ || held_back_ || sealed_.empty() || !lease_) return;
+    held_back_ = true;
+    server_.want_upload(item_, sealed_.front()->segment.object.size());
+}
+
+void ItemIntake::stop_uploading() {
+    uploading_ = held_back_ = false;
+    server_.withdraw_upload(item_);
+}
+
+void ItemIntake::upload() {
+    held_back_ = false;
     if (uploading_ || sealed_.empty() || !lease_) return;
     uploading_ = true;
     std::shared_ptr<Sealed> sealed = sealed_.front();
@@ -598,6 +633,7 @@ void ItemIntake::uploaded(Status status) {
     stored_ = std::max(stored_, done->segment.header.last);
     stored_time_ = std::max(stored_time_, done->segment.header.last_time);
     uploaded_bytes_ += done->segment.object.size();
+    uploaded_payload_bytes_ += changed_bytes(done->ranges);
     ++segments_;
     trim();
     send_ack();
@@ -649,7 +685,30 @@ void ItemIntake::maybe_mark_idle() {
 
 void ItemIntake::retire() {
     retired_ = true;
+    server_.withdraw_upload(item_);
     if (spool_) (void)spool_->clear();
+}
+
+UploadStatus ItemIntake::upload_status() const {
+    UploadStatus upload;
+    upload.item = item_;
+    upload.rate = server_.gate_.rate(item_);
+    upload.total_counts = server_.gate_.total_counts(item_);
+    upload.sent_bytes = uploaded_bytes_;
+    upload.waiting_bytes = queue_payload_bytes_ + changed_bytes(building_ranges_);
+    for (const auto& sealed : sealed_) upload.waiting_bytes += changed_bytes(sealed->ranges);
+    upload.limited = held_back_ && !sealed_.empty() && upload.rate != kUnlimited &&
+                     server_.clock_.steady_us() - sealed_.front()->since_us > kBandwidthBehindUs;
+    if (upload.rate != kUnlimited && upload.rate != 0) {
+        // As well as it compressed so far.
+        const double share = uploaded_payload_bytes_ == 0
+                                 ? 1.0
+                                 : static_cast<double>(uploaded_bytes_) /
+                                       static_cast<double>(uploaded_payload_bytes_);
+        upload.eta_s = static_cast<int64_t>(std::ceil(static_cast<double>(upload.waiting_bytes) *
+                                                      share / static_cast<double>(upload.rate)));
+    }
+    return upload;
 }
 
 IntakeStatus ItemIntake::status() const {
@@ -666,6 +725,7 @@ IntakeStatus ItemIntake::status() const {
     status.received_bytes = received_bytes_;
     status.uploaded_bytes = uploaded_bytes_;
     status.segments = segments_;
+    status.upload = upload_status();
     status.last_error = last_error_;
     return status;
 }

@@ -35,6 +35,8 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
     void attach(Peer peer, const HelloFrame& hello);
     void detach(uint64_t session);
     void on_data(uint64_t session, ByteView records);
+    // What it wanted to send may go (ProcessServer::want_upload).
+    void upload();
     // No task of this touches the server any more; the spool is removed.
     void retire();
     IntakeStatus status() const;
@@ -42,12 +44,14 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
   private:
     struct Batch {
         SpoolRange range;
-        SharedBytes bytes;  // null: read it from the spool
+        SharedBytes bytes;     // null: read it from the spool
+        int64_t since_us = 0;  // when it was queued, steady
     };
     struct Sealed {
         BuiltSegment segment;
         std::vector<SpoolRange> ranges;
         uint64_t written_bytes = 0;
+        int64_t since_us = 0;  // of its oldest batch
     };
 
     void opened(Result<std::shared_ptr<Spool>> spool);
@@ -70,6 +74,9 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
     void built(Result<Sealed> sealed);
     void put_back(const std::vector<SpoolRange>& ranges);
     void schedule_upload();
+    void stop_uploading();
+    uint64_t segment_bytes() const;
+    UploadStatus upload_status() const;
     void uploaded(Status status);
     void trim();
     void maybe_mark_idle();
@@ -122,6 +129,8 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
     Digest previous_header_{};
     std::deque<std::shared_ptr<Sealed>> sealed_;
     bool uploading_ = false;
+    bool held_back_ = false;  // by a bandwidth limit
+    uint64_t uploaded_payload_bytes_ = 0;
     bool trimming_ = false;
     int64_t retry_us_ = kRetryFirstUs;
 

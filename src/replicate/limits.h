@@ -37,6 +37,15 @@ inline constexpr uint64_t kHurryBytes = 24ull << 20;
 // And one this long that it does not catch up with that either.
 inline constexpr uint64_t kHurryMoreBytes = 96ull << 20;
 
+// Under a bandwidth limit, a segment is at most what may be sent in this time.
+inline constexpr int64_t kSegmentSendUs = 2'000'000;
+// What a bandwidth limit holds back for longer than this is told.
+inline constexpr int64_t kBandwidthBehindUs = 10'000'000;
+// A pause or a limit's end is noticed this late at most, when the wall clock steps.
+inline constexpr int64_t kRatesAgeUs = 60'000'000;
+// Appliance and vault speak of uploads this often; a word is forgotten after kTroubleForgottenUs.
+inline constexpr int64_t kUploadsSyncUs = 1'000'000;
+
 inline constexpr int64_t kRetryFirstUs = 50'000;
 inline constexpr int64_t kRetryMaxUs = 5'000'000;
 // Trouble with the spool, the store or the vault is reported once it is this old, and again while

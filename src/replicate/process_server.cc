@@ -241,7 +241,79 @@ std::vector<IntakeStatus> ProcessServer::status() const {
     return all;
 }
 
+// ---- what may be sent
+
+void ProcessServer::set_bandwidth(BandwidthLimit total) {
+    bandwidth_ = std::move(total);
+    follow_windows();
+    pump_uploads();
+}
+
+void ProcessServer::set_item_bandwidths(std::map<ItemId, BandwidthLimit> limits) {
+    const int64_t now_us = clock_.steady_us();
+    for (const auto& [item, limit] : item_bandwidths_)
+        if (!limits.contains(item)) gate_.set_rate(item, kUnlimited, now_us);
+    item_bandwidths_ = std::move(limits);
+    follow_windows();
+    pump_uploads();
+}
+
+void ProcessServer::set_item_bandwidth(const ItemId& item, BandwidthLimit limit) {
+    item_bandwidths_[item] = std::move(limit);
+    follow_windows();
+    pump_uploads();
+}
+
+// The rates that count now, and until when.
+void ProcessServer::follow_windows() {
+    const TimePoint now = clock_.now();
+    const int64_t now_us = clock_.steady_us();
+    rates_change_.reset();
+    const auto follow = [&](const BandwidthLimit& limit) {
+        const auto change = limit.next_change(now);
+        if (change && (!rates_change_ || *change < *rates_change_)) rates_change_ = change;
+        return limit.at(now);
+    };
+    gate_.set_total_rate(follow(bandwidth_), now_us);
+    for (const auto& [item, limit] : item_bandwidths_) gate_.set_rate(item, follow(limit), now_us);
+}
+
+void ProcessServer::want_upload(const ItemId& item, uint64_t bytes) {
+    gate_.want(item, bytes);
+    pump_uploads();
+}
+
+void ProcessServer::withdraw_upload(const ItemId& item) { gate_.withdraw(item); }
+
+void ProcessServer::pump_uploads() {
+    const TimePoint now = clock_.now();
+    if (rates_change_ && now >= *rates_change_) follow_windows();
+    const int64_t now_us = clock_.steady_us();
+    while (const auto item = gate_.next(now_us)) {
+        const auto found = intakes_.find(*item);
+        if (found != intakes_.end()) found->second->upload();
+    }
+    if (upload_timer_) executors_.home->cancel(*upload_timer_);
+    upload_timer_.reset();
+    std::optional<int64_t> wait_us = gate_.wait_us(now_us);
+    // Also what is not held back now may be from then on, or the other way round.
+    if (rates_change_) {
+        const int64_t change_us = std::clamp<int64_t>(rates_change_->us - now.us, 0, kRatesAgeUs);
+        wait_us = std::min(wait_us.value_or(change_us), change_us);
+    }
+    if (!wait_us) return;
+    upload_timer_ = executors_.home->post_after_us(*wait_us, [this, alive = std::weak_ptr(alive_)] {
+        if (alive.expired()) return;
+        upload_timer_.reset();
+        // The wall clock may have been set.
+        follow_windows();
+        pump_uploads();
+    });
+}
+
 void ProcessServer::remove(const ItemId& item) {
+    gate_.remove(item);
+    item_bandwidths_.erase(item);
     auto found = intakes_.find(item);
     if (found == intakes_.end()) return;
     found->second->retire();

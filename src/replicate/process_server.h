@@ -16,6 +16,7 @@
 #include "base/buggify.h"
 #include "base/seams.h"
 #include "replicate/limits.h"
+#include "replicate/upload_gate.h"
 #include "replicate/vault_link.h"
 
 namespace farshore {
@@ -68,6 +69,7 @@ struct IntakeStatus {
     uint64_t received_bytes = 0;  // since start
     uint64_t uploaded_bytes = 0;  // object bytes since start
     uint64_t segments = 0;
+    UploadStatus upload;
     std::string last_error;  // empty when all is well
 };
 
@@ -83,6 +85,11 @@ class ProcessServer {
     // `home`.
     void accept(std::unique_ptr<Connection> connection);
     std::vector<IntakeStatus> status() const;
+    // What may be sent to the store: of all items together, and of each; counts at once, also for
+    // what waits. An item that is not named has no limit of its own. On `home`.
+    void set_bandwidth(BandwidthLimit total);
+    void set_item_bandwidths(std::map<ItemId, BandwidthLimit> limits);
+    void set_item_bandwidth(const ItemId& item, BandwidthLimit limit);
     // Forgets an item that is no longer protected, spool included.
     void remove(const ItemId& item);
 
@@ -94,6 +101,11 @@ class ProcessServer {
     void on_compare(uint64_t session_id, ByteView body);
     void end_session(uint64_t session_id, const Error* error);
     Result<ItemIntake*> intake(const ItemId& item);
+    // The item has an object of that size to send: its intake's upload() is called when it may.
+    void want_upload(const ItemId& item, uint64_t bytes);
+    void withdraw_upload(const ItemId& item);
+    void follow_windows();
+    void pump_uploads();
 
     FileSystem& fs_;
     ObjectStore& store_;
@@ -103,6 +115,11 @@ class ProcessServer {
     const ProcessServerExecutors executors_;
     const ProcessServerOptions options_;
     std::map<ItemId, std::shared_ptr<ItemIntake>> intakes_;
+    UploadGate gate_;
+    BandwidthLimit bandwidth_;
+    std::map<ItemId, BandwidthLimit> item_bandwidths_;
+    std::optional<TimePoint> rates_change_;  // when another part of a limit counts
+    std::optional<Executor::TimerId> upload_timer_;
     std::map<uint64_t, std::shared_ptr<Session>> sessions_;
     uint64_t next_session_ = 1;
     std::shared_ptr<int> alive_ = std::make_shared<int>(0);  // tasks hold it weakly

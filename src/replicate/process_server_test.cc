@@ -90,6 +90,8 @@ class FakeVault final : public VaultLink {
         }
         lease.item_key = Secret(Bytes(32, 7));
         lease.agent = owner;
+        lease.bandwidth = bandwidth;
+        lease.time_zone = "UTC";
         return lease;
     }
     Status register_segment(const SegmentRegistration& registration) override {
@@ -126,6 +128,7 @@ class FakeVault final : public VaultLink {
         return answer;
     }
     std::string owner;
+    std::string bandwidth;
     std::vector<std::string> compared;
     std::optional<Error> compare_error;
     uint64_t epoch = 0;
@@ -577,6 +580,115 @@ TEST_F(ProcessServerTest, NobodyAnswersAConnectionThatEnded) {
     server_.reset();
     time_.run();
     EXPECT_EQ(second->to_agent.size(), 1u);
+}
+
+// ---- bandwidth limits
+
+class LimitedUploads : public ProcessServerTest {
+  protected:
+    // Records that do not compress.
+    Bytes noise(uint64_t first, uint64_t count) {
+        Bytes out;
+        for (uint64_t s = first; s < first + count; ++s) {
+            RecordHeader header;
+            header.kind = RecordKind::kWrite;
+            header.sequence = {s};
+            header.time = time_.now();
+            header.offset_bytes = s * 4096;
+            Bytes payload(4096);
+            random_.fill(payload);
+            append_record(out, header, payload);
+        }
+        return out;
+    }
+    static BandwidthLimit limit(const char* text) {
+        auto parsed = BandwidthLimit::parse(text, "UTC");
+        EXPECT_TRUE(parsed) << parsed.error().to_string();
+        return parsed.value_or(BandwidthLimit());
+    }
+    uint64_t sent() const {
+        uint64_t bytes = 0;
+        for (const auto& segment : vault_.segments) bytes += segment.object_bytes;
+        return bytes;
+    }
+    UploadStatus upload() const { return server_->status().at(0).upload; }
+};
+
+// Broken if more were sent than a limit allows, a change waited for a restart, or something were
+// lost on the way.
+TEST_F(LimitedUploads, KeepWithinTheRateAndFollowChanges) {
+    vault_.bandwidth = "100kB/s";
+    auto wire = connect("agent-1");
+    for (uint64_t first = 1; first < 1000; first += 25)
+        wire->handlers.on_frame(encode_data(noise(first, 25)));  // 4 MB
+    time_.advance(20'000'000);
+    EXPECT_LE(sent(), 100'000u * 20 + 25'000 + (360u << 10) + kSmallReserveBytes);
+    EXPECT_GE(sent(), 100'000u * 15);
+    EXPECT_EQ(last_ack(*wire).received.v, 1000u) << "what is received does not wait";
+    EXPECT_TRUE(upload().limited);
+    EXPECT_FALSE(upload().total_counts);
+    EXPECT_EQ(upload().rate, 100'000u);
+    EXPECT_GT(upload().waiting_bytes, 1'500'000u);
+    EXPECT_NEAR(double(upload().eta_s), double(upload().waiting_bytes) / 100'000, 5);
+    // The appliance's own, smaller one, counts as well, from now on.
+    server_->set_bandwidth(limit("50kB/s"));
+    EXPECT_TRUE(upload().total_counts);
+    const uint64_t before = sent();
+    time_.advance(10'000'000);
+    EXPECT_LE(sent() - before, 50'000u * 10 + (360u << 10) + kSmallReserveBytes);
+    server_->set_bandwidth({});
+    server_->set_item_bandwidths({});
+    time_.advance(1'100'000);
+    EXPECT_EQ(last_ack(*wire).stored.v, 1000u) << "at once";
+    EXPECT_FALSE(upload().limited);
+    EXPECT_EQ(upload().waiting_bytes, 0u);
+    const auto all = stored_sequences();
+    ASSERT_EQ(all.size(), 1000u);
+    for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i], i + 1);
+}
+
+// It is Tuesday, 22:13:20. Broken if a pause ended late, or never because nothing else happened.
+TEST_F(LimitedUploads, APauseEndsWithItsWindow) {
+    server_->set_bandwidth(limit("paused Tue 22:00-22:14"));
+    auto wire = connect("agent-1");
+    wire->handlers.on_frame(encode_data(noise(1, 100)));
+    time_.advance(39'000'000);
+    EXPECT_EQ(sent(), 0u);
+    EXPECT_TRUE(upload().limited);
+    EXPECT_EQ(upload().rate, 0u);
+    EXPECT_EQ(upload().eta_s, -1);
+    time_.advance(2'000'000);
+    EXPECT_EQ(last_ack(*wire).stored.v, 100u);
+    // And begins with it, a week later.
+    time_.advance(7ll * 86'400 * 1'000'000 - 60'000'000);
+    wire = connect("agent-1", 2);
+    wire->handlers.on_frame(encode_data(noise(101, 100)));
+    time_.advance(10'000'000);
+    EXPECT_EQ(last_ack(*wire).stored.v, 100u);
+}
+
+// Broken if a limit that is too small lost what was written, or let the spool grow without end.
+TEST_F(LimitedUploads, ALineThatIsTooSlowFillsTheSpoolAndStopsTheSender) {
+    tune_ = [](ProcessServerOptions& options) { options.spool_bytes = 1 << 20; };
+    boot();
+    vault_.bandwidth = "10kB/s";
+    auto wire = connect("agent-1");
+    uint64_t next = 1;
+    for (int round = 0; round < 50 && last_ack(*wire).window_bytes > 0; ++round) {
+        wire->handlers.on_frame(encode_data(noise(next, 50)));
+        next += 50;
+        time_.advance(300'000);
+    }
+    EXPECT_EQ(last_ack(*wire).window_bytes, 0u);
+    EXPECT_LE(next, 50u * 10);
+    EXPECT_FALSE(error(*wire));
+    // A restart forgets neither what waits nor that it has to.
+    boot();
+    time_.advance(60'000'000);
+    EXPECT_LE(sent(), 10'000u * 90 + (600u << 10));
+    server_->set_item_bandwidths({});
+    time_.advance(3'000'000);
+    EXPECT_EQ(stored_sequences().size(), next - 1);
 }
 
 }  // namespace

@@ -91,6 +91,8 @@ json encode_lease(const LogLease& lease) {
             {"previous_header", to_hex(lease.previous_header)},
             {"stored", lease.stored.v},
             {"agent", lease.agent},
+            {"bandwidth", lease.bandwidth},
+            {"time_zone", lease.time_zone},
             {"item_key", to_hex(lease.item_key.reveal())}};
 }
 
@@ -104,8 +106,67 @@ Result<LogLease> decode_lease(const json& document) {
         lease.next_segment.v = document.at("next_segment").get<uint64_t>();
         lease.stored.v = document.at("stored").get<uint64_t>();
         lease.agent = document.value("agent", std::string());
+        lease.bandwidth = document.value("bandwidth", std::string());
+        lease.time_zone = document.value("time_zone", std::string("UTC"));
         return lease;
     });
+}
+
+json encode_uploads(const std::vector<UploadStatus>& uploads) {
+    json list = json::array();
+    for (const UploadStatus& one : uploads) {
+        json upload{{"item", one.item.to_string()}, {"total_counts", one.total_counts},
+                    {"limited", one.limited},       {"waiting_bytes", one.waiting_bytes},
+                    {"eta_s", one.eta_s},           {"sent_bytes", one.sent_bytes}};
+        if (one.rate != kUnlimited) upload["rate"] = one.rate;
+        list.push_back(std::move(upload));
+    }
+    return list;
+}
+
+Result<std::vector<UploadStatus>> decode_uploads(const json& document) {
+    if (!document.is_array() || document.size() > kMaxItemsPerAppliance)
+        return fail(Code::kMalformed, "uploads must be a list of items");
+    std::vector<UploadStatus> uploads;
+    for (const json& one : document) {
+        UploadStatus upload;
+        FS_ASSIGN(upload.item, item_field(one));
+        FS_ASSIGN(upload, reading([&] {
+                      upload.rate = one.value("rate", kUnlimited);
+                      upload.total_counts = one.value("total_counts", false);
+                      upload.limited = one.value("limited", false);
+                      upload.waiting_bytes = one.value("waiting_bytes", uint64_t{0});
+                      upload.eta_s = one.value("eta_s", int64_t{-1});
+                      upload.sent_bytes = one.value("sent_bytes", uint64_t{0});
+                      return upload;
+                  }));
+        uploads.push_back(std::move(upload));
+    }
+    return uploads;
+}
+
+json encode_policies(const UploadPolicies& policies) {
+    json items = json::array();
+    for (const UploadPolicy& one : policies.items)
+        items.push_back({{"item", one.item.to_string()}, {"bandwidth", one.bandwidth}});
+    return {{"time_zone", policies.time_zone}, {"items", std::move(items)}};
+}
+
+Result<UploadPolicies> decode_policies(const json& document) {
+    UploadPolicies policies;
+    FS_ASSIGN(policies.time_zone,
+              reading([&] { return document.value("time_zone", std::string("UTC")); }));
+    const auto items = document.find("items");
+    if (items == document.end() || !items->is_array())
+        return fail(Code::kMalformed, "link document: no list of policies");
+    for (const json& one : *items) {
+        UploadPolicy policy;
+        FS_ASSIGN(policy.item, item_field(one));
+        FS_ASSIGN(policy.bandwidth,
+                  reading([&] { return one.at("bandwidth").get<std::string>(); }));
+        policies.items.push_back(std::move(policy));
+    }
+    return policies;
 }
 
 struct TextPair {
@@ -171,6 +232,15 @@ Result<std::string> serve_link(VaultLink& link, std::string_view method, std::st
                                    Error(code_from_name(code), words.first, words.second)));
         return "{}";
     }
+    if (method == "sync-uploads") {
+        FS_ASSIGN(std::string appliance,
+                  reading([&] { return in.at("appliance").get<std::string>(); }));
+        const auto uploads = in.find("uploads");
+        if (uploads == in.end()) return fail(Code::kMalformed, "link document: no uploads");
+        FS_ASSIGN(const std::vector<UploadStatus> status, decode_uploads(*uploads));
+        FS_ASSIGN(const UploadPolicies policies, link.sync_uploads(appliance, status));
+        return encode_policies(policies).dump();
+    }
     if (method == "compare") {
         FS_ASSIGN(std::string agent, reading([&] { return in.at("agent").get<std::string>(); }));
         FS_ASSIGN(std::string frame, reading([&] { return in.at("frame").get<std::string>(); }));
@@ -229,6 +299,16 @@ Status RemoteVaultLink::report_trouble(const ItemId& item, const std::string& ap
     }
     FS_TRY(transport_("report-trouble", call.dump()));
     return {};
+}
+
+Result<UploadPolicies> RemoteVaultLink::sync_uploads(const std::string& appliance,
+                                                     const std::vector<UploadStatus>& uploads) {
+    FS_ASSIGN(
+        std::string answer,
+        transport_("sync-uploads",
+                   json{{"appliance", appliance}, {"uploads", encode_uploads(uploads)}}.dump()));
+    FS_ASSIGN(json document, parse(answer));
+    return decode_policies(document);
 }
 
 Result<CompareAnswer> RemoteVaultLink::compare(const std::string& agent, const ItemId& item,

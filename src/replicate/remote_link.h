@@ -13,7 +13,8 @@ namespace farshore {
 
 // The vault's end: decodes `body`, calls `link`, encodes the answer. Errors of the call and of the
 // document come back as errors; the HTTP layer maps them as it maps all others.
-// Methods: acquire-log, register-segment, mark-idle, sync-agent, report-trouble, compare, enrol.
+// Methods: acquire-log, register-segment, mark-idle, sync-agent, report-trouble, sync-uploads,
+// compare, enrol.
 Result<std::string> serve_link(VaultLink& link, std::string_view method, std::string_view body);
 
 // The appliance's end. Any thread may call if the transport allows it.
@@ -30,6 +31,8 @@ class RemoteVaultLink final : public VaultLink {
     Result<std::string> sync_agent(const std::string& agent, const std::string& status) override;
     Status report_trouble(const ItemId& item, const std::string& appliance,
                           const std::optional<Error>& trouble) override;
+    Result<UploadPolicies> sync_uploads(const std::string& appliance,
+                                        const std::vector<UploadStatus>& uploads) override;
     Result<CompareAnswer> compare(const std::string& agent, const ItemId& item,
                                   const CompareQuestion& question) override;
     Result<std::string> enrol(const std::string& token, const std::string& request_pem) override;

@@ -15,6 +15,8 @@ struct RecordingVault final : VaultLink {
         lease.previous_header[31] = 7;
         lease.stored = {1ull << 60};
         lease.agent = "agent-1";
+        lease.bandwidth = "2MB/s";
+        lease.time_zone = "Asia/Tokyo";
         lease.item_key = Secret(Bytes(32, 0x42));
         return lease;
     }
@@ -42,6 +44,13 @@ struct RecordingVault final : VaultLink {
         if (question.disk == 9) return fail(Code::kForbidden, "another agent's");
         return answer;
     }
+    Result<UploadPolicies> sync_uploads(const std::string& appliance,
+                                        const std::vector<UploadStatus>& status) override {
+        EXPECT_EQ(appliance, "appliance-1");
+        uploads = status;
+        return UploadPolicies{"Europe/Berlin", {{status.at(0).item, "1MB/s"}}};
+    }
+    std::vector<UploadStatus> uploads;
     SegmentRegistration registered;
     CompareQuestion compared;
     CompareAnswer answer;
@@ -60,6 +69,8 @@ TEST(RemoteLink, CarriesEveryCall) {
     EXPECT_EQ(lease->stored.v, 1ull << 60);
     EXPECT_EQ(lease->previous_header[31], 7);
     EXPECT_EQ(lease->agent, "agent-1");
+    EXPECT_EQ(lease->bandwidth, "2MB/s");
+    EXPECT_EQ(lease->time_zone, "Asia/Tokyo");
     EXPECT_EQ(lease->item_key.reveal()[31], 0x42);
     SegmentRegistration registration;
     registration.item = item;
@@ -73,6 +84,21 @@ TEST(RemoteLink, CarriesEveryCall) {
     EXPECT_TRUE(link.mark_idle(item, {3}, {4}, {-5}));
     EXPECT_EQ(*link.sync_agent("a", "{\"x\":1}"), "a/{\"x\":1}");
     EXPECT_EQ(*link.enrol("t", "p"), "tp");
+    auto policies = link.sync_uploads("appliance-1", {{item, 5, true, true, 6, 7, 8},
+                                                      {item, kUnlimited, false, false, 0, -1, 0}});
+    ASSERT_TRUE(policies) << policies.error().to_string();
+    EXPECT_EQ(policies->time_zone, "Europe/Berlin");
+    ASSERT_EQ(policies->items.size(), 1u);
+    EXPECT_EQ(policies->items[0].item, item);
+    EXPECT_EQ(policies->items[0].bandwidth, "1MB/s");
+    ASSERT_EQ(vault.uploads.size(), 2u);
+    EXPECT_EQ(vault.uploads[0].rate, 5u);
+    EXPECT_TRUE(vault.uploads[0].total_counts);
+    EXPECT_TRUE(vault.uploads[0].limited);
+    EXPECT_EQ(vault.uploads[0].waiting_bytes, 6u);
+    EXPECT_EQ(vault.uploads[0].eta_s, 7);
+    EXPECT_EQ(vault.uploads[0].sent_bytes, 8u);
+    EXPECT_EQ(vault.uploads[1].rate, kUnlimited);
 }
 
 // Broken if a comparison through an appliance of its own found something else than one beside the

@@ -10,12 +10,33 @@
 #include <string>
 #include <vector>
 
+#include "base/bandwidth_limit.h"
 #include "base/error.h"
 #include "base/types.h"
 #include "record/compare.h"
 #include "replica/registration.h"
 
 namespace farshore {
+
+// How it goes with the sending of an item's objects, and what its policy allows.
+struct UploadStatus {
+    ItemId item;
+    BytesPerS rate = kUnlimited;  // that counts now
+    bool total_counts = false;    // it is the appliance's own limit
+    // What was received is held back by it, and older than kBandwidthBehindUs.
+    bool limited = false;
+    uint64_t waiting_bytes = 0;  // of payload, received and not stored
+    int64_t eta_s = -1;          // until that is stored at this rate; -1: not known, or paused
+    uint64_t sent_bytes = 0;     // of objects, since the appliance's start
+};
+struct UploadPolicy {
+    ItemId item;
+    std::string bandwidth;  // base/bandwidth_limit.h
+};
+struct UploadPolicies {
+    std::string time_zone;            // of windows that name none
+    std::vector<UploadPolicy> items;  // an item that is missing has no limit
+};
 
 class VaultLink {
   public:
@@ -36,6 +57,11 @@ class VaultLink {
     virtual Status report_trouble(const ItemId&, const std::string& /*appliance*/,
                                   const std::optional<Error>&) {
         return {};
+    }
+    // An appliance's word about its items; what their policies allow. Each second.
+    virtual Result<UploadPolicies> sync_uploads(const std::string& /*appliance*/,
+                                                const std::vector<UploadStatus>&) {
+        return UploadPolicies{};
     }
     // What the item's replica has, for its agent alone. Reads the store; takes its time. kForbidden
     // (another agent's item), kItemNotFound.

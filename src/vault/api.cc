@@ -11,6 +11,7 @@
 #include "meta/parties.h"
 #include "os/log.h"
 #include "replicate/remote_link.h"
+#include "vault/policy.h"
 #include "vault/recovery_desk.h"
 #include "vault/views.h"
 
@@ -83,6 +84,9 @@ struct Api::Call {
 
 namespace {
 
+// An agent answers within a round or two, and the tap within two seconds.
+constexpr int64_t kCancelWaitUs = 10'000'000;
+
 HttpResponse answer(const Json& json, int status = 200) {
     return HttpResponse::json(dump_json(json), status);
 }
@@ -128,29 +132,6 @@ std::vector<std::string> split(const std::string& path) {
         from = end + 1;
     }
     return parts;
-}
-
-Result<ItemPolicy> read_policy(const JsonFields& body, ItemPolicy policy) {
-    const Json* json = body.find("policy");
-    if (json == nullptr) return policy;
-    FS_ASSIGN(const JsonFields fields, JsonFields::of(*json, "policy"));
-    FS_ASSIGN(const uint64_t interval,
-              fields.u64("crash_point_interval_s", policy.crash_point_interval_s, 86'400));
-    FS_ASSIGN(const uint64_t window, fields.u64("window_s", policy.window_s, 31'536'000));
-    FS_ASSIGN(const uint64_t grace, fields.u64("grace_s", policy.grace_s, 604'800));
-    FS_ASSIGN(policy.copy_throttle_bytes_per_s,
-              fields.u64("copy_throttle_bytes_per_s", policy.copy_throttle_bytes_per_s));
-    FS_ASSIGN(
-        const uint64_t consistent,
-        fields.u64("consistent_interval_s", policy.consistent_interval_s, kMaxConsistentIntervalS));
-    if (interval < 1)
-        return fail(Code::kInvalidArgument, "policy.crash_point_interval_s must be at least 1");
-    if (window < 60) return fail(Code::kInvalidArgument, "policy.window_s must be at least 60");
-    policy.crash_point_interval_s = static_cast<uint32_t>(interval);
-    policy.window_s = static_cast<uint32_t>(window);
-    policy.grace_s = static_cast<uint32_t>(grace);
-    policy.consistent_interval_s = static_cast<uint32_t>(consistent);
-    return policy;
 }
 
 // A metric's label value (exposition format: backslash, quote and line end are escaped).
@@ -316,7 +297,11 @@ Result<HttpResponse> Api::item(const Call& call) {
         return no_such_resource(call.request);
     }
     if (what == "resynchronise" && call.parts.size() == 3 && call.is("POST")) {
-        FS_ASSIGN(const ItemReport report, vault_.resynchronise(name));
+        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const std::string when, fields.text("when", 32, "now"));
+        if (when != "now" && when != "in-window")
+            return fail(Code::kInvalidArgument, "when must be now or in-window");
+        FS_ASSIGN(const ItemReport report, vault_.resynchronise(name, when == "in-window"));
         return answer(item_view(report), 202);
     }
     if (what == "seed" && call.parts.size() == 3 && call.is("POST")) {
@@ -326,6 +311,11 @@ Result<HttpResponse> Api::item(const Call& call) {
         return answer(item_view(report));
     }
     if (what == "disks") return disks(call);
+    if (what == "resynchronise" && call.part(3) == "cancel" && call.parts.size() == 4 &&
+        call.is("POST")) {
+        FS_ASSIGN(const ItemReport report, vault_.cancel_resync(name, kCancelWaitUs));
+        return answer(item_view(report));
+    }
     if (what == "points") return points(call);
     if (what == "bookmarks" && call.parts.size() == 3) return bookmarks(call);
     if (what == "exports" && call.parts.size() == 3) return exports(call);
@@ -567,6 +557,7 @@ Result<HttpResponse> Api::server() {
                    {"store_id", info.store_id},
                    {"key_id", info.key_id},
                    {"epoch", info.epoch.v},
+                   {"time_zone", info.time_zone},
                    {"started", to_rfc3339(info.started)},
                    {"fenced", info.fenced},
                    {"items", count},

@@ -90,10 +90,11 @@ std::vector<Trouble> item_troubles(const HealthInputs& in) {
                  "look at the agent, its host, and the line; if the site is lost, fail over"});
         }
     }
-    if (is_replicating(in.state) && in.rpo_us && *in.rpo_us > kRpoWarningUs)
+    if (is_replicating(in.state) && in.rpo_us && *in.rpo_us > in.rpo_threshold_us)
         troubles.push_back(
-            {*in.rpo_us > kRpoCriticalUs ? Severity::kCritical : Severity::kWarning, "rpo-high",
-             fmt::format("the newest point is {} old", seconds(*in.rpo_us)),
+            {*in.rpo_us / kRpoCriticalTimes > in.rpo_threshold_us ? Severity::kCritical
+                                                                  : Severity::kWarning,
+             "rpo-high", fmt::format("the newest point is {} old", seconds(*in.rpo_us)),
              "`farshore item` shows the lag; the line or the store may be too slow"});
     if (std::abs(in.clock_ahead_us) > kClockSkewUs)
         troubles.push_back(
@@ -108,6 +109,10 @@ std::vector<Trouble> item_troubles(const HealthInputs& in) {
                             "the order of writes was lost; there are no new points until the "
                             "difference was sent again",
                             "wait; a larger spill keeps the order longer"});
+    if (in.resync_failing)
+        troubles.push_back(
+            {in.state == ItemState::kProtected ? Severity::kWarning : Severity::kCritical,
+             "resync-failing", in.resync_failing->what, in.resync_failing->remedy});
     if (in.consistent_error)
         troubles.push_back({Severity::kWarning, "consistent-point-failed",
                             in.consistent_error->what, in.consistent_error->remedy});

@@ -18,8 +18,8 @@ inline constexpr int64_t kCatchingUpAfterUs = 30'000'000;
 inline constexpr int64_t kCaughtUpBelowUs = 10'000'000;
 // An agent that was not heard of for so long is lost.
 inline constexpr int64_t kAgentLostUs = 15'000'000;
-inline constexpr int64_t kRpoWarningUs = 60'000'000;
-inline constexpr int64_t kRpoCriticalUs = 300'000'000;
+// So many times over its threshold (ItemPolicy::rpo_threshold_s) an RPO is critical.
+inline constexpr int64_t kRpoCriticalTimes = 5;
 
 struct DriveInputs {
     ItemState state = ItemState::kEnabling;
@@ -68,6 +68,8 @@ struct HealthInputs {
     std::optional<int64_t> agent_silent_us;  // none: never heard since the vault started
     std::optional<ItemError> error;
     std::optional<int64_t> rpo_us;
+    int64_t rpo_threshold_us = 60'000'000;
+    std::optional<ItemError> resync_failing;    // why the comparison that runs stands still
     std::optional<ItemError> consistent_error;  // of the newest consistent point of the policy
     int64_t clock_ahead_us = 0;                 // the source's clock minus ours
     bool fenced = false;

@@ -190,6 +190,7 @@ Status Vault::Impl::open() {
     FS_TRY(claim_store());
     info.epoch = fence->epoch();
     info.started = clock.now();
+    info.time_zone = options.time_zone;
     FS_TRY(open_authority());
     FS_TRY(open_token());
     FS_TRY(rebuild_items());

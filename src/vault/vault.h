@@ -37,6 +37,8 @@ struct VaultOptions {
     std::string key_file;         // empty: DATA/vault/key
     // Take the store back from a vault that has claimed it since this one ran.
     bool take_over = false;
+    // Of windows that name no time zone; an IANA name.
+    std::string time_zone = "UTC";
     // How often replicas are looked after; 0: only by tend() (tests).
     int64_t tend_interval_us = 1'000'000;
 };
@@ -61,8 +63,14 @@ struct ItemReport {
     std::optional<AgentItemStatus> agent;  // what its agent said last
     std::optional<TimePoint> agent_seen;
     std::optional<int64_t> rpo_us, rpo_worst_us;
-    std::optional<int64_t> clock_ahead_us;  // the source's clock minus ours
-    ConsistentState consistent;             // while the policy asks for such points
+    std::optional<int64_t> clock_ahead_us;      // the source's clock minus ours
+    ConsistentState consistent;                 // while the policy asks for such points
+    std::optional<UploadStatus> upload;         // what its appliance said last
+    std::optional<TimePoint> bandwidth_change;  // when another part of the policy's limit counts
+    ResyncPlan resync;
+    std::string resync_windows;  // that count, with their zone's name; empty: they cannot be read
+    bool resync_window_open = false;
+    std::optional<TimePoint> resync_window_change;  // when it closes, or opens; none: never
     std::optional<SeedRecord> seed;
 };
 
@@ -75,6 +83,7 @@ struct PartyReport {
 struct VaultInfo {
     std::string vault_id, store_id, key_id;
     Epoch epoch;
+    std::string time_zone;
     TimePoint started;
     bool fenced = false;
 };
@@ -140,7 +149,11 @@ class Vault final : public VaultLink {
     Result<std::vector<ItemReport>> items(const std::string& after, size_t limit);
     Result<ItemReport> change_policy(const std::string& name_or_id, const ItemPolicy& policy);
     Result<JobRecord> unprotect(const std::string& name_or_id, bool force);
-    Result<ItemReport> resynchronise(const std::string& name_or_id);
+    // Compares source and replica; `in_window`: when its window is open and the item is healthy.
+    Result<ItemReport> resynchronise(const std::string& name_or_id, bool in_window = false);
+    // Ends a comparison that only checks, or one that waits; waits for the agent's word for at most
+    // `timeout_us`. kWrongState: there is none, or the item needs it to be protected again.
+    Result<ItemReport> cancel_resync(const std::string& name_or_id, int64_t timeout_us);
     // "accept" a seed that differs much; "retry" or "skip" one that could not be read. kWrongState.
     Result<ItemReport> decide_seed(const std::string& name_or_id, const std::string& action);
     // A disk that the machine has got: copied while the others go on, and part of the points from
@@ -188,6 +201,8 @@ class Vault final : public VaultLink {
     Result<std::string> sync_agent(const std::string& agent, const std::string& status) override;
     Status report_trouble(const ItemId& item, const std::string& appliance,
                           const std::optional<Error>& trouble) override;
+    Result<UploadPolicies> sync_uploads(const std::string& appliance,
+                                        const std::vector<UploadStatus>& uploads) override;
     Result<CompareAnswer> compare(const std::string& agent, const ItemId& item,
                                   const CompareQuestion& question) override;
     Result<std::string> enrol(const std::string& token, const std::string& request_pem) override;

@@ -52,10 +52,15 @@ Result<CompareAnswer> Vault::compare(const std::string& agent, const ItemId& id,
                                                   record.name, record.agent, agent));
     FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(id));
     CompareAnswer answer;
+    const auto failed_with = [&](std::optional<Error> error) {
+        const std::lock_guard hold(item->mutex);
+        item->compare_error = std::move(error);
+    };
     auto reader = impl_->compare_reader(*item, question.at_least);
     if (!reader) {
         // What cannot be opened cannot be compared with: the source sends everything.
         log::warn("vault", "'{}' is not compared: {}", record.name, reader.error().to_string());
+        failed_with(reader.error());
         if (reader.error().retry() != Retry::kNever) return fail(reader.error());
         answer.verdict = CompareVerdict::kNothing;
         return answer;
@@ -67,8 +72,10 @@ Result<CompareAnswer> Vault::compare(const std::string& agent, const ItemId& id,
     auto compared = compare_replica(**reader, question);
     if (!compared) {
         impl_->forget_compare_reader(*item);
+        failed_with(compared.error());
         return compared;
     }
+    failed_with(std::nullopt);
     if (compared->unreadable != 0) {
         log::warn("vault", "'{}': {} blocks of disk {} at {} cannot be read", record.name,
                   compared->unreadable, question.disk, question.offset_bytes);

@@ -1,6 +1,6 @@
 // The vault's inside, shared by vault.cc (opening, identities), vault_rebuild.cc, vault_items.cc,
-// vault_disks.cc, vault_seed.cc, vault_consistent.cc, vault_link.cc and vault_jobs.cc. Private to
-// src/vault.
+// vault_disks.cc, vault_seed.cc, vault_consistent.cc, vault_resync.cc, vault_link.cc and
+// vault_jobs.cc. Private to src/vault.
 #pragma once
 
 #include <atomic>
@@ -25,6 +25,7 @@
 #include "replica/replica_reader.h"
 #include "store/directory_store.h"
 #include "store/retrying_store.h"
+#include "vault/resync_plan.h"
 #include "vault/seed_import.h"
 #include "vault/vault.h"
 
@@ -60,12 +61,21 @@ struct ItemRuntime {
     std::optional<Trouble> intake_trouble;
     int64_t intake_trouble_us = 0;  // steady
     std::optional<Trouble> checkpoint_trouble, retention_trouble;
+    std::optional<UploadStatus> upload;  // as its appliance said last
+    int64_t upload_us = 0;               // steady
     bool item_object_there = false;
     int64_t retention_us = 0;  // steady, when it ran last
     // Steady: since when it has been fit for consistent points; none: it is not.
     std::optional<int64_t> consistent_ready_us;
     int64_t job_report_us = 0;
-    uint64_t copy_job = 0;  // the job that shows the first copy; 0: none
+    uint64_t copy_job = 0;             // the job that shows the first copy; 0: none
+    std::optional<ResyncPlan> resync;  // as the database has it; none: not read yet
+    uint64_t resync_changes = 0;
+    ResyncWatch resync_watch;
+    std::optional<Error> compare_error;  // what the newest comparison here failed with
+    std::optional<ItemError> resync_failing;
+    std::string cancel_answered;  // the newest request to cancel that has its answer
+    std::optional<ItemError> cancel_error;
 };
 
 // Keeps a point that is read as a seed. Movable; lets go at its end.
@@ -181,6 +191,18 @@ struct Vault::Impl {
     Result<std::shared_ptr<ReplicaReader>> compare_reader(ItemRuntime& item, Sequence at_least);
     void forget_compare_reader(ItemRuntime& item, int64_t unused_us = 0);
     TimePoint source_now(ItemRuntime& item);
+    // Of comparisons (vault_resync.cc).
+    Result<WeeklyWindows> resync_windows(const ItemRecord& record);
+    Result<ResyncPlan> resync_plan(ItemRuntime& item);
+    Result<ResyncPlan> change_resync(ItemRuntime& item,
+                                     const std::function<Status(ItemRecord&, ResyncPlan&)>& change);
+    ResyncHold hold_of(ItemRuntime& item, const ItemRecord& record);
+    void tend_resync(Vault& vault, ItemRuntime& item, const ItemRecord& record, bool healthy);
+    void watch_resync(Vault& vault, ItemRuntime& item, const ItemRecord& record);
+    Status take_cancel_answer(Vault& vault, ItemRuntime& item, const ItemRecord& record,
+                              const AgentItemStatus& status);
+    void report_upload(ItemRuntime& item, const ItemRecord& record, ItemReport& report);
+    void report_resync(ItemRuntime& item, const ItemRecord& record, ItemReport& report);
     Status check_not_fenced(const Status& status);
     Status ensure_item_object(ItemRuntime& runtime, const ItemRecord& record);
     ItemReport report(const ItemRecord& record);

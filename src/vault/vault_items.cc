@@ -5,6 +5,7 @@
 #include "replica/item_object.h"
 #include "replica/manifest.h"
 #include "replicate/limits.h"
+#include "vault/policy.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
@@ -123,6 +124,7 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
     health.agent = record.agent;
     health.error = record.error;
     health.fenced = fenced;
+    health.rpo_threshold_us = int64_t{record.policy.rpo_threshold_s} * 1'000'000;
     if (record.policy.consistent_interval_s != 0)
         if (auto consistent = get_consistent_state(*database, record.id)) {
             report.consistent = *consistent;
@@ -149,7 +151,10 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
                                        std::string(code_name(status.error().code())),
                                        status.error().what(), status.error().remedy()});
         }
+        report_resync(**item, record, report);
+        report_upload(**item, record, report);
         const std::lock_guard hold((*item)->mutex);
+        health.resync_failing = (*item)->resync_failing;
         if ((*item)->intake_trouble &&
             clock.steady_us() - (*item)->intake_trouble_us < kTroubleForgottenUs)
             report.troubles.push_back(*(*item)->intake_trouble);
@@ -200,27 +205,6 @@ Result<ItemReport> Vault::wait_for_item(const ItemId& id, int64_t timeout_us,
 // ---- protecting
 // ------------------------------------------------------------------------------------
 
-namespace {
-
-Status check_policy(CaptureMode mode, const ItemPolicy& policy) {
-    const uint32_t interval_s = policy.consistent_interval_s;
-    if (interval_s == 0) return {};
-    if (mode != CaptureMode::kDevice)
-        return fail(Code::kUnsupported,
-                    "only an agent inside the machine can freeze its file systems: this item can "
-                    "have no consistent points",
-                    "leave the interval of consistent points out, or protect the machine from "
-                    "inside (--device)");
-    if (interval_s < kMinConsistentIntervalS || interval_s > kMaxConsistentIntervalS)
-        return fail(Code::kInvalidArgument,
-                    fmt::format("consistent points can be made every {} to {} seconds, or not at "
-                                "all (0)",
-                                kMinConsistentIntervalS, kMaxConsistentIntervalS));
-    return {};
-}
-
-}  // namespace
-
 // A device is some agent's own: with several, somebody must say whose. Empty: none has spoken yet,
 // the first one that does is meant.
 Result<std::string> Vault::Impl::only_agent() {
@@ -259,7 +243,7 @@ Result<ItemReport> Vault::protect(const ProtectRequest& request) {
                                            : CaptureMode::kInPath;
     record.policy = request.policy;
     FS_TRY(check_seeds(request.seeds, paths.size()));
-    FS_TRY(check_policy(record.mode, record.policy));
+    FS_TRY(check_policy(record.mode, record.policy, impl_->options.time_zone));
     if (record.mode == CaptureMode::kDevice && record.agent.empty()) {
         FS_ASSIGN(record.agent, impl_->only_agent());
     }
@@ -299,7 +283,7 @@ Result<ItemReport> Vault::protect(const ProtectRequest& request) {
 
 Result<ItemReport> Vault::change_policy(const std::string& name_or_id, const ItemPolicy& policy) {
     FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
-    FS_TRY(check_policy(record.mode, policy));
+    FS_TRY(check_policy(record.mode, policy, impl_->options.time_zone));
     FS_ASSIGN(const ItemRecord changed,
               change_item(*impl_->database, record.id, [&](ItemRecord& item) -> Status {
                   item.policy = policy;
@@ -314,22 +298,6 @@ Result<ItemReport> Vault::change_policy(const std::string& name_or_id, const Ite
         }));
         if (!pending.empty()) FS_TRY(drop_bookmark(*impl_->database, pending));
     }
-    return impl_->report(changed);
-}
-
-Result<ItemReport> Vault::resynchronise(const std::string& name_or_id) {
-    FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
-    if (const auto error = impl_->why_set_aside(record.id)) return fail(*error);
-    uint8_t raw[8];
-    impl_->random.fill(raw);
-    FS_ASSIGN(const ItemRecord changed,
-              change_item(*impl_->database, record.id, [&](ItemRecord& item) -> Status {
-                  FS_TRY(check_action(item.state, ItemAction::kResynchronise));
-                  if (item.resync_request.empty()) item.resync_request = to_hex(raw);
-                  return {};
-              }));
-    event(Severity::kInformation, "resynchronisation-requested", &changed,
-          "source and replica will be compared, and what differs is sent");
     return impl_->report(changed);
 }
 
@@ -403,10 +371,10 @@ void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
         auto changed = vault.change_state(record.id, wanted, {});
         if (changed) now = *changed;
     }
-    tend_consistent_points(vault, **item, now, status->stored,
-                           now.state == ItemState::kProtected &&
-                               inputs.agent == AgentItemState::kLive && !inputs.agent_gap &&
-                               !now.error);
+    const bool healthy = now.state == ItemState::kProtected &&
+                         inputs.agent == AgentItemState::kLive && !inputs.agent_gap && !now.error;
+    tend_consistent_points(vault, **item, now, status->stored, healthy);
+    tend_resync(vault, **item, now, healthy);
     // The first copy is shown as a job; the vault only watches it.
     if (now.state == ItemState::kInitialReplication) {
         bool start = false;

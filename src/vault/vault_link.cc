@@ -73,6 +73,8 @@ Result<LogLease> Vault::acquire_log(const ItemId& id, const std::string& applian
         return lease;
     }
     lease->agent = record.agent;
+    lease->bandwidth = record.policy.bandwidth;
+    lease->time_zone = impl_->options.time_zone;
     log::info("vault", "appliance '{}' has the log of '{}', epoch {}", appliance, record.name,
               lease->epoch.v);
     return lease;
@@ -183,6 +185,7 @@ Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
             fmt::format("{} bytes of source and replica were compared, {} differed, {} were "
                         "sent",
                         status.resync.compared, status.resync.differing, status.resync.sent));
+    FS_TRY(take_cancel_answer(vault, *item, record, status));
     for (const BookmarkDone& done : status.bookmarks) {
         auto known = get_bookmark(*database, done.request_id);
         if (!known || known->sequence.v != 0 || known->item != status.item) continue;
@@ -314,6 +317,10 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
         item.copy_throttle_bytes_per_s = record.policy.copy_throttle_bytes_per_s;
         item.resync_request_id = record.resync_request;
         FS_TRY(impl_->seed_orders(record, item));
+        if (auto runtime = impl_->runtime(record.id)) {
+            item.resync_hold = impl_->hold_of(**runtime, record);
+            if (auto plan = impl_->resync_plan(**runtime)) item.resync_cancel_id = plan->cancel;
+        }
         FS_ASSIGN(const auto bookmarks, pending_bookmarks(*impl_->database, record.id));
         for (const BookmarkRecord& bookmark : bookmarks)
             item.bookmarks.push_back({bookmark.id, bookmark.label, bookmark.kind});

@@ -5,6 +5,7 @@
 #include "meta/json_fields.h"
 #include "os/http.h"
 #include "replica/log_walk.h"
+#include "vault/policy.h"
 
 namespace farshore {
 namespace {
@@ -42,14 +43,6 @@ Json problem_view(const Error& error) {
     return problem(error.code(), error.what(), error.remedy());
 }
 Json problem_view(const ItemError& error) { return problem(error.code, error.what, error.remedy); }
-
-Json policy_view(const ItemPolicy& policy) {
-    return {{"crash_point_interval_s", policy.crash_point_interval_s},
-            {"window_s", policy.window_s},
-            {"grace_s", policy.grace_s},
-            {"copy_throttle_bytes_per_s", policy.copy_throttle_bytes_per_s},
-            {"consistent_interval_s", policy.consistent_interval_s}};
-}
 
 Json point_view(Sequence sequence, TimePoint time) {
     return {{"sequence", sequence.v}, {"time", to_rfc3339(time)}};
@@ -118,6 +111,35 @@ Json item_view(const ItemReport& report) {
         if (seed.error) json["seed"]["error"] = problem_view(*seed.error);
     }
     if (!item.resync_request.empty()) json["resync_requested"] = item.resync_request;
+    if (report.upload) {
+        const UploadStatus& upload = *report.upload;
+        Json shown{{"limited", upload.limited},
+                   {"waiting_bytes", upload.waiting_bytes},
+                   {"sent_bytes", upload.sent_bytes}};
+        if (upload.rate != kUnlimited) {
+            shown["limit_bytes_per_s"] = upload.rate;
+            shown["limit_of"] = upload.total_counts ? "appliance" : "item";
+        }
+        if (upload.eta_s >= 0) shown["eta_s"] = upload.eta_s;
+        if (report.bandwidth_change) shown["limit_changes"] = to_rfc3339(*report.bandwidth_change);
+        json["upload"] = std::move(shown);
+    }
+    Json plan{{"stage", std::string(resync_stage_name(report.resync.stage))},
+              {"windows", report.resync_windows},
+              {"window_open", report.resync_window_open},
+              {"held", report.agent && report.agent->resync.held}};
+    if (report.resync.stage != ResyncStage::kNone) {
+        plan["kind"] = std::string(resync_kind_name(report.resync.kind));
+        plan["asked"] = to_rfc3339(report.resync.asked);
+    }
+    if (report.resync_window_change)
+        plan[report.resync_window_open ? "window_closes" : "window_opens"] =
+            to_rfc3339(*report.resync_window_change);
+    if (report.resync.finished.us != 0) plan["finished"] = to_rfc3339(report.resync.finished);
+    if (const uint32_t interval_s = item.policy.verify_interval_s; interval_s != 0)
+        plan["next_check"] = to_rfc3339(
+            {std::max(report.resync.finished, item.created).us + int64_t{interval_s} * 1'000'000});
+    json["resync_plan"] = std::move(plan);
     if (const uint32_t interval_s = item.policy.consistent_interval_s; interval_s != 0) {
         Json consistent{{"interval_s", interval_s}};
         if (report.consistent.made.us != 0)

@@ -11,7 +11,6 @@ namespace farshore {
 
 nlohmann::json problem_view(const Error& error);
 nlohmann::json problem_view(const ItemError& error);
-nlohmann::json policy_view(const ItemPolicy& policy);
 nlohmann::json item_view(const ItemReport& report);
 nlohmann::json point_view(Sequence sequence, TimePoint time);
 nlohmann::json point_view(const PointRow& point);

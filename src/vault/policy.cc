@@ -1,0 +1,99 @@
+#include "vault/policy.h"
+
+#include <fmt/core.h>
+
+#include "base/bandwidth_limit.h"
+#include "vault/item_drive.h"
+#include "vault/resync_plan.h"
+
+namespace farshore {
+namespace {
+
+constexpr std::string_view kWaiting = "what-can-wait";
+constexpr std::string_view kAll = "all";
+constexpr uint32_t kMaxRpoThresholdS = 604'800;
+
+}  // namespace
+
+Result<ItemPolicy> read_policy(const JsonFields& body, ItemPolicy policy) {
+    const Json* json = body.find("policy");
+    if (json == nullptr) return policy;
+    FS_ASSIGN(const JsonFields fields, JsonFields::of(*json, "policy"));
+    FS_ASSIGN(const uint64_t interval,
+              fields.u64("crash_point_interval_s", policy.crash_point_interval_s, 86'400));
+    FS_ASSIGN(const uint64_t window, fields.u64("window_s", policy.window_s, 31'536'000));
+    FS_ASSIGN(const uint64_t grace, fields.u64("grace_s", policy.grace_s, 604'800));
+    FS_ASSIGN(policy.copy_throttle_bytes_per_s,
+              fields.u64("copy_throttle_bytes_per_s", policy.copy_throttle_bytes_per_s));
+    FS_ASSIGN(
+        const uint64_t consistent,
+        fields.u64("consistent_interval_s", policy.consistent_interval_s, kMaxConsistentIntervalS));
+    FS_ASSIGN(const uint64_t rpo,
+              fields.u64("rpo_threshold_s", policy.rpo_threshold_s, kMaxRpoThresholdS));
+    FS_ASSIGN(policy.resync_windows,
+              fields.text("resync_windows", kMaxWindowsBytes, policy.resync_windows));
+    FS_ASSIGN(const std::string waits_for,
+              fields.text("resync_windows_for", 32,
+                          std::string(policy.resync_windows_for_all ? kAll : kWaiting)));
+    if (waits_for != kAll && waits_for != kWaiting)
+        return fields.wrong("resync_windows_for", "must be what-can-wait or all");
+    policy.resync_windows_for_all = waits_for == kAll;
+    FS_ASSIGN(const uint64_t verify,
+              fields.u64("verify_interval_s", policy.verify_interval_s, kMaxVerifyIntervalS));
+    FS_ASSIGN(policy.bandwidth, fields.text("bandwidth", kMaxBandwidthBytes, policy.bandwidth));
+    if (rpo < 1) return fail(Code::kInvalidArgument, "policy.rpo_threshold_s must be at least 1");
+    if (interval < 1)
+        return fail(Code::kInvalidArgument, "policy.crash_point_interval_s must be at least 1");
+    if (window < 60) return fail(Code::kInvalidArgument, "policy.window_s must be at least 60");
+    policy.crash_point_interval_s = static_cast<uint32_t>(interval);
+    policy.window_s = static_cast<uint32_t>(window);
+    policy.grace_s = static_cast<uint32_t>(grace);
+    policy.rpo_threshold_s = static_cast<uint32_t>(rpo);
+    policy.verify_interval_s = static_cast<uint32_t>(verify);
+    policy.consistent_interval_s = static_cast<uint32_t>(consistent);
+    return policy;
+}
+
+Status check_policy(CaptureMode mode, const ItemPolicy& policy, std::string_view zone) {
+    if (!policy.resync_windows.empty()) {
+        auto windows = WeeklyWindows::parse(policy.resync_windows, zone);
+        if (!windows) return fail(windows.error().with_context("resync_windows"));
+    }
+    if (auto limit = BandwidthLimit::parse(policy.bandwidth, zone); !limit)
+        return fail(limit.error().with_context("bandwidth"));
+    if (policy.verify_interval_s != 0 && (policy.verify_interval_s < kMinVerifyIntervalS ||
+                                          policy.verify_interval_s > kMaxVerifyIntervalS))
+        return fail(Code::kInvalidArgument,
+                    fmt::format("source and replica can be compared every {} to {} seconds, or not "
+                                "by the policy (0)",
+                                kMinVerifyIntervalS, kMaxVerifyIntervalS));
+    const uint32_t interval_s = policy.consistent_interval_s;
+    if (interval_s == 0) return {};
+    if (mode != CaptureMode::kDevice)
+        return fail(Code::kUnsupported,
+                    "only an agent inside the machine can freeze its file systems: this item can "
+                    "have no consistent points",
+                    "leave the interval of consistent points out, or protect the machine from "
+                    "inside (--device)");
+    if (interval_s < kMinConsistentIntervalS || interval_s > kMaxConsistentIntervalS)
+        return fail(Code::kInvalidArgument,
+                    fmt::format("consistent points can be made every {} to {} seconds, or not at "
+                                "all (0)",
+                                kMinConsistentIntervalS, kMaxConsistentIntervalS));
+    return {};
+}
+
+Json policy_view(const ItemPolicy& policy) {
+    return {{"crash_point_interval_s", policy.crash_point_interval_s},
+            {"window_s", policy.window_s},
+            {"grace_s", policy.grace_s},
+            {"copy_throttle_bytes_per_s", policy.copy_throttle_bytes_per_s},
+            {"consistent_interval_s", policy.consistent_interval_s},
+            {"rpo_threshold_s", policy.rpo_threshold_s},
+            {"resync_windows", policy.resync_windows},
+            {"resync_windows_for", std::string(policy.resync_windows_for_all ? kAll : kWaiting)},
+            {"verify_interval_s", policy.verify_interval_s},
+            {"bandwidth", policy.bandwidth}};
+}
+
+}  // namespace farshore

@@ -1,0 +1,20 @@
+// The policy of an item as the API takes and shows it, and what of it cannot be.
+#pragma once
+
+#include <string_view>
+
+#include "meta/json_fields.h"
+#include "meta/records.h"
+
+namespace farshore {
+
+// `policy` with what the member `policy` of `body` says; kInvalidArgument, kMalformed: a number out
+// of its range, by its name.
+Result<ItemPolicy> read_policy(const JsonFields& body, ItemPolicy policy);
+// What depends on more than one number: kUnsupported (not with this way of capturing),
+// kInvalidArgument (windows and limits that are none, or never open). `zone`: of windows that name
+// none.
+Status check_policy(CaptureMode mode, const ItemPolicy& policy, std::string_view zone);
+Json policy_view(const ItemPolicy& policy);
+
+}  // namespace farshore
