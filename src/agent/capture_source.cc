@@ -4,8 +4,16 @@
 
 namespace farshore {
 
-CaptureSource::CaptureSource(CaptureConsumer& consumer, Commands commands, bool whole_disks)
-    : consumer_(consumer), commands_(std::move(commands)), whole_disks_(whole_disks) {}
+namespace {
+constexpr uint64_t kLittleBytes = 1u << 20;
+}  // namespace
+
+CaptureSource::CaptureSource(CaptureConsumer& consumer, Commands commands, bool whole_disks,
+                             const Clock* clock)
+    : consumer_(consumer),
+      commands_(std::move(commands)),
+      whole_disks_(whole_disks),
+      clock_(clock) {}
 
 Sequence CaptureSource::first_available() { return consumer_.released().next(); }
 
@@ -62,8 +70,26 @@ Result<ByteView> CaptureSource::next(size_t max_bytes) {
         FS_TRY(order_gap());
         return ByteView{};
     }
+    if (too_old(*batch)) {
+        ++skipped_;
+        FS_TRY(order_gap());
+        return ByteView{};
+    }
     peeked_ = !batch->empty();
     return batch->records;
+}
+
+// Not inside a gap: what closes it is behind, and would never come. Nor for a little, which is sent
+// sooner than it is compared: a clock that jumps makes every record old.
+bool CaptureSource::too_old(const LogBatch& batch) const {
+    const int64_t older_than_us = older_than_us_;
+    if (older_than_us == 0 || clock_ == nullptr || batch.empty() ||
+        clock_->now().us - batch.last_time.us <= older_than_us)
+        return false;
+    const LogHeader& log = consumer_.header();
+    const ProducerState producer = log.producer();
+    const LogUsage used = log_usage(producer, log.consumer());
+    return producer.gap == GapState::kNone && used.ring_bytes + used.spill_bytes > kLittleBytes;
 }
 
 void CaptureSource::release(Sequence received) {

@@ -4,6 +4,7 @@
 // Borrows the consumer, which outlives it. Lives on the sender's executor.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <optional>
 
@@ -21,7 +22,9 @@ class CaptureSource final : public RecordSource {
         std::function<std::optional<TapCommandResult>(size_t)> take;
     };
     // `whole_disks`: there is no dirty map (mirror mode), so a lost order means everything.
-    CaptureSource(CaptureConsumer& consumer, Commands commands, bool whole_disks);
+    // `clock`, borrowed: the tap's; null: nothing is ever too old.
+    CaptureSource(CaptureConsumer& consumer, Commands commands, bool whole_disks,
+                  const Clock* clock = nullptr);
 
     Sequence first_available() override;
     Status resume(Sequence next, Sequence stored) override;
@@ -29,16 +32,26 @@ class CaptureSource final : public RecordSource {
     void release(Sequence received) override;
     void set_stored(Sequence stored) override;
 
+    // A log whose next record is older than this is dropped for a gap, so that what the disks hold
+    // now is sent instead; 0: it is sent in order, however old. Any thread.
+    void prefer_newest(int64_t older_than_us) { older_than_us_ = older_than_us; }
+    // How often that was done.
+    uint64_t skipped() const { return skipped_; }
+
     // Whether sending waits for a gap that was ordered.
     bool waiting_for_gap() const { return waiting_; }
 
   private:
     Status order_gap();
+    bool too_old(const LogBatch& batch) const;
     Status look_for_gap();
 
     CaptureConsumer& consumer_;
     const Commands commands_;
     const bool whole_disks_;
+    const Clock* const clock_;
+    std::atomic<int64_t> older_than_us_{0};
+    std::atomic<uint64_t> skipped_{0};
     bool waiting_ = false;
     std::optional<size_t> command_;
     Sequence gap_;  // the GAP record that was ordered last; 0: none

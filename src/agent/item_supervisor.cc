@@ -215,7 +215,7 @@ Status ItemSupervisor::open_session(TapMode mode, const std::vector<uint64_t>& d
         commands.post = [this](const TapCommand& command) { return session_->post(command); };
         commands.take = [this](size_t ticket) { return session_->poll(ticket); };
         source_ = std::make_unique<CaptureSource>(session_->log(), std::move(commands),
-                                                  mode != TapMode::kInPath);
+                                                  mode != TapMode::kInPath, &clock_);
         sender_ = std::make_unique<LogSender>(home_, clock_, dialer_, options_.appliance, item_,
                                               instance_, *source_);
         sender_->start();
@@ -345,6 +345,7 @@ void ItemSupervisor::apply_settings(const DesiredItem& desired) {
     session_->set_point_interval_us(uint64_t{desired.crash_point_interval_s} * 1'000'000);
     session_->set_copy_bytes_per_s(desired.copy_throttle_bytes_per_s);
     session_->set_copy_held(desired.hold_copy);
+    if (source_) source_->prefer_newest(int64_t{desired.newest_first_after_s} * 1'000'000);
     session_->set_compare_hold(static_cast<CompareHold>(desired.resync_hold));
 }
 

@@ -158,6 +158,10 @@ class Parser {
         app->add_option("--bandwidth", policy.bandwidth,
                         "what may be sent to the store in a second, e.g. '20MB/s Mon-Fri "
                         "08:00-18:00 Europe/Berlin; 200MB/s'; '': no limit");
+        app->add_option("--catch-up", policy.catch_up,
+                        "after an outage: in-order, every write of it and its points; or "
+                        "newest-first, what the disks hold by then, without points in between")
+            ->check(CLI::IsMember({"in-order", "newest-first"}));
     }
 
     void add_items() {

@@ -33,6 +33,7 @@ Json policy_json(const PolicyArguments& policy) {
     put("resync_windows_for", policy.resync_windows_for);
     put("verify_interval_s", policy.verify_interval_s);
     put("bandwidth", policy.bandwidth);
+    put("catch_up", policy.catch_up);
     return json;
 }
 

@@ -27,6 +27,7 @@ struct PolicyArguments {
     std::optional<std::string> resync_windows_for;
     std::optional<uint64_t> verify_interval_s;
     std::optional<std::string> bandwidth;
+    std::optional<std::string> catch_up;
 };
 
 enum class ResyncWish : uint8_t { kNow, kInWindow, kCancel };

@@ -64,6 +64,8 @@ Result<DesiredItem> read_desired_item(const Json& json, const std::string& path)
     FS_ASSIGN(item.resync_request_id, fields.text("resync_request_id", kShortText));
     FS_ASSIGN(item.await_seed, fields.boolean("await_seed"));
     FS_ASSIGN(item.hold_copy, fields.boolean("hold_copy"));
+    FS_ASSIGN(const uint64_t newest, fields.u64("newest_first_after_s", 0, 604'800));
+    item.newest_first_after_s = static_cast<uint32_t>(newest);
     FS_ASSIGN(item.resync_cancel_id, fields.text("resync_cancel_id", kShortText));
     FS_ASSIGN(const std::string hold, fields.text("resync_hold", kShortText, "none"));
     const auto known = std::ranges::find(kResyncHolds, hold);
@@ -305,6 +307,7 @@ std::string encode_instructions(const AgentInstructions& instructions) {
                          {"copy_throttle_bytes_per_s", item.copy_throttle_bytes_per_s},
                          {"await_seed", item.await_seed},
                          {"hold_copy", item.hold_copy},
+                         {"newest_first_after_s", item.newest_first_after_s},
                          {"resync_request_id", item.resync_request_id},
                          {"resync_cancel_id", item.resync_cancel_id},
                          {"resync_hold", std::string(resync_hold_name(item.resync_hold))},

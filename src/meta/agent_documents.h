@@ -75,7 +75,9 @@ struct DesiredItem {
     std::string resync_request_id;           // empty: none; else compare everything, once
     bool await_seed = false;                 // describe the machine, and do nothing else yet
     bool hold_copy = false;                  // compare samples first, and copy nothing
-    std::string resync_cancel_id;            // empty: none; else end such a comparison, once
+    // A log older than this is dropped, and what the disks hold by then is sent; 0: never.
+    uint32_t newest_first_after_s = 0;
+    std::string resync_cancel_id;  // empty: none; else end such a comparison, once
     ResyncHold resync_hold = ResyncHold::kNone;
     std::vector<BookmarkRequest> bookmarks;
     Sequence stored;  // highest sequence stored and registered

@@ -64,7 +64,8 @@ TEST(Database, TheFirstVersionIsUpgraded) {
     ASSERT_TRUE(create_item(*test.database, item_of(1)));
     for (const char* statement :
          {"DROP TABLE consistent_points", "ALTER TABLE items DROP COLUMN consistent_interval_s",
-          "DROP TABLE seeds", "ALTER TABLE ledger_geometry DROP COLUMN joining",
+          "DROP TABLE seeds", "ALTER TABLE items DROP COLUMN newest_first",
+          "ALTER TABLE ledger_geometry DROP COLUMN joining",
           "ALTER TABLE item_disks DROP COLUMN removed",
           "ALTER TABLE item_disks DROP COLUMN joining", "DROP TABLE resync_plans",
           "ALTER TABLE items DROP COLUMN rpo_threshold_s",

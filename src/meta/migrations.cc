@@ -247,6 +247,7 @@ CREATE TABLE resync_plans (
 )sql";
 
 constexpr std::string_view kChangingDisks = R"sql(
+ALTER TABLE items ADD COLUMN newest_first INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE ledger_geometry ADD COLUMN joining INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE item_disks ADD COLUMN removed INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE item_disks ADD COLUMN joining INTEGER NOT NULL DEFAULT 0;

@@ -29,6 +29,8 @@ struct ItemPolicy {
     uint32_t verify_interval_s = 0;  // between comparisons that only check; 0: none
     // Of what the appliance sends to the store (base/bandwidth_limit.h); empty: no limit.
     std::string bandwidth;
+    // After an outage what waits is not sent in order, but what the disks hold by then.
+    bool newest_first = false;
 
     bool operator==(const ItemPolicy&) const = default;
 };

@@ -11,6 +11,8 @@ namespace {
 
 constexpr std::string_view kWaiting = "what-can-wait";
 constexpr std::string_view kAll = "all";
+constexpr std::string_view kInOrder = "in-order";
+constexpr std::string_view kNewestFirst = "newest-first";
 constexpr uint32_t kMaxRpoThresholdS = 604'800;
 
 }  // namespace
@@ -41,6 +43,12 @@ Result<ItemPolicy> read_policy(const JsonFields& body, ItemPolicy policy) {
     FS_ASSIGN(const uint64_t verify,
               fields.u64("verify_interval_s", policy.verify_interval_s, kMaxVerifyIntervalS));
     FS_ASSIGN(policy.bandwidth, fields.text("bandwidth", kMaxBandwidthBytes, policy.bandwidth));
+    FS_ASSIGN(
+        const std::string catch_up,
+        fields.text("catch_up", 32, std::string(policy.newest_first ? kNewestFirst : kInOrder)));
+    if (catch_up != kInOrder && catch_up != kNewestFirst)
+        return fields.wrong("catch_up", "must be in-order or newest-first");
+    policy.newest_first = catch_up == kNewestFirst;
     if (rpo < 1) return fail(Code::kInvalidArgument, "policy.rpo_threshold_s must be at least 1");
     if (interval < 1)
         return fail(Code::kInvalidArgument, "policy.crash_point_interval_s must be at least 1");
@@ -93,7 +101,8 @@ Json policy_view(const ItemPolicy& policy) {
             {"resync_windows", policy.resync_windows},
             {"resync_windows_for", std::string(policy.resync_windows_for_all ? kAll : kWaiting)},
             {"verify_interval_s", policy.verify_interval_s},
-            {"bandwidth", policy.bandwidth}};
+            {"bandwidth", policy.bandwidth},
+            {"catch_up", std::string(policy.newest_first ? kNewestFirst : kInOrder)}};
 }
 
 }  // namespace farshore

@@ -317,6 +317,7 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
         item.copy_throttle_bytes_per_s = record.policy.copy_throttle_bytes_per_s;
         item.resync_request_id = record.resync_request;
         FS_TRY(impl_->seed_orders(record, item));
+        if (record.policy.newest_first) item.newest_first_after_s = record.policy.rpo_threshold_s;
         if (auto runtime = impl_->runtime(record.id)) {
             item.resync_hold = impl_->hold_of(**runtime, record);
             if (auto plan = impl_->resync_plan(**runtime)) item.resync_cancel_id = plan->cancel;

@@ -25,6 +25,42 @@ class Outage(CutLine):
         self.farshore.start_vault()
         self.farshore.start_site(self.work / "site", ("appliance", "agent"), host, agent_options)
 
+    def test_after_an_outage_the_newest_comes_first_for_who_wants_it(self):
+        """Breaks when the log of an outage is sent in order all the same, when something is missing
+        afterwards, or when points of it are offered that are mixtures."""
+        rng = seeded()
+        host = self.make_line()
+        self.start_site(host)
+        model = Model([6 * MIB, 2 * MIB + 512], rng)
+        paths = model.make_files(self.work)
+        self.farshore.call("protect", "web", "--disk", paths[0], "--disk", paths[1],
+                           "--catch-up", "newest-first", "--rpo-threshold", 2)
+        self.wait_state("web", "protected")
+        clients = self.open_disks("web")
+        for _ in range(20):
+            model.random_step(clients, rng)
+        before = self.farshore.wait_for("a point before it", lambda: self.farshore.call(
+            "point", "web", "--bookmark", "before"), 60)["sequence"]
+        early = model.copy()
+        self.cut_line()
+        for _ in range(64):    # the same places again and again
+            data = rng.randbytes(131072)
+            offset = rng.randrange(8) * 131072
+            clients[0].write(offset, data)
+            model.disks[0][offset:offset + len(data)] = data
+        inside = time.time()
+        self.farshore.wait_for("that is old by now", lambda: time.time() > inside + 4, 30)
+        self.mend_line()
+        self.farshore.wait_for("its log was dropped", lambda: self.farshore.call(
+            "points", "web")["gaps"], 120)
+        self.wait_state("web", "protected")
+        self.farshore.wait_for("a point behind it", lambda: self.farshore.call(
+            "point", "web", "--bookmark", "after"), 60)
+        self.assert_point("web", "after", model.copy())
+        self.assert_point("web", before, early)
+        resync = self.farshore.call("item", "web")["resync"]
+        self.assertLess(resync["sent_bytes"], 4 * MIB, "more than what the disks hold was sent")
+
     def test_an_outage_longer_than_ring_and_spill(self):
         """Breaks when what the log could not keep is forgotten, a point is offered that mixes two
         moments, or somebody has to mend it."""
