@@ -75,7 +75,7 @@ class Points(FaultTest):
 
 
 class ChangedDisks(FaultTest):
-    def change(self, rng, change_bytes, while_down):
+    def shrink(self, rng, while_down):
         model = Model([2 * MIB], rng)
         self.start_up()
         path = self.protect(model)[0]
@@ -88,10 +88,10 @@ class ChangedDisks(FaultTest):
         if while_down:
             self.farshore.kill_servers("up")
             self.farshore.kill_descendants("nbdkit")
-        os.truncate(path, len(kept) + change_bytes)
+        os.truncate(path, len(kept) - MIB)
         if while_down:
             self.restart_up()
-        self.wait_trouble("disk-changed", "old size", "unprotect")
+        self.wait_trouble("disk-changed", "old size", "disk remove")
         self.assert_point("web", "before", before)
         # As it was, it goes on, and nothing of it is lost.
         path.write_bytes(kept) if while_down else self.put_back(path, kept)
@@ -106,7 +106,7 @@ class ChangedDisks(FaultTest):
         for client in clients:
             client.close()
         self.farshore.call("unprotect", "web")
-        os.truncate(path, len(kept) + change_bytes)
+        os.truncate(path, len(kept) - MIB)
         self.farshore.call("protect", "web", "--disk", path)
         self.wait_state("web", "protected")
         self.bookmark("new-size")
@@ -118,18 +118,33 @@ class ChangedDisks(FaultTest):
             file.write(kept)
 
     def test_grown_while_down(self):
-        """Breaks when a disk of another size is replicated as if it were the same."""
-        self.change(seeded(), MIB, True)
+        """Breaks when what a disk gained while nobody looked is not protected."""
+        rng = seeded()
+        model = Model([2 * MIB], rng)
+        self.start_up()
+        path = self.protect(model)[0]
+        self.bookmark("before")
+        before = model.copy()
+        self.farshore.kill_servers("up")
+        self.farshore.kill_descendants("nbdkit")
+        model.disks[0] += rng.randbytes(MIB)
+        path.write_bytes(model.disks[0])
+        self.restart_up()
+        client = self.farshore.wait_for("it is served as it is now", lambda: (
+            one := self.open_disks("web")[0]).size == len(model.disks[0]) and one, 60)
+        for _ in range(10):
+            model.random_step([client], rng)
+        self.wait_healthy()
+        self.bookmark("after")
+        self.assert_point("web", "after", model.copy())
+        self.assert_point("web", "before", before)
 
     def test_shrunk_while_down(self):
-        self.change(seeded(), -MIB, True)
-
-    def test_grown_while_protected(self):
-        """Breaks when nobody says that the rest of a grown disk is not protected."""
-        self.change(seeded(), MIB, False)
+        """Breaks when a disk of another size is replicated as if it were the same."""
+        self.shrink(seeded(), True)
 
     def test_shrunk_while_protected(self):
-        self.change(seeded(), -MIB, False)
+        self.shrink(seeded(), False)
 
 
 if __name__ == "__main__":
