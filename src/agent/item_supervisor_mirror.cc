@@ -39,10 +39,13 @@ Status ItemSupervisor::prepare_mirror(const DesiredItem& desired) {
         if (sizes.size() <= disk.index) sizes.resize(disk.index + 1u);
         sizes[disk.index] = disk.size_bytes;
     }
-    // Behind those that could not be found yet.
-    while (!sizes.empty() && sizes.back() == 0 && sizes.size() <= desired.disks.size() &&
-           !desired.disks[sizes.size() - 1].removed)
-        sizes.pop_back();
+    // One that was added and could not be found yet is not one that was removed: it and what comes
+    // behind it wait.
+    for (size_t i = 0; i < desired.disks.size(); ++i)
+        if (sizes[i] == 0 && !desired.disks[i].removed) {
+            sizes.resize(i);
+            break;
+        }
     const std::vector<uint64_t> before =
         session_ ? session_->config().disk_bytes : std::vector<uint64_t>();
     if (mirror_ && before == sizes) return {};

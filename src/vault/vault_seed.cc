@@ -210,6 +210,18 @@ Status Vault::Impl::tend_seed(Vault& vault, ItemRuntime& item, const ItemRecord&
         FS_TRY(started);
         return {};
     }
+    if (seed.state == SeedState::kImporting) {
+        // A vault that died between the two steps above has no job for it.
+        FS_ASSIGN(const auto jobs, list_jobs(*database, 0, 20, record.id));
+        const bool runs = std::ranges::any_of(
+            jobs, [](const JobRecord& job) { return job.kind == kJobKind && !job.over(); });
+        if (runs) return {};
+        FS_TRY(change_seed(*database, record.id, [](SeedRecord& to) -> Status {
+            if (to.state == SeedState::kImporting) to.state = SeedState::kWaiting;
+            return {};
+        }));
+        return {};
+    }
     if (seed.state != SeedState::kComparing) return {};
     ResyncStatus resync;
     {
