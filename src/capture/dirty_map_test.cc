@@ -66,6 +66,47 @@ TEST(DirtyMap, TheHeaderSurvives) {
     EXPECT_TRUE((*after)->all_dirty());
 }
 
+// Broken: marks or numbers are lost when disks change, or what is new is not marked.
+TEST(DirtyMap, FitsDisksThatHaveChanged) {
+    TestFiles files;
+    auto map = fresh(files);
+    complete(*map, 5);
+    { auto mark = map->mark(0, 3u << 20, 10); }
+    { auto mark = map->mark(1, 7u << 20, 10); }
+    map.reset();
+    // Disk 0 grows by 2 MiB and a bit, disk 1 goes, disk 2 comes.
+    const std::vector<uint64_t> now = {(102ull << 20) + 5, 0, 3ull << 20};
+    ASSERT_TRUE(DirtyMap::reshape(files, "dirty", {}, now));
+    files.power_loss();
+    auto after = DirtyMap::open(files, "dirty", {}, now);
+    ASSERT_TRUE(after) << after.error().to_string();
+    const std::vector<std::pair<DiskIndex, uint64_t>> expected = {
+        {0, 3}, {0, 100}, {0, 101}, {0, 102}, {2, 0}, {2, 1}, {2, 2}};
+    EXPECT_EQ(dirty(**after), expected);
+    EXPECT_EQ((*after)->reserved_until(), 100u);
+    after->reset();
+    EXPECT_TRUE(DirtyMap::reshape(files, "dirty", {}, now)) << "the same once more";
+    for (const std::vector<uint64_t>& bad :
+         {std::vector<uint64_t>{now[0], 0}, {now[0] - 1, 0, now[2]}, {now[0], 1u << 20, now[2]}})
+        EXPECT_EQ(DirtyMap::reshape(files, "dirty", {}, bad).error().code(), Code::kDiskChanged);
+    EXPECT_TRUE(DirtyMap::open(files, "dirty", {}, now)) << "a refusal changes nothing";
+    EXPECT_TRUE(DirtyMap::reshape(files, "no such map", {}, now));
+    // A region of a disk above 1 TiB is larger: what was marked is in it.
+    const std::vector<uint64_t> small = {1ull << 40};
+    auto big = DirtyMap::create(files, "big", {}, small);
+    ASSERT_TRUE(big);
+    complete(**big, 5);
+    { auto mark = (*big)->mark(0, 5u << 20, 10); }
+    big->reset();
+    ASSERT_TRUE(DirtyMap::reshape(files, "big", {}, {(1ull << 40) + 1}));
+    big = DirtyMap::open(files, "big", {}, {(1ull << 40) + 1});
+    ASSERT_TRUE(big);
+    std::vector<ByteRange> ranges;
+    (*big)->for_each_dirty([&](DiskIndex, ByteRange range) { ranges.push_back(range); });
+    const std::vector<ByteRange> wanted = {{4u << 20, 2u << 20}, {1ull << 40, 1}};
+    EXPECT_EQ(ranges, wanted);
+}
+
 // Broken: a host crash in the middle of the first copy copies everything again, or forgets a region
 // that was not copied, not stored, or written since.
 TEST(DirtyMap, ACopyIsForgottenRegionByRegion) {
