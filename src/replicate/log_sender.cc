@@ -152,6 +152,13 @@ Status LogSender::handle(ByteView frame) {
         }
         case FrameType::kAck: {
             FS_ASSIGN(AckFrame ack, decode_ack(view.body));
+            // Nothing is let go of on the word of one who says more than it can know.
+            if (!welcomed_ || ack.received > may_have_ || ack.stored > may_have_)
+                return fail(
+                    Code::kMalformed,
+                    fmt::format("the appliance acknowledges records up to {}, it can have "
+                                "them up to {}",
+                                std::max(ack.received, ack.stored).v, welcomed_ ? may_have_.v : 0));
             window_bytes_ = ack.window_bytes;
             acknowledge(ack.received, ack.stored);
             if (buggify(buggify_, "sender.hang_up"))
@@ -170,6 +177,10 @@ Status LogSender::handle(ByteView frame) {
 }
 
 Status LogSender::on_welcome(const WelcomeFrame& welcome) {
+    if (welcome.stored >= welcome.next)
+        return fail(Code::kMalformed,
+                    fmt::format("the appliance has stored record {} and wants those from {} on",
+                                welcome.stored.v, welcome.next.v));
     const bool fresh = !welcomed_;
     welcomed_ = true;
     status_.connected = true;
@@ -182,6 +193,7 @@ Status LogSender::on_welcome(const WelcomeFrame& welcome) {
     // `next` may be ahead of what is durable there: only an ACK lets go of records.
     acknowledge({}, welcome.stored);
     FS_TRY(source_.resume(welcome.next, welcome.stored));
+    may_have_ = std::max(may_have_, Sequence{welcome.next.v - 1});
     pump();
     return {};
 }
@@ -229,6 +241,7 @@ void LogSender::pump() {
         in_flight_.push_back({*last, records->size()});
         in_flight_bytes_ += records->size();
         status_.sent = *last;
+        may_have_ = std::max(may_have_, *last);
         status_.sent_bytes += records->size();
         connection_->send(encode_data(*records));
     }

@@ -89,6 +89,7 @@ class LogSender {
     std::optional<Executor::TimerId> silence_timer_;
     int64_t heard_us_ = 0;  // from the peer, by the steady clock
     int64_t retry_us_ = kRetryFirstUs;
+    Sequence may_have_;  // the newest record that was sent, or that it says it had before
     uint64_t window_bytes_ = 0;
     uint64_t in_flight_bytes_ = 0;
     struct InFlight {
