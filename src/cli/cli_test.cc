@@ -269,7 +269,7 @@ TEST(Cli, ConsistentPointsAreAskedForAsSuch) {
 // Broken if an export ended before Ctrl-C, was not renewed, or stayed after it.
 TEST(Cli, ExportLastsUntilInterrupted) {
     Terminal t;
-    t.pauses_until_interrupt = 1;
+    t.pauses_until_interrupt = 2;  // the first look is before anything is asked for
     const std::string document =
         R"({"id":"e1","item":"web","disk":1,"socket":"/here/s","uri":"nbd+unix:///?socket=/here/s",)"
         R"("point":{"sequence":5},"size_bytes":9})";

@@ -289,6 +289,8 @@ int ClientVerbs::bookmark(const std::string& name, const std::string& label, boo
 }
 
 int ClientVerbs::export_point(const ExportArguments& arguments) {
+    // From here on an interruption ends the export, and does not leave one behind.
+    if (impl_->environment.pause(0)) return kExitInterrupted;
     auto answer = impl_->call("POST", item_target(arguments.name, "/exports"),
                               {{"point", arguments.point},
                                {"disk", arguments.disk},
