@@ -128,6 +128,38 @@ class ChangingMirrors(EndToEnd):
         self.assert_mirrored(1, 2)
         self.check_all()
 
+    def test_a_disk_that_is_not_there_and_one_that_grew_while_the_machine_was_off(self):
+        """Breaks when a disk that cannot be found costs the others their protection, what a disk gained
+        is not protected, or an unprotected machine keeps something of ours."""
+        def said():
+            return [trouble["code"] for trouble in self.farshore.call("item", "vm")["troubles"]]
+        self.farshore.call("disk", "add", "vm", "nosuch", "--no-wait")
+        self.farshore.wait_for("it is said", lambda: "not-found" in said(), 60)
+        self.steps()
+        self.bookmark("without", [0, 1])
+        self.assert_mirrored(0, 1)
+        self.farshore.call("disk", "remove", "vm", 2)
+        self.farshore.wait_for("it is well again", lambda: not said(), 60)
+        self.steps()
+        self.bookmark("still without", [0, 1])
+
+        self.machine.end()
+        gained = self.rng.randbytes(3 * MIB)
+        with open(self.work / "disk1.img", "ab") as file:
+            file.write(gained)
+        self.model.disks[1] += gained
+        self.machine.start()
+        self.farshore.wait_for("the growth is seen", lambda: self.farshore.call(
+            "disk", "list", "vm")[1]["size_bytes"] == len(self.model.disks[1]), 60)
+        self.farshore.wait_for("the mirrors are attached again", lambda: len(self.machine.mirrors()) == 2, 60)
+        self.wait_state("vm", "protected")
+        self.steps()
+        self.bookmark("grown", [0, 1])
+        self.check_all()
+        self.farshore.call("unprotect", "vm")
+        self.assert_mirrored()
+        self.steps()
+
 
 if __name__ == "__main__":
     support.main()
