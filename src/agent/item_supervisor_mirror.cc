@@ -56,11 +56,18 @@ Status ItemSupervisor::prepare_mirror(const DesiredItem& desired) {
     }
     FS_TRY(follow_disks(TapMode::kMirror, sizes));
     const auto& taken = session_->config().disk_bytes;
-    for (size_t i = before.size(); !before.empty() && i < taken.size(); ++i) {
-        // A mirror must be attached before anything is copied (mirror_control.h).
-        if (taken[i] != 0) fresh_disks_.push_back(static_cast<DiskIndex>(i));
-        session_->set_copy_paused(true);
+    // Of an agent before this one: a disk that was added then, or meanwhile, and was not mirrored.
+    // Its tap has copied nothing either.
+    const bool idle =
+        before.empty() && (session_->status().copy_paused || !NbdServer::adopt(tap_directory()));
+    for (size_t i = 0; i < taken.size(); ++i) {
+        const auto disk = static_cast<DiskIndex>(i);
+        const bool fresh =
+            before.empty() ? idle && session_->all_to_copy(disk) : i >= before.size();
+        if (taken[i] != 0 && fresh) fresh_disks_.push_back(disk);
     }
+    // A mirror must be attached before anything is copied (mirror_control.h).
+    if (!fresh_disks_.empty()) session_->set_copy_paused(true);
     mirror_ = std::make_unique<MirrorControl>(*qmp_, mirror_options(taken));
     return {};
 }
