@@ -7,7 +7,7 @@ from support import BOOT_SECTOR, EndToEnd, FarshoreError, Model, first_differenc
 MIB = 1 << 20
 
 
-class ChangingMirrors(EndToEnd):
+class MirroredMachine(EndToEnd):
     def setUp(self):
         super().setUp()
         self.rng = seeded()
@@ -17,9 +17,12 @@ class ChangingMirrors(EndToEnd):
         self.addCleanup(self.machine.end)
         self.machine.start()
         self.expected = {}
-        self.farshore.start_up()
+        self.start()
         self.farshore.call("protect", "vm", "--qmp", self.machine.socket, "--point-interval", 2)
         self.wait_state("vm", "protected")
+
+    def start(self):
+        self.farshore.start_up()
 
     def steps(self, count=30):
         for _ in range(count):
@@ -78,6 +81,8 @@ class ChangingMirrors(EndToEnd):
         self.machine.plug(path)
         self.model.disks.append(content)
 
+
+class ChangingMirrors(MirroredMachine):
     def test_disks_are_plugged_in_and_left_out_under_writes(self):
         """Breaks when a change of one disk costs the others a gap or another copy, loses a write that
         is made meanwhile, leaves a mirror in QEMU, or is forgotten by the next agent."""
@@ -159,6 +164,27 @@ class ChangingMirrors(EndToEnd):
         self.farshore.call("unprotect", "vm")
         self.assert_mirrored()
         self.steps()
+
+
+class AgentAway(MirroredMachine):
+    def start(self):
+        self.farshore.start_split(self.work / "site")
+
+    def test_a_disk_that_is_added_while_the_agent_is_away(self):
+        """Breaks when an agent that finds a further disk at its start has everything compared."""
+        self.steps()
+        gaps, compared = self.gaps(), self.compared()
+        self.plug(3 * MIB + 512)
+        self.farshore.kill_servers("agent")
+        self.farshore.call("disk", "add", "vm", "disk2", "--no-wait")
+        self.steps()
+        self.farshore.restart_server("agent")
+        self.wait_under_writes("the disk has joined", lambda: self.states() == ["protected"] * 3)
+        self.bookmark("joined", [0, 1, 2])
+        self.assertEqual(gaps, self.gaps(), "the added disk opened a gap")
+        self.assertLess(self.compared() - compared, 7 * MIB, "the others were read again")
+        self.assert_mirrored(0, 1, 2)
+        self.check_all()
 
 
 if __name__ == "__main__":
