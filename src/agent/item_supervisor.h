@@ -71,6 +71,7 @@ class ItemSupervisor {
     Status end_capture(TapMode mode);
     Status end_process(TapMode mode);
     Status connect_machine(const DesiredItem& desired);
+    MirrorOptions mirror_options(const std::vector<uint64_t>& sizes) const;
     Status adapt_machine(const DesiredItem& desired, const MachineDescription& now);
     Status find_devices(const DesiredItem& desired);
     // What the vault must know before anything is captured.

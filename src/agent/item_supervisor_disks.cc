@@ -306,11 +306,15 @@ Status ItemSupervisor::end_capture(TapMode mode) {
     return {};
 }
 
+// A tap is not asked to end. nbdkit would answer a request that comes then with an error, which is
+// the guest's, or its mirror's end; and it would wait for its clients to leave. One that is killed
+// answers nothing: the request comes again, and the next tap finds in the log what was under way.
 Status ItemSupervisor::end_process(TapMode mode) {
     tap_.reset();
     tracer_.reset();
-    return mode == TapMode::kBlock ? CaptureProcess::clean_up(tap_directory())
-                                   : NbdServer::clean_up(tap_directory());
+    if (mode == TapMode::kBlock) return CaptureProcess::clean_up(tap_directory());
+    if (auto running = NbdServer::adopt(tap_directory())) FS_TRY(running->kill());
+    return NbdServer::clean_up(tap_directory());
 }
 
 }  // namespace farshore

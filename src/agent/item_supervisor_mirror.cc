@@ -49,26 +49,42 @@ Status ItemSupervisor::prepare_mirror(const DesiredItem& desired) {
     const std::vector<uint64_t> before =
         session_ ? session_->config().disk_bytes : std::vector<uint64_t>();
     if (mirror_ && before == sizes) return {};
-    // Before its tap goes: a mirror without one makes the guest wait.
-    for (size_t i = 0; mirror_ && i < before.size(); ++i)
-        if (before[i] != 0 && i < sizes.size() && sizes[i] == 0)
-            FS_TRY(mirror_->take_off(static_cast<DiskIndex>(i)));
+    if (mirror_) {
+        // All of it before the tap goes. Then the guest's writes wait for the next one, and a QEMU
+        // that changes its graph meanwhile may wait for them.
+        for (size_t i = 0; i < before.size(); ++i)
+            if (before[i] != 0 && i < sizes.size() && sizes[i] == 0)
+                FS_TRY(mirror_->take_off(static_cast<DiskIndex>(i)));
+        FS_TRY(MirrorControl(*qmp_, mirror_options(sizes)).export_sources());
+    }
     FS_TRY(follow_disks(TapMode::kMirror, sizes));
     const auto& taken = session_->config().disk_bytes;
-    for (size_t i = before.size(); !before.empty() && i < taken.size(); ++i) {
-        // A mirror must be attached before anything is copied (mirror_control.h).
-        if (taken[i] != 0) fresh_disks_.push_back(static_cast<DiskIndex>(i));
-        session_->set_copy_paused(true);
+    // Of an agent before this one: a disk that was added then, or meanwhile, and was not mirrored.
+    // Its tap has copied nothing either.
+    const bool idle =
+        before.empty() && (session_->status().copy_paused || !NbdServer::adopt(tap_directory()));
+    for (size_t i = 0; i < taken.size(); ++i) {
+        const auto disk = static_cast<DiskIndex>(i);
+        const bool fresh =
+            before.empty() ? idle && session_->all_to_copy(disk) : i >= before.size();
+        if (taken[i] != 0 && fresh) fresh_disks_.push_back(disk);
     }
+    // A mirror must be attached before anything is copied (mirror_control.h).
+    if (!fresh_disks_.empty()) session_->set_copy_paused(true);
+    mirror_ = std::make_unique<MirrorControl>(*qmp_, mirror_options(taken));
+    return {};
+}
+
+// Of the disks that have a size there.
+MirrorOptions ItemSupervisor::mirror_options(const std::vector<uint64_t>& sizes) const {
     MirrorOptions options;
     options.source_socket = tap_directory() + "/source.sock";
     options.tap_socket = tap_directory() + "/nbd.sock";
     for (const MirrorDisk& disk : mirror_disks_)
-        if (disk.index < taken.size() && taken[disk.index] != 0) options.disks.push_back(disk);
-    for (size_t i = 0; i < taken.size(); ++i)
-        if (taken[i] == 0) options.gone.push_back(static_cast<DiskIndex>(i));
-    mirror_ = std::make_unique<MirrorControl>(*qmp_, options);
-    return {};
+        if (disk.index < sizes.size() && sizes[disk.index] != 0) options.disks.push_back(disk);
+    for (size_t i = 0; i < sizes.size(); ++i)
+        if (sizes[i] == 0) options.gone.push_back(static_cast<DiskIndex>(i));
+    return options;
 }
 
 // Which disk has which index was settled when protection began, and holds for a QEMU that lists

@@ -35,6 +35,19 @@ Result<std::unique_ptr<CaptureSession>> CaptureSession::open(const CaptureConfig
 const CaptureConfig& CaptureSession::config() const { return impl_->config; }
 CaptureConsumer& CaptureSession::log() { return impl_->consumer; }
 
+bool CaptureSession::all_to_copy(DiskIndex disk) const {
+    const LogHeader& header = impl_->files.header;
+    if ((header.word(LogWord::kJoining).load() & (1ull << disk)) == 0) return false;
+    uint64_t granules =
+        (impl_->config.disk_bytes[disk] + kTodoGranuleBytes - 1) / kTodoGranuleBytes;
+    for (uint64_t& word : header.todo_words(disk)) {
+        const uint64_t all = granules >= 64 ? ~0ull : (1ull << granules) - 1;
+        if ((std::atomic_ref<uint64_t>(word).load() & all) != all) return false;
+        granules -= std::min<uint64_t>(granules, 64);
+    }
+    return true;
+}
+
 bool CaptureSession::wait(int64_t timeout_us) {
     const LogHeader& header = impl_->files.header;
     auto& bell = header.futex(LogWord::kAgentDoorbell);

@@ -99,6 +99,9 @@ class CaptureSession {
     void set_rotate_us(uint64_t rotate_us);
 
     CaptureStatus status() const;
+    // The disk joins, and all of it is still to be copied. Says nothing of what a tap that runs and
+    // is not paused has under way.
+    bool all_to_copy(DiskIndex disk) const;
 
   private:
     struct Impl;

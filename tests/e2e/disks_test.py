@@ -2,9 +2,10 @@
 """End to end: disks that are added to a protected machine, removed from it, and that grow."""
 import os
 import subprocess
+import threading
 
 import support
-from support import BINARY, EndToEnd, FarshoreError, Model, NbdClient, seeded
+from support import BINARY, EndToEnd, FarshoreError, Model, NbdClient, RequestRefused, seeded
 
 MIB = 1 << 20
 
@@ -98,6 +99,57 @@ class ChangingDisks(EndToEnd):
         job = self.farshore.call("failover", "test", "web", "--point", "before")
         self.assertEqual("succeeded", job["state"], job)
         self.farshore.call("failover", "cleanup", "web")
+
+    def test_no_request_of_the_machine_fails_while_disks_change(self):
+        """Breaks when a guest that writes while a disk is added or removed gets an error for it."""
+        rng = seeded()
+        model = Model([2 * MIB, MIB, MIB], rng)
+        paths = self.protect(model)
+        item = self.farshore.call("item", "web")
+        path = item["disks"][0]["nbd_uri"].split("socket=", 1)[1]
+        ended, errors, done = threading.Event(), [], []
+
+        def write():
+            """As QEMU does in path: what was not answered is asked again of the next tap."""
+            client = None
+            while not ended.is_set():
+                block, data = rng.randrange(2 * MIB // 4096), bytes([rng.randrange(256)]) * 4096
+                while True:
+                    try:
+                        client = client or NbdClient(path, "0")
+                        client.write(block * 4096, data)
+                        break
+                    except RequestRefused as error:
+                        errors.append(error)
+                        return
+                    except OSError:
+                        client = client and client.close()
+                        ended.wait(0.01)
+                model.disks[0][block * 4096:(block + 1) * 4096] = data
+                done.append(block)
+            client.close()
+
+        writers = threading.Thread(target=write)
+        self.addCleanup(writers.join)
+        self.addCleanup(ended.set)
+        writers.start()
+        for number in range(3):
+            added = self.work / f"added{number}.img"
+            added.write_bytes(rng.randbytes(MIB))
+            self.farshore.call("disk", "add", "web", added)
+        before = len(done)
+        self.farshore.call("disk", "remove", "web", 1)
+        self.farshore.wait_for("the capture goes on without it", lambda: (
+            self.bookmark("look") and 1 not in self.disks_of("look")), 60)
+        self.farshore.wait_for("the machine goes on", lambda: errors or len(done) > before + 100, 60)
+        ended.set()
+        writers.join()
+        self.assertEqual([], errors)
+        self.bookmark("end")
+        self.assertEqual([0, 2, 3, 4, 5], self.disks_of("end"))
+        self.assertEqual("equal", support.first_difference(
+            self.read_point("web", "end", 0), bytes(model.disks[0])))
+        self.assertEqual(paths[0].read_bytes(), bytes(model.disks[0]))
 
     def extract(self, point, disk):
         item = self.farshore.call("item", "web")

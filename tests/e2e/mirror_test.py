@@ -14,6 +14,7 @@ import support
 from support import BOOT_SECTOR, EndToEnd, Model, seeded
 
 MIB = 1 << 20
+BLOCK = 4096    # of a write that nobody waits for
 
 
 class Qmp:
@@ -56,6 +57,7 @@ class RunningMachine:
     def __init__(self, directory, paths):
         self._directory = directory
         self._paths = paths
+        self._free = {}    # of each disk, the blocks that no write under way may be at
         self.socket = directory / "qmp.sock"
         self.process = None
         self.control = None
@@ -66,10 +68,8 @@ class RunningMachine:
                    "-qmp", f"unix:{self.socket},server=on,wait=off",
                    "-qmp", f"unix:{self._directory}/control.sock,server=on,wait=off"]
         for number, path in enumerate(self._paths):
-            options += ["-blockdev", json.dumps({
-                "driver": "raw", "node-name": f"node{number}",
-                "file": {"driver": "file", "filename": str(path)}}),
-                "-device", f"virtio-blk-pci,drive=node{number},id=disk{number},serial=serial{number}"]
+            options += ["-blockdev", json.dumps(self.node(number, path)),
+                        "-device", json.dumps(self.device(number))]
         self.process = subprocess.Popen(options, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL)
         for _ in range(200):
@@ -94,6 +94,45 @@ class RunningMachine:
         else:
             self.control.qemu_io(f"disk{number}", f"write -z {offset} {length}")
             disk[offset:offset + length] = bytes(length)
+
+    def begin_write(self, model, rng):
+        """A write that nobody waits for, as a guest's: QEMU's main loop goes on meanwhile. None meets
+        another before settle(), so the model need not know their order."""
+        number = rng.randrange(len(model.disks))
+        disk = model.disks[number]
+        if number in self._free and not self._free[number]:
+            self.settle()
+        if number not in self._free:
+            self._free[number] = rng.sample(range(len(disk) // BLOCK), len(disk) // BLOCK)
+        offset = self._free[number].pop() * BLOCK
+        pattern = rng.randrange(1, 256)
+        self.control.qemu_io(f"disk{number}", f"aio_write -q -P {pattern} {offset} {BLOCK}")
+        disk[offset:offset + BLOCK] = bytes([pattern]) * BLOCK
+
+    def settle(self):
+        """Every write has ended. QEMU's main loop waits for it, whatever it waits for."""
+        self.control.qemu_io("disk0", "aio_flush")    # it means all disks
+        self._free = {}
+
+    def plug(self, path):
+        """A further disk, while the machine runs."""
+        number = len(self._paths)
+        self._paths = [*self._paths, path]
+        self.control.execute("blockdev-add", **self.node(number, path))
+        self.control.execute("device_add", **self.device(number))
+
+    def mirrors(self):
+        return sorted(job["device"] for job in self.control.execute("query-block-jobs"))
+
+    @staticmethod
+    def node(number, path):
+        return {"driver": "raw", "node-name": f"node{number}",
+                "file": {"driver": "file", "filename": str(path)}}
+
+    @staticmethod
+    def device(number):
+        return {"driver": "virtio-blk-pci", "drive": f"node{number}", "id": f"disk{number}",
+                "serial": f"serial{number}"}
 
     def end(self):
         if self.control is not None:

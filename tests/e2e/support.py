@@ -30,6 +30,10 @@ def seeded():
     return random.Random(seed)
 
 
+class RequestRefused(OSError):
+    """An NBD server's answer to a request, and so the error that a machine sees."""
+
+
 class NbdClient:
     """A small NBD client (https://github.com/NetworkBlockDevice/nbd, doc/proto.md): fixed newstyle,
     simple replies. One request at a time, so that a test knows the order of its writes."""
@@ -82,7 +86,7 @@ class NbdClient:
         if magic != 0x67446698 or handle != self._handle:
             raise ConnectionError("the NBD server answers something else")
         if error:
-            raise OSError(error, f"NBD request {kind} at {offset}, {length} bytes")
+            raise RequestRefused(error, f"NBD request {kind} at {offset}, {length} bytes")
         return self._receive(answer)
 
     def read(self, offset, length):
