@@ -4,6 +4,7 @@
 
 #include "capture/capture_session.h"
 #include "capture/tap_config.h"
+#include "capture/todo_map.h"
 #include "os/real.h"
 #include "os/test_directory.h"
 
@@ -104,6 +105,28 @@ TEST(CaptureFiles, RefuseOtherDisksAndItems) {
     other = item.config;
     other.item.raw[0] = 1;
     EXPECT_EQ(CaptureFiles::open(other, item.files).error().code(), Code::kForeignStore);
+}
+
+// Broken: a disk of which something was copied before its mirror is taken for one that is whole to
+// copy, or another disk for one that joins.
+TEST(CaptureSession, KnowsADiskOfWhichNothingWasCopied) {
+    Item item;
+    ASSERT_TRUE(CaptureFiles::open(item.config, item.files));
+    item.config.disk_bytes.push_back((70 * kTodoGranuleBytes) + 512);
+    ASSERT_TRUE(CaptureFiles::reshape(item.config, item.files));
+    auto session = CaptureSession::open(item.config, item.files, item.clock);
+    ASSERT_TRUE(session) << session.error().to_string();
+    EXPECT_FALSE((*session)->all_to_copy(0));
+    EXPECT_TRUE((*session)->all_to_copy(2));
+    auto files = CaptureFiles::open(item.config, item.files);
+    ASSERT_TRUE(files);
+    TodoMap todo(files->header.todo_words(2), item.config.disk_bytes[2]);
+    todo.clear(70 * kTodoGranuleBytes, 512);
+    EXPECT_FALSE((*session)->all_to_copy(2)) << "its last piece was copied";
+    todo.set_all();
+    EXPECT_TRUE((*session)->all_to_copy(2));
+    files->header.word(LogWord::kJoining).store(0);
+    EXPECT_FALSE((*session)->all_to_copy(2));
 }
 
 // Broken: a session without a tap hangs or lies.
