@@ -43,7 +43,8 @@ class Outage(CutLine):
             "point", "web", "--bookmark", "before"), 60)["sequence"]
         early = model.copy()
         self.cut_line()
-        for _ in range(64):    # the same places again and again
+        # The same places again and again; more than what is under way on a line that is cut.
+        for _ in range(256):
             data = rng.randbytes(131072)
             offset = rng.randrange(8) * 131072
             clients[0].write(offset, data)
