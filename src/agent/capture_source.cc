@@ -71,7 +71,6 @@ Result<ByteView> CaptureSource::next(size_t max_bytes) {
         return ByteView{};
     }
     if (too_old(*batch)) {
-        ++skipped_;
         FS_TRY(order_gap());
         return ByteView{};
     }

@@ -35,8 +35,6 @@ class CaptureSource final : public RecordSource {
     // A log whose next record is older than this is dropped for a gap, so that what the disks hold
     // now is sent instead; 0: it is sent in order, however old. Any thread.
     void prefer_newest(int64_t older_than_us) { older_than_us_ = older_than_us; }
-    // How often that was done.
-    uint64_t skipped() const { return skipped_; }
 
     // Whether sending waits for a gap that was ordered.
     bool waiting_for_gap() const { return waiting_; }
@@ -51,7 +49,6 @@ class CaptureSource final : public RecordSource {
     const bool whole_disks_;
     const Clock* const clock_;
     std::atomic<int64_t> older_than_us_{0};
-    std::atomic<uint64_t> skipped_{0};
     bool waiting_ = false;
     std::optional<size_t> command_;
     Sequence gap_;  // the GAP record that was ordered last; 0: none

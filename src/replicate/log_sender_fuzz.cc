@@ -2,52 +2,15 @@
 // order, repeats, closes, or is silent. The sender never crashes, sends nothing before it is
 // welcomed, and releases only what the other side can have received.
 #include <algorithm>
-#include <deque>
-#include <map>
 
 #include "record/record.h"
 #include "replicate/frames.h"
+#include "replicate/fuzz_time.h"
 #include "replicate/log_sender.h"
 
 using namespace farshore;
 
 namespace {
-
-class ManualTime final : public Executor, public Clock {
-  public:
-    TimePoint now() const override { return {1'700'000'000'000'000 + now_us_}; }
-    int64_t steady_us() const override { return now_us_; }
-    void post(Task task) override { tasks_.push_back(std::move(task)); }
-    TimerId post_after_us(int64_t delay_us, Task task) override {
-        timers_.emplace(std::pair(now_us_ + std::max<int64_t>(delay_us, 0), ++last_),
-                        std::move(task));
-        return last_;
-    }
-    void cancel(TimerId timer) override {
-        std::erase_if(timers_, [&](const auto& entry) { return entry.first.second == timer; });
-    }
-    void advance(int64_t by_us) {
-        const int64_t end_us = now_us_ + by_us;
-        for (int steps = 0; steps < 10'000; ++steps) {
-            while (!tasks_.empty()) {
-                const Task task = std::move(tasks_.front());
-                tasks_.pop_front();
-                task();
-            }
-            if (timers_.empty() || timers_.begin()->first.first > end_us) break;
-            auto timer = timers_.extract(timers_.begin());
-            now_us_ = std::max(now_us_, timer.key().first);
-            timer.mapped()();
-        }
-        now_us_ = end_us;
-    }
-
-  private:
-    int64_t now_us_ = 1;
-    uint64_t last_ = 0;
-    std::deque<Task> tasks_;
-    std::map<std::pair<int64_t, uint64_t>, Task> timers_;
-};
 
 // A log of so many records, of which the older ones go when they are released.
 class Log final : public RecordSource {
