@@ -11,11 +11,14 @@ void CaptureProducer::join_unsure(size_t disk) {
 }
 
 // Marks and flushes alone may wait long until they are stored. What an earlier producer appended
-// last may be one.
+// last may be one: then something that is stored soon has to come behind it. Without room for it
+// now it stays owed, and comes before the next mark.
 void CaptureProducer::note_compare_start_locked() {
-    // Any disk's size says nothing new.
-    if (last_may_be_idle_ && state_.gap != GapState::kDropping && settle_geometry_locked())
-        write_geometry_locked(0);
+    if (last_may_be_idle_ && state_.gap != GapState::kDropping) {
+        // Any disk's size says nothing new.
+        owe_geometry_locked(1);
+        settle_geometry_locked();
+    }
     compare_after_ = {last_but_idle_};
 }
 

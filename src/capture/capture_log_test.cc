@@ -152,6 +152,32 @@ TEST(CaptureLog, BothSidesGoOnWhereTheyWere) {
     EXPECT_EQ(log.read(), from_to(released + 1, last + 1));
 }
 
+// Broken: a comparison that begins in a full log behind flushes and marks alone waits until those
+// are stored, and they are stored for nobody's sake.
+TEST(CaptureLog, AComparisonThatBeginsInAFullLogWaitsForNoMark) {
+    Log log;
+    const auto mark = [&] {
+        AppendRequest request;
+        request.kind = RecordKind::kTime;
+        return log.producer->append(request);
+    };
+    while (!mark().dropped) continue;
+    log.open_both();
+    log.producer->begin_compare();
+    const Sequence after = log.producer->compare_after();
+    const std::vector<uint64_t> old = log.read();
+    EXPECT_EQ(old.back(), after.v);
+    log.consumer->release(after);
+    EXPECT_FALSE(mark().dropped);
+    const auto batch = log.consumer->peek(30'000);
+    ASSERT_TRUE(batch);
+    RecordCursor cursor(batch->records, true);
+    const auto first = cursor.next();
+    ASSERT_TRUE(first);
+    EXPECT_GT(first->header.sequence, after);
+    EXPECT_EQ(first->header.kind, RecordKind::kGeometry);
+}
+
 // Broken: resuming at the record that the appliance wants.
 TEST(CaptureLog, SeekFindsTheRecord) {
     Log log(400'000);
