@@ -130,8 +130,11 @@ class Parser {
         app->add_option("--point-interval", policy.crash_point_interval_s,
                         "time between crash-consistent points (300)")
             ->transform(duration());
-        app->add_option("--window", policy.window_s, "time for which points are kept (86400)")
+        app->add_option("--window", policy.window_s, "time in which every write is a point (7200)")
             ->transform(duration());
+        app->add_option("--keep", policy.keep,
+                        "which points stay behind it, as EVERY:AGE steps ('1h:1d, 2h:7d, 4h:15d'); "
+                        "'': none");
         app->add_option("--grace", policy.grace_s,
                         "time between an object's last use and its removal (600)")
             ->transform(duration());

@@ -542,7 +542,7 @@ TEST(Vault, ConsistentPointsAreForDevices) {
     changed =
         site.call("PATCH", "/v1/items/web", 200, {{"policy", {{"consistent_interval_s", 300}}}});
     EXPECT_EQ(changed["consistent_points"]["interval_s"], 300);
-    EXPECT_EQ(changed["policy"]["window_s"], 86'400);
+    EXPECT_EQ(changed["policy"]["window_s"], 7'200);
     EXPECT_EQ(site.later(300).size(), 1u);
 }
 
