@@ -10,6 +10,15 @@ RetryingStore::RetryingStore(ObjectStore& inner, Clock& clock, Random& random, S
                              RetryPolicy policy)
     : inner_(inner), clock_(clock), random_(random), sleep_(std::move(sleep)), policy_(policy) {}
 
+RetryingStore::RetryingStore(std::unique_ptr<ObjectStore> inner, Clock& clock, Random& random,
+                             Sleep sleep, RetryPolicy policy)
+    : owned_(std::move(inner)),
+      inner_(*owned_),
+      clock_(clock),
+      random_(random),
+      sleep_(std::move(sleep)),
+      policy_(policy) {}
+
 template <typename Call>
 auto RetryingStore::repeat(Call call) -> decltype(call()) {
     const int64_t start_us = clock_.steady_us();

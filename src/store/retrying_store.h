@@ -10,6 +10,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 
 #include "base/seams.h"
 #include "store/object_store.h"
@@ -31,6 +32,9 @@ class RetryingStore final : public ObjectStore {
     // `inner`, `clock` and `random` outlive the store.
     RetryingStore(ObjectStore& inner, Clock& clock, Random& random, Sleep sleep,
                   RetryPolicy policy = {});
+    // The same, and owns `inner`.
+    RetryingStore(std::unique_ptr<ObjectStore> inner, Clock& clock, Random& random, Sleep sleep,
+                  RetryPolicy policy = {});
 
     Status put(const std::string& name, ByteView data) override;
     Result<Bytes> get(const std::string& name) override;
@@ -44,6 +48,7 @@ class RetryingStore final : public ObjectStore {
   private:
     template <typename Call>
     auto repeat(Call call) -> decltype(call());
+    const std::unique_ptr<ObjectStore> owned_;
     ObjectStore& inner_;
     Clock& clock_;
     Random& random_;
