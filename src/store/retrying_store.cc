@@ -6,6 +6,15 @@ RetryingStore::RetryingStore(ObjectStore& inner, Clock& clock, Random& random, S
                              RetryPolicy policy)
     : inner_(inner), clock_(clock), random_(random), sleep_(std::move(sleep)), policy_(policy) {}
 
+RetryingStore::RetryingStore(std::unique_ptr<ObjectStore> inner, Clock& clock, Random& random,
+                             Sleep sleep, RetryPolicy policy)
+    : owned_(std::move(inner)),
+      inner_(*owned_),
+      clock_(clock),
+      random_(random),
+      sleep_(std::move(sleep)),
+      policy_(policy) {}
+
 template <typename Call>
 auto RetryingStore::repeat(Call call) -> decltype(call()) {
     return repeat_call(clock_, random_, sleep_, policy_, call);

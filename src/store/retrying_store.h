@@ -9,6 +9,8 @@
 // that is success; kAlreadyExists at the first attempt is passed on.
 #pragma once
 
+#include <memory>
+
 #include "base/seams.h"
 #include "store/object_store.h"
 #include "store/retry.h"
@@ -20,6 +22,9 @@ class RetryingStore final : public ObjectStore {
     using Sleep = RetrySleep;
     // `inner`, `clock` and `random` outlive the store.
     RetryingStore(ObjectStore& inner, Clock& clock, Random& random, Sleep sleep,
+                  RetryPolicy policy = {});
+    // The same, and owns `inner`.
+    RetryingStore(std::unique_ptr<ObjectStore> inner, Clock& clock, Random& random, Sleep sleep,
                   RetryPolicy policy = {});
 
     Status put(const std::string& name, ByteView data) override;
@@ -34,6 +39,7 @@ class RetryingStore final : public ObjectStore {
   private:
     template <typename Call>
     auto repeat(Call call) -> decltype(call());
+    const std::unique_ptr<ObjectStore> owned_;
     ObjectStore& inner_;
     Clock& clock_;
     Random& random_;
