@@ -62,8 +62,8 @@ constexpr Known kKnown[] = {
     {"ResourceNotFound", Code::kForeignStore, "correct the names of account and container"},
     {"AccountIsDisabled", Code::kForbidden, "see why the subscription is disabled"},
     {"AuthorizationFailure", Code::kForbidden,
-     "let this machine through the account's firewall (\"Networking\"), or give the SAS or role "
-     "what it lacks"},
+     "see that key or signature are this account's and were not changed since, and that the "
+     "account's firewall (\"Networking\") lets this machine through"},
     {"AuthorizationPermissionMismatch", Code::kForbidden,
      "a SAS needs the permissions racwdl on the container (i too for immutability), an identity "
      "the role Storage Blob Data Contributor"},
@@ -302,7 +302,9 @@ Error AzureClient::error_of(const AzureRequest& request, const HttpResponse& ans
     std::string what = fmt::format("{}: {} {}", doing, answer.status, text.code);
     if (!text.message.empty()) what += fmt::format(" ({})", text.message);
     if (!text.detail.empty()) what += fmt::format(", {}", text.detail);
-    if (text.code != "AuthenticationFailed") return Error(code, what, remedy);
+    // Azurite has the other code for these, too.
+    if (text.code != "AuthenticationFailed" && text.code != "AuthorizationFailure")
+        return Error(code, what, remedy);
 
     // One code for a wrong key, a wrong clock and a SAS that has ended: tell them apart.
     const auto theirs = from_http_date(answer.header("date"));
@@ -323,6 +325,7 @@ Error AzureClient::error_of(const AzureRequest& request, const HttpResponse& ans
                      fmt::format("{}; this machine's clock is {} s {} the service's", what,
                                  std::abs(skew_us) / kSecond, skew_us > 0 ? "behind" : "ahead of"),
                      "set the clock (NTP); if it is right, see whether the key is");
+    if (text.code == "AuthorizationFailure") return Error(code, what, remedy);
     return Error(Code::kUnauthenticated, what,
                  !sas_query_.empty()
                      ? "the shared access signature is not (or no longer) valid: its key was "
