@@ -391,11 +391,22 @@ class Parser {
         });
     }
 
+    CLI::Option* add_store(CLI::App* app, std::string& location, std::string& settings,
+                           const std::string& otherwise) {
+        app->add_option(
+            "--store-settings", settings,
+            "file with the store's endpoint, keys and proxy; only its owner may read it");
+        return app->add_option("--store", location,
+                               "the object store: a directory, s3://BUCKET[/PREFIX] or "
+                               "azure://ACCOUNT/CONTAINER[/PREFIX]" +
+                                   otherwise);
+    }
+
     void add_up_options(CLI::App* app, UpOptions& options) {
         app->add_option("--data", options.data, "data directory; made when missing")->required();
         app->add_option("--listen", options.listen,
                         std::string("address of the API (") + kDefaultListen + ")");
-        app->add_option("--store", options.store, "directory of the object store (DIR/store)");
+        add_store(app, options.store, options.store_settings, " (DIR/store)");
         app->add_option("--key", options.key_file, "key-encryption key file (DIR/vault/key)");
         app->add_option("--time-zone", options.time_zone,
                         "of time windows that name none, e.g. Europe/Berlin (the machine's)");
@@ -467,8 +478,7 @@ class Parser {
         appliance_serve->add_option("--enrol-token-file", a.appliance.token_file,
                                     "file with an enrolment token, for the first start");
         appliance_serve->add_option("--name", a.appliance.name, "its name (the host's)");
-        appliance_serve->add_option("--store", a.appliance.store, "directory of the object store")
-            ->required();
+        add_store(appliance_serve, a.appliance.store, a.appliance.store_settings, "")->required();
         appliance_serve->add_option("--replication-listen", a.appliance.replication_listen,
                                     "address for agents");
         appliance_serve->add_option("--log-level", a.appliance.log_level,

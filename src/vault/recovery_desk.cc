@@ -52,7 +52,8 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
     recovery.state_root = vault.directory() + "/recoveries";
     recovery.run_root =
         options.run_directory.empty() ? vault.directory() + "/run" : options.run_directory;
-    recovery.store_directory = options.store_directory;
+    recovery.store_location = options.store_location;
+    recovery.store_settings_file = options.store_settings_file;
     recovery.plugin = options.plugin;
     recovery.accelerator = options.accelerator;
     recovery.leases.take = [this](const ItemId& item, Sequence sequence, const std::string& holder,

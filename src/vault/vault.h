@@ -32,9 +32,10 @@ class Database;
 class ObjectStore;
 
 struct VaultOptions {
-    std::string data_directory;   // made when missing
-    std::string store_directory;  // empty: DATA/store
-    std::string key_file;         // empty: DATA/vault/key
+    std::string data_directory;       // made when missing
+    std::string store_location;       // store/store_settings.h; empty: the directory DATA/store
+    std::string store_settings_file;  // empty: none
+    std::string key_file;             // empty: DATA/vault/key
     // Take the store back from a vault that has claimed it since this one ran.
     bool take_over = false;
     // Of windows that name no time zone; an IANA name.
