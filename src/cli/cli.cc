@@ -264,8 +264,30 @@ class Parser {
             ->check(CLI::Range(0, 63));
     }
 
+    void add_holds() {
+        Arguments& a = arguments_;
+        CLI::App* hold = app_.add_subcommand("hold", "Points that stay whatever the policy says");
+        hold->require_subcommand(1);
+        CLI::App* place =
+            named(*hold, "add", "Keep a point until the hold is released",
+                  [&a](ClientVerbs& v) { return v.place_hold(a.name, a.point, a.label); });
+        place->add_option("--point", a.point, kPointHelp)->required();
+        place->add_option("--reason", a.label, "why, for those who find it later")->required();
+        named(*hold, "list", "Its holds", [&a](ClientVerbs& v) { return v.holds(a.name); });
+        CLI::App* release = named(*hold, "release", "Let a point go when the policy says",
+                                  [&a](ClientVerbs& v) { return v.release_hold(a.name, a.label); });
+        release->add_option("HOLD", a.label, "the hold, as `hold list` names it")->required();
+        CLI::App* cost =
+            named(app_, "cost", "What keeping points needs in the store, by an item's own changes",
+                  [&a](ClientVerbs& v) { return v.cost(a.name, a.policy); });
+        cost->add_option("--window", a.policy.window_s, "another time in which every write is one")
+            ->transform(duration());
+        cost->add_option("--keep", a.policy.keep, "other points that stay behind it");
+    }
+
     void add_points() {
         Arguments& a = arguments_;
+        add_holds();
         CLI::App* points =
             named(app_, "points", "Recovery points of an item", [&a](ClientVerbs& v) {
                 a.list.item = a.name;

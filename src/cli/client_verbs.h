@@ -74,6 +74,11 @@ class ClientVerbs {
     int set(const std::string& name, const PolicyArguments& policy);
     int points(const ListArguments& arguments, const std::string& kind);
     int point(const std::string& name, const std::string& point);
+    int holds(const std::string& name);
+    int place_hold(const std::string& name, const std::string& point, const std::string& reason);
+    int release_hold(const std::string& name, const std::string& id);
+    // What `policy` would need, or what the item's own does.
+    int cost(const std::string& name, const PolicyArguments& policy);
     int bookmark(const std::string& name, const std::string& label, bool consistent,
                  uint64_t timeout_s);
     int export_point(const ExportArguments& arguments);

@@ -146,6 +146,18 @@ Status ItemReplica::rebuild(ObjectStore& store, ReplicaLedger& ledger, const Ite
         const auto segment = parse_object_name(item, info.name);
         if (segment && segment->number > at.number && segment->epoch >= at.epoch) return missing();
     }
+    // Before the end: a rebuild that stops here is done again.
+    FS_ASSIGN(const auto holds, list_all(store, hold_prefix(item)));
+    for (const ObjectInfo& info : holds) {
+        if (!is_hold_name(item, info.name)) continue;
+        FS_ASSIGN(const Bytes object, store.get(info.name));
+        FS_ASSIGN(const Hold hold, decode_hold(item, info.name, object, item_key));
+        total_bytes += info.size_bytes;
+        const auto lease =
+            ledger.commit_lease({0, 0, hold.sequence, hold_holder(hold), kNeverExpires});
+        // Its point was lost with what was lost.
+        if (!lease && lease.error().code() != Code::kPointOutsideWindow) return fail(lease.error());
+    }
     ManifestCommit manifests;
     for (const auto& [sequence, m] : newest) {
         manifests.added.push_back({manifest_name(item, m.sequence, m.generation), m.sequence,

@@ -21,11 +21,13 @@
 #include "base/retention_grid.h"
 #include "base/seams.h"
 #include "base/secret.h"
+#include "replica/hold.h"
 #include "replica/kept_needs.h"
 #include "replica/ledger.h"
 #include "replica/log_walk.h"
 #include "replica/manifest.h"
 #include "replica/registration.h"
+#include "replica/retention_cost.h"
 #include "replica/vault_fence.h"
 #include "store/object_store.h"
 
@@ -171,6 +173,16 @@ class ItemReplica {
     Status renew(uint64_t lease, int64_t duration_us);
     Status release(uint64_t lease);
 
+    // Legal holds. A point that is held stays until its hold is released, whatever happens to the
+    // ledger. kInvalidArgument (a reason that is empty or longer than kMaxHoldReasonBytes), the
+    // errors of lease(); kNotFound: there is no such hold.
+    Result<Hold> hold(const ResolvedPoint& point, const std::string& reason);
+    Result<std::vector<Hold>> holds();
+    Status release_hold(const std::string& id);
+
+    // What `policy` needs in the store, by what this item was seen to change (retention_cost.h).
+    Result<RetentionCost> cost(int64_t window_us, const RetentionGrid& grid);
+
     // Writes a checkpoint of the newest segment when one is due; whether it did.
     Result<bool> maybe_checkpoint();
     // The same whenever there is anything behind the newest manifest.
@@ -213,6 +225,8 @@ class ItemReplica {
     Status relocate_kept(ManifestBuilder& builder, const Rewriting& rewriting,
                          const std::map<ObjectRef, std::vector<PayloadMove>>& moves,
                          ManifestCommit& commit);
+    // Puts again what says durably that a point is held, where it is missing.
+    Status mend_holds();
     Status move_floor(const RetentionPolicy& policy, RetentionReport& report);
     Status sweep(const RetentionPolicy& policy, RetentionReport& report);
 

@@ -418,6 +418,7 @@ Result<RetentionReport> ItemReplica::run_retention(const RetentionPolicy& policy
     std::lock_guard lock(upkeep_mutex_);
     RetentionReport report;
     FS_TRY(check_fence());
+    FS_TRY(mend_holds());
     FS_TRY(move_floor(policy, report));
     FS_TRY(sweep(policy, report));
     return report;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "replica/item_internal.h"
 #include "replica/replica_test_model.h"
 
 namespace farshore::replica_test {
@@ -34,6 +35,30 @@ inline void expect_equal(ReplicaReader& reader, const std::vector<Machine::Disk>
         expect_zero(0, model.region);
         expect_zero(model.region + model.bytes.size(), model.size);
     }
+}
+
+// The store holds what the ledger's manifests and log need, and nothing else of the item.
+inline void expect_nothing_left_over(ObjectStore& store, ReplicaLedger& ledger,
+                                     const ItemId& item = test_item()) {
+    std::set<std::string> needed;
+    const auto use = [&](const std::string& name) {
+        needed.insert(name);
+        const auto manifest = item_internal::load_manifest(store, item, test_key(), name);
+        ASSERT_TRUE(manifest) << manifest.error().to_string();
+        for (const ShardRef& shard : manifest->shards) needed.insert(shard_name(item, shard));
+        for (const LiveObject& object : manifest->objects)
+            needed.insert(object_name(item, object.object));
+    };
+    const auto manifests = *ledger.list_manifests();
+    for (const ManifestRow& row : manifests) use(row.object_name);
+    const auto kept = *ledger.list_kept();
+    for (const KeptRow& row : kept) use(row.object_name);
+    const auto segments = *ledger.list_segments({0}, 100'000);
+    for (const SegmentRow& row : segments) needed.insert(row.object_name);
+    const auto infos = *list_all(store, item_prefix(item));
+    for (const ObjectInfo& info : infos)
+        EXPECT_TRUE(needed.contains(info.name)) << info.name << " is left over";
+    EXPECT_EQ(infos.size(), needed.size());
 }
 
 }  // namespace farshore::replica_test

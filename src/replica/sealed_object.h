@@ -17,6 +17,7 @@ namespace farshore {
 // 8 characters that an object of this kind begins with.
 inline constexpr std::string_view kShardMagic = "FARSHSHD";
 inline constexpr std::string_view kManifestMagic = "FARSHMAN";
+inline constexpr std::string_view kHoldMagic = "FARSHHLD";
 
 // The whole object. `name` is bound into it: under another name it does not open. kTooLarge when
 // the body passes kMaxPlainBytes or the object kMaxObjectBytes.

@@ -13,6 +13,7 @@
 #include "replicate/remote_link.h"
 #include "vault/policy.h"
 #include "vault/recovery_desk.h"
+#include "vault/vault_holds.h"
 #include "vault/views.h"
 
 namespace farshore {
@@ -317,6 +318,16 @@ Result<HttpResponse> Api::item(const Call& call) {
         return answer(item_view(report));
     }
     if (what == "points") return points(call);
+    if (what == "holds") return holds(call);
+    if (what == "cost" && call.parts.size() == 3 && call.is("GET")) {
+        FS_ASSIGN(const ItemReport report, vault_.item(name));
+        const ItemPolicy& policy = report.record.policy;
+        FS_ASSIGN(const uint64_t window_s, call.number("window_s", policy.window_s, UINT32_MAX));
+        const bool asked = call.request.query.contains("keep");
+        FS_ASSIGN(const Json cost, cost_of(vault_, name, static_cast<uint32_t>(window_s),
+                                           asked ? call.query("keep") : policy.keep));
+        return answer(cost);
+    }
     if (what == "bookmarks" && call.parts.size() == 3) return bookmarks(call);
     if (what == "exports" && call.parts.size() == 3) return exports(call);
     if (what == "failovers" && call.parts.size() == 3) {
@@ -334,6 +345,26 @@ Result<HttpResponse> Api::item(const Call& call) {
             FS_ASSIGN(const JobRecord job, recovery->failover(name, action, point));
             return answer(job_view(job), 202);
         }
+    }
+    return no_such_resource(call.request);
+}
+
+Result<HttpResponse> Api::holds(const Call& call) {
+    const std::string& name = call.part(1);
+    if (call.parts.size() == 3 && call.is("GET")) {
+        FS_ASSIGN(const Json list, list_holds(vault_, name));
+        return answer(list);
+    }
+    if (call.parts.size() == 3 && call.is("POST")) {
+        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const std::string point, fields.text("point", 1024, "latest"));
+        FS_ASSIGN(const std::string reason, fields.required_text("reason", kMaxHoldReasonBytes));
+        FS_ASSIGN(const Json hold, place_hold(vault_, name, point, reason));
+        return answer(hold, 201);
+    }
+    if (call.parts.size() == 4 && call.is("DELETE")) {
+        FS_TRY(release_hold(vault_, name, call.part(3)));
+        return nothing();
     }
     return no_such_resource(call.request);
 }

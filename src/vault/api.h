@@ -30,6 +30,7 @@ class Api {
     Result<HttpResponse> item(const Call& call);
     Result<HttpResponse> disks(const Call& call);
     Result<HttpResponse> points(const Call& call);
+    Result<HttpResponse> holds(const Call& call);
     Result<HttpResponse> bookmarks(const Call& call);
     Result<HttpResponse> exports(const Call& call);
     Result<HttpResponse> jobs(const Call& call);
