@@ -31,6 +31,7 @@ Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, Syste
     vault.vault.data_directory = options.data;
     vault.vault.store_directory = options.store;
     vault.vault.key_file = options.key_file;
+    vault.vault.key_source = options.key_source;
     vault.vault.take_over = options.take_over;
     FS_ASSIGN(vault.vault.time_zone, find_time_zone(options.time_zone, system.files));
     vault.listen = options.listen.empty() ? kDefaultListen : options.listen;
