@@ -363,12 +363,11 @@ class Parser {
             if (a.key.passphrase_file.empty() && a.key.public_key_file.empty())
                 throw CLI::RequiredError("--passphrase-file or --public-key");
         });
-        CLI::App* destroy =
-            named(*key, "destroy", "Remove every copy of an item's key: nobody reads it again",
-                  [&a](ClientVerbs& v) {
-                      return v.destroy_key(a.name, a.key.confirm, a.key.end_replication,
-                                           !a.no_wait);
-                  });
+        CLI::App* destroy = named(
+            *key, "destroy", "Remove every copy of an item's key: nobody reads it again",
+            [&a](ClientVerbs& v) {
+                return v.destroy_key(a.name, a.key.confirm, a.key.end_replication, !a.no_wait);
+            });
         destroy->add_option("--confirm", a.key.confirm, "the item's name once more")->required();
         destroy->add_flag("--end-replication", a.key.end_replication,
                           "though an agent replicates it");
@@ -399,7 +398,8 @@ class Parser {
         CLI::Option* key =
             extract->add_option("--key", a.extract.key_file, "key file, or an escrow");
         CLI::Option* source =
-            extract->add_option("--key-source", a.extract.key_source, kKeySourceHelp)->excludes(key);
+            extract->add_option("--key-source", a.extract.key_source, kKeySourceHelp)
+                ->excludes(key);
         CLI::Option* passphrase =
             extract->add_option("--passphrase-file", a.extract.passphrase_file,
                                 "passphrase of the store's key, or of the escrow");

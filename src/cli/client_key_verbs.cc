@@ -30,22 +30,20 @@ int ClientVerbs::keys() {
     }
     std::vector<std::pair<std::string, std::string>> rows{
         {"Key", text_of(*answer, "id")},
-        {"Source", text_of(*answer, "source") +
-                       (flag_of(*answer, "remote") ? " (never leaves it)" : "")}};
+        {"Source",
+         text_of(*answer, "source") + (flag_of(*answer, "remote") ? " (never leaves it)" : "")}};
     if (const Json& items = member(*answer, "items"); items.is_object())
         for (const auto& [id, count] : items.items())
-            rows.emplace_back(id == "none" ? "Items without a key" : "Items under " + id,
-                              count.is_number_unsigned()
-                                  ? std::to_string(count.get<uint64_t>())
-                                  : std::string());
+            rows.emplace_back(
+                id == "none" ? "Items without a key" : "Items under " + id,
+                count.is_number_unsigned() ? std::to_string(count.get<uint64_t>()) : std::string());
     if (const Json& rotation = member(*answer, "rotation"); rotation.is_object())
-        rows.emplace_back(
-            "Rotation",
-            fmt::format("from {} to {} ({}), {}", text_of(rotation, "from"),
-                        text_of(rotation, "to"), text_of(rotation, "source"),
-                        count_of(rotation, "job") != 0
-                            ? fmt::format("job {}", count_of(rotation, "job"))
-                            : "not ended: `farshore key rotate` goes on with it"));
+        rows.emplace_back("Rotation",
+                          fmt::format("from {} to {} ({}), {}", text_of(rotation, "from"),
+                                      text_of(rotation, "to"), text_of(rotation, "source"),
+                                      count_of(rotation, "job") != 0
+                                          ? fmt::format("job {}", count_of(rotation, "job"))
+                                          : "not ended: `farshore key rotate` goes on with it"));
     if (const Json& verified = member(*answer, "verified"); verified.is_object())
         rows.emplace_back("Verified", verified_text(verified));
     impl_->say(key_values(rows));
@@ -118,9 +116,10 @@ int ClientVerbs::escrow_keys(const KeyArguments& arguments) {
     if (impl_->json)
         impl_->print({{"out", path}});
     else
-        impl_->say(fmt::format("All keys are in {}, sealed. Keep it away from the site that it "
-                               "protects, and what opens it elsewhere.\n",
-                               path));
+        impl_->say(
+            fmt::format("All keys are in {}, sealed. Keep it away from the site that it "
+                        "protects, and what opens it elsewhere.\n",
+                        path));
     return 0;
 }
 

@@ -24,12 +24,12 @@ Result<Secret> derive_key(const Secret& passphrase, ByteView salt, const KdfCost
     const ByteView text = passphrase.reveal();
     if (text.empty()) return fail(Code::kInvalidArgument, "the passphrase is empty");
     if (text.size() > kMaxPassphraseBytes)
-        return fail(Code::kInvalidArgument, fmt::format("a passphrase has at most {} bytes",
-                                                        kMaxPassphraseBytes));
+        return fail(Code::kInvalidArgument,
+                    fmt::format("a passphrase has at most {} bytes", kMaxPassphraseBytes));
     Bytes key(kKeyBytes);
-    const int done = argon2id_hash_raw(cost.passes, cost.memory_kib, cost.lanes, text.data(),
-                                       text.size(), salt.data(), salt.size(), key.data(),
-                                       key.size());
+    const int done =
+        argon2id_hash_raw(cost.passes, cost.memory_kib, cost.lanes, text.data(), text.size(),
+                          salt.data(), salt.size(), key.data(), key.size());
     if (done == ARGON2_MEMORY_ALLOCATION_ERROR || done == ARGON2_THREAD_FAIL)
         return fail(Code::kLimitReached,
                     fmt::format("Argon2id needs {} KiB of memory and {} threads", cost.memory_kib,
@@ -42,8 +42,7 @@ Result<Secret> derive_key(const Secret& passphrase, ByteView salt, const KdfCost
 Status check_new_passphrase(const Secret& passphrase) {
     const size_t bytes = passphrase.reveal().size();
     if (bytes < kMinPassphraseBytes || bytes > kMaxPassphraseBytes)
-        return fail(Code::kInvalidArgument,
-                    fmt::format("the passphrase has {} bytes", bytes),
+        return fail(Code::kInvalidArgument, fmt::format("the passphrase has {} bytes", bytes),
                     fmt::format("take one of {} to {} bytes, from a generator rather than from "
                                 "memory",
                                 kMinPassphraseBytes, kMaxPassphraseBytes));

@@ -23,9 +23,7 @@ using Context = std::unique_ptr<EVP_PKEY_CTX, Free>;
 constexpr int kMinBits = 2048;
 constexpr size_t kMaxPemBytes = 64u << 10;
 
-Bio bio_of(ByteView pem) {
-    return Bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
-}
+Bio bio_of(ByteView pem) { return Bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size()))); }
 
 // Nobody is asked at a terminal for the password of a key.
 int no_password(char*, int, int, void*) { return 0; }

@@ -221,10 +221,10 @@ Result<Keys> open_escrow(ByteView file, const Secret& passphrase, const Secret& 
     Bytes plain(body.size() - kSealNonceBytes - kSealTagBytes);
     if (!opener.open(nonce, bound_to("farshore-escrow", store),
                      ByteView(body).subspan(kSealNonceBytes), plain))
-        return wrong(Code::kWrongKey, name,
-                     kind == "rsa" ? "the private key does not open it"
-                                   : "the passphrase does not open it",
-                     "give what it was sealed under; or it was damaged");
+        return wrong(
+            Code::kWrongKey, name,
+            kind == "rsa" ? "the private key does not open it" : "the passphrase does not open it",
+            "give what it was sealed under; or it was damaged");
     const Secret text(std::move(plain));
     const json content = json::parse(as_text(text.reveal()), nullptr, false);
     Keys keys;

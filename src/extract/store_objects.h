@@ -55,7 +55,7 @@ struct ItemDescription {
     ItemId item;
     std::string name;
     std::string key_id;
-    Bytes wrapped_key;  // empty: its key is in objects of its own
+    Bytes wrapped_key;                                  // empty: its key is in objects of its own
     std::vector<std::pair<DiskIndex, uint64_t>> disks;  // and their sizes
 };
 Result<ItemDescription> decode_item(ByteView object, const ItemId& item);

@@ -56,8 +56,8 @@ std::string reason_of(const std::string& body) {
 }
 
 tl::unexpected<Error> refused(const HttpResponse& response, const std::string& what) {
-    const std::string words = fmt::format("{}: HTTP {} {}", what, response.status,
-                                          reason_of(response.body));
+    const std::string words =
+        fmt::format("{}: HTTP {} {}", what, response.status, reason_of(response.body));
     switch (response.status) {
         case 400:
             return fail(Code::kCorrupt, words,
@@ -139,10 +139,10 @@ Result<AzureKeyVaultSettings> parse_azure_settings(std::string_view text) {
     settings.tenant = text_or(in, "tenant", "");
     settings.client_id = text_or(in, "client_id", "");
     settings.client_secret_file = text_or(in, "client_secret_file", "");
-    if (!settings.managed_identity &&
-        (settings.tenant.empty() || settings.client_id.empty() ||
-         settings.client_secret_file.empty()))
-        return fail(Code::kInvalidArgument, "'tenant', 'client_id' or 'client_secret_file' is missing",
+    if (!settings.managed_identity && (settings.tenant.empty() || settings.client_id.empty() ||
+                                       settings.client_secret_file.empty()))
+        return fail(Code::kInvalidArgument,
+                    "'tenant', 'client_id' or 'client_secret_file' is missing",
                     "identity 'client' needs all three");
     settings.authority = text_or(in, "authority", settings.authority);
     if (!settings.authority.starts_with("https://"))
@@ -194,9 +194,9 @@ Result<std::string> AzureKeyVault::token() {
     std::string what;
     if (settings_.managed_identity) {
         what = "the token of the machine's managed identity";
-        request.url = settings_.identity_endpoint +
-                      "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=" +
-                      kResource;
+        request.url =
+            settings_.identity_endpoint +
+            "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=" + kResource;
         if (!settings_.client_id.empty())
             request.url += "&client_id=" + percent_encode(settings_.client_id);
         request.headers = {{"Metadata", "true"}};
@@ -209,9 +209,10 @@ Result<std::string> AzureKeyVault::token() {
         request.url = fmt::format("{}/{}/oauth2/v2.0/token", settings_.authority,
                                   percent_encode(settings_.tenant));
         request.headers = {{"Content-Type", "application/x-www-form-urlencoded"}};
-        request.body = fmt::format("grant_type=client_credentials&client_id={}&scope={}&client_secret={}",
-                                   percent_encode(settings_.client_id), percent_encode(kScope),
-                                   percent_encode(as_text(secret.reveal())));
+        request.body =
+            fmt::format("grant_type=client_credentials&client_id={}&scope={}&client_secret={}",
+                        percent_encode(settings_.client_id), percent_encode(kScope),
+                        percent_encode(as_text(secret.reveal())));
     }
     auto response = send(request, what);
     // Entra ID answers wrong credentials with 400, too.

@@ -82,7 +82,8 @@ struct AzureKeyVaultTest : ::testing::Test {
     HttpResponse serve(const HttpRequest& request) {
         const bool token_call = request.path == "/my-tenant/oauth2/v2.0/token" ||
                                 request.path == "/metadata/identity/oauth2/token";
-        const std::string call = token_call ? "token" : request.path.substr(request.path.rfind('/') + 1);
+        const std::string call =
+            token_call ? "token" : request.path.substr(request.path.rfind('/') + 1);
         {
             std::unique_lock hold(mutex);
             ++calls[call];
@@ -158,7 +159,8 @@ struct AzureKeyVaultTest : ::testing::Test {
     std::condition_variable wake;
 };
 
-// Broken if the service were asked for anything but what it documents, or the key came back changed.
+// Broken if the service were asked for anything but what it documents, or the key came back
+// changed.
 TEST_F(AzureKeyVaultTest, WrapsAndUnwrapsWithBothKindsOfIdentity) {
     for (const char* identity : {"client", "managed"}) {
         settings["identity"] = identity;
@@ -185,8 +187,8 @@ TEST_F(AzureKeyVaultTest, EveryFailureOfEveryCallHasItsName) {
     auto made = (*from)->make(random, {1});
     ASSERT_TRUE(made) << made.error().to_string();
     const std::pair<int, Code> statuses[] = {
-        {400, Code::kCorrupt},   {401, Code::kUnauthenticated}, {403, Code::kForbidden},
-        {404, Code::kNotFound},  {429, Code::kThrottled},       {500, Code::kUnavailable},
+        {400, Code::kCorrupt},    {401, Code::kUnauthenticated}, {403, Code::kForbidden},
+        {404, Code::kNotFound},   {429, Code::kThrottled},       {500, Code::kUnavailable},
         {503, Code::kUnavailable}};
     for (const char* call : {"token", "wrapkey", "unwrapkey"}) {
         for (auto [status, code] : statuses) {
@@ -196,13 +198,12 @@ TEST_F(AzureKeyVaultTest, EveryFailureOfEveryCallHasItsName) {
                 fails = {{call, status}};
             }
             const Result<KeyFile> opened =
-                std::string_view(call) == "wrapkey"
-                    ? [&]() -> Result<KeyFile> {
-                          auto again = (*from)->make(random, {1});
-                          if (!again) return tl::unexpected(again.error());
-                          return again->key;
-                      }()
-                    : (*from)->open(made->key.id, made->document);
+                std::string_view(call) == "wrapkey" ? [&]() -> Result<KeyFile> {
+                auto again = (*from)->make(random, {1});
+                if (!again) return tl::unexpected(again.error());
+                return again->key;
+            }()
+                : (*from)->open(made->key.id, made->document);
             EXPECT_EQ(code_of(opened), code) << call << " " << status;
             if (opened) continue;
             EXPECT_FALSE(opened.error().remedy().empty()) << call << " " << status;
@@ -291,9 +292,9 @@ TEST_F(AzureKeyVaultTest, SettingsAreCheckedAtOnce) {
             settings[field] = value;
         return code_of(source());
     };
-    for (const json& key : {json("http://a/keys/k/v"), json("https://a/keys/k"),
-                            json("https://a/keys/k/"), json("https://a/secrets/k/v"),
-                            json("https://a/keys/k/v?x"), json(7), json()})
+    for (const json& key :
+         {json("http://a/keys/k/v"), json("https://a/keys/k"), json("https://a/keys/k/"),
+          json("https://a/secrets/k/v"), json("https://a/keys/k/v?x"), json(7), json()})
         EXPECT_EQ(refused("key", key), Code::kInvalidArgument) << key;
     for (const char* field : {"tenant", "client_id", "client_secret_file"})
         EXPECT_EQ(refused(field, json()), Code::kInvalidArgument) << field;

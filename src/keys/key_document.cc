@@ -197,10 +197,10 @@ Result<KeyDocument> seal_under_passphrase(const KeyFile& key, const Secret& pass
 
 Result<KeyFile> open_with_passphrase(const KeyDocument& document, const Secret& passphrase) {
     if (document.sealing != KeySealing::kPassphrase)
-        return fail(Code::kWrongKey,
-                    fmt::format("key {} is sealed by {} ({}), not under a passphrase",
-                                document.key_id, key_sealing_name(document.sealing),
-                                document.remote_key));
+        return fail(
+            Code::kWrongKey,
+            fmt::format("key {} is sealed by {} ({}), not under a passphrase", document.key_id,
+                        key_sealing_name(document.sealing), document.remote_key));
     FS_ASSIGN(const Secret derived, derive_key(passphrase, document.salt, document.cost));
     auto key = unwrap_key(derived, document.sealed,
                           associated("farshore-kek-passphrase", document.key_id));
@@ -221,8 +221,8 @@ Result<Bytes> seal_escrow(const EscrowContent& content, const Secret& passphrase
     Bytes salt(kSaltBytes);
     random.fill(salt);
     FS_ASSIGN(const Secret key, derive_key(passphrase, salt, cost));
-    return escrow_document(content, key, {{"kind", "passphrase"}, {"kdf", kdf_of(cost, salt)}},
-                           now, random);
+    return escrow_document(content, key, {{"kind", "passphrase"}, {"kdf", kdf_of(cost, salt)}}, now,
+                           random);
 }
 
 Result<Bytes> seal_escrow_for(const EscrowContent& content, ByteView public_key_pem, TimePoint now,

@@ -153,9 +153,8 @@ class AzureSource final : public KeySource {
                         "name the source that this store's key comes from");
         FS_ASSIGN(Secret raw, vault_.unwrap(sealed.remote_key, sealed.sealed));
         if (raw.reveal().size() != kKeyBytes || key_id(raw) != sealed.key_id)
-            return fail(Code::kCorrupt,
-                        fmt::format("what {} unwrapped is not key {}", sealed.remote_key,
-                                    sealed.key_id));
+            return fail(Code::kCorrupt, fmt::format("what {} unwrapped is not key {}",
+                                                    sealed.remote_key, sealed.key_id));
         return KeyFile{sealed.key_id, std::move(raw)};
     }
     Result<Made> make(Random& random, TimePoint now) override {
@@ -224,10 +223,10 @@ Result<std::unique_ptr<KeySource>> make_key_source(const std::string& spec, File
         if (!settings) return fail(settings.error().with_context(rest));
         return std::make_unique<AzureSource>(spec, std::move(*settings), files);
     }
-    return fail(Code::kInvalidArgument,
-                fmt::format("'{}' is no source of a key", spec.substr(0, 100)),
-                "file:PATH, passphrase:FILE, passphrase-fd:N, passphrase-prompt, env[:FARSHORE_KEY…], "
-                "credential:NAME or azure:SETTINGS");
+    return fail(
+        Code::kInvalidArgument, fmt::format("'{}' is no source of a key", spec.substr(0, 100)),
+        "file:PATH, passphrase:FILE, passphrase-fd:N, passphrase-prompt, env[:FARSHORE_KEY…], "
+        "credential:NAME or azure:SETTINGS");
 }
 
 }  // namespace farshore

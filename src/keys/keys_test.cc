@@ -93,9 +93,9 @@ TEST_F(KeySourceTest, AFileIsMadeOnceAndNamesTheKeyThatIsWanted) {
 
 // Broken if a source that is misspelt were taken for a file, or a variable of others were read.
 TEST_F(KeySourceTest, OnlyKnownSourcesAreTaken) {
-    for (const char* spec : {"", "file:", "/etc/key", "passphrase:", "passphrase-fd:x",
-                             "passphrase-fd:", "env:PATH", "credential:", "credential:../x", "azure:",
-                             "vault:x"})
+    for (const char* spec :
+         {"", "file:", "/etc/key", "passphrase:", "passphrase-fd:x", "passphrase-fd:", "env:PATH",
+          "credential:", "credential:../x", "azure:", "vault:x"})
         EXPECT_EQ(code_of(make_key_source(spec, files)), Code::kInvalidArgument) << spec;
     EXPECT_EQ(code_of(source("env:FARSHORE_KEY_OF_THIS_TEST")->open("", {})), Code::kUnavailable);
 }
@@ -104,8 +104,8 @@ TEST_F(KeySourceTest, OnlyKnownSourcesAreTaken) {
 TEST(KeyDocument, EveryCutAndEveryOddFieldIsRefused) {
     RealRandom random;
     const KeyFile key = make_key_file(random);
-    auto document = seal_under_passphrase(key, secret("a passphrase of some length"), kCheap, kNow,
-                                          random);
+    auto document =
+        seal_under_passphrase(key, secret("a passphrase of some length"), kCheap, kNow, random);
     ASSERT_TRUE(document);
     const Bytes whole = encode_key_document(*document);
     ASSERT_TRUE(decode_key_document(whole));
@@ -158,7 +158,8 @@ TEST(Escrow, NothingOfTheKeysIsReadable) {
     EXPECT_EQ(text.find("we"), std::string::npos);
     EXPECT_EQ(code_of(seal_escrow(content, secret("short"), kCheap, kNow, random)),
               Code::kInvalidArgument);
-    EXPECT_EQ(code_of(seal_escrow_for(content, as_bytes("no key"), kNow, random)), Code::kMalformed);
+    EXPECT_EQ(code_of(seal_escrow_for(content, as_bytes("no key"), kNow, random)),
+              Code::kMalformed);
 }
 
 // Broken if the derivation differed from everybody else's Argon2id: RFC 9106 has no vector without

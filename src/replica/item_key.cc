@@ -136,10 +136,10 @@ Result<ItemKeyObject> decode_item_key(ByteView bytes, const ItemId& item, const 
     FS_ASSIGN(object.generation, number("generation"));
     FS_ASSIGN(object.vault.v, number("vault_epoch"));
     if (object.item != item || object.generation != name.generation || object.vault != name.vault)
-        return fail(Code::kForeignStore,
-                    fmt::format("the key object is of item {}, generation {}", own,
-                                object.generation),
-                    "somebody moved objects between items or stores; put them back");
+        return fail(
+            Code::kForeignStore,
+            fmt::format("the key object is of item {}, generation {}", own, object.generation),
+            "somebody moved objects between items or stores; put them back");
     FS_ASSIGN(const std::string created, text_of(in, "created"));
     FS_ASSIGN(object.created, from_rfc3339(created));
     const auto key = in.find("key");
@@ -298,8 +298,7 @@ Result<size_t> remove_other_item_keys(ObjectStore& store, const ItemId& item, co
     std::optional<ItemKeyName> newest;
     for (const Listed& listed : generations) {
         auto object = load_key_object(store, item, listed);
-        if (!object || object->key_id != key.id ||
-            !open_for_item(item, object->wrapped_key, ring))
+        if (!object || object->key_id != key.id || !open_for_item(item, object->wrapped_key, ring))
             continue;
         newest = listed.name;
         opens = true;

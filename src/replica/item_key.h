@@ -1,8 +1,8 @@
-// The key of an item as the store holds it once the key-encryption key (KEK) has changed: write-once
-// objects `items/<item>/key/<generation>-<vault epoch>.key`, each the same item key wrapped under
-// some KEK. The newest generation that a known KEK opens is the item's key; without any, the one in
-// the item object is (generation 0). Bytes and rules: docs/format/keys.md. Values; any thread may
-// call.
+// The key of an item as the store holds it once the key-encryption key (KEK) has changed:
+// write-once objects `items/<item>/key/<generation>-<vault epoch>.key`, each the same item key
+// wrapped under some KEK. The newest generation that a known KEK opens is the item's key; without
+// any, the one in the item object is (generation 0). Bytes and rules: docs/format/keys.md. Values;
+// any thread may call.
 #pragma once
 
 #include <functional>
@@ -49,8 +49,8 @@ Result<Bytes> wrap_for_item(const ItemId& item, const Secret& item_key, const Ke
                             Random& random);
 struct OpenedItemKey {
     Secret key;
-    std::string key_id;        // of the KEK that opened it
-    uint64_t generation = 0;   // 0: out of the item object
+    std::string key_id;       // of the KEK that opened it
+    uint64_t generation = 0;  // 0: out of the item object
 };
 // With whichever of the keys fits; kWrongKey when none does.
 Result<OpenedItemKey> open_for_item(const ItemId& item, ByteView wrapped, const Keyring& keys);

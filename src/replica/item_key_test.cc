@@ -228,9 +228,9 @@ TEST_F(ItemKeyTest, EveryDamageIsNamed) {
     EXPECT_EQ(decode_item_key(encode_document(text), item, name).error().code(),
               Code::kNewerVersion);
     EXPECT_EQ(parse_item_key_name(item, item_key_name(item, 3, {7})), name);
-    for (const std::string& odd : {item_object_name(item), item_key_prefix(item) + "x",
-                                   item_key_name(item, 3, {7}) + "x", item_key_name(other, 3, {7}),
-                                   item_key_name(item, 0, {7})})
+    for (const std::string& odd :
+         {item_object_name(item), item_key_prefix(item) + "x", item_key_name(item, 3, {7}) + "x",
+          item_key_name(other, 3, {7}), item_key_name(item, 0, {7})})
         EXPECT_FALSE(parse_item_key_name(item, odd)) << odd;
 }
 

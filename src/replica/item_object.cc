@@ -64,8 +64,7 @@ Result<Bytes> encode_item_object(const ItemObject& object) {
                 {"name", object.name},
                 {"created", to_rfc3339(object.created)},
                 {"disks", std::move(disks)}};
-    if (!keyless)
-        out["key"] = {{"id", object.key_id}, {"wrapped", to_hex(object.wrapped_key)}};
+    if (!keyless) out["key"] = {{"id", object.key_id}, {"wrapped", to_hex(object.wrapped_key)}};
     if (!object.machine_json.empty()) {
         json machine = json::parse(object.machine_json, nullptr, false);
         if (!machine.is_object())

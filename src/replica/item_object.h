@@ -1,7 +1,8 @@
 // The object that describes one replicated item to whoever has only the store and the key file:
-// `items/<item>/item`. The vault writes it once, when the item is protected. Once the key-encryption
-// key has changed, `items/<item>/description` stands in its place: the same without a key, which is
-// in objects of its own then (item_key.h). Bytes: docs/format/item.md. Values; any thread may call.
+// `items/<item>/item`. The vault writes it once, when the item is protected. Once the
+// key-encryption key has changed, `items/<item>/description` stands in its place: the same without
+// a key, which is in objects of its own then (item_key.h). Bytes: docs/format/item.md. Values; any
+// thread may call.
 #pragma once
 
 #include <string>

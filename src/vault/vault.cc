@@ -189,9 +189,7 @@ Result<std::unique_ptr<Vault>> Vault::open(const VaultOptions& options, FileSyst
     });
     self->set_resumer("key-destruction", [self](const JobRecord& job) -> JobWork {
         const ItemId id = job.item.value_or(ItemId{});
-        return [self, id](JobRun& run) {
-            return self->impl_->run_key_destruction(*self, run, id);
-        };
+        return [self, id](JobRun& run) { return self->impl_->run_key_destruction(*self, run, id); };
     });
     if (options.tend_interval_us > 0) {
         self->impl_->tender = std::make_unique<ThreadExecutor>("fs-vault-tend");

@@ -213,8 +213,8 @@ class Vault final : public VaultLink {
     // All that is needed to read the store without this vault, sealed.
     Result<Bytes> escrow_keys(const EscrowRequest& request);
     // Removes every copy of an item's key: nobody can read it any more. `confirm` is its name. A
-    // job. kWrongState: a point of it is held or read, or an agent captures it and `end_replication`
-    // was not asked for.
+    // job. kWrongState: a point of it is held or read, or an agent captures it and
+    // `end_replication` was not asked for.
     Result<JobRecord> destroy_key(const std::string& name_or_id, const std::string& confirm,
                                   bool end_replication);
 

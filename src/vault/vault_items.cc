@@ -255,8 +255,8 @@ Result<ItemReport> Vault::protect(const ProtectRequest& request) {
         return fail(Code::kInvalidArgument, "the QMP socket must be an absolute path");
     const auto create = [&]() -> Result<ItemRecord> {
         const std::lock_guard work(impl_->key_work);
-        FS_ASSIGN(record.wrapped_key, wrap_for_item(record.id, make_key(impl_->random),
-                                                    impl_->kek(), impl_->random));
+        FS_ASSIGN(record.wrapped_key,
+                  wrap_for_item(record.id, make_key(impl_->random), impl_->kek(), impl_->random));
         return create_item(*impl_->database, record);
     };
     FS_ASSIGN(const ItemRecord created, create());

@@ -104,8 +104,7 @@ Result<std::string> Vault::Impl::run_key_check(Vault& vault, JobRun& run) {
             ++checked;
             auto good = check(item, record);
             if (good) continue;
-            if (good.error().code() == Code::kCancelled ||
-                good.error().retry() != Retry::kNever)
+            if (good.error().code() == Code::kCancelled || good.error().retry() != Retry::kNever)
                 return fail(good.error());
             ++lost;
             const std::string name = record ? record->name : item.to_string();
@@ -154,8 +153,7 @@ void Vault::Impl::tend_keys(Vault& vault) {
                 due_us -= kCheckIntervalUs - kCheckAgainUs;
         }
         if (now_us < due_us) return {};
-        FS_TRY(set_setting(*database, "keys_check_due",
-                           std::to_string(now_us + kCheckIntervalUs)));
+        FS_TRY(set_setting(*database, "keys_check_due", std::to_string(now_us + kCheckIntervalUs)));
         FS_TRY(vault.verify_keys());
         return {};
     };
@@ -172,11 +170,11 @@ Status Vault::Impl::check_no_lease(ItemRuntime& item) {
     for (const LeaseRow& lease : leases) {
         if (lease.expires <= now) continue;
         const bool hold = lease.expires.us == INT64_MAX;
-        return fail(Code::kWrongState,
-                    fmt::format("{} '{}' keeps a point of this item", hold ? "the hold" : "",
-                                lease.holder),
-                    hold ? "a hold must be given back first"
-                         : "end the export, or clean up the failover, first");
+        return fail(
+            Code::kWrongState,
+            fmt::format("{} '{}' keeps a point of this item", hold ? "the hold" : "", lease.holder),
+            hold ? "a hold must be given back first"
+                 : "end the export, or clean up the failover, first");
     }
     return {};
 }
@@ -195,9 +193,8 @@ Result<JobRecord> Vault::destroy_key(const std::string& name_or_id, const std::s
         FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(record.id));
         FS_TRY(impl_->check_no_lease(*item));
         const std::lock_guard hold(item->mutex);
-        const bool captured =
-            is_replicating(record.state) && item->agent &&
-            impl_->clock.steady_us() - item->agent_heard_us < kAgentLostUs;
+        const bool captured = is_replicating(record.state) && item->agent &&
+                              impl_->clock.steady_us() - item->agent_heard_us < kAgentLostUs;
         if (captured && !end_replication)
             return fail(Code::kWrongState,
                         fmt::format("agent '{}' replicates '{}'", record.agent, record.name),
@@ -247,11 +244,12 @@ Result<std::string> Vault::Impl::run_key_destruction(Vault& vault, JobRun& run, 
     }
     SqliteLedger ledger(*database, id);
     FS_TRY(ledger.begin_rebuild({}));  // each start looks at it again, and finds out why
-    vault.event(Severity::kCritical, "key-destroyed", &record,
-                fmt::format("the key of '{}' was destroyed: none of its recovery points can be "
-                            "read any more",
-                            record.name),
-                "end whatever still sends for it; `farshore unprotect --force` deletes what is left");
+    vault.event(
+        Severity::kCritical, "key-destroyed", &record,
+        fmt::format("the key of '{}' was destroyed: none of its recovery points can be "
+                    "read any more",
+                    record.name),
+        "end whatever still sends for it; `farshore unprotect --force` deletes what is left");
     notify();
     return dump_json({{"item", id.to_string()}, {"destroyed", to_rfc3339(now)}});
 }

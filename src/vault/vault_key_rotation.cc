@@ -35,9 +35,8 @@ Status check_rotation_target(const std::string& spec) {
 Result<JobRecord> Vault::rotate_key(const std::string& to) {
     const std::lock_guard one(impl_->key_rotation_start);
     const auto start = [this]() {
-        return start_job("key-rotation", {}, false, "", [this](JobRun& run) {
-            return impl_->run_key_rotation(*this, run);
-        });
+        return start_job("key-rotation", {}, false, "",
+                         [this](JobRun& run) { return impl_->run_key_rotation(*this, run); });
     };
     FS_ASSIGN(const KeyRotation under_way, impl_->key_rotation());
     if (!under_way.to.empty()) {
@@ -139,9 +138,9 @@ Result<std::string> Vault::Impl::run_key_rotation(Vault& vault, JobRun& run) {
                           const std::function<Status(const ItemId&)>& work) -> Status {
         size_t done = 0;
         for (const ItemId& id : ids) {
-            FS_TRY(run.report(from + 0.45 * static_cast<double>(done++) /
-                                         static_cast<double>(ids.size()),
-                              fmt::format("{}: {} of {}", what, done, ids.size())));
+            FS_TRY(run.report(
+                from + 0.45 * static_cast<double>(done++) / static_cast<double>(ids.size()),
+                fmt::format("{}: {} of {}", what, done, ids.size())));
             auto worked = work(id);
             if (worked) continue;
             if (worked.error().retry() != Retry::kNever || worked.error().code() == Code::kFenced)
@@ -210,11 +209,12 @@ Status Vault::Impl::close_key_rotation(Vault& vault, KeyRotation rotation) {
         std::erase_if(keyring, [&](const auto& entry) { return entry.first != rotation.to; });
     }
     FS_TRY(set_setting(*database, "key_rotation", ""));
-    vault.event(Severity::kInformation, "key-rotated", nullptr,
-                fmt::format("key {} has replaced key {}, which opens nothing any more", rotation.to,
-                            rotation.from),
-                "keep a copy of the new key elsewhere (`farshore key escrow`), and destroy those of "
-                "the old one");
+    vault.event(
+        Severity::kInformation, "key-rotated", nullptr,
+        fmt::format("key {} has replaced key {}, which opens nothing any more", rotation.to,
+                    rotation.from),
+        "keep a copy of the new key elsewhere (`farshore key escrow`), and destroy those of "
+        "the old one");
     return {};
 }
 

@@ -21,10 +21,11 @@ std::string next_of(const std::string& spec) { return spec + ".new"; }
 }  // namespace
 
 Error key_is_destroyed(const std::string& name, TimePoint when) {
-    return Error(Code::kWrongKey,
-                 fmt::format("the key of '{}' was destroyed at {}: nothing opens what is left of it",
-                             name, to_rfc3339(when)),
-                 fmt::format("`farshore unprotect {} --force` deletes what is left", name));
+    return Error(
+        Code::kWrongKey,
+        fmt::format("the key of '{}' was destroyed at {}: nothing opens what is left of it", name,
+                    to_rfc3339(when)),
+        fmt::format("`farshore unprotect {} --force` deletes what is left", name));
 }
 
 KeyFile Vault::Impl::kek() {
@@ -184,18 +185,16 @@ Status Vault::Impl::open_key() {
         }
     }
     if (!opened && opened.error().code() == Code::kNotFound && !key_source_path(spec).empty())
-        return fail(
-            Code::kWrongKey,
-            wanted.empty()
-                ? fmt::format("the store holds items, but there is no key at {}",
-                              key_source_path(spec))
-                : fmt::format("there is no key at {}; this vault's key is {}",
-                              key_source_path(spec), wanted),
-            "put the key file there, or name it with --key");
+        return fail(Code::kWrongKey,
+                    wanted.empty() ? fmt::format("the store holds items, but there is no key at {}",
+                                                 key_source_path(spec))
+                                   : fmt::format("there is no key at {}; this vault's key is {}",
+                                                 key_source_path(spec), wanted),
+                    "put the key file there, or name it with --key");
     if (!opened && opened.error().code() == Code::kWrongKey && !kept.empty() && kept != spec)
-        return fail(Code::kWrongKey, opened.error().what(),
-                    fmt::format("the key was rotated to {}: start with --key-source {}", kept,
-                                kept));
+        return fail(
+            Code::kWrongKey, opened.error().what(),
+            fmt::format("the key was rotated to {}: start with --key-source {}", kept, kept));
     if (!opened) return fail(opened.error());
     current_key = opened->id;
     keyring.insert_or_assign(current_key, *opened);
@@ -254,7 +253,8 @@ Result<KeysReport> Vault::keys() {
 
 Result<Bytes> Vault::escrow_keys(const EscrowRequest& request) {
     if (request.passphrase.empty() == request.public_key_pem.empty())
-        return fail(Code::kInvalidArgument, "an escrow is sealed under a passphrase or a public key",
+        return fail(Code::kInvalidArgument,
+                    "an escrow is sealed under a passphrase or a public key",
                     "give one of the two");
     EscrowContent content;
     content.store_id = impl_->info.store_id;
@@ -273,18 +273,16 @@ Result<Bytes> Vault::escrow_keys(const EscrowRequest& request) {
             after = records.back().name;
             for (const ItemRecord& record : records) {
                 if (impl_->why_set_aside(record.id) && record.wrapped_key.empty()) continue;
-                FS_ASSIGN(OpenedItemKey opened,
-                          open_for_item(record.id, record.wrapped_key, keys));
+                FS_ASSIGN(OpenedItemKey opened, open_for_item(record.id, record.wrapped_key, keys));
                 content.items.push_back({record.id, record.name, std::move(opened.key)});
             }
         }
     }
     const TimePoint now = impl_->clock.now();
-    auto sealed = request.passphrase.empty()
-                      ? seal_escrow_for(content, as_bytes(request.public_key_pem), now,
-                                        impl_->random)
-                      : seal_escrow(content, request.passphrase, impl_->options.kdf, now,
-                                    impl_->random);
+    auto sealed =
+        request.passphrase.empty()
+            ? seal_escrow_for(content, as_bytes(request.public_key_pem), now, impl_->random)
+            : seal_escrow(content, request.passphrase, impl_->options.kdf, now, impl_->random);
     if (sealed)
         event(Severity::kWarning, "key-escrowed", nullptr,
               fmt::format("{} given out, sealed {}",

@@ -108,8 +108,8 @@ Result<bool> Vault::Impl::rebuild_item(const ItemId& id) {
             object = std::move(*decoded);
             object->wrapped_key.clear();
             // A crash may have left some of its copies.
-            FS_TRY(destroy_item_key(*store, id, *destroyed,
-                                    [this] { return fence->still_mine(); }));
+            FS_TRY(
+                destroy_item_key(*store, id, *destroyed, [this] { return fence->still_mine(); }));
             return fail(key_is_destroyed(object->name, *destroyed));
         }
         FS_ASSIGN(const OpenedItemKey opened, load_item_key(*store, id, keks()));
