@@ -161,7 +161,8 @@ TEST(TapConfig, SurvivesItsEncoding) {
     disk.overlay_path = "/o";
     config.disks.push_back(disk);
     ServedReplica replica;
-    replica.store_directory = "/s";
+    replica.store_location = "s3://bucket/s";
+    replica.store_settings_file = "/etc/farshore/store.json";
     replica.item_key = Secret(Bytes(32, 0xab));
     replica.sequence = {UINT64_MAX};
     config.replica = std::move(replica);

@@ -122,7 +122,8 @@ std::string encode_tap_config(const TapConfig& config) {
         root["disks"].push_back(std::move(one));
     }
     if (config.replica)
-        root["replica"] = {{"store_directory", config.replica->store_directory},
+        root["replica"] = {{"store", config.replica->store_location},
+                           {"store_settings", config.replica->store_settings_file},
                            {"item", config.replica->item.to_string()},
                            {"item_key", to_hex(config.replica->item_key.reveal())},
                            {"sequence", config.replica->sequence.v},
@@ -212,7 +213,8 @@ Result<TapConfig> decode_tap_config(std::string_view text) {
     if (const Json* replica = top.find("replica", false)) {
         Fields fields(*replica, "replica.");
         ServedReplica r;
-        r.store_directory = fields.text("store_directory", true);
+        r.store_location = fields.text("store", true);
+        r.store_settings_file = fields.text("store_settings", false);
         r.item = fields.id<ItemId>("item");
         auto key = from_hex(fields.text("item_key", true));
         if (!key || key->empty())

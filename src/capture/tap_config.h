@@ -45,7 +45,8 @@ struct ServedDisk {
 };
 
 struct ServedReplica {
-    std::string store_directory;
+    std::string store_location;       // store/store_settings.h
+    std::string store_settings_file;  // empty: none
     ItemId item;
     Secret item_key;
     Sequence sequence;  // UINT64_MAX: the newest point

@@ -132,8 +132,11 @@ class Parser {
         app->add_option("--point-interval", policy.crash_point_interval_s,
                         "time between crash-consistent points (300)")
             ->transform(duration());
-        app->add_option("--window", policy.window_s, "time for which points are kept (86400)")
+        app->add_option("--window", policy.window_s, "time in which every write is a point (7200)")
             ->transform(duration());
+        app->add_option("--keep", policy.keep,
+                        "which points stay behind it, as EVERY:AGE steps ('1h:1d, 2h:7d, 4h:15d'); "
+                        "'': none");
         app->add_option("--grace", policy.grace_s,
                         "time between an object's last use and its removal (600)")
             ->transform(duration());
@@ -447,11 +450,22 @@ class Parser {
         });
     }
 
+    CLI::Option* add_store(CLI::App* app, std::string& location, std::string& settings,
+                           const std::string& otherwise) {
+        app->add_option(
+            "--store-settings", settings,
+            "file with the store's endpoint, keys and proxy; only its owner may read it");
+        return app->add_option("--store", location,
+                               "the object store: a directory, s3://BUCKET[/PREFIX] or "
+                               "azure://ACCOUNT/CONTAINER[/PREFIX]" +
+                                   otherwise);
+    }
+
     void add_up_options(CLI::App* app, UpOptions& options) {
         app->add_option("--data", options.data, "data directory; made when missing")->required();
         app->add_option("--listen", options.listen,
                         std::string("address of the API (") + kDefaultListen + ")");
-        app->add_option("--store", options.store, "directory of the object store (DIR/store)");
+        add_store(app, options.store, options.store_settings, " (DIR/store)");
         CLI::Option* key =
             app->add_option("--key", options.key_file, "key-encryption key file (DIR/vault/key)");
         app->add_option("--key-source", options.key_source, kKeySourceHelp)->excludes(key);
@@ -525,8 +539,7 @@ class Parser {
         appliance_serve->add_option("--enrol-token-file", a.appliance.token_file,
                                     "file with an enrolment token, for the first start");
         appliance_serve->add_option("--name", a.appliance.name, "its name (the host's)");
-        appliance_serve->add_option("--store", a.appliance.store, "directory of the object store")
-            ->required();
+        add_store(appliance_serve, a.appliance.store, a.appliance.store_settings, "")->required();
         appliance_serve->add_option("--replication-listen", a.appliance.replication_listen,
                                     "address for agents");
         appliance_serve->add_option("--log-level", a.appliance.log_level,

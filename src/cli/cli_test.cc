@@ -81,7 +81,7 @@ constexpr const char* kItem =
     R"({"id":"00000000000000000000000000000001","name":"web","state":"protected","health":"warning",)"
     R"("mode":"mirror","agent":"host1","qmp_socket":"/run/web.qmp",)"
     R"("disks":[{"index":0,"path":"/d/web.img","size_bytes":10737418240}],)"
-    R"("policy":{"crash_point_interval_s":300,"window_s":86400},"rpo_s":0.84,"rpo_worst_s":75.2,)"
+    R"("policy":{"crash_point_interval_s":300,"keep":"1h:1w","window_s":86400},"rpo_s":0.84,"rpo_worst_s":75.2,)"
     R"("lag_bytes":1536,"lag_records":1234,)"
     R"("oldest_point":{"sequence":10,"time":"2026-01-31T08:00:00.000000Z"},)"
     R"("newest_point":{"sequence":1234567,"time":"2026-01-31T09:00:00.250000Z","kind":"bookmark","label":"before"},)"
@@ -114,7 +114,7 @@ TEST(Cli, ShowsOneItem) {
               "Captured      mirror by host1\n"
               "QMP socket    /run/web.qmp\n"
               "Disk 0        10 GiB  /d/web.img\n"
-              "Policy        points every 5 min 0 s, kept for 1 d 0 h\n"
+              "Policy        points every 5 min 0 s, every write for 1 d 0 h, then 1h:1w\n"
               "Warning       rpo-high: the newest point is old; look at the line\n");
 }
 

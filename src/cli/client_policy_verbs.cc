@@ -25,6 +25,7 @@ Json policy_json(const PolicyArguments& policy) {
     };
     put("crash_point_interval_s", policy.crash_point_interval_s);
     put("window_s", policy.window_s);
+    put("keep", policy.keep);
     put("grace_s", policy.grace_s);
     put("copy_throttle_bytes_per_s", policy.copy_throttle_bytes_per_s);
     put("consistent_interval_s", policy.consistent_interval_s);

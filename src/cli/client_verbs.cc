@@ -86,10 +86,12 @@ void ClientVerbs::Impl::print_item(const Json& item) {
                       : text_of(disk, "state") == "removed" ? "  (removed)"
                                                             : "")});
     const Json& policy = member(item, "policy");
+    const std::string keep = text_of(policy, "keep");
     rows.push_back(
-        {"Policy", fmt::format("points every {}, kept for {}",
+        {"Policy", fmt::format("points every {}, every write for {}{}",
                                human_seconds(double(count_of(policy, "crash_point_interval_s"))),
-                               human_seconds(double(count_of(policy, "window_s"))))});
+                               human_seconds(double(count_of(policy, "window_s"))),
+                               keep.empty() ? "" : ", then " + printable(keep))});
     for (auto& row : policy_rows(item)) rows.push_back(std::move(row));
     if (const Json& consistent = member(item, "consistent_points"); consistent.is_object()) {
         const std::string last = text_of(consistent, "last_time");
@@ -240,14 +242,17 @@ int ClientVerbs::points(const ListArguments& arguments, const std::string& kind)
                                                     ? point_text(member(gap, "before"))
                                                     : "now")});
     impl_->say(key_values(rows));
-    Table table({{"SEQUENCE", Align::kRight}, {"TIME"}, {"KIND"}, {"DISKS"}, {"LABEL"}});
+    Table table({{"SEQUENCE", Align::kRight}, {"TIME"}, {"KIND"}, {"DISKS"}, {"KEPT"}, {"LABEL"}});
     if (const Json& points = member(*answer, "points"); points.is_array())
         for (const Json& point : points)
             table.add({std::to_string(count_of(point, "sequence")),
                        human_time(text_of(point, "time")), text_of(point, "kind"),
-                       disks_text(member(point, "disks")), text_of(point, "label")});
+                       disks_text(member(point, "disks")), flag_of(point, "kept") ? "yes" : "",
+                       text_of(point, "label")});
     if (!table.empty()) impl_->say("\n" + table.to_string());
-    impl_->note("\nAny sequence or time of the window can be asked for, not only those listed.\n");
+    impl_->note(
+        "\nAny sequence or time of the window can be asked for, not only those listed; of what is "
+        "older, those that are kept.\n");
     return 0;
 }
 

@@ -19,6 +19,7 @@ inline constexpr int kExitInterrupted = 130;
 struct PolicyArguments {
     std::optional<uint64_t> crash_point_interval_s;
     std::optional<uint64_t> window_s;
+    std::optional<std::string> keep;
     std::optional<uint64_t> grace_s;
     std::optional<uint64_t> copy_throttle_bytes_per_s;
     std::optional<uint64_t> consistent_interval_s;

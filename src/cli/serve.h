@@ -24,7 +24,8 @@ struct UpOptions {
     std::string data;                // made when missing
     std::string listen;              // API
     std::string replication_listen;  // records from agents elsewhere
-    std::string store;               // directory of the object store; DIR/store
+    std::string store;               // location (store/store_settings.h); DIR/store
+    std::string store_settings;      // file; none
     std::string key_file;            // key-encryption key; DIR/vault/key
     std::string key_source;          // keys/key_source.h; instead of key_file
     std::string time_zone;           // of windows that name none; the machine's, or UTC
@@ -46,7 +47,8 @@ struct ApplianceServeOptions {
     std::string ca_file;     // of the vault's authority
     std::string token_file;  // enrolment token, for the first start
     std::string name;
-    std::string store;  // directory of the object store
+    std::string store;           // location (store/store_settings.h)
+    std::string store_settings;  // file; none
     std::string replication_listen;
     uint64_t spool_mib = kDefaultSpoolMib;
     std::string bandwidth;  // of what it sends; none

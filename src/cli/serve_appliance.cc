@@ -7,7 +7,7 @@
 #include "os/log.h"
 #include "os/process.h"
 #include "os/real.h"
-#include "store/directory_store.h"
+#include "store/open_store.h"
 
 namespace farshore {
 namespace {
@@ -36,7 +36,12 @@ Status serve(const ApplianceServeOptions& options) {
     FS_ASSIGN(Credentials credentials, load_credentials(files, identity));
     FS_ASSIGN(CertificateInfo info, inspect_certificate(credentials.certificate_pem));
     FS_ASSIGN(auto tls, TlsContext::make(authority, credentials));
-    FS_ASSIGN(auto store, DirectoryStore::open(files, random, {options.store, false}));
+    RealClock clock;
+    FS_ASSIGN(const StoreSettings settings,
+              load_store_settings(files, options.store, options.store_settings));
+    // Waits for at most what one call may take; then the intake tries again.
+    FS_ASSIGN(auto store,
+              open_retrying_store(files, clock, random, settings, false, sleep_for_retry));
     auto client = make_vault_client(authority, credentials);
     auto link = make_http_vault_link(client, options.vault);
     ApplianceOptions appliance;

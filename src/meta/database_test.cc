@@ -72,15 +72,17 @@ TEST(Database, TheFirstVersionIsUpgraded) {
           "ALTER TABLE items DROP COLUMN resync_windows",
           "ALTER TABLE items DROP COLUMN resync_windows_for_all",
           "ALTER TABLE items DROP COLUMN verify_interval_s",
-          "ALTER TABLE items DROP COLUMN bandwidth",
-          "DELETE FROM schema_migrations WHERE version > 1"})
+          "ALTER TABLE items DROP COLUMN bandwidth", "ALTER TABLE items DROP COLUMN keep",
+          "DROP TABLE ledger_kept", "DELETE FROM schema_migrations WHERE version > 1"})
         ASSERT_TRUE(run_sql(*test.database, statement)) << statement;
     test.reopen();
     auto item = get_item(*test.database, id_of(1));
     ASSERT_TRUE(item) << item.error().to_string();
     EXPECT_EQ(item->policy.consistent_interval_s, 0u);
     EXPECT_EQ(item->policy.window_s, item_of(1).policy.window_s);
-    EXPECT_EQ(item->policy, item_of(1).policy) << "what is new has its default";
+    ItemPolicy old = item_of(1).policy;
+    old.keep.clear();
+    EXPECT_EQ(item->policy, old) << "what is new has its default, and nothing more is kept";
     ASSERT_TRUE(change_item(*test.database, id_of(1), [](ItemRecord& to) -> Status {
         to.policy.consistent_interval_s = 900;
         return {};
@@ -302,7 +304,7 @@ TEST(Items, TenThousand) {
             execute(
                 sql,
                 "INSERT INTO items VALUES (:i, :n, 'protected', 0, 'in-path', :a, '', '', '', '', "
-                "300, 86400, 600, 0, '', '', '', '', 0, 0, 0, 60, '', 0, 0, '', 0)",
+                "300, 86400, 600, 0, '', '', '', '', 0, 0, 0, 60, '', 0, 0, '', 0, '')",
                 id_of(n), item_of(n).name, n % 100 == 0 ? "one" : "other");
             execute(sql, "INSERT INTO item_disks VALUES (:i, 0, :p, 1, 0, 0)", id_of(n),
                     item_of(n).disks[0].path);

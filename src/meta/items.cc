@@ -15,7 +15,7 @@ constexpr std::string_view kColumns =
     "wrapped_key, crash_point_interval_s, window_s, grace_s, copy_throttle_bytes_per_s, "
     "resync_request, error_code, error_what, error_remedy, created_us, updated_us, "
     "consistent_interval_s, rpo_threshold_s, resync_windows, resync_windows_for_all, "
-    "verify_interval_s, bandwidth, newest_first FROM items ";
+    "verify_interval_s, bandwidth, newest_first, keep FROM items ";
 
 tl::unexpected<Error> no_item(std::string_view name) {
     return fail(Code::kItemNotFound, fmt::format("there is no item '{}'", name.substr(0, 128)),
@@ -48,13 +48,13 @@ Result<std::vector<ItemRecord>> select_items(soci::session& sql, std::string_vie
     };
     using L = long long;
     using T = std::string;
-    select<T, T, T, L, T, T, T, T, T, T, L, L, L, L, T, T, T, T, L, L, L, L, T, L, L, T, L>(
+    select<T, T, T, L, T, T, T, T, T, T, L, L, L, L, T, T, T, T, L, L, L, L, T, L, L, T, L, T>(
         sql, std::string(kColumns) + std::string(condition),
         [&](const T& id, const T& name, const T& state, L since, const T& mode, const T& agent,
             const T& qmp, const T& nbd, const T& machine, const T& key, L interval, L window,
             L grace, L throttle, const T& resync, const T& error_code, const T& error_what,
             const T& error_remedy, L created, L updated, L consistent, L rpo, const T& windows,
-            L windows_for_all, L verify, const T& bandwidth, L newest_first) {
+            L windows_for_all, L verify, const T& bandwidth, L newest_first, const T& kept) {
             ItemRecord item;
             keep(item.id, item_id_column(id));
             item.name = name;
@@ -77,6 +77,7 @@ Result<std::vector<ItemRecord>> select_items(soci::session& sql, std::string_vie
             item.policy.verify_interval_s = static_cast<uint32_t>(verify);
             item.policy.bandwidth = bandwidth;
             item.policy.newest_first = newest_first != 0;
+            item.policy.keep = kept;
             item.resync_request = resync;
             if (!error_code.empty())
                 item.error = ItemError{code_from_name(error_code), error_what, error_remedy};
@@ -98,11 +99,13 @@ Result<ItemRecord> read_item(soci::session& sql, const ItemId& id) {
 
 void write_windows(soci::session& sql, const ItemRecord& item) {
     const ItemPolicy& policy = item.policy;
-    execute(sql,
-            "UPDATE items SET rpo_threshold_s = :r, resync_windows = :w, resync_windows_for_all = "
-            ":f, verify_interval_s = :v, bandwidth = :b, newest_first = :n WHERE id = :i",
-            policy.rpo_threshold_s, policy.resync_windows, uint32_t{policy.resync_windows_for_all},
-            policy.verify_interval_s, policy.bandwidth, uint32_t{policy.newest_first}, item.id);
+    execute(
+        sql,
+        "UPDATE items SET rpo_threshold_s = :r, resync_windows = :w, resync_windows_for_all = "
+        ":f, verify_interval_s = :v, bandwidth = :b, newest_first = :n, keep = :k WHERE id = :i",
+        policy.rpo_threshold_s, policy.resync_windows, uint32_t{policy.resync_windows_for_all},
+        policy.verify_interval_s, policy.bandwidth, uint32_t{policy.newest_first}, policy.keep,
+        item.id);
 }
 
 Status write_disks(soci::session& sql, const ItemRecord& item) {

@@ -52,6 +52,13 @@ std::string dump(ReplicaLedger& ledger) {
     for (const auto& r : take(ledger.list_manifests()))
         out += fmt::format("man {} {} {} {} {}\n", r.object_name, r.sequence.v, r.segment.v,
                            r.generation, r.time.us);
+    for (const auto& r : take(ledger.list_kept())) {
+        out += fmt::format("kept {} {} {} {} {} {} {}", r.object_name, r.sequence.v, r.generation,
+                           r.time.us, r.recorded, int(r.kind), r.label);
+        for (const DiskSize& disk : r.disks)
+            out += fmt::format(" {}:{}:{}", disk.disk, disk.size_bytes, disk.joining);
+        out += "\n";
+    }
     for (const auto& r : take(ledger.list_dead("", 1000)))
         out += fmt::format("dead {} {} {} {}\n", r.object_name, r.object_bytes, r.since.us, r.tick);
     for (const auto& r : take(ledger.list_leases()))
@@ -115,6 +122,16 @@ std::string step(ReplicaLedger& ledger, uint64_t bits) {
                                     {int64_t(below(99))}});
             commit.dropped.push_back("m" + std::to_string(below(20)));
             commit.added_bytes = below(50);
+            for (uint64_t n = below(3); n > 0; --n)
+                commit.kept.push_back({"k" + std::to_string(below(9)),
+                                       {below(state.stored.v + 1)},
+                                       below(9),
+                                       {int64_t(below(99))},
+                                       below(2) == 0,
+                                       PointKind(1 + below(3)),
+                                       "l" + std::to_string(below(3)),
+                                       {{0, below(1000), below(2) == 0}, {7, 5, false}}});
+            if (below(2)) commit.kept_dropped.push_back("k" + std::to_string(below(9)));
             if (below(2)) {
                 commit.floor = Sequence{below(state.stored.v + 1)};
                 commit.floor_segment = {below(state.last_segment.v + 1)};
@@ -158,7 +175,10 @@ std::string step(ReplicaLedger& ledger, uint64_t bits) {
         default:
             if (below(20) != 0) return "";
             if (auto begun = ledger.begin_rebuild(
-                    {state, {{{3}, PointKind::kCrash, {4}, "x"}}, {{1, {2}, 5}}});
+                    {state,
+                     {{{3}, PointKind::kCrash, {4}, "x"}},
+                     {{1, {2}, 5}},
+                     {{"k1", {2}, 3, {4}, true, PointKind::kApplication, "y", {}}}});
                 !begun)
                 return outcome(begun);
             return below(2) ? outcome(ledger.finish_rebuild(state)) : "begun";

@@ -263,11 +263,29 @@ CREATE TABLE seeds (
 );
 )sql";
 
+constexpr std::string_view kKeptPoints = R"sql(
+ALTER TABLE items ADD COLUMN keep TEXT NOT NULL DEFAULT '';
+CREATE TABLE ledger_kept (
+    item_id TEXT NOT NULL REFERENCES ledgers(item_id) ON DELETE CASCADE,
+    object_name TEXT NOT NULL,
+    sequence BIGINT NOT NULL,
+    generation BIGINT NOT NULL,
+    time_us BIGINT NOT NULL,
+    recorded INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    label TEXT NOT NULL,
+    disks TEXT NOT NULL,
+    PRIMARY KEY (item_id, object_name)
+) WITHOUT ROWID;
+CREATE INDEX ledger_kept_by_sequence ON ledger_kept(item_id, sequence);
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
     Migration{3, "windows of comparisons, bandwidth", kWindows},
     Migration{4, "disks that change while protected, seeds", kChangingDisks},
+    Migration{5, "points that stay below the window", kKeptPoints},
 };
 
 }  // namespace

@@ -15,9 +15,13 @@
 
 namespace farshore {
 
+inline constexpr std::string_view kDefaultKeep = "1h:1d, 2h:7d, 4h:15d";
+
 struct ItemPolicy {
     uint32_t crash_point_interval_s = 300;
-    uint32_t window_s = 86'400;
+    uint32_t window_s = 7'200;  // in which every write is a point
+    // Which points stay behind the window (base/retention_grid.h); empty: none.
+    std::string keep = std::string(kDefaultKeep);
     uint32_t grace_s = 600;  // between "nothing needs it" and its removal
     uint64_t copy_throttle_bytes_per_s = 0;
     uint32_t consistent_interval_s = 0;  // between points with frozen file systems; 0: none

@@ -1,5 +1,10 @@
 #include "meta/sqlite_ledger.h"
 
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <charconv>
+
 #include "meta/sql.h"
 
 namespace farshore {
@@ -125,6 +130,41 @@ void put_geometry(soci::session& sql, const std::string& item, const GeometryRow
             item, geometry.disk, geometry.since, geometry.size_bytes, geometry.joining);
 }
 
+// "0:10737418240 1:4096+": index and size of each disk, '+' while it joins.
+std::string disks_column(const std::vector<DiskSize>& disks) {
+    std::string out;
+    for (const DiskSize& disk : disks)
+        out += fmt::format("{}{}:{}{}", out.empty() ? "" : " ", disk.disk, disk.size_bytes,
+                           disk.joining ? "+" : "");
+    return out;
+}
+
+std::vector<DiskSize> disks_of_column(const std::string& text) {
+    std::vector<DiskSize> disks;
+    const char* at = text.data();
+    const char* const end = at + text.size();
+    while (at < end) {
+        DiskSize disk;
+        auto index = std::from_chars(at, end, disk.disk);
+        if (index.ec != std::errc{} || index.ptr == end) break;
+        auto size = std::from_chars(index.ptr + 1, end, disk.size_bytes);
+        if (size.ec != std::errc{}) break;
+        at = size.ptr;
+        disk.joining = at < end && *at == '+';
+        disks.push_back(disk);
+        while (at < end && (*at == '+' || *at == ' ')) ++at;
+    }
+    return disks;
+}
+
+void put_kept(soci::session& sql, const std::string& item, const KeptRow& row) {
+    execute(sql,
+            "INSERT OR REPLACE INTO ledger_kept (item_id, object_name, sequence, generation, "
+            "time_us, recorded, kind, label, disks) VALUES (:i, :o, :s, :g, :t, :r, :k, :l, :d)",
+            item, row.object_name, row.sequence, row.generation, row.time, row.recorded, row.kind,
+            row.label, disks_column(row.disks));
+}
+
 void raise_floor(soci::session& sql, const std::string& item, const ManifestCommit& commit) {
     const Sequence floor = *commit.floor;
     execute(sql,
@@ -228,17 +268,22 @@ Result<uint64_t> SqliteLedger::reserve_generation() {
 
 Status SqliteLedger::commit_manifest(const ManifestCommit& commit, TimePoint now) {
     return in_transaction(database_, "a manifest", [&](soci::session& sql) -> Status {
-        if (commit.floor) {
-            long long held = 0;
-            select<long long>(
-                sql,
-                "SELECT count(*) FROM ledger_leases WHERE item_id = :i AND expires_us > :now AND "
-                "sequence < :floor",
-                [&](long long count) { held = count; }, item_, now, *commit.floor);
-            if (held != 0)
-                return fail(Code::kWrongState, "a leased point is older than the new floor");
-        }
         ensure_row(sql, item_);
+        FS_ASSIGN(LedgerState state, read_state(sql, item_));
+        for (const KeptRow& row : commit.kept) put_kept(sql, item_, row);
+        for (const std::string& name : commit.kept_dropped)
+            execute(sql, "DELETE FROM ledger_kept WHERE item_id = :i AND object_name = :o", item_,
+                    name);
+        long long lost = 0;
+        select<long long>(
+            sql,
+            "SELECT count(*) FROM ledger_leases WHERE item_id = :i AND expires_us > :now AND "
+            "sequence < :floor AND NOT EXISTS (SELECT 1 FROM ledger_kept WHERE "
+            "ledger_kept.item_id = ledger_leases.item_id AND ledger_kept.sequence = "
+            "ledger_leases.sequence)",
+            [&](long long count) { lost = count; }, item_, now,
+            std::max(commit.floor.value_or(Sequence{}), state.floor));
+        if (lost != 0) return fail(Code::kWrongState, "a leased point would be lost");
         for (const ManifestRow& row : commit.added)
             execute(sql,
                     "INSERT OR REPLACE INTO ledger_manifests (item_id, object_name, sequence, "
@@ -250,7 +295,6 @@ Status SqliteLedger::commit_manifest(const ManifestCommit& commit, TimePoint now
         execute(sql, "UPDATE ledgers SET stored_bytes = stored_bytes + :b WHERE item_id = :i",
                 commit.added_bytes, item_);
         if (!commit.floor) return {};
-        FS_ASSIGN(LedgerState state, read_state(sql, item_));
         if (*commit.floor > state.floor) raise_floor(sql, item_, commit);
         return {};
     });
@@ -287,7 +331,11 @@ Status SqliteLedger::commit_removed(const std::vector<std::string>& names, bool 
 Result<LeaseRow> SqliteLedger::commit_lease(const LeaseRow& lease) {
     return in_transaction(database_, "a lease", [&](soci::session& sql) -> Result<LeaseRow> {
         FS_ASSIGN(LedgerState state, read_state(sql, item_));
-        if (lease.sequence < state.floor)
+        long long kept = 0;
+        select<long long>(
+            sql, "SELECT count(*) FROM ledger_kept WHERE item_id = :i AND sequence = :s",
+            [&](long long count) { kept = count; }, item_, lease.sequence);
+        if (lease.sequence < state.floor && kept == 0)
             return fail(Code::kPointOutsideWindow, "the point left the window");
         LeaseRow row = lease;
         row.tick = row.id = next_tick(sql, item_);
@@ -441,6 +489,34 @@ Result<std::vector<ManifestRow>> SqliteLedger::list_manifests() {
         });
 }
 
+Result<std::vector<KeptRow>> SqliteLedger::list_kept() {
+    return in_snapshot(
+        database_, "listing kept points", [&](soci::session& sql) -> Result<std::vector<KeptRow>> {
+            std::vector<KeptRow> rows;
+            select<std::string, long long, long long, long long, long long, long long, std::string,
+                   std::string>(
+                sql,
+                "SELECT object_name, sequence, generation, time_us, recorded, kind, label, disks "
+                "FROM ledger_kept WHERE item_id = :i ORDER BY sequence, generation",
+                [&](const std::string& name, long long sequence, long long generation,
+                    long long time, long long recorded, long long kind, const std::string& label,
+                    const std::string& disks) {
+                    KeptRow row;
+                    row.object_name = name;
+                    row.sequence.v = from_column(sequence);
+                    row.generation = from_column(generation);
+                    row.time.us = time;
+                    row.recorded = recorded != 0;
+                    row.kind = static_cast<PointKind>(kind);
+                    row.label = label;
+                    row.disks = disks_of_column(disks);
+                    rows.push_back(std::move(row));
+                },
+                item_);
+            return rows;
+        });
+}
+
 Result<std::vector<DeadRow>> SqliteLedger::list_dead(const std::string& after, size_t limit) {
     return in_snapshot(
         database_, "listing dead objects", [&](soci::session& sql) -> Result<std::vector<DeadRow>> {
@@ -510,6 +586,7 @@ Status SqliteLedger::begin_rebuild(const RebuildStart& start) {
         write_state(sql, item_, start.state, true);
         for (const PointRow& point : start.points) put_point(sql, item_, point);
         for (const GeometryRow& geometry : start.geometry) put_geometry(sql, item_, geometry);
+        for (const KeptRow& row : start.kept) put_kept(sql, item_, row);
         return {};
     });
 }

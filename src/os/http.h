@@ -98,9 +98,13 @@ struct HttpClientOptions {
     Secret bearer_token;           // sent when not empty
     std::string unix_socket_path;  // connect there whatever the URL's host is
     std::string proxy;             // http://host:port; empty: none, whatever the environment says
+    std::string proxy_user;        // Basic; empty: the proxy asks for none
+    Secret proxy_password;
     bool verify_host_name = true;
     int64_t connect_timeout_us = 10'000'000;
     int64_t timeout_us = 60'000'000;
+    // So long under 1000 bytes a second, in either direction, is a kTimeout; 0: never.
+    int64_t stall_timeout_us = 0;
     size_t max_body_bytes = 64u << 20;
 };
 
@@ -119,8 +123,10 @@ class HttpClient {
     ~HttpClient();
 
     // Any status is a response. kUnavailable (nobody there), kConnectionLost, kTimeout,
-    // kUnauthenticated (certificates), kTooLarge, kCancelled, kInvalidArgument (URL). After
-    // kConnectionLost and kTimeout the server may have done what was asked.
+    // kUnauthenticated (certificates, the proxy's password), kForbidden (the proxy lets nobody
+    // there), kTooLarge, kCancelled, kInvalidArgument (URL). After kConnectionLost and kTimeout the
+    // server may have done what was asked. Errors name the URL without its query, which may hold a
+    // secret.
     Result<HttpResponse> request(const HttpClientRequest& request);
     // Requests under way end with kCancelled within a second, and so does every later one.
     void cancel();

@@ -1,6 +1,7 @@
 #include <curl/curl.h>
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <mutex>
 
 #include "os/http.h"
@@ -90,6 +91,19 @@ Code code_of(CURLcode code) {
     }
 }
 
+// Of a proxy that answered CONNECT with `status`.
+Error proxy_error(const HttpClientOptions& options, long status) {
+    if (status == 407)
+        return Error(Code::kUnauthenticated,
+                     fmt::format("the proxy {} answers 407: {}", options.proxy,
+                                 options.proxy_user.empty() ? "it asks for a user and a password"
+                                                            : "it takes not this user or password"),
+                     "see proxy_user and proxy_password");
+    return Error(status == 403 ? Code::kForbidden : Code::kUnavailable,
+                 fmt::format("the proxy {} answers {} to CONNECT", options.proxy, status),
+                 "see that the proxy lets this machine through to that host and port");
+}
+
 curl_blob blob_of(std::string_view bytes) {
     curl_blob blob{};
     blob.data = const_cast<char*>(bytes.data());
@@ -155,6 +169,17 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
     curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS,
                      ms(request.timeout_us > 0 ? request.timeout_us : options.timeout_us));
     curl_easy_setopt(curl, CURLOPT_PROXY, options.proxy.c_str());
+    if (!options.proxy_user.empty()) {
+        const std::string password(as_text(options.proxy_password.reveal()));
+        curl_easy_setopt(curl, CURLOPT_PROXYAUTH, static_cast<long>(CURLAUTH_BASIC));
+        curl_easy_setopt(curl, CURLOPT_PROXYUSERNAME, options.proxy_user.c_str());
+        curl_easy_setopt(curl, CURLOPT_PROXYPASSWORD, password.c_str());
+    }
+    if (options.stall_timeout_us > 0) {
+        curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1000L);
+        curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME,
+                         std::max(1L, static_cast<long>(options.stall_timeout_us / 1'000'000)));
+    }
     if (!options.unix_socket_path.empty())
         curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, options.unix_socket_path.c_str());
     curl_easy_setopt(curl, CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
@@ -205,13 +230,17 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
     const CURLcode result = curl_easy_perform(curl);
     long status = 0;
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+    long proxy_status = 0;
+    curl_easy_getinfo(curl, CURLINFO_HTTP_CONNECTCODE, &proxy_status);
     impl_->give_back(std::move(handle));
+    const std::string where = request.url.substr(0, request.url.find('?'));
     if (transfer.too_large)
-        return fail(Code::kTooLarge, fmt::format("the answer of {} has more than {} bytes",
-                                                 request.url, options.max_body_bytes));
+        return fail(Code::kTooLarge, fmt::format("the answer of {} has more than {} bytes", where,
+                                                 options.max_body_bytes));
+    if (result != CURLE_OK && proxy_status >= 400) return fail(proxy_error(options, proxy_status));
     if (result != CURLE_OK)
         return fail(code_of(result),
-                    fmt::format("{} {}: {}", request.method, request.url,
+                    fmt::format("{} {}: {}", request.method, where,
                                 reason[0] != '\0' ? reason : curl_easy_strerror(result)));
     transfer.response.status = static_cast<int>(status);
     return std::move(transfer.response);

@@ -1,6 +1,7 @@
 #include "os/program_files.h"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -38,6 +39,16 @@ std::string tail_of_file(const std::string& path, size_t limit_bytes) {
 uint64_t file_size_or_zero(const std::string& path) {
     struct stat info {};
     return ::stat(path.c_str(), &info) == 0 ? static_cast<uint64_t>(info.st_size) : 0;
+}
+
+Status check_private_file(const std::string& path) {
+    struct stat info {};
+    if (::stat(path.c_str(), &info) != 0) return fail(file_error(errno, "look at", path));
+    if ((info.st_mode & S_IRWXO) == 0) return {};
+    return fail(Code::kForbidden,
+                fmt::format("{} holds secrets, and everybody may open it (mode {:o})", path,
+                            info.st_mode & 0777),
+                fmt::format("chmod 600 {}; if it was so for long, change the secrets", path));
 }
 
 Result<std::string> resolve_links(const std::string& path) {

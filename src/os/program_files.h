@@ -16,6 +16,9 @@ std::string own_program_directory();
 std::string tail_of_file(const std::string& path, size_t limit_bytes = 1000);
 // The size of a file, 0 when it is not there.
 uint64_t file_size_or_zero(const std::string& path);
+// Ok when nobody but the file's owner and group may read it; kForbidden with what to do otherwise;
+// kNotFound, kIo.
+Status check_private_file(const std::string& path);
 // The path without symbolic links, absolute. kNotFound when nothing is there.
 Result<std::string> resolve_links(const std::string& path);
 

@@ -199,7 +199,8 @@ Status Recoveries::start_disks(Entry& entry) {
     TapConfig config;
     config.mode = ServeMode::kPlain;
     config.replica.emplace();
-    config.replica->store_directory = options_.store_directory;
+    config.replica->store_location = options_.store_location;
+    config.replica->store_settings_file = options_.store_settings_file;
     config.replica->item = state.item;
     FS_ASSIGN(config.replica->item_key, options_.item_key(state.item));
     config.replica->sequence = state.sequence;

@@ -52,7 +52,8 @@ struct RecoveryOptions {
     // Sockets, pid files, logs. Short (sockets' paths are limited to 107 bytes), may be on tmpfs,
     // private.
     std::string run_root;
-    std::string store_directory;
+    std::string store_location;       // store/store_settings.h
+    std::string store_settings_file;  // empty: none
     PointLeases leases;
     std::function<Result<Secret>(const ItemId&)> item_key;
     // Told after each change of a state; may be empty.

@@ -130,7 +130,7 @@ class FailoverTest : public testing::Test {
         options.clock = &clock_;
         options.state_root = directory_ / "s";
         options.run_root = directory_ / "r";
-        options.store_directory = directory_ / "store";
+        options.store_location = directory_ / "store";
         options.leases = leases_.interface();
         options.item_key = [](const ItemId&) -> Result<Secret> { return test_key(); };
         options.on_change = [this](const RecoveryState& state) {

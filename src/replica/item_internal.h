@@ -34,6 +34,35 @@ inline Result<Manifest> load_manifest(ObjectStore& store, const ItemId& item, co
     return decode_manifest(item, name, object, key);
 }
 
+// What the ledger keeps of a kept point's manifest.
+inline KeptRow kept_row(const ItemId& item, const Manifest& manifest) {
+    KeptRow row;
+    row.object_name = kept_name(item, manifest.sequence, manifest.generation);
+    row.sequence = manifest.sequence;
+    row.generation = manifest.generation.number;
+    row.time = manifest.time;
+    if (!manifest.points.empty()) {
+        row.recorded = true;
+        row.kind = manifest.points.back().kind;
+        row.label = manifest.points.back().label;
+    }
+    row.disks = manifest.disks;
+    return row;
+}
+
+// Rows and names that are handled at once.
+inline constexpr size_t kRowsAPage = 1000;
+
+// The newest of `rows` (by sequence, generation) at or below `limit` that can be read; an empty
+// manifest when there is none and the log is whole from its start.
+Result<Manifest> newest_manifest(ObjectStore& store, const ItemId& item, const Secret& key,
+                                 const std::vector<ManifestRow>& rows, Sequence limit,
+                                 const LedgerState& state);
+
+// Registered segments in (after, last].
+Result<std::vector<SegmentRow>> segments_between(ReplicaLedger& ledger, SegmentNumber after,
+                                                 SegmentNumber last);
+
 // What the records of a segment mean for the ledger. `state` moves on.
 Result<RegistrationCommit> registration_of(const SegmentReader& segment, LogState& state);
 

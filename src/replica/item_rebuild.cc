@@ -26,6 +26,15 @@ Status ItemReplica::rebuild(ObjectStore& store, ReplicaLedger& ledger, const Ite
             generation = std::max(generation, parsed->generation.number);
         }
     }
+    FS_ASSIGN(const auto keeps, list_all(store, kept_prefix(item)));
+    std::vector<Found> found_kept;
+    for (const ObjectInfo& info : keeps) {
+        total_bytes += info.size_bytes;
+        if (const auto parsed = parse_kept_name(item, info.name)) {
+            found_kept.push_back({info.name, *parsed});
+            generation = std::max(generation, parsed->generation.number);
+        }
+    }
     FS_ASSIGN(const auto shards, list_all(store, shard_prefix(item)));
     for (const ObjectInfo& info : shards) {
         total_bytes += info.size_bytes;
@@ -93,6 +102,18 @@ Status ItemReplica::rebuild(ObjectStore& store, ReplicaLedger& ledger, const Ite
         for (const DiskSize& disk : m.disks)
             start.geometry.push_back({disk.disk, m.sequence, disk.size_bytes, disk.joining});
     }
+    // What is kept above the floor was put for a move of it that never happened. Names sort by
+    // sequence, then generation: of each the newest that can be read.
+    for (auto f = found_kept.rbegin(); f != found_kept.rend(); ++f) {
+        if (f->parsed.sequence >= floor) continue;
+        if (!start.kept.empty() && start.kept.back().sequence == f->parsed.sequence) continue;
+        const auto manifest = load_manifest(store, item, item_key, f->name);
+        if (manifest)
+            start.kept.push_back(kept_row(item, *manifest));
+        else if (!is_damage(manifest.error().code()))
+            return fail(manifest.error());
+    }
+    std::ranges::reverse(start.kept);
     FS_TRY(ledger.begin_rebuild(start));
     FS_ASSIGN(const auto log, list_log(store, item, at.number));
     if (log.empty() && floor.v == 0 && damage) return fail(*damage);

@@ -46,6 +46,11 @@ Result<RegistrationCommit> registration_of(const SegmentReader& segment, LogStat
 
 namespace {
 
+const KeptRow* find_kept(const std::vector<KeptRow>& kept, Sequence sequence) {
+    const auto found = std::ranges::find(kept, sequence, &KeptRow::sequence);
+    return found == kept.end() ? nullptr : &*found;
+}
+
 std::string describe(Sequence sequence, TimePoint time) {
     return fmt::format("{} ({})", sequence.v, to_rfc3339(time));
 }
@@ -231,6 +236,7 @@ Result<PointList> ItemReplica::points(const PointQuery& query) {
         if (page.from > page.to) break;
     }
 
+    FS_ASSIGN(out.kept, ledger_.list_kept());
     if (state.stored.v == 0) return out;
     OfferedRange range;
     if (state.floor.v > 0) {
@@ -283,6 +289,10 @@ Result<ReplicaStatus> ItemReplica::status() {
         out.newest = list.ranges.back().last;
         out.newest_time = list.ranges.back().last_time;
     }
+    if (!list.kept.empty()) {
+        out.oldest = list.kept.front().sequence;
+        out.oldest_time = list.kept.front().time;
+    }
     out.gap_open = open_gap(gaps).has_value();
     out.written_bytes = state.written_bytes;
     const int64_t stored_bytes =
@@ -293,6 +303,16 @@ Result<ReplicaStatus> ItemReplica::status() {
 }
 
 Result<std::vector<GeometryRow>> ItemReplica::geometry() { return ledger_.list_geometry(); }
+
+Result<std::vector<DiskSize>> ItemReplica::disks_of(Sequence sequence) {
+    FS_ASSIGN(const LedgerState state, ledger_.state());
+    if (sequence < state.floor) {
+        FS_ASSIGN(const auto kept, ledger_.list_kept());
+        if (const KeptRow* row = find_kept(kept, sequence)) return row->disks;
+    }
+    FS_ASSIGN(const auto rows, ledger_.list_geometry());
+    return disks_at(rows, sequence);
+}
 
 std::string ItemReplica::window_text(const LedgerState& state, const std::vector<GapRow>& gaps) {
     PointQuery none;
@@ -305,6 +325,10 @@ std::string ItemReplica::window_text(const LedgerState& state, const std::vector
                     describe(list->ranges.back().last, list->ranges.back().last_time));
     if (open_gap(gaps))
         out += fmt::format(", and a gap is open behind it up to {}", state.stored.v);
+    if (!list->kept.empty())
+        out += fmt::format("; below it {} point{} kept, from {} on", list->kept.size(),
+                           list->kept.size() == 1 ? " is" : "s are",
+                           describe(list->kept.front().sequence, list->kept.front().time));
     return out;
 }
 
@@ -313,6 +337,10 @@ Status ItemReplica::check_point(Sequence sequence, const LedgerState& state) {
     if (state.stored.v == 0)
         return fail(Code::kPointNotFound, "nothing of this machine is stored yet",
                     "wait until it is protected");
+    if (sequence < state.floor && sequence.v > 0) {
+        FS_ASSIGN(const auto kept, ledger_.list_kept());
+        if (find_kept(kept, sequence) != nullptr) return {};
+    }
     if (sequence < state.floor || sequence.v == 0)
         return fail(Code::kPointOutsideWindow,
                     fmt::format("sequence {} is not in the window: {}", sequence.v,
@@ -331,6 +359,10 @@ Status ItemReplica::check_point(Sequence sequence, const LedgerState& state) {
 Result<TimePoint> ItemReplica::time_of(Sequence sequence, const LedgerState& state) {
     if (sequence == state.stored) return state.stored_time;
     if (sequence == state.floor) return state.floor_time;
+    if (sequence < state.floor) {
+        FS_ASSIGN(const auto kept, ledger_.list_kept());
+        if (const KeptRow* row = find_kept(kept, sequence)) return row->time;
+    }
     FS_ASSIGN(const SegmentRow row, ledger_.segment_with(sequence));
     if (row.last == sequence) return row.last_time;
     if (row.first == sequence) return row.first_time;
@@ -352,7 +384,14 @@ Result<ResolvedPoint> ItemReplica::resolve_time(TimePoint time, const LedgerStat
     if (state.stored.v == 0)
         return fail(Code::kPointNotFound, "nothing of this machine is stored yet",
                     "wait until it is protected");
-    if (state.floor.v > 0 && time < state.floor_time) return outside();
+    if (state.floor.v > 0 && time < state.floor_time) {
+        // The newest that was kept by then.
+        FS_ASSIGN(const auto kept, ledger_.list_kept());
+        const auto row = std::ranges::find_if(kept.rbegin(), kept.rend(),
+                                              [&](const KeptRow& r) { return r.time <= time; });
+        if (row == kept.rend()) return outside();
+        return ResolvedPoint{row->sequence, row->time};
+    }
     const TimePoint newest = state.idle == state.stored
                                  ? std::max(state.stored_time, state.idle_time)
                                  : state.stored_time;
@@ -397,6 +436,10 @@ Result<ResolvedPoint> ItemReplica::resolve(const PointSpec& spec) {
             FS_ASSIGN(const PointList valid, points(query));
             if (!valid.points.empty())
                 return ResolvedPoint{valid.points.front().sequence, valid.points.front().time};
+            for (auto row = valid.kept.rbegin(); row != valid.kept.rend(); ++row) {
+                if (row->recorded && row->label == spec.label)
+                    return ResolvedPoint{row->sequence, row->time};
+            }
             FS_ASSIGN(const auto rows, ledger_.list_points(query));
             if (!rows.empty()) FS_TRY(check_point(rows.front().sequence, state));
             FS_ASSIGN(const auto gaps, ledger_.list_gaps());

@@ -18,8 +18,10 @@
 #include <vector>
 
 #include "base/buggify.h"
+#include "base/retention_grid.h"
 #include "base/seams.h"
 #include "base/secret.h"
+#include "replica/kept_needs.h"
 #include "replica/ledger.h"
 #include "replica/log_walk.h"
 #include "replica/manifest.h"
@@ -28,6 +30,9 @@
 #include "store/object_store.h"
 
 namespace farshore {
+
+class ManifestBuilder;
+struct PayloadMove;
 
 struct ItemReplicaOptions {
     // Checked before a registration is acknowledged and before anything is removed. Null: this is
@@ -47,7 +52,10 @@ struct ItemReplicaOptions {
 };
 
 struct RetentionPolicy {
+    // In which every write is a point.
     int64_t window_us = 24ll * 3600 * 1'000'000;
+    // What stays of older ones.
+    RetentionGrid grid;
     // The floor moves only when it moves by so much: each move writes a manifest.
     int64_t min_advance_us = 0;
     // How long an object stays after nothing refers to it.
@@ -73,6 +81,8 @@ struct RetentionPolicy {
 struct RetentionReport {
     bool floor_moved = false;
     Sequence floor;
+    uint64_t kept = 0;     // points below the floor, when it ended
+    uint64_t thinned = 0;  // that were points before
     uint64_t rewritten_objects = 0;
     uint64_t rewritten_bytes = 0;
     uint64_t found_dead = 0;
@@ -88,7 +98,8 @@ struct ReplicaStatus {
     Sequence stored;
     TimePoint stored_time;
     TimePoint current_until;  // the source had written nothing else up to then (>= stored_time)
-    // The oldest and newest sequence that is a point; nothing while there is none.
+    // The oldest (a kept one, when there is one) and newest sequence that is a point; nothing while
+    // there is none.
     std::optional<Sequence> oldest, newest;
     TimePoint oldest_time, newest_time;
     bool gap_open = false;
@@ -102,6 +113,7 @@ struct OfferedRange {
     TimePoint first_time, last_time;
 };
 struct PointList {
+    std::vector<KeptRow> kept;         // below the window, by sequence
     std::vector<PointRow> points;      // POINT records that are valid points
     std::vector<OfferedRange> ranges;  // every sequence in them is a point
 };
@@ -148,6 +160,8 @@ class ItemReplica {
     Result<PointList> points(const PointQuery& query);
     // What became of the disks in the window; disks_at() tells which a point has.
     Result<std::vector<GeometryRow>> geometry();
+    // Those that the point `sequence` has, joining ones too; also of a kept one.
+    Result<std::vector<DiskSize>> disks_of(Sequence sequence);
     // kPointNotFound, kPointOutsideWindow (names the window), kPointInGap (names the neighbours).
     Result<ResolvedPoint> resolve(const PointSpec& spec);
 
@@ -182,6 +196,23 @@ class ItemReplica {
     Result<bool> write_checkpoint(uint64_t min_entries, uint64_t min_segments);
     Result<std::optional<SegmentRow>> choose_floor(const RetentionPolicy& policy,
                                                    const LedgerState& state);
+    // What becomes of points at or below the floor that moves to `floor` (null: it stays).
+    struct KeepPlan {
+        std::vector<Sequence> make;  // in order: leave the window and stay
+        std::vector<KeptRow> drop;   // were kept
+        std::vector<KeptRow> stay;   // are kept already
+    };
+    Result<KeepPlan> plan_kept(const RetentionPolicy& policy, const LedgerState& state,
+                               const SegmentRow* floor);
+    Result<KeptRow> make_kept(ManifestBuilder& builder, const LedgerState& state,
+                              const std::vector<ManifestRow>& manifests, Sequence sequence);
+    struct Rewriting;
+    Status choose_rewriting(const RetentionPolicy& policy, const Manifest& at_floor,
+                            const std::vector<KeptRow>& kept, ManifestBuilder& builder,
+                            Rewriting& out);
+    Status relocate_kept(ManifestBuilder& builder, const Rewriting& rewriting,
+                         const std::map<ObjectRef, std::vector<PayloadMove>>& moves,
+                         ManifestCommit& commit);
     Status move_floor(const RetentionPolicy& policy, RetentionReport& report);
     Status sweep(const RetentionPolicy& policy, RetentionReport& report);
 
@@ -195,6 +226,9 @@ class ItemReplica {
     std::mutex log_mutex_;
     std::mutex upkeep_mutex_;
     SegmentNumber not_due_at_{UINT64_MAX};  // no checkpoint was due at this segment
+    KeptNeeds kept_needs_;                  // by upkeep_mutex_
+    // After nothing was worth rewriting: the floor and what was kept then.
+    std::optional<std::pair<Sequence, std::vector<std::string>>> nothing_to_rewrite_;
     // What the store really holds beyond the ledger's count, measured by the last sweep (objects of
     // crashed attempts).
     std::atomic<int64_t> stored_correction_bytes_{0};

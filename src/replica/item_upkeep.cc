@@ -4,6 +4,7 @@
 #include <set>
 
 #include "replica/item_internal.h"
+#include "replica/item_rewriting.h"
 #include "replica/manifest_builder.h"
 
 namespace farshore {
@@ -12,12 +13,12 @@ using namespace item_internal;
 
 namespace {
 
-// Rows, names and removals that are handled at once.
-constexpr size_t kPage = 1000;
 constexpr size_t kRemoveBatch = 64;
 
-// The newest of `rows` (by sequence, generation) at or below `limit` that can be read; an empty
-// manifest when there is none and the log is whole from its start.
+}  // namespace
+
+namespace item_internal {
+
 Result<Manifest> newest_manifest(ObjectStore& store, const ItemId& item, const Secret& key,
                                  const std::vector<ManifestRow>& rows, Sequence limit,
                                  const LedgerState& state) {
@@ -35,12 +36,11 @@ Result<Manifest> newest_manifest(ObjectStore& store, const ItemId& item, const S
                 "rebuild the ledger from the store");
 }
 
-// Registered segments in (after, last].
 Result<std::vector<SegmentRow>> segments_between(ReplicaLedger& ledger, SegmentNumber after,
                                                  SegmentNumber last) {
     std::vector<SegmentRow> out;
     while (after < last) {
-        FS_ASSIGN(auto page, ledger.list_segments(after, kPage));
+        FS_ASSIGN(auto page, ledger.list_segments(after, kRowsAPage));
         if (page.empty()) break;
         for (SegmentRow& row : page) {
             if (row.number > last) return out;
@@ -54,7 +54,7 @@ Result<std::vector<SegmentRow>> segments_between(ReplicaLedger& ledger, SegmentN
     return out;
 }
 
-}  // namespace
+}  // namespace item_internal
 
 // ---- checkpoints
 
@@ -136,11 +136,7 @@ Result<std::optional<SegmentRow>> ItemReplica::choose_floor(const RetentionPolic
     const Sequence newest = gap ? gap->last_good : state.stored;
     if (newest.v == 0) return stay;
     Sequence limit{newest.v - 1};
-    FS_ASSIGN(const auto leases, ledger_.list_leases());
     const TimePoint now = clock_.now();
-    for (const LeaseRow& lease : leases) {
-        if (lease.expires > now) limit = std::min(limit, lease.sequence);
-    }
     const TimePoint edge{now.us - policy.window_us};
     while (limit > state.floor) {
         auto row = ledger_.segment_ended(limit, edge);
@@ -170,6 +166,7 @@ Status ItemReplica::move_floor(const RetentionPolicy& policy, RetentionReport& r
     if (floor.v == 0) return {};
 
     FS_ASSIGN(const auto manifests, ledger_.list_manifests());
+    FS_ASSIGN(const KeepPlan plan, plan_kept(policy, state, row ? &*row : nullptr));
     FS_ASSIGN(const Manifest from, newest_manifest(store_, item_, key_, manifests, floor, state));
     ManifestBuilder builder(store_, item_, key_, random_, options_.parallel);
     const auto set_window = [&](Manifest& m) {
@@ -190,43 +187,21 @@ Status ItemReplica::move_floor(const RetentionPolicy& policy, RetentionReport& r
         FS_ASSIGN(at_floor, builder.extend(from, segments, generation));
     }
 
-    // What is mostly dead, most dead first, and what is small when there is a lot of it.
-    std::vector<LiveObject> moving;
-    std::vector<LiveObject> small;
-    if (policy.rewrite_below_percent > 0) {
-        uint64_t payload = 0, dead = 0;
-        const bool any = buggify(options_.buggify, "replica.rewrite_all");
-        const auto mostly_dead = [&](const LiveObject& object) {
-            if (any) return true;
-            return object.live_bytes * 100 < object.payload_bytes * policy.rewrite_below_percent;
-        };
-        for (const LiveObject& object : at_floor.objects) {
-            payload += object.payload_bytes;
-            if (mostly_dead(object)) dead += object.payload_bytes - object.live_bytes;
-        }
-        const bool worth_it = policy.rewrite_min_bytes == 0 ||
-                              dead >= std::max(policy.rewrite_min_bytes, payload / 64);
-        for (const LiveObject& object : at_floor.objects) {
-            if (worth_it && mostly_dead(object))
-                moving.push_back(object);
-            else if (object.payload_bytes < policy.small_object_bytes)
-                small.push_back(object);
-        }
-        std::sort(moving.begin(), moving.end(), [](const LiveObject& a, const LiveObject& b) {
-            return std::pair(a.live_bytes * b.payload_bytes, a.object) <
-                   std::pair(b.live_bytes * a.payload_bytes, b.object);
-        });
-        if (small.size() >= std::max<size_t>(policy.small_objects, 2))
-            moving.insert(moving.end(), small.begin(), small.end());
-        uint64_t bytes = 0;
-        size_t count = 0;
-        while (count < moving.size() && (bytes += moving[count].live_bytes) <= policy.rewrite_bytes)
-            ++count;
-        moving.resize(count);
-    }
-    if (!row && moving.empty()) return {};
-
+    // First: whoever sees a manifest with the new floor finds what stays below it.
     ManifestCommit commit;
+    std::vector<KeptRow> kept = plan.stay;
+    for (const Sequence sequence : plan.make) {
+        FS_ASSIGN(KeptRow made, make_kept(builder, state, manifests, sequence));
+        commit.kept.push_back(made);
+        kept.push_back(std::move(made));
+    }
+    for (const KeptRow& gone : plan.drop) commit.kept_dropped.push_back(gone.object_name);
+    std::ranges::sort(kept, {}, &KeptRow::sequence);
+
+    Rewriting rewriting;
+    FS_TRY(choose_rewriting(policy, at_floor, kept, builder, rewriting));
+    if (!row && rewriting.objects == 0 && plan.make.empty() && plan.drop.empty()) return {};
+
     const auto add = [&](Manifest& m) -> Status {
         set_window(m);
         FS_TRY(builder.put(m));
@@ -235,38 +210,39 @@ Status ItemReplica::move_floor(const RetentionPolicy& policy, RetentionReport& r
         return {};
     };
     ManifestBuilder::Moves moves;
-    if (!moving.empty()) {
-        FS_ASSIGN(moves, builder.move_payload(at_floor, moving, vault_epoch(),
+    if (rewriting.objects != 0) {
+        FS_ASSIGN(moves, builder.move_payload(*rewriting.needed, at_floor.time, vault_epoch(),
                                               [&] { return ledger_.reserve_generation(); }));
+        FS_TRY(relocate_kept(builder, rewriting, moves, commit));
         FS_ASSIGN(const Generation generation, next_generation());
         FS_ASSIGN(at_floor, builder.relocate(at_floor, moves, generation));
-    } else if (at_floor.generation == from.generation) {
+    } else if (row && at_floor.generation == from.generation) {
         // The floor reaches a checkpoint: the same shards under a manifest that says so.
         FS_ASSIGN(at_floor.generation, next_generation());
         at_floor.previous = manifest_name(item_, from.sequence, from.generation);
     }
-    // First: whoever sees a later manifest with this floor finds the floor's own.
-    FS_TRY(add(at_floor));
-    for (const ManifestRow& known : manifests) {
-        if (known.sequence <= floor) {
+    if (row || !moves.empty()) {
+        // First: whoever sees a later manifest with this floor finds the floor's own.
+        FS_TRY(add(at_floor));
+        for (const ManifestRow& known : manifests) {
+            if (known.sequence <= floor) {
+                commit.dropped.push_back(known.object_name);
+                continue;
+            }
+            if (moves.empty()) continue;
+            auto manifest = load_manifest(store_, item_, key_, known.object_name);
+            if (!manifest) {
+                if (!is_damage(manifest.error().code())) return fail(manifest.error());
+                // The log behind the floor replaces it.
+                commit.dropped.push_back(known.object_name);
+                continue;
+            }
+            if (!refers_to(*manifest, moves)) continue;
+            FS_ASSIGN(const Generation generation, next_generation());
+            FS_ASSIGN(Manifest moved, builder.relocate(*manifest, moves, generation));
+            FS_TRY(add(moved));
             commit.dropped.push_back(known.object_name);
-            continue;
         }
-        if (moves.empty()) continue;
-        auto manifest = load_manifest(store_, item_, key_, known.object_name);
-        if (!manifest) {
-            if (!is_damage(manifest.error().code())) return fail(manifest.error());
-            commit.dropped.push_back(known.object_name);  // the log behind the floor replaces it
-            continue;
-        }
-        const bool refers =
-            std::any_of(manifest->objects.begin(), manifest->objects.end(),
-                        [&](const LiveObject& o) { return moves.contains(o.object); });
-        if (!refers) continue;
-        FS_ASSIGN(const Generation generation, next_generation());
-        FS_ASSIGN(Manifest moved, builder.relocate(*manifest, moves, generation));
-        FS_TRY(add(moved));
-        commit.dropped.push_back(known.object_name);
     }
     commit.added_bytes = builder.put_bytes();
     if (row) {
@@ -282,7 +258,8 @@ Status ItemReplica::move_floor(const RetentionPolicy& policy, RetentionReport& r
         return committed;
     }
     report.floor_moved = row.has_value();
-    report.rewritten_objects = moving.size();
+    report.thinned = plan.drop.size();
+    report.rewritten_objects = rewriting.objects;
     report.rewritten_bytes = builder.moved_bytes();
     return {};
 }
@@ -291,8 +268,8 @@ Status ItemReplica::sweep(const RetentionPolicy& policy, RetentionReport& report
     // The listing comes first: what is put or registered afterwards is not in it.
     const std::string own = item_prefix(item_);
     std::vector<ObjectInfo> there;
-    for (const std::string& prefix :
-         {base_prefix(item_), log_prefix(item_), manifest_prefix(item_), shard_prefix(item_)}) {
+    for (const std::string& prefix : {base_prefix(item_), kept_prefix(item_), log_prefix(item_),
+                                      manifest_prefix(item_), shard_prefix(item_)}) {
         FS_ASSIGN(auto infos, list_all(store_, prefix));
         there.insert(there.end(), std::make_move_iterator(infos.begin()),
                      std::make_move_iterator(infos.end()));
@@ -321,6 +298,19 @@ Status ItemReplica::sweep(const RetentionPolicy& policy, RetentionReport& report
         for (const LiveObject& object : manifest->objects)
             needed.insert(object_name(item_, object.object));
     }
+    FS_ASSIGN(const auto kept, ledger_.list_kept());
+    report.kept = kept.size();
+    for (const KeptRow& row : kept) {
+        needed.insert(row.object_name);
+        in_force.insert(row.object_name);
+    }
+    std::vector<std::string> kept_names;
+    for (const ObjectInfo& info : there) {
+        if (!parse_kept_name(item_, info.name)) continue;
+        found_in_force += in_force.count(info.name);
+        kept_names.push_back(info.name);
+    }
+    FS_TRY(kept_needs_.update(store_, item_, key_, kept_names, in_force));
     if (found_in_force != in_force.size())
         return fail(Code::kCorrupt, "a manifest that is in force is missing in the store",
                     "rebuild the ledger from the store");
@@ -335,11 +325,12 @@ Status ItemReplica::sweep(const RetentionPolicy& policy, RetentionReport& report
 
     const auto dispensable = [&](const ObjectInfo& info) {
         if (needed.contains(info.name)) return false;
-        if (parse_manifest_name(item_, info.name)) return true;
+        if (parse_manifest_name(item_, info.name) || parse_kept_name(item_, info.name)) return true;
         if (const auto shard = parse_shard_name(item_, info.name))
-            return shard->generation.vault <= vault_epoch();
+            return shard->generation.vault <= vault_epoch() && !kept_needs_.needs(*shard);
         const auto object = parse_object_name(item_, info.name);
         if (!object) return false;  // not ours
+        if (kept_needs_.needs(*object)) return false;
         if (object->kind == SegmentKind::kBase) return object->epoch <= vault_epoch();
         // Beyond the log's end: about to be registered, or a leftover that goes when the log has
         // passed its number.
@@ -355,8 +346,8 @@ Status ItemReplica::sweep(const RetentionPolicy& policy, RetentionReport& report
 
     std::vector<DeadRow> listed;
     for (std::string after;;) {
-        FS_ASSIGN(auto page, ledger_.list_dead(after, kPage));
-        const bool last = page.size() < kPage;
+        FS_ASSIGN(auto page, ledger_.list_dead(after, kRowsAPage));
+        const bool last = page.size() < kRowsAPage;
         if (!page.empty()) after = page.back().object_name;
         listed.insert(listed.end(), std::make_move_iterator(page.begin()),
                       std::make_move_iterator(page.end()));
@@ -389,8 +380,8 @@ Status ItemReplica::sweep(const RetentionPolicy& policy, RetentionReport& report
     for (const auto& [name, bytes] : unneeded) {
         if (!known.contains(name)) dead.push_back({name, bytes, now, 0});
     }
-    for (size_t from = 0; from < dead.size(); from += kPage) {
-        const auto end = std::min(dead.size(), from + kPage);
+    for (size_t from = 0; from < dead.size(); from += kRowsAPage) {
+        const auto end = std::min(dead.size(), from + kRowsAPage);
         FS_TRY(ledger_.commit_dead({dead.begin() + static_cast<ptrdiff_t>(from),
                                     dead.begin() + static_cast<ptrdiff_t>(end)}));
     }

@@ -74,6 +74,28 @@ struct ManifestRow {
     TimePoint time;
 };
 
+// A disk that the machine has, and how large.
+struct DiskSize {
+    DiskIndex disk = 0;
+    uint64_t size_bytes = 0;
+    bool joining = false;  // not copied yet: no part of the points
+    friend bool operator==(const DiskSize&, const DiskSize&) = default;
+};
+
+// A point below the floor that stays: for the policy's grid, or because it is leased. Its manifest
+// stands alone (manifest.h). Key: object_name; one a sequence is in force.
+struct KeptRow {
+    std::string object_name;
+    Sequence sequence;
+    uint64_t generation = 0;
+    TimePoint time;
+    // Of the POINT record there; without one `recorded` is false.
+    bool recorded = false;
+    PointKind kind = PointKind::kCrash;
+    std::string label;
+    std::vector<DiskSize> disks;
+};
+
 // An object that nothing in force refers to. Key: object_name.
 struct DeadRow {
     std::string object_name;
@@ -82,8 +104,8 @@ struct DeadRow {
     uint64_t tick = 0;  // set by the ledger
 };
 
-// Somebody reads at `sequence`; the floor does not pass it while the lease is valid, and objects
-// that died after the lease was given are not removed.
+// Somebody reads at `sequence`: it stays a point while the lease is valid - when the floor passes
+// it, as a kept one - and objects that died after the lease was given are not removed.
 struct LeaseRow {
     uint64_t id = 0;    // set by the ledger, never used twice
     uint64_t tick = 0;  // set by the ledger
@@ -123,7 +145,9 @@ struct RegistrationCommit {
 struct ManifestCommit {
     std::vector<ManifestRow> added;
     std::vector<std::string> dropped;  // object names; no longer in force
-    uint64_t added_bytes = 0;          // manifests, shards and base objects that came with it
+    std::vector<KeptRow> kept;
+    std::vector<std::string> kept_dropped;  // object names
+    uint64_t added_bytes = 0;               // manifests, shards and base objects that came with it
     // When set: the floor moves up. Rows of segments <= floor_segment, of points < floor, of gaps
     // with resynced <= floor and of geometry that a newer one at or below the floor replaces go.
     std::optional<Sequence> floor;
@@ -145,6 +169,7 @@ struct RebuildStart {
     LedgerState state;  // its `rebuilding` is not read
     std::vector<PointRow> points;
     std::vector<GeometryRow> geometry;
+    std::vector<KeptRow> kept;
 };
 
 class ReplicaLedger {
@@ -164,7 +189,8 @@ class ReplicaLedger {
     virtual Status commit_idle(Epoch epoch, Sequence sequence, TimePoint time) = 0;
     // A number that no object of this item carries yet: generation + 1, durably.
     virtual Result<uint64_t> reserve_generation() = 0;
-    // kWrongState when `floor` would pass a lease that is valid at `now`.
+    // kWrongState when a sequence of a lease that is valid at `now` would be below the floor
+    // without being kept.
     virtual Status commit_manifest(const ManifestCommit& commit, TimePoint now) = 0;
 
     // Lists objects as dead (those listed already are left as they are).
@@ -173,7 +199,8 @@ class ReplicaLedger {
     // bytes are subtracted).
     virtual Status commit_removed(const std::vector<std::string>& names, bool revived) = 0;
 
-    // A new lease (id and tick are set). kPointOutsideWindow when sequence < floor.
+    // A new lease (id and tick are set). kPointOutsideWindow when sequence < floor and it is not
+    // kept.
     virtual Result<LeaseRow> commit_lease(const LeaseRow& lease) = 0;
     // kNotFound when it was released, or expired and was swept.
     virtual Status renew_lease(uint64_t id, TimePoint expires) = 0;
@@ -194,6 +221,7 @@ class ReplicaLedger {
     virtual Result<std::vector<GapRow>> list_gaps() = 0;
     virtual Result<std::vector<GeometryRow>> list_geometry() = 0;
     virtual Result<std::vector<ManifestRow>> list_manifests() = 0;  // by sequence, then generation
+    virtual Result<std::vector<KeptRow>> list_kept() = 0;           // by sequence
     virtual Result<std::vector<DeadRow>> list_dead(const std::string& after, size_t limit) = 0;
     virtual Result<std::vector<LeaseRow>> list_leases() = 0;
 

@@ -49,6 +49,7 @@ std::string log_prefix(const ItemId& item) { return item_prefix(item) + "log/"; 
 std::string base_prefix(const ItemId& item) { return item_prefix(item) + "base/"; }
 std::string shard_prefix(const ItemId& item) { return item_prefix(item) + "shard/"; }
 std::string manifest_prefix(const ItemId& item) { return item_prefix(item) + "manifest/"; }
+std::string kept_prefix(const ItemId& item) { return item_prefix(item) + "kept/"; }
 
 std::string object_name(const ItemId& item, const ObjectRef& object) {
     SegmentHeader header;
@@ -64,9 +65,36 @@ std::string shard_name(const ItemId& item, const ShardRef& shard) {
                        shard.shard, shard.generation.vault.v, shard.generation.number);
 }
 
+namespace {
+
+std::string name_below(const std::string& prefix, Sequence sequence, const Generation& generation) {
+    return fmt::format("{}{:016x}-{:016x}-{:016x}.manifest", prefix, sequence.v, generation.vault.v,
+                       generation.number);
+}
+
+std::optional<ManifestName> parse_below(const std::string& prefix, std::string_view name) {
+    if (!take(name, prefix)) return std::nullopt;
+    const auto sequence = take_hex(name, 16);
+    if (!sequence || !take(name, "-")) return std::nullopt;
+    const auto vault = take_hex(name, 16);
+    if (!vault || !take(name, "-")) return std::nullopt;
+    const auto number = take_hex(name, 16);
+    if (!number || name != ".manifest") return std::nullopt;
+    return ManifestName{{*sequence}, {{*vault}, *number}};
+}
+
+}  // namespace
+
 std::string manifest_name(const ItemId& item, Sequence sequence, const Generation& generation) {
-    return fmt::format("{}{:016x}-{:016x}-{:016x}.manifest", manifest_prefix(item), sequence.v,
-                       generation.vault.v, generation.number);
+    return name_below(manifest_prefix(item), sequence, generation);
+}
+
+std::string kept_name(const ItemId& item, Sequence sequence, const Generation& generation) {
+    return name_below(kept_prefix(item), sequence, generation);
+}
+
+std::string kept_name_prefix(const ItemId& item, Sequence sequence) {
+    return fmt::format("{}{:016x}-", kept_prefix(item), sequence.v);
 }
 
 std::optional<ObjectRef> parse_object_name(const ItemId& item, std::string_view name) {
@@ -87,14 +115,11 @@ std::optional<ObjectRef> parse_object_name(const ItemId& item, std::string_view 
 }
 
 std::optional<ManifestName> parse_manifest_name(const ItemId& item, std::string_view name) {
-    if (!take(name, manifest_prefix(item))) return std::nullopt;
-    const auto sequence = take_hex(name, 16);
-    if (!sequence || !take(name, "-")) return std::nullopt;
-    const auto vault = take_hex(name, 16);
-    if (!vault || !take(name, "-")) return std::nullopt;
-    const auto number = take_hex(name, 16);
-    if (!number || name != ".manifest") return std::nullopt;
-    return ManifestName{{*sequence}, {{*vault}, *number}};
+    return parse_below(manifest_prefix(item), name);
+}
+
+std::optional<ManifestName> parse_kept_name(const ItemId& item, std::string_view name) {
+    return parse_below(kept_prefix(item), name);
 }
 
 std::optional<ShardRef> parse_shard_name(const ItemId& item, std::string_view name) {
@@ -117,7 +142,7 @@ std::string after_segment(const ItemId& item, SegmentNumber number) {
 }
 
 Result<Bytes> encode_manifest(const ItemId& item, const Manifest& m, const Secret& item_key,
-                              Random& random) {
+                              Random& random, bool kept) {
     Bytes body;
     CompactWriter out(body);
     out.number(m.sequence.v);
@@ -170,8 +195,9 @@ Result<Bytes> encode_manifest(const ItemId& item, const Manifest& m, const Secre
         out.signed_number(gap.last_good_time.us);
         out.signed_number(gap.resynced_time.us);
     }
-    return seal_object(kManifestMagic, manifest_name(item, m.sequence, m.generation), item, body,
-                       item_key, random);
+    const std::string name = kept ? kept_name(item, m.sequence, m.generation)
+                                  : manifest_name(item, m.sequence, m.generation);
+    return seal_object(kManifestMagic, name, item, body, item_key, random);
 }
 
 Result<Manifest> decode_manifest_body(ByteView body) {
@@ -275,7 +301,8 @@ Result<Manifest> decode_manifest(const ItemId& item, const std::string& name, By
     FS_ASSIGN(const Bytes body, open_object(kManifestMagic, name, item, object, item_key));
     auto manifest = decode_manifest_body(body);
     if (!manifest) return fail(manifest.error().with_context(name));
-    if (manifest_name(item, manifest->sequence, manifest->generation) != name)
+    if (manifest_name(item, manifest->sequence, manifest->generation) != name &&
+        kept_name(item, manifest->sequence, manifest->generation) != name)
         return fail(Code::kMalformed, name + " holds a manifest of another name");
     return manifest;
 }

@@ -3,7 +3,9 @@
 //
 // A manifest stands at a segment's end. It names the checkpoint object of each shard
 // (checkpoint.h), the log and base objects that those refer to with what is still needed of them,
-// and the points and gaps of the window up to it. Values; any thread may call.
+// and the points and gaps of the window up to it. The manifest of a kept point is the same under
+// another name, at any sequence: no log is behind it, it is its own window. Values; any thread may
+// call.
 #pragma once
 
 #include <compare>
@@ -49,13 +51,6 @@ struct LiveObject {
     friend bool operator==(const LiveObject&, const LiveObject&) = default;
 };
 
-struct DiskSize {
-    DiskIndex disk = 0;
-    uint64_t size_bytes = 0;
-    bool joining = false;  // not copied yet: no part of the points
-    friend bool operator==(const DiskSize&, const DiskSize&) = default;
-};
-
 struct Manifest {
     Sequence sequence;  // the last one that it contains
     TimePoint time;
@@ -84,9 +79,13 @@ std::string log_prefix(const ItemId& item);
 std::string base_prefix(const ItemId& item);
 std::string shard_prefix(const ItemId& item);
 std::string manifest_prefix(const ItemId& item);
+std::string kept_prefix(const ItemId& item);
 std::string object_name(const ItemId& item, const ObjectRef& object);
 std::string shard_name(const ItemId& item, const ShardRef& shard);
 std::string manifest_name(const ItemId& item, Sequence sequence, const Generation& generation);
+std::string kept_name(const ItemId& item, Sequence sequence, const Generation& generation);
+// What the names of a sequence's kept manifests start with.
+std::string kept_name_prefix(const ItemId& item, Sequence sequence);
 // What listing a prefix gives, taken apart; nothing for names that are not of this form.
 std::optional<ObjectRef> parse_object_name(const ItemId& item, std::string_view name);
 struct ManifestName {
@@ -94,13 +93,14 @@ struct ManifestName {
     Generation generation;
 };
 std::optional<ManifestName> parse_manifest_name(const ItemId& item, std::string_view name);
+std::optional<ManifestName> parse_kept_name(const ItemId& item, std::string_view name);
 std::optional<ShardRef> parse_shard_name(const ItemId& item, std::string_view name);
 // `after` for ObjectStore::list(log_prefix): all segments with a larger number follow it.
 std::string after_segment(const ItemId& item, SegmentNumber number);
 
-// The whole object, sealed.
+// The whole object, sealed for its name: manifest_name(), or kept_name().
 Result<Bytes> encode_manifest(const ItemId& item, const Manifest& manifest, const Secret& item_key,
-                              Random& random);
+                              Random& random, bool kept = false);
 // The errors of open_object() and of the body: kTruncated, kMalformed. The name must be the
 // manifest's own.
 Result<Manifest> decode_manifest(const ItemId& item, const std::string& name, ByteView object,

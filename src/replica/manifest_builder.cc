@@ -60,6 +60,17 @@ Status ManifestBuilder::put(const Manifest& manifest) {
     return put_object(manifest_name(item_, manifest.sequence, manifest.generation), object);
 }
 
+Status ManifestBuilder::put_kept(const Manifest& manifest) {
+    FS_ASSIGN(const Bytes object, encode_manifest(item_, manifest, key_, random_, true));
+    return put_object(kept_name(item_, manifest.sequence, manifest.generation), object);
+}
+
+void ManifestBuilder::forget_shards_but(const Manifest& manifest) {
+    std::set<std::string> names;
+    for (const ShardRef& ref : manifest.shards) names.insert(shard_name(item_, ref));
+    std::erase_if(relocated_, [&](const auto& shard) { return !names.contains(shard.first); });
+}
+
 Result<ShardContent> ManifestBuilder::load_shard(const ShardRef& ref) {
     FS_ASSIGN(const Bytes object, store_.get(shard_name(item_, ref)));
     return decode_shard(item_, ref, object, key_);
@@ -67,7 +78,7 @@ Result<ShardContent> ManifestBuilder::load_shard(const ShardRef& ref) {
 
 Result<Manifest> ManifestBuilder::extend(const Manifest& from,
                                          const std::vector<SegmentRow>& segments,
-                                         Generation generation) {
+                                         Generation generation, Sequence last) {
     Manifest out = from;
     out.generation = generation;
     if (from.sequence.v > 0) out.previous = manifest_name(item_, from.sequence, from.generation);
@@ -96,6 +107,7 @@ Result<Manifest> ManifestBuilder::extend(const Manifest& from,
             live.set_payload(numbered.back(), header.payload_bytes);
             out.written_bytes += row.written_bytes;
             for (const IndexEntry& entry : segment->index()) {
+                if (entry.sequence > last) break;
                 FS_TRY(state.apply(entry));
                 ops.add(entry, number);
             }
@@ -157,8 +169,57 @@ Result<Manifest> ManifestBuilder::extend(const Manifest& from,
     return out;
 }
 
+ManifestBuilder::Needed::Needed(const std::vector<LiveObject>& objects) {
+    for (const LiveObject& object : objects) pieces_[object.object];
+}
+
+Status ManifestBuilder::Needed::add(ManifestBuilder& builder, const Manifest& manifest,
+                                    bool lasts) {
+    std::set<std::string> now;
+    for (const ShardRef& ref : manifest.shards) {
+        const std::string name = shard_name(builder.item_, ref);
+        now.insert(name);
+        if (seen_.contains(name) || seen_before_.contains(name)) continue;
+        FS_ASSIGN(const ShardContent content, builder.load_shard(ref));
+        content.map.for_each([&](const Extent& extent) {
+            const auto wanted = pieces_.find(content.objects[extent.object].ref);
+            if (wanted == pieces_.end()) return;
+            // A position of an object is one place on one disk, so what is there already is the
+            // same. As records of a base object, so no longer than one.
+            auto& pieces = wanted->second;
+            for (uint32_t done = 0; done < extent.length;) {
+                const uint32_t position = extent.position + done;
+                auto next = pieces.upper_bound(position);
+                if (next != pieces.begin()) {
+                    const Piece& before = std::prev(next)->second;
+                    if (before.position + before.length > position) {
+                        done += before.position + before.length - position;
+                        continue;
+                    }
+                }
+                uint32_t length = std::min(extent.length - done, kMaxWriteBytes);
+                if (next != pieces.end()) length = std::min(length, next->first - position);
+                pieces[position] = {position, length, ref.disk,
+                                    uint64_t{ref.shard} * kShardBytes + extent.start + done, lasts};
+                done += length;
+            }
+        });
+    }
+    seen_before_ = std::move(seen_);
+    seen_ = std::move(now);
+    return {};
+}
+
+uint64_t ManifestBuilder::Needed::live_bytes(const ObjectRef& object) const {
+    uint64_t sum = 0;
+    const auto found = pieces_.find(object);
+    if (found == pieces_.end()) return 0;
+    for (const auto& [position, piece] : found->second) sum += piece.length;
+    return sum;
+}
+
 Result<ManifestBuilder::Moves> ManifestBuilder::move_payload(
-    const Manifest& manifest, const std::vector<LiveObject>& objects, Epoch vault,
+    const Needed& needed, TimePoint time, Epoch vault,
     const std::function<Result<uint64_t>()>& reserve) {
     struct Piece {
         DiskIndex disk = 0;
@@ -166,34 +227,17 @@ Result<ManifestBuilder::Moves> ManifestBuilder::move_payload(
         uint32_t length = 0;
         ObjectRef object;
         uint32_t position = 0;
+        bool passes = false;
         Bytes payload;
     };
     std::vector<Piece> pieces;
-    std::map<ObjectRef, uint64_t> wanted;
-    for (const LiveObject& object : objects) wanted[object.object] = object.payload_bytes;
-    for (const ShardRef& ref : manifest.shards) {
-        FS_ASSIGN(const ShardContent content, load_shard(ref));
-        content.map.for_each([&](const Extent& extent) {
-            const ObjectRef& object = content.objects[extent.object].ref;
-            if (!wanted.contains(object)) return;
-            // As records of a base object, so no longer than one.
-            for (uint32_t done = 0; done < extent.length;) {
-                const uint32_t length = std::min(extent.length - done, kMaxWriteBytes);
-                pieces.push_back({ref.disk,
-                                  uint64_t{ref.shard} * kShardBytes + extent.start + done,
-                                  length,
-                                  object,
-                                  extent.position + done,
-                                  {}});
-                done += length;
-            }
-        });
+    for (const auto& [object, list] : needed.pieces_) {
+        for (const auto& [position, piece] : list)
+            pieces.push_back(
+                {piece.disk, piece.offset, piece.length, object, position, !piece.lasts, {}});
     }
 
     // Each chunk is read and decoded once: in the order of the objects' payload.
-    std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
-        return std::tie(a.object, a.position) < std::tie(b.object, b.position);
-    });
     std::shared_ptr<SegmentReader> segment;
     ObjectRef opened;
     Bytes chunk;
@@ -228,14 +272,16 @@ Result<ManifestBuilder::Moves> ManifestBuilder::move_payload(
 
     // In a base object payload lies in the order of the disk.
     std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
-        return std::tie(a.disk, a.offset) < std::tie(b.disk, b.offset);
+        return std::tie(a.passes, a.disk, a.offset, a.object) <
+               std::tie(b.passes, b.disk, b.offset, b.object);
     });
     Moves moves;
-    for (const auto& [object, bytes] : wanted) moves[object];  // also those without pieces
+    for (const auto& [object, list] : needed.pieces_) moves[object];  // also those without pieces
     SegmentWriter writer;
     ObjectRef base;
     uint64_t record = 0;
     uint32_t position = 0;
+    bool passes = false;
     const auto finish = [&]() -> Status {
         if (writer.empty()) return {};
         SegmentWriter::BuildOptions build;
@@ -250,8 +296,9 @@ Result<ManifestBuilder::Moves> ManifestBuilder::move_payload(
         return put_object(segment_object_name(built.header), built.object);
     };
     for (Piece& piece : pieces) {
-        if (writer.empty() || position + piece.length > kBaseBytes) {
+        if (writer.empty() || position + piece.length > kBaseBytes || piece.passes != passes) {
             FS_TRY(finish());
+            passes = piece.passes;
             FS_ASSIGN(const uint64_t number, reserve());
             base = {SegmentKind::kBase, {number}, vault};
             record = 0;
@@ -263,7 +310,7 @@ Result<ManifestBuilder::Moves> ManifestBuilder::move_payload(
         header.disk = piece.disk;
         // Records of a base object are numbered from 1: what they carry are states, not changes.
         header.sequence = {++record};
-        header.time = manifest.time;
+        header.time = time;
         header.offset_bytes = piece.offset;
         header.length_bytes = piece.length;
         append_record(encoded, header, piece.payload);
@@ -324,11 +371,10 @@ Result<Manifest> ManifestBuilder::relocate(const Manifest& manifest, const Moves
                             std::prev(it)->position + std::prev(it)->length > position)
                             --it;
                         if (it == list.end() || it->position > position) {
-                            missed =
-                                fail(Code::kCorrupt,
-                                     fmt::format("{} refers to payload of {} that the window's "
-                                                 "floor does not",
-                                                 name, object_name(item_, object)));
+                            missed = fail(Code::kCorrupt,
+                                          fmt::format("{} refers to payload of {} that neither the "
+                                                      "window's floor nor a kept point does",
+                                                      name, object_name(item_, object)));
                             return;
                         }
                         const uint32_t skip = position - it->position;

@@ -3,7 +3,9 @@
 // itself and commits what comes back. Internal to item_replica.cc. One thread at a time.
 #pragma once
 
+#include <algorithm>
 #include <map>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -17,6 +19,19 @@
 
 namespace farshore {
 
+// Where a piece of an object's payload went.
+struct PayloadMove {
+    uint32_t position = 0, length = 0;
+    ObjectRef object;
+    uint32_t new_position = 0;
+};
+// By object, each one's by position.
+using PayloadMoves = std::map<ObjectRef, std::vector<PayloadMove>>;
+inline bool refers_to(const Manifest& manifest, const PayloadMoves& moves) {
+    return std::ranges::any_of(manifest.objects,
+                               [&](const LiveObject& o) { return moves.contains(o.object); });
+}
+
 class ManifestBuilder {
   public:
     ManifestBuilder(ObjectStore& store, const ItemId& item, const Secret& key, Random& random,
@@ -25,26 +40,49 @@ class ManifestBuilder {
 
     // Puts the shards that `segments` (all those behind `from`, in order) change, and returns the
     // manifest at the last of them. Not put yet: the caller may set the window first. An empty
-    // `from` (sequence 0) is the state before the log.
+    // `from` (sequence 0) is the state before the log. What comes after the record `last` is left
+    // out: then nothing can be extended from what comes back, it is a kept point's.
     Result<Manifest> extend(const Manifest& from, const std::vector<SegmentRow>& segments,
-                            Generation generation);
+                            Generation generation, Sequence last = {UINT64_MAX});
 
-    // Where payload went. Object -> pieces by position.
-    struct Moved {
-        uint32_t position = 0, length = 0;
-        ObjectRef object;
-        uint32_t new_position = 0;
+    using Moved = PayloadMove;
+    using Moves = PayloadMoves;
+    // What some manifests need of some objects, taken up one manifest after the other.
+    class Needed {
+      public:
+        explicit Needed(const std::vector<LiveObject>& objects);
+        // Shards that one of the last two manifests had are not read again. What `lasts` (the first
+        // one's) comes into base objects of its own: what only kept points need goes earlier.
+        Status add(ManifestBuilder& builder, const Manifest& manifest, bool lasts);
+        // Of one object, once all are there.
+        uint64_t live_bytes(const ObjectRef& object) const;
+        void leave_out(const ObjectRef& object) { pieces_.erase(object); }
+        bool empty() const { return pieces_.empty(); }
+        size_t objects() const { return pieces_.size(); }
+
+      private:
+        friend class ManifestBuilder;
+        struct Piece {
+            uint32_t position = 0, length = 0;
+            DiskIndex disk = 0;
+            uint64_t offset = 0;
+            bool lasts = false;
+        };
+        std::map<ObjectRef, std::map<uint32_t, Piece>> pieces_;  // by position, not overlapping
+        std::set<std::string> seen_, seen_before_;               // names of shards
     };
-    using Moves = std::map<ObjectRef, std::vector<Moved>>;
-    // Copies what `manifest` needs of `objects` into base objects and puts those. `reserve` gives
-    // each a generation.
-    Result<Moves> move_payload(const Manifest& manifest, const std::vector<LiveObject>& objects,
-                               Epoch vault, const std::function<Result<uint64_t>()>& reserve);
+    // Copies it into base objects, whose records carry `time`, and puts those. `reserve` gives each
+    // a generation.
+    Result<Moves> move_payload(const Needed& needed, TimePoint time, Epoch vault,
+                               const std::function<Result<uint64_t>()>& reserve);
     // The same manifest, referring to where payload went. Its new shards carry `generation`.
     Result<Manifest> relocate(const Manifest& manifest, const Moves& moves, Generation generation);
 
-    // Seals and puts it under its name.
+    // Seals and puts it under its name, that of a kept one.
     Status put(const Manifest& manifest);
+    Status put_kept(const Manifest& manifest);
+    // What relocate() remembers of shards that `manifest` has not is forgotten.
+    void forget_shards_but(const Manifest& manifest);
     Result<ShardContent> load_shard(const ShardRef& ref);
     // Of everything put so far.
     uint64_t put_bytes() const { return put_bytes_; }

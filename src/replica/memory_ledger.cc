@@ -4,6 +4,14 @@
 
 namespace farshore {
 
+namespace {
+
+bool keeps(const std::map<std::string, KeptRow>& kept, Sequence sequence) {
+    return std::ranges::any_of(kept, [&](auto& row) { return row.second.sequence == sequence; });
+}
+
+}  // namespace
+
 template <typename Work>
 Status MemoryLedger::transaction(const char* name, Work work) {
     if (hook_) FS_TRY(hook_(name, false));
@@ -75,12 +83,15 @@ Result<uint64_t> MemoryLedger::reserve_generation() {
 
 Status MemoryLedger::commit_manifest(const ManifestCommit& commit, TimePoint now) {
     return transaction("manifest", [&](Tables& t) -> Status {
-        if (commit.floor) {
-            for (const auto& [id, lease] : t.leases) {
-                if (lease.expires > now && lease.sequence < *commit.floor)
-                    return fail(Code::kWrongState, "a leased point is older than the new floor");
-            }
+        std::map<std::string, KeptRow> kept = t.kept;
+        for (const KeptRow& row : commit.kept) kept[row.object_name] = row;
+        for (const std::string& name : commit.kept_dropped) kept.erase(name);
+        const Sequence lowest = std::max(commit.floor.value_or(Sequence{}), t.state.floor);
+        for (const auto& [id, lease] : t.leases) {
+            if (lease.expires > now && lease.sequence < lowest && !keeps(kept, lease.sequence))
+                return fail(Code::kWrongState, "a leased point would be lost");
         }
+        t.kept = std::move(kept);
         for (const ManifestRow& row : commit.added) t.manifests[row.object_name] = row;
         for (const std::string& name : commit.dropped) t.manifests.erase(name);
         t.state.stored_bytes += commit.added_bytes;
@@ -131,7 +142,7 @@ Status MemoryLedger::commit_removed(const std::vector<std::string>& names, bool 
 Result<LeaseRow> MemoryLedger::commit_lease(const LeaseRow& lease) {
     LeaseRow row = lease;
     FS_TRY(transaction("lease", [&](Tables& t) -> Status {
-        if (row.sequence < t.state.floor)
+        if (row.sequence < t.state.floor && !keeps(t.kept, row.sequence))
             return fail(Code::kPointOutsideWindow, "the point left the window");
         row.tick = row.id = ++t.tick;
         t.leases[row.id] = row;
@@ -237,6 +248,13 @@ Result<std::vector<ManifestRow>> MemoryLedger::list_manifests() {
     return out;
 }
 
+Result<std::vector<KeptRow>> MemoryLedger::list_kept() {
+    std::lock_guard lock(mutex_);
+    auto out = values(tables_.kept);
+    std::ranges::sort(out, {}, &KeptRow::sequence);
+    return out;
+}
+
 Result<std::vector<DeadRow>> MemoryLedger::list_dead(const std::string& after, size_t limit) {
     std::lock_guard lock(mutex_);
     std::vector<DeadRow> out;
@@ -260,6 +278,7 @@ Status MemoryLedger::begin_rebuild(const RebuildStart& start) {
         t.state.rebuilding = true;
         for (const PointRow& point : start.points) t.points[point.sequence] = point;
         for (const GeometryRow& row : start.geometry) t.geometry[{row.disk, row.since}] = row;
+        for (const KeptRow& row : start.kept) t.kept[row.object_name] = row;
         return {};
     });
 }

@@ -39,6 +39,7 @@ class MemoryLedger : public ReplicaLedger {
     Result<std::vector<GapRow>> list_gaps() override;
     Result<std::vector<GeometryRow>> list_geometry() override;
     Result<std::vector<ManifestRow>> list_manifests() override;
+    Result<std::vector<KeptRow>> list_kept() override;
     Result<std::vector<DeadRow>> list_dead(const std::string& after, size_t limit) override;
     Result<std::vector<LeaseRow>> list_leases() override;
     Status begin_rebuild(const RebuildStart& start) override;
@@ -53,6 +54,7 @@ class MemoryLedger : public ReplicaLedger {
         std::map<Sequence, GapRow> gaps;
         std::map<std::pair<DiskIndex, Sequence>, GeometryRow> geometry;
         std::map<std::string, ManifestRow> manifests;
+        std::map<std::string, KeptRow> kept;
         std::map<std::string, DeadRow> dead;
         std::map<uint64_t, LeaseRow> leases;
     };

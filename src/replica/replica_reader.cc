@@ -68,6 +68,8 @@ class Reader final : public ReplicaReader, public std::enable_shared_from_this<R
     };
     Status open_from(const std::vector<Listed>& manifests, Sequence wanted);
     Status open_behind(const Manifest& from, Sequence wanted);
+    // The manifest of a point that was kept below the window; nothing when there is none.
+    Result<std::optional<Manifest>> kept_manifest(Sequence wanted);
     Status fail_in_gap(Sequence wanted, GapRow gap, Sequence floor) const;
     Status outside_window(Sequence wanted, Sequence newest) const;
     Result<const ExtentMap*> shard_map(DiskIndex disk, uint32_t shard);
@@ -186,6 +188,10 @@ Status Reader::open_from(const std::vector<Listed>& manifests, Sequence wanted) 
             damage = manifest.error();
         }
     }
+    if (wanted != kLatestSequence && (!have_floor_ || wanted < floor_.floor)) {
+        FS_ASSIGN(const auto kept, kept_manifest(wanted));
+        if (kept) return open_behind(*kept, wanted);
+    }
     // That manifest may come from a move of the floor that was never committed, and the point may
     // be leased: below the floor, what is still there is read.
     const bool below_floor = have_floor_ && wanted < floor_.floor;
@@ -224,6 +230,20 @@ Status Reader::open_from(const std::vector<Listed>& manifests, Sequence wanted) 
         if (log.empty() || !behind.empty()) return fail(*damage);
     }
     return open_behind(Manifest{}, wanted);
+}
+
+Result<std::optional<Manifest>> Reader::kept_manifest(Sequence wanted) {
+    FS_ASSIGN(const auto infos, list_all(store_, kept_name_prefix(item_, wanted)));
+    std::optional<Error> damage;
+    // By generation: the newest is the last.
+    for (auto info = infos.rbegin(); info != infos.rend(); ++info) {
+        FS_ASSIGN(const Bytes object, store_.get(info->name));
+        auto manifest = decode_manifest(item_, info->name, object, key_);
+        if (manifest) return std::optional<Manifest>(std::move(*manifest));
+        if (!damage) damage = manifest.error();
+    }
+    if (damage) return fail(*damage);
+    return std::optional<Manifest>();
 }
 
 Status Reader::open_behind(const Manifest& from, Sequence wanted) {

@@ -1,35 +1,23 @@
 #include "store/retrying_store.h"
 
-#include <fmt/core.h>
-
-#include <algorithm>
-
 namespace farshore {
 
 RetryingStore::RetryingStore(ObjectStore& inner, Clock& clock, Random& random, Sleep sleep,
                              RetryPolicy policy)
     : inner_(inner), clock_(clock), random_(random), sleep_(std::move(sleep)), policy_(policy) {}
 
+RetryingStore::RetryingStore(std::unique_ptr<ObjectStore> inner, Clock& clock, Random& random,
+                             Sleep sleep, RetryPolicy policy)
+    : owned_(std::move(inner)),
+      inner_(*owned_),
+      clock_(clock),
+      random_(random),
+      sleep_(std::move(sleep)),
+      policy_(policy) {}
+
 template <typename Call>
 auto RetryingStore::repeat(Call call) -> decltype(call()) {
-    const int64_t start_us = clock_.steady_us();
-    int64_t longest_us = policy_.first_delay_us;
-    for (int attempt = 1;; ++attempt) {
-        auto result = call();
-        if (result) return result;
-        const Error& error = result.error();
-        if (error.retry() != Retry::kSoon && error.code() != Code::kThrottled) return result;
-        const auto give_up = [&] {
-            return fail(error.with_context(fmt::format("after {} attempts", attempt)));
-        };
-        if (attempt >= policy_.max_attempts) return give_up();
-        const auto delay_us = static_cast<int64_t>(random_.below(
-                                  static_cast<uint64_t>(std::max<int64_t>(longest_us, 1)))) +
-                              1;
-        longest_us = std::min(longest_us * 2, policy_.max_delay_us);
-        if (clock_.steady_us() - start_us + delay_us > policy_.budget_us) return give_up();
-        if (!sleep_(delay_us)) return give_up();
-    }
+    return repeat_call(clock_, random_, sleep_, policy_, call);
 }
 
 Status RetryingStore::put(const std::string& name, ByteView data) {

@@ -9,27 +9,22 @@
 // that is success; kAlreadyExists at the first attempt is passed on.
 #pragma once
 
-#include <functional>
+#include <memory>
 
 #include "base/seams.h"
 #include "store/object_store.h"
+#include "store/retry.h"
 
 namespace farshore {
 
-struct RetryPolicy {
-    int max_attempts = 8;
-    int64_t first_delay_us = 50'000;
-    int64_t max_delay_us = 5'000'000;
-    // No new attempt is begun when this much time has passed since the call.
-    int64_t budget_us = 60'000'000;
-};
-
 class RetryingStore final : public ObjectStore {
   public:
-    // Waits; false when the program is ending: the call then fails with its last error.
-    using Sleep = std::function<bool(int64_t delay_us)>;
+    using Sleep = RetrySleep;
     // `inner`, `clock` and `random` outlive the store.
     RetryingStore(ObjectStore& inner, Clock& clock, Random& random, Sleep sleep,
+                  RetryPolicy policy = {});
+    // The same, and owns `inner`.
+    RetryingStore(std::unique_ptr<ObjectStore> inner, Clock& clock, Random& random, Sleep sleep,
                   RetryPolicy policy = {});
 
     Status put(const std::string& name, ByteView data) override;
@@ -44,6 +39,7 @@ class RetryingStore final : public ObjectStore {
   private:
     template <typename Call>
     auto repeat(Call call) -> decltype(call());
+    const std::unique_ptr<ObjectStore> owned_;
     ObjectStore& inner_;
     Clock& clock_;
     Random& random_;

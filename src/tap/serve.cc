@@ -18,7 +18,7 @@
 #include "os/real.h"
 #include "os/worker_pool.h"
 #include "replica/replica_reader.h"
-#include "store/directory_store.h"
+#include "store/open_store.h"
 
 namespace farshore {
 namespace {
@@ -104,7 +104,10 @@ Status Server::Impl::open_devices() {
 Status Server::Impl::open_replica() {
     if (reader) return {};
     const ServedReplica& replica = *config.replica;
-    FS_ASSIGN(store, DirectoryStore::open(file_system, random, {replica.store_directory, false}));
+    FS_ASSIGN(const StoreSettings settings, load_store_settings(file_system, replica.store_location,
+                                                                replica.store_settings_file));
+    FS_ASSIGN(store,
+              open_retrying_store(file_system, clock, random, settings, false, sleep_for_retry));
     ReplicaReaderOptions options;
     options.cache_bytes = replica.cache_bytes;
     helpers = std::make_unique<WorkerPool>(kOpeners);

@@ -311,6 +311,8 @@ Result<HttpResponse> Api::points(const Call& call) {
         exact.from = exact.to = point.sequence;
         exact.limit = 1;
         FS_ASSIGN(const PointList named, replica->points(exact));
+        for (const KeptRow& kept : named.kept)
+            if (kept.sequence == point.sequence) return answer(kept_view(kept));
         FS_ASSIGN(const auto geometry, replica->geometry());
         Json json = !named.points.empty() && named.points.front().sequence == point.sequence
                         ? point_view(named.points.front())
@@ -334,6 +336,14 @@ Result<HttpResponse> Api::points(const Call& call) {
         points.push_back(point_view(point));
         points.back()["disks"] = point_disks_view(geometry, point.sequence);
     }
+    for (auto kept = list.kept.rbegin(); kept != list.kept.rend(); ++kept) {
+        if (points.size() == query.limit) break;
+        if (kept->sequence > query.to ||
+            (query.kind && (!kept->recorded || *query.kind != kept->kind)) ||
+            (!query.label.empty() && query.label != kept->label))
+            continue;
+        points.push_back(kept_view(*kept));
+    }
     Json gaps = Json::array();
     for (size_t i = 0; i + 1 < list.ranges.size(); ++i)
         gaps.push_back(
@@ -343,12 +353,14 @@ Result<HttpResponse> Api::points(const Call& call) {
     if (status.gap_open && !list.ranges.empty())
         gaps.push_back(
             {{"after", point_view(list.ranges.back().last, list.ranges.back().last_time)}});
+    const bool more = points.size() == query.limit && !points.empty();
+    const uint64_t last = more ? points.back()["sequence"].get<uint64_t>() : 0;
     Json json{{"points", std::move(points)}, {"gaps", std::move(gaps)}};
     if (!list.ranges.empty())
         json["window"] = {
             {"oldest", point_view(list.ranges.front().first, list.ranges.front().first_time)},
             {"newest", point_view(list.ranges.back().last, list.ranges.back().last_time)}};
-    if (list.points.size() == query.limit) json["next"] = list.points.back().sequence.v;
+    if (more) json["next"] = last;
     return answer(json);
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include "base/bandwidth_limit.h"
+#include "base/retention_grid.h"
 #include "vault/item_drive.h"
 #include "vault/resync_plan.h"
 
@@ -49,6 +50,7 @@ Result<ItemPolicy> read_policy(const JsonFields& body, ItemPolicy policy) {
     if (catch_up != kInOrder && catch_up != kNewestFirst)
         return fields.wrong("catch_up", "must be in-order or newest-first");
     policy.newest_first = catch_up == kNewestFirst;
+    FS_ASSIGN(policy.keep, fields.text("keep", kMaxGridBytes, policy.keep));
     if (rpo < 1) return fail(Code::kInvalidArgument, "policy.rpo_threshold_s must be at least 1");
     if (interval < 1)
         return fail(Code::kInvalidArgument, "policy.crash_point_interval_s must be at least 1");
@@ -69,6 +71,8 @@ Status check_policy(CaptureMode mode, const ItemPolicy& policy, std::string_view
     }
     if (auto limit = BandwidthLimit::parse(policy.bandwidth, zone); !limit)
         return fail(limit.error().with_context("bandwidth"));
+    if (auto grid = RetentionGrid::parse(policy.keep); !grid)
+        return fail(grid.error().with_context("keep"));
     if (policy.verify_interval_s != 0 && (policy.verify_interval_s < kMinVerifyIntervalS ||
                                           policy.verify_interval_s > kMaxVerifyIntervalS))
         return fail(Code::kInvalidArgument,
@@ -94,6 +98,7 @@ Status check_policy(CaptureMode mode, const ItemPolicy& policy, std::string_view
 Json policy_view(const ItemPolicy& policy) {
     return {{"crash_point_interval_s", policy.crash_point_interval_s},
             {"window_s", policy.window_s},
+            {"keep", policy.keep},
             {"grace_s", policy.grace_s},
             {"copy_throttle_bytes_per_s", policy.copy_throttle_bytes_per_s},
             {"consistent_interval_s", policy.consistent_interval_s},

@@ -52,7 +52,8 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
     recovery.state_root = vault.directory() + "/recoveries";
     recovery.run_root =
         options.run_directory.empty() ? vault.directory() + "/run" : options.run_directory;
-    recovery.store_directory = options.store_directory;
+    recovery.store_location = options.store_location;
+    recovery.store_settings_file = options.store_settings_file;
     recovery.plugin = options.plugin;
     recovery.accelerator = options.accelerator;
     recovery.leases.take = [this](const ItemId& item, Sequence sequence, const std::string& holder,
@@ -214,11 +215,11 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
         }
         FS_TRY(run.report(0.2, "finding the point"));
         FS_ASSIGN(const ResolvedPoint resolved, replica->resolve(PointSpec::parse(point)));
-        FS_ASSIGN(const auto geometry, replica->geometry());
+        FS_ASSIGN(auto disks, replica->disks_of(resolved.sequence));
         request.item_name = item.name;
         request.sequence = resolved.sequence;
         request.point_time = resolved.time;
-        FS_ASSIGN(request.machine, machine_of(item, disks_at(geometry, resolved.sequence)));
+        FS_ASSIGN(request.machine, machine_of(item, std::move(disks)));
         FS_TRY(
             run.report(0.4, fmt::format("starting the machine at {}", to_rfc3339(resolved.time))));
         FS_ASSIGN(const RecoveryState state, recoveries_->start(request));
@@ -306,9 +307,8 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
                                     return result_of(state);
                                 });
     FS_ASSIGN(const ResolvedPoint resolved, replica->resolve(spec));
-    FS_ASSIGN(const auto geometry, replica->geometry());
-    FS_ASSIGN(const MachineDescription machine,
-              machine_of(item, disks_at(geometry, resolved.sequence)));
+    FS_ASSIGN(auto point_disks, replica->disks_of(resolved.sequence));
+    FS_ASSIGN(const MachineDescription machine, machine_of(item, std::move(point_disks)));
     return vault_.start_job(
         "change-point", item, false, "",
         [this, id, resolved, disks = machine.disks](JobRun& run) -> Result<std::string> {
@@ -360,8 +360,7 @@ Result<ExportReport> RecoveryDesk::start_export(const std::string& name, const s
     FS_ASSIGN(const auto replica, vault_.replica(item.id));
     FS_ASSIGN(const ResolvedPoint resolved,
               replica->resolve(PointSpec::parse(point.empty() ? "latest" : point)));
-    FS_ASSIGN(const auto geometry, replica->geometry());
-    const auto disks = disks_at(geometry, resolved.sequence);
+    FS_ASSIGN(const auto disks, replica->disks_of(resolved.sequence));
     const auto size =
         std::ranges::find_if(disks, [&](const DiskSize& known) { return known.disk == disk; });
     if (size == disks.end() || size->joining)

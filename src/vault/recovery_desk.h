@@ -30,7 +30,8 @@ struct ExportReport {
 class RecoveryDesk {
   public:
     struct Options {
-        std::string store_directory;
+        std::string store_location;            // store/store_settings.h
+        std::string store_settings_file;       // empty: none
         std::string run_directory;             // empty: VAULT/run
         std::string plugin;                    // empty: found beside the program
         std::string accelerator;               // empty: found out

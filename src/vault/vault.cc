@@ -6,6 +6,7 @@
 #include "os/log.h"
 #include "os/waiting.h"
 #include "replica/item_object.h"
+#include "store/open_store.h"
 #include "store/store_identity.h"
 #include "vault/vault_impl.h"
 
@@ -30,10 +31,10 @@ Status Vault::Impl::open_store() {
     // A vault that had a store makes no other one: the place may be a file system that is not
     // mounted.
     FS_ASSIGN(const std::string known, get_setting(*database, "store_id"));
-    FS_ASSIGN(
-        directory_store,
-        DirectoryStore::open(files, random, {.path = store_directory, .create = known.empty()}));
-    store = std::make_unique<RetryingStore>(*directory_store, clock, random, [this](int64_t us) {
+    FS_ASSIGN(const StoreSettings settings,
+              load_store_settings(files, store_location, options.store_settings_file));
+    FS_ASSIGN(bare_store, farshore::open_store(files, clock, random, settings, known.empty()));
+    store = std::make_unique<RetryingStore>(*bare_store, clock, random, [this](int64_t us) {
         if (ending) return false;
         pause_ms(static_cast<int>(us / 1000));
         return !ending;
@@ -45,7 +46,7 @@ Status Vault::Impl::open_store() {
     if (!known.empty() && known != info.store_id)
         return fail(
             Code::kForeignStore,
-            fmt::format("the store at {} is {}, this vault's is {}", store_directory, info.store_id,
+            fmt::format("the store at {} is {}, this vault's is {}", store_location, info.store_id,
                         known),
             "give the vault its own store, or an empty data directory to take this one over");
     if (known.empty()) FS_TRY(set_setting(*database, "store_id", info.store_id));
@@ -98,7 +99,7 @@ Status Vault::Impl::claim_store() {
             return fail(Code::kVaultReplaced,
                         fmt::format("another vault has claimed the store at {} since this one ran: "
                                     "its epoch is {}, ours was {}",
-                                    store_directory, newest.epoch.v,
+                                    store_location, newest.epoch.v,
                                     std::strtoull(known.c_str(), nullptr, 16)),
                         "end the other vault, then start this one with --take-over: it learns from "
                         "the store what the other one did");
@@ -147,8 +148,8 @@ Status Vault::Impl::forget_lost_items() {
 Status Vault::Impl::open() {
     vault_directory = options.data_directory + "/vault";
     pki_directory = options.data_directory + "/pki";
-    store_directory = options.store_directory.empty() ? options.data_directory + "/store"
-                                                      : options.store_directory;
+    store_location =
+        options.store_location.empty() ? options.data_directory + "/store" : options.store_location;
     FS_TRY(files.make_directories(vault_directory));
     FS_ASSIGN(lock, InstanceLock::acquire(vault_directory + "/lock", kInstanceLockPatienceMs));
     FS_ASSIGN(database, Database::open({.path = vault_directory + "/farshore.db"}, clock));

@@ -34,9 +34,10 @@ class Database;
 class ObjectStore;
 
 struct VaultOptions {
-    std::string data_directory;   // made when missing
-    std::string store_directory;  // empty: DATA/store
-    std::string key_file;         // empty: DATA/vault/key
+    std::string data_directory;       // made when missing
+    std::string store_location;       // store/store_settings.h; empty: the directory DATA/store
+    std::string store_settings_file;  // empty: none
+    std::string key_file;             // empty: DATA/vault/key
     // keys/key_source.h; empty: key_file, or what the newest rotation has named.
     std::string key_source;
     KdfCost kdf;  // of passphrases that are used from now on

@@ -134,10 +134,10 @@ struct Vault::Impl {
     FileSystem& files;
     Clock& clock;
     Random& random;
-    std::string vault_directory, pki_directory, store_directory;
+    std::string vault_directory, pki_directory, store_location;
 
     std::optional<InstanceLock> lock;
-    std::unique_ptr<DirectoryStore> directory_store;
+    std::unique_ptr<ObjectStore> bare_store;  // one attempt a call
     std::unique_ptr<RetryingStore> store;
     std::unique_ptr<Database> database;
     std::optional<VaultFence> fence;

@@ -458,6 +458,13 @@ void Vault::Impl::run_upkeep(ItemRuntime& item, const ItemRecord& record) {
     item.retention_us = clock.steady_us();
     RetentionPolicy policy;
     policy.window_us = window_us;
+    // It was checked when it was set: a database that says otherwise keeps all there is.
+    auto grid = RetentionGrid::parse(record.policy.keep);
+    if (!grid) {
+        told(item.retention_trouble, grid.error());
+        return;
+    }
+    policy.grid = std::move(*grid);
     policy.min_advance_us = interval_us / 2;
     policy.grace_us = int64_t{record.policy.grace_s} * 1'000'000;
     auto report = item.replica->run_retention(policy);

@@ -103,7 +103,7 @@ TEST(VaultKeys, AFencedVaultRotatesNothing) {
     const std::string other = fresh_directory();
     VaultOptions options;
     options.data_directory = other;
-    options.store_directory = site.directory + "/store";
+    options.store_location = site.directory + "/store";
     options.key_file = site.directory + "/vault/key";
     options.tend_interval_us = 0;
     {

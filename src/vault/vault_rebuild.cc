@@ -191,7 +191,7 @@ Status Vault::Impl::put_aside(const ItemId& id, const ItemObject* object, const 
     FS_ASSIGN(const ItemRecord record, adopt_item(id, object));
     const std::string cause = fmt::format(
         "'{}' is set aside, its objects under items/{} in the store at {} are damaged: {}",
-        record.name, id.to_string(), store_directory, damage.what());
+        record.name, id.to_string(), store_location, damage.what());
     const std::string remedy = fmt::format(
         "{}, then start the vault again; or `farshore unprotect {} --force` deletes what is left",
         damage.code() == Code::kNewerVersion ? "upgrade Farshore"

@@ -34,9 +34,10 @@ Result<std::unique_ptr<VaultServer>> VaultServer::start(const VaultServerOptions
     FS_ASSIGN(impl->vault, Vault::open(options.vault, files, clock, random));
     if (options.recovery) {
         RecoveryDesk::Options recovery;
-        recovery.store_directory = options.vault.store_directory.empty()
-                                       ? options.vault.data_directory + "/store"
-                                       : options.vault.store_directory;
+        recovery.store_location = options.vault.store_location.empty()
+                                      ? options.vault.data_directory + "/store"
+                                      : options.vault.store_location;
+        recovery.store_settings_file = options.vault.store_settings_file;
         recovery.run_directory = options.run_directory;
         impl->recovery =
             std::make_unique<RecoveryDesk>(*impl->vault, files, clock, random, recovery);

@@ -542,7 +542,7 @@ TEST(Vault, ConsistentPointsAreForDevices) {
     changed =
         site.call("PATCH", "/v1/items/web", 200, {{"policy", {{"consistent_interval_s", 300}}}});
     EXPECT_EQ(changed["consistent_points"]["interval_s"], 300);
-    EXPECT_EQ(changed["policy"]["window_s"], 86'400);
+    EXPECT_EQ(changed["policy"]["window_s"], 7'200);
     EXPECT_EQ(site.later(300).size(), 1u);
 }
 
@@ -893,7 +893,7 @@ TEST(Vault, TheOlderVaultOnAStoreIsFenced) {
     {
         VaultOptions options;
         options.data_directory = other;
-        options.store_directory = site.directory + "/store";
+        options.store_location = site.directory + "/store";
         options.key_file = site.directory + "/vault/key";
         options.tend_interval_us = 0;
         auto newer = Vault::open(options, site.files, site.clock, site.random);
@@ -927,7 +927,7 @@ TEST(Vault, AReplacedVaultComesBackOnPurposeOnly) {
         // A copy of everything but the store, as a replacement machine would have it.
         VaultOptions options;
         options.data_directory = copy;
-        options.store_directory = site.directory + "/store";
+        options.store_location = site.directory + "/store";
         options.tend_interval_us = 0;
         auto other = Vault::open(options, site.files, site.clock, site.random);
         ASSERT_TRUE(other) << other.error().to_string();
@@ -956,7 +956,7 @@ TEST(Vault, AReplacedVaultComesBackOnPurposeOnly) {
     {
         VaultOptions options;
         options.data_directory = copy;
-        options.store_directory = site.directory + "/store";
+        options.store_location = site.directory + "/store";
         options.tend_interval_us = 0;
         auto refused = Vault::open(options, site.files, site.clock, site.random);
         ASSERT_FALSE(refused);

@@ -55,6 +55,17 @@ Json point_view(const PointRow& point) {
     return json;
 }
 
+Json kept_view(const KeptRow& row) {
+    Json json = point_view(row.sequence, row.time);
+    if (row.recorded) json["kind"] = std::string(point_kind_name(row.kind));
+    if (!row.label.empty()) json["label"] = row.label;
+    json["kept"] = true;
+    json["disks"] = Json::array();
+    for (const DiskSize& disk : row.disks)
+        if (!disk.joining) json["disks"].push_back(disk.disk);
+    return json;
+}
+
 Json point_disks_view(const std::vector<GeometryRow>& geometry, Sequence sequence) {
     Json disks = Json::array();
     for (const DiskSize& disk : disks_at(geometry, sequence))

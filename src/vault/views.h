@@ -14,6 +14,7 @@ nlohmann::json problem_view(const ItemError& error);
 nlohmann::json item_view(const ItemReport& report);
 nlohmann::json point_view(Sequence sequence, TimePoint time);
 nlohmann::json point_view(const PointRow& point);
+nlohmann::json kept_view(const KeptRow& row);
 // The indexes of the disks that a point has.
 nlohmann::json point_disks_view(const std::vector<GeometryRow>& geometry, Sequence sequence);
 nlohmann::json bookmark_view(const BookmarkReport& report);
