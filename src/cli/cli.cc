@@ -39,6 +39,7 @@ struct Arguments {
     ExportArguments export_point;
     ListArguments list;
     ExtractArguments extract;
+    KeyArguments key;
     std::string token_kind = "agent";
     std::string token_name;
     uint64_t token_valid_s = 3600;
@@ -80,6 +81,7 @@ class Parser {
         add_items();
         add_points();
         add_recovery();
+        add_keys();
         add_others();
         add_servers();
         app_.footer(
@@ -357,6 +359,46 @@ class Parser {
               [&a](ClientVerbs& v) { return v.failovers(a.name); });
     }
 
+    void add_keys() {
+        Arguments& a = arguments_;
+        CLI::App* key = app_.add_subcommand("key", "The keys that everything is sealed under");
+        key->require_subcommand(1);
+        verb(*key, "show", "Which key, from where, and what is sealed under it",
+             [](ClientVerbs& v) { return v.keys(); });
+        CLI::App* rotate =
+            verb(*key, "rotate", "Exchange the key-encryption key; no data is written again",
+                 [&a](ClientVerbs& v) { return v.rotate_key(a.key.to, !a.no_wait); });
+        rotate->add_option("--to", a.key.to,
+                           "where the new key comes from; as --key-source of `up` (the same "
+                           "source)");
+        rotate->add_flag("--no-wait", a.no_wait, "do not wait for the job");
+        verb(*key, "verify", "Ask the key's source again, and open every item with what it gives",
+             [](ClientVerbs& v) { return v.verify_keys(); });
+        CLI::App* escrow =
+            verb(*key, "escrow", "All that is needed to read the store without the vault, sealed",
+                 [&a](ClientVerbs& v) { return v.escrow_keys(a.key); });
+        escrow->add_option("--to", a.key.to, "file to make")->required();
+        CLI::Option* passphrase = escrow->add_option("--passphrase-file", a.key.passphrase_file,
+                                                     "file with the passphrase");
+        escrow->add_option("--public-key", a.key.public_key_file, "RSA public key in PEM")
+            ->excludes(passphrase);
+        escrow->add_flag("--force", a.force, "replace the file");
+        escrow->parse_complete_callback([&a] {
+            a.key.force = a.force;
+            if (a.key.passphrase_file.empty() && a.key.public_key_file.empty())
+                throw CLI::RequiredError("--passphrase-file or --public-key");
+        });
+        CLI::App* destroy = named(
+            *key, "destroy", "Remove every copy of an item's key: nobody reads it again",
+            [&a](ClientVerbs& v) {
+                return v.destroy_key(a.name, a.key.confirm, a.key.end_replication, !a.no_wait);
+            });
+        destroy->add_option("--confirm", a.key.confirm, "the item's name once more")->required();
+        destroy->add_flag("--end-replication", a.key.end_replication,
+                          "though an agent replicates it");
+        destroy->add_flag("--no-wait", a.no_wait, "do not wait for the job");
+    }
+
     void add_others() {
         Arguments& a = arguments_;
         const auto add_list = [&](CLI::App* app) {
@@ -376,9 +418,26 @@ class Parser {
         verb(app_, "agents", "Agents and appliances", [](ClientVerbs& v) { return v.agents(); });
         verb(app_, "server", "What the server is", [](ClientVerbs& v) { return v.server(); });
         CLI::App* extract = app_.add_subcommand(
-            "extract", "Copy a disk at a point out of a store, with nothing but the key file");
+            "extract", "Copy a disk at a point out of a store, with nothing but its key");
         extract->add_option("--store", a.extract.store, "directory of the store")->required();
-        extract->add_option("--key", a.extract.key_file, "key file")->required();
+        CLI::Option* key =
+            extract->add_option("--key", a.extract.key_file, "key file, or an escrow");
+        CLI::Option* source =
+            extract->add_option("--key-source", a.extract.key_source, kKeySourceHelp)
+                ->excludes(key);
+        CLI::Option* passphrase =
+            extract->add_option("--passphrase-file", a.extract.passphrase_file,
+                                "passphrase of the store's key, or of the escrow");
+        passphrase->excludes(source);
+        extract
+            ->add_option("--private-key", a.extract.private_key_file,
+                         "RSA key in PEM that the escrow was sealed for")
+            ->needs(key);
+        extract->parse_complete_callback([&a] {
+            if (a.extract.key_file.empty() && a.extract.key_source.empty() &&
+                a.extract.passphrase_file.empty())
+                throw CLI::RequiredError("--key, --key-source or --passphrase-file");
+        });
         extract->add_option("--item", a.extract.item, "id or name of the item")->required();
         extract->add_option("--point", a.extract.point, kPointHelp)->capture_default_str();
         extract->add_option("--disk", a.extract.disk, "index of the disk")
@@ -429,7 +488,9 @@ class Parser {
         app->add_option("--listen", options.listen,
                         std::string("address of the API (") + kDefaultListen + ")");
         add_store(app, options.store, options.store_settings, " (DIR/store)");
-        app->add_option("--key", options.key_file, "key-encryption key file (DIR/vault/key)");
+        CLI::Option* key =
+            app->add_option("--key", options.key_file, "key-encryption key file (DIR/vault/key)");
+        app->add_option("--key-source", options.key_source, kKeySourceHelp)->excludes(key);
         app->add_option("--time-zone", options.time_zone,
                         "of time windows that name none, e.g. Europe/Berlin (the machine's)");
         app->add_flag("--take-over", options.take_over,
@@ -570,6 +631,9 @@ class Parser {
             ->add_option("--data", a.capture.agent_data, "data directory of the agent");
     }
 
+    static constexpr const char* kKeySourceHelp =
+        "where the key comes from: file:PATH, passphrase:FILE, passphrase-fd:N, passphrase-prompt, "
+        "env[:FARSHORE_KEY...], credential:NAME or azure:SETTINGS";
     static constexpr const char* kPointHelp =
         "latest, latest-processed, a sequence, an RFC 3339 time, or a label";
 

@@ -57,6 +57,14 @@ struct ListArguments {
     uint64_t limit = 100;
 };
 
+struct KeyArguments {
+    std::string to;  // a source, or the file of an escrow
+    std::string passphrase_file, public_key_file;
+    bool force = false;
+    std::string confirm;
+    bool end_replication = false;
+};
+
 class ClientVerbs {
   public:
     ClientVerbs(CliEnvironment& environment, const LocationOptions& location, bool json);
@@ -90,6 +98,12 @@ class ClientVerbs {
     int cancel_job(uint64_t id);
     int events(const ListArguments& arguments);
     int agents();
+    int keys();
+    int rotate_key(const std::string& to, bool wait);
+    int verify_keys();
+    int escrow_keys(const KeyArguments& arguments);
+    int destroy_key(const std::string& name, const std::string& confirm, bool end_replication,
+                    bool wait);
     int create_token(const std::string& kind, const std::string& name, uint64_t valid_s);
     int server();
 

@@ -1,4 +1,4 @@
-// `farshore extract`: a disk at a point, out of a store's directory and a key file alone.
+// `farshore extract`: a disk at a point, out of a store's directory and its key alone.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,9 @@ namespace farshore {
 
 struct ExtractArguments {
     std::string store;
-    std::string key_file;
+    std::string key_file;  // or an escrow; or
+    std::string key_source;
+    std::string passphrase_file, private_key_file;
     std::string item;
     std::string point = "latest";
     uint64_t disk = 0;

@@ -6,7 +6,7 @@
 #include <map>
 #include <optional>
 
-#include "codec/key_file.h"
+#include "extract/item_keys.h"
 #include "extract/store_objects.h"
 #include "os/real.h"
 
@@ -121,7 +121,7 @@ class Extraction {
 };
 
 Status Extraction::open_item() {
-    FS_ASSIGN(const KeyFile key, load_key_file(files_, options_.key_file));
+    FS_ASSIGN(const Keys keys, open_keys(options_, files_, store_));
     if (auto id = ItemId::parse(options_.item)) {
         item_ = *id;
     } else {
@@ -131,9 +131,7 @@ Status Extraction::open_item() {
         for (const std::string& entry : items) {
             auto other = ItemId::parse(std::string_view(entry).substr(0, entry.size() - 1));
             if (!other) continue;
-            auto object = store_.read(fmt::format("items/{}/item", other->to_string()));
-            if (!object) continue;
-            auto described = decode_item(*object, *other);
+            auto described = find_item_description(store_, *other);
             if (described && described->name == options_.item) found.push_back(*other);
         }
         if (found.size() > 1)
@@ -146,17 +144,8 @@ Status Extraction::open_item() {
                         "give one of the directory names below items/, or a name");
         item_ = found.front();
     }
-    const std::string name = fmt::format("items/{}/item", item_.to_string());
-    auto object = store_.read(name);
-    if (!object && object.error().code() == Code::kNotFound)
-        return fail(Code::kItemNotFound, fmt::format("the store has no item {}", item_.to_string()),
-                    "give one of the directory names below items/, or a name");
-    if (!object) return fail(object.error());
-    FS_ASSIGN(description_, decode_item(*object, item_));
-    FS_TRY(check_key(key, description_.key_id));
-    Bytes bound = to_bytes(as_bytes("farshore-item-key"));
-    bound.insert(bound.end(), item_.raw.begin(), item_.raw.end());
-    FS_ASSIGN(item_key_, unwrap_key(key.key, description_.wrapped_key, bound));
+    FS_ASSIGN(description_, find_item_description(store_, item_));
+    FS_ASSIGN(item_key_, find_item_key(store_, description_, keys));
 
     // One that was added later is told of by the log.
     for (const auto& [disk, size] : description_.disks)

@@ -1,5 +1,5 @@
 // An independent reader of Farshore's stores: one disk of an item at a point, out of a store's
-// directory and the key file, into a sparse raw file. No vault, no database.
+// directory and the key, into a sparse raw file. No vault, no database.
 //
 // It is written from docs/format/ and shares nothing with the writer but src/base and src/codec:
 // what the two agree on is what the documents say. It takes the plainest way everywhere: the whole
@@ -13,13 +13,21 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/secret.h"
 #include "base/types.h"
 
 namespace farshore {
 
 struct ExtractOptions {
     std::string store_directory;
+    // A key file, or an escrow that one of the two below it opens. Empty: what the store keeps of
+    // its keys is opened with the passphrase, or by `unwrap_remote`.
     std::string key_file;
+    Secret key_text;  // the text of a key file; counts instead
+    std::string passphrase_file, private_key_file;
+    Secret passphrase;  // when there is no file of it
+    // Asks the key service that has sealed a key: `remote_key` is its name for its own.
+    std::function<Result<Secret>(const std::string& remote_key, ByteView sealed)> unwrap_remote;
     std::string item;  // id or, when only one item has it, name
     std::string point =
         "latest";  // or latest-processed, a sequence, an RFC 3339 time, [label:]LABEL

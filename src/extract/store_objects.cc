@@ -197,18 +197,22 @@ Result<ItemDescription> decode_item(ByteView object, const ItemId& item) {
     constexpr auto is_object = &nlohmann::json::is_object;
     const auto bad = [&] { return wrong(Code::kMalformed, name, "a field is missing"); };
     if (!has(json, "format", is_number)) return bad();
-    if (json["format"].get<uint64_t>() > 1)
-        return wrong(Code::kNewerVersion, name, "it has a newer format", kUpgrade);
-    if (!has(json, "item", is_text) || !has(json, "name", is_text) ||
-        !has(json, "key", is_object) || !has(json["key"], "id", is_text) ||
-        !has(json["key"], "wrapped", is_text) || !has(json, "disks", is_list))
+    const auto format = json["format"].get<uint64_t>();
+    if (format > 2) return wrong(Code::kNewerVersion, name, "it has a newer format", kUpgrade);
+    const bool keyed = format != 2;
+    if (!has(json, "item", is_text) || !has(json, "name", is_text) || !has(json, "disks", is_list))
+        return bad();
+    if (keyed && (!has(json, "key", is_object) || !has(json["key"], "id", is_text) ||
+                  !has(json["key"], "wrapped", is_text)))
         return bad();
     ItemDescription out;
     FS_ASSIGN(out.item, ItemId::parse(json["item"].get<std::string>()));
     if (out.item != item) return wrong(Code::kForeignStore, name, "it describes another item");
     out.name = json["name"].get<std::string>();
-    out.key_id = json["key"]["id"].get<std::string>();
-    FS_ASSIGN(out.wrapped_key, from_hex(json["key"]["wrapped"].get<std::string>()));
+    if (keyed) {
+        out.key_id = json["key"]["id"].get<std::string>();
+        FS_ASSIGN(out.wrapped_key, from_hex(json["key"]["wrapped"].get<std::string>()));
+    }
     for (const auto& disk : json["disks"]) {
         if (!has(disk, "index", is_number) || !has(disk, "size_bytes", is_number)) return bad();
         const auto index = disk["index"].get<uint64_t>();
@@ -223,6 +227,11 @@ std::string segment_name(const ItemId& item, const Ref& ref) {
     const bool log = ref.kind == 1;
     return fmt::format("items/{}/{}/{:016x}-{:016x}.{}", item.to_string(), log ? "log" : "base",
                        ref.number, ref.epoch, log ? "seg" : "base");
+}
+
+bool parse_key_name(std::string_view file, uint64_t& generation, uint64_t& vault) {
+    return hex_field(file, 16, "-", generation) && hex_field(file, 16, ".key", vault) &&
+           file.empty();
 }
 
 bool parse_segment_name(std::string_view file, uint8_t kind, Ref& ref) {

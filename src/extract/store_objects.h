@@ -55,7 +55,7 @@ struct ItemDescription {
     ItemId item;
     std::string name;
     std::string key_id;
-    Bytes wrapped_key;
+    Bytes wrapped_key;                                  // empty: its key is in objects of its own
     std::vector<std::pair<DiskIndex, uint64_t>> disks;  // and their sizes
 };
 Result<ItemDescription> decode_item(ByteView object, const ItemId& item);
@@ -70,6 +70,8 @@ struct Ref {
 std::string segment_name(const ItemId& item, const Ref& ref);
 // Of a file in log/ or base/; false when it is none.
 bool parse_segment_name(std::string_view file, uint8_t kind, Ref& ref);
+// Of a file in key/.
+bool parse_key_name(std::string_view file, uint64_t& generation, uint64_t& vault);
 
 struct Entry {
     uint8_t kind = 0, flags = 0;

@@ -14,6 +14,7 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kFormat = 1;
+constexpr uint64_t kKeylessFormat = 2;  // only of descriptions
 constexpr size_t kMaxNameBytes = 1024;
 
 auto malformed(std::string_view what) {
@@ -48,17 +49,22 @@ std::string item_object_name(const ItemId& item) {
     return fmt::format("items/{}/item", item.to_string());
 }
 
+std::string item_description_name(const ItemId& item) {
+    return fmt::format("items/{}/description", item.to_string());
+}
+
 Result<Bytes> encode_item_object(const ItemObject& object) {
     json disks = json::array();
     for (const ItemObject::Disk& disk : object.disks)
         disks.push_back(
             {{"index", disk.index}, {"name", disk.name}, {"size_bytes", disk.size_bytes}});
-    json out = {{"format", kFormat},
+    const bool keyless = object.wrapped_key.empty();
+    json out = {{"format", keyless ? kKeylessFormat : kFormat},
                 {"item", object.item.to_string()},
                 {"name", object.name},
                 {"created", to_rfc3339(object.created)},
-                {"key", {{"id", object.key_id}, {"wrapped", to_hex(object.wrapped_key)}}},
                 {"disks", std::move(disks)}};
+    if (!keyless) out["key"] = {{"id", object.key_id}, {"wrapped", to_hex(object.wrapped_key)}};
     if (!object.machine_json.empty()) {
         json machine = json::parse(object.machine_json, nullptr, false);
         if (!machine.is_object())
@@ -74,7 +80,7 @@ Result<ItemObject> decode_item_object(ByteView bytes, const ItemId& expected) {
     const json in = json::parse(text, nullptr, false);
     if (!in.is_object()) return malformed("it is no JSON object");
     FS_ASSIGN(const uint64_t format, number_of(in, "format", UINT64_MAX));
-    if (format > kFormat)
+    if (format > kKeylessFormat)
         return fail(Code::kNewerVersion, fmt::format("item object of format {}", format),
                     "upgrade this side");
     ItemObject object;
@@ -87,12 +93,14 @@ Result<ItemObject> decode_item_object(ByteView bytes, const ItemId& expected) {
     FS_ASSIGN(object.name, text_of(in, "name"));
     FS_ASSIGN(const std::string created, text_of(in, "created"));
     FS_ASSIGN(object.created, from_rfc3339(created));
-    const auto key = in.find("key");
-    if (key == in.end() || !key->is_object()) return malformed("it has no key");
-    FS_ASSIGN(object.key_id, text_of(*key, "id"));
-    FS_ASSIGN(const std::string wrapped, text_of(*key, "wrapped"));
-    FS_ASSIGN(object.wrapped_key, from_hex(wrapped));
-    if (object.wrapped_key.size() != kWrappedKeyBytes) return malformed("its key is too short");
+    if (format != kKeylessFormat) {
+        const auto key = in.find("key");
+        if (key == in.end() || !key->is_object()) return malformed("it has no key");
+        FS_ASSIGN(object.key_id, text_of(*key, "id"));
+        FS_ASSIGN(const std::string wrapped, text_of(*key, "wrapped"));
+        FS_ASSIGN(object.wrapped_key, from_hex(wrapped));
+        if (object.wrapped_key.size() != kWrappedKeyBytes) return malformed("its key is too short");
+    }
     const auto disks = in.find("disks");
     if (disks == in.end() || !disks->is_array() || disks->size() > kMaxDisks)
         return malformed("it has no list of disks");

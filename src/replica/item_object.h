@@ -1,6 +1,8 @@
 // The object that describes one replicated item to whoever has only the store and the key file:
-// `items/<item>/item`. The vault writes it once, when the item is protected. Bytes:
-// docs/format/item.md. Values; any thread may call.
+// `items/<item>/item`. The vault writes it once, when the item is protected. Once the
+// key-encryption key has changed, `items/<item>/description` stands in its place: the same without
+// a key, which is in objects of its own then (item_key.h). Bytes: docs/format/item.md. Values; any
+// thread may call.
 #pragma once
 
 #include <string>
@@ -24,7 +26,7 @@ struct ItemObject {
     std::string name;
     TimePoint created;
     std::string key_id;  // of the key-encryption key that wraps the item's key
-    Bytes wrapped_key;   // kWrappedKeyBytes
+    Bytes wrapped_key;   // kWrappedKeyBytes; empty: a description without a key
     std::vector<Disk> disks;
     // How to build the machine again (CPUs, memory, firmware, NICs): a JSON object that this folder
     // does not look into. Empty: none.
@@ -32,6 +34,7 @@ struct ItemObject {
 };
 
 std::string item_object_name(const ItemId& item);
+std::string item_description_name(const ItemId& item);
 
 // kInvalidArgument when machine_json is no JSON object.
 Result<Bytes> encode_item_object(const ItemObject& object);

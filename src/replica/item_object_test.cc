@@ -80,7 +80,7 @@ TEST(ItemObject, EveryDamageAndANewerFormatAreNamed) {
                   Code::kTruncated)
             << i;
     }
-    EXPECT_EQ(decode_item_object(encode_document(R"({"format":2})"), object.item).error().code(),
+    EXPECT_EQ(decode_item_object(encode_document(R"({"format":3})"), object.item).error().code(),
               Code::kNewerVersion);
     EXPECT_EQ(decode_item_object(encode_document("{}"), object.item).error().code(),
               Code::kMalformed);

@@ -11,6 +11,7 @@
 #include "meta/parties.h"
 #include "os/log.h"
 #include "replicate/remote_link.h"
+#include "vault/api_call.h"
 #include "vault/policy.h"
 #include "vault/recovery_desk.h"
 #include "vault/vault_holds.h"
@@ -27,70 +28,11 @@ bool same_secret(ByteView a, ByteView b) {
     return difference == 0;
 }
 
-// The newest rows first, those of an id below `before` (0: all), of one item or of all.
-struct RowQuery {
-    size_t limit = 0;
-    uint64_t before = 0;
-    std::optional<ItemId> item;
-};
-
-// A request with its path in pieces: /v1/items/web/points is {"items", "web", "points"}.
-struct Api::Call {
-    const HttpRequest& request;
-    std::vector<std::string> parts;
-    Json body;
-
-    bool is(std::string_view method) const { return request.method == method; }
-    const std::string& part(size_t i) const {
-        static const std::string none;
-        return i < parts.size() ? parts[i] : none;
-    }
-    std::string query(const std::string& name) const {
-        const auto at = request.query.find(name);
-        return at == request.query.end() ? std::string() : at->second;
-    }
-    Result<uint64_t> number(const std::string& name, uint64_t otherwise, uint64_t limit) const {
-        const std::string text = query(name);
-        if (text.empty()) return otherwise;
-        uint64_t value = 0;
-        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-        if (error != std::errc() || end != text.data() + text.size() || value > limit)
-            return fail(Code::kInvalidArgument,
-                        fmt::format("{} must be a number from 0 to {}", name, limit));
-        return value;
-    }
-    Result<size_t> limit() const {
-        FS_ASSIGN(const uint64_t rows, number("limit", 100, 1000));
-        return static_cast<size_t>(std::max<uint64_t>(rows, 1));
-    }
-    Result<RowQuery> row_query(Database& database) const {
-        RowQuery rows;
-        FS_ASSIGN(rows.limit, limit());
-        FS_ASSIGN(rows.before, number("before", 0, INT64_MAX));
-        if (const std::string name = query("item"); !name.empty()) {
-            FS_ASSIGN(const ItemRecord record, find_item(database, name));
-            rows.item = record.id;
-        }
-        return rows;
-    }
-    Result<int64_t> wait_us() const {
-        FS_ASSIGN(const uint64_t seconds, number("wait_s", 0, 60));
-        return std::min<int64_t>(static_cast<int64_t>(seconds), kMaxWaitS) * 1'000'000;
-    }
-    Result<JsonFields> fields() const {
-        static const Json none = Json::object();
-        return JsonFields::of(body.is_null() ? none : body, "body");
-    }
-};
-
 namespace {
 
 // An agent answers within a round or two, and the tap within two seconds.
 constexpr int64_t kCancelWaitUs = 10'000'000;
 
-HttpResponse answer(const Json& json, int status = 200) {
-    return HttpResponse::json(dump_json(json), status);
-}
 HttpResponse nothing() {
     HttpResponse response;
     response.status = 204;
@@ -117,12 +59,6 @@ HttpResponse refusal(const Error& error) {
         response.headers.push_back({"WWW-Authenticate", "Bearer"});
     if (error.retry() != Retry::kNever) response.headers.push_back({"Retry-After", "1"});
     return response;
-}
-
-tl::unexpected<Error> no_such_resource(const HttpRequest& request) {
-    return fail(Code::kNotFound,
-                fmt::format("there is no {} {}", request.method, request.path.substr(0, 200)),
-                "api/openapi.yaml lists what there is");
 }
 
 std::vector<std::string> split(const std::string& path) {
@@ -206,6 +142,7 @@ Result<HttpResponse> Api::route(const HttpRequest& request) {
         return resource == "exports" ? exports(call) : bookmarks(call);
     if (resource == "jobs") return jobs(call);
     if (resource == "events") return events(call);
+    if (resource == "keys") return keys(call);
     if (resource == "agents" || resource == "enrolment-tokens") return parties(call);
     return no_such_resource(request);
 }
@@ -312,6 +249,7 @@ Result<HttpResponse> Api::item(const Call& call) {
         return answer(item_view(report));
     }
     if (what == "disks") return disks(call);
+    if (what == "key") return item_key(call);
     if (what == "resynchronise" && call.part(3) == "cancel" && call.parts.size() == 4 &&
         call.is("POST")) {
         FS_ASSIGN(const ItemReport report, vault_.cancel_resync(name, kCancelWaitUs));

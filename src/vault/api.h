@@ -36,6 +36,8 @@ class Api {
     Result<HttpResponse> jobs(const Call& call);
     Result<HttpResponse> parties(const Call& call);
     Result<HttpResponse> events(const Call& call);
+    Result<HttpResponse> keys(const Call& call);
+    Result<HttpResponse> item_key(const Call& call);
     Result<HttpResponse> server();
     Result<HttpResponse> metrics();
     Result<RecoveryDesk*> desk();

@@ -53,32 +53,6 @@ Status Vault::Impl::open_store() {
     return {};
 }
 
-Status Vault::Impl::open_key() {
-    FS_ASSIGN(const std::string wanted, get_setting(*database, "key_id"));
-    FS_ASSIGN(const bool there, files.exists(key_path));
-    // A store that holds items already was sealed under some key: a new one would be of no use.
-    FS_ASSIGN(const auto items, store->list("items/", "", 1));
-    if (!there && (!wanted.empty() || !items.empty()))
-        return fail(
-            Code::kWrongKey,
-            wanted.empty()
-                ? fmt::format("the store holds items, but there is no key at {}", key_path)
-                : fmt::format("there is no key at {}; this vault's key is {}", key_path, wanted),
-            "put the key file there, or name it with --key");
-    if (!there) {
-        key = make_key_file(random);
-        FS_TRY(files.make_directories(parent_directory(key_path)));
-        FS_TRY(save_key_file(files, key_path, key));
-        log::info("vault", "new key-encryption key {} at {}: keep a copy of it elsewhere", key.id,
-                  key_path);
-    } else {
-        FS_ASSIGN(key, load_key_file(files, key_path));
-    }
-    if (!wanted.empty()) FS_TRY(check_key(key, wanted));
-    info.key_id = key.id;
-    return {};
-}
-
 Status Vault::Impl::open_authority() {
     FS_TRY(files.make_directories(pki_directory));
     FS_ASSIGN(const bool there, files.exists(pki_directory + "/ca.key"));
@@ -152,9 +126,8 @@ Status Vault::Impl::forget_lost_items() {
         if (records.empty()) return {};
         after = records.back().name;
         for (const ItemRecord& record : records) {
-            auto there = store->head(item_object_name(record.id));
+            FS_ASSIGN(const bool there, is_described(record.id));
             if (there) continue;
-            if (there.error().code() != Code::kNotFound) return tl::unexpected(there.error());
             if (why_set_aside(record.id)) continue;
             SqliteLedger ledger(*database, record.id);
             FS_ASSIGN(const LedgerState state, ledger.state());
@@ -177,7 +150,6 @@ Status Vault::Impl::open() {
     pki_directory = options.data_directory + "/pki";
     store_location =
         options.store_location.empty() ? options.data_directory + "/store" : options.store_location;
-    key_path = options.key_file.empty() ? vault_directory + "/key" : options.key_file;
     FS_TRY(files.make_directories(vault_directory));
     FS_ASSIGN(lock, InstanceLock::acquire(vault_directory + "/lock", kInstanceLockPatienceMs));
     FS_ASSIGN(database, Database::open({.path = vault_directory + "/farshore.db"}, clock));
@@ -197,7 +169,7 @@ Status Vault::Impl::open() {
     FS_TRY(rebuild_items());
     FS_TRY(forget_lost_items());
     FS_TRY(set_setting(*database, "taking_over", ""));
-    return set_setting(*database, "key_id", key.id);
+    return set_setting(*database, "key_id", kek().id);
 }
 
 Result<std::unique_ptr<Vault>> Vault::open(const VaultOptions& options, FileSystem& files,
@@ -212,6 +184,13 @@ Result<std::unique_ptr<Vault>> Vault::open(const VaultOptions& options, FileSyst
         return [self, id, force](JobRun& run) {
             return self->impl_->delete_everything(run, id, force);
         };
+    });
+    self->set_resumer("key-rotation", [self](const JobRecord&) -> JobWork {
+        return [self](JobRun& run) { return self->impl_->run_key_rotation(*self, run); };
+    });
+    self->set_resumer("key-destruction", [self](const JobRecord& job) -> JobWork {
+        const ItemId id = job.item.value_or(ItemId{});
+        return [self, id](JobRun& run) { return self->impl_->run_key_destruction(*self, run, id); };
     });
     if (options.tend_interval_us > 0) {
         self->impl_->tender = std::make_unique<ThreadExecutor>("fs-vault-tend");
@@ -282,6 +261,7 @@ bool Vault::Impl::wait_change(uint64_t seen, int64_t until_us) {
 VaultInfo Vault::info() const {
     VaultInfo info = impl_->info;
     info.fenced = impl_->fenced;
+    info.key_id = impl_->kek().id;
     return info;
 }
 Database& Vault::database() { return *impl_->database; }

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,6 +20,7 @@
 
 #include "base/seams.h"
 #include "base/secret.h"
+#include "codec/passphrase.h"
 #include "meta/records.h"
 #include "meta/seeds.h"
 #include "os/pki.h"
@@ -36,6 +38,9 @@ struct VaultOptions {
     std::string store_location;       // store/store_settings.h; empty: the directory DATA/store
     std::string store_settings_file;  // empty: none
     std::string key_file;             // empty: DATA/vault/key
+    // keys/key_source.h; empty: key_file, or what the newest rotation has named.
+    std::string key_source;
+    KdfCost kdf;  // of passphrases that are used from now on
     // Take the store back from a vault that has claimed it since this one ran.
     bool take_over = false;
     // Of windows that name no time zone; an IANA name.
@@ -92,6 +97,25 @@ struct VaultInfo {
 struct BookmarkReport {
     BookmarkRecord record;
     bool stored = false;
+};
+
+struct KeysReport {
+    std::string id, source;  // of the key-encryption key that is in use
+    bool remote = false;     // it never leaves its keeper
+    // How many items' keys are wrapped under which; "": their key was destroyed or is not known.
+    std::map<std::string, uint64_t> items;
+    struct Rotation {
+        std::string from, to, source;
+        uint64_t job = 0;  // that works on it; 0: none, `farshore key rotate` goes on with it
+    };
+    std::optional<Rotation> rotation;
+    std::string verified_json;  // what the newest check found; empty: there was none yet
+};
+
+// What is sealed under: exactly one of the two.
+struct EscrowRequest {
+    Secret passphrase;
+    std::string public_key_pem;
 };
 
 // A job's work. It reports progress through the job and returns its result as JSON; an error of
@@ -178,6 +202,22 @@ class Vault final : public VaultLink {
                                            PointKind kind = PointKind::kBookmark);
     // Waits until it is stored, for at most `timeout_us`.
     Result<BookmarkReport> bookmark(const std::string& id, int64_t timeout_us);
+
+    // ---- keys (vault_keys.cc, docs/design/keys.md)
+    Result<KeysReport> keys();
+    // Exchanges the key-encryption key for a new one of the source `to` (empty: of the one that is
+    // in use) and wraps every item's key anew; goes on with a rotation that has not ended. A job.
+    // kWrongState: the source has no other key, or a rotation to another source is under way.
+    Result<JobRecord> rotate_key(const std::string& to);
+    // Asks the source again and opens every item's key and the newest segment's. A job.
+    Result<JobRecord> verify_keys();
+    // All that is needed to read the store without this vault, sealed.
+    Result<Bytes> escrow_keys(const EscrowRequest& request);
+    // Removes every copy of an item's key: nobody can read it any more. `confirm` is its name. A
+    // job. kWrongState: a point of it is held or read, or an agent captures it and
+    // `end_replication` was not asked for.
+    Result<JobRecord> destroy_key(const std::string& name_or_id, const std::string& confirm,
+                                  bool end_replication);
 
     // ---- jobs, events
     // ------------------------------------------------------------------------------ Runs `work` as

@@ -1,6 +1,6 @@
 // The vault's inside, shared by vault.cc (opening, identities), vault_rebuild.cc, vault_items.cc,
-// vault_disks.cc, vault_seed.cc, vault_consistent.cc, vault_resync.cc, vault_link.cc and
-// vault_jobs.cc. Private to src/vault.
+// vault_disks.cc, vault_seed.cc, vault_consistent.cc, vault_resync.cc, vault_link.cc, vault_jobs.cc
+// and vault_key*.cc. Private to src/vault.
 #pragma once
 
 #include <atomic>
@@ -13,6 +13,7 @@
 
 #include "codec/envelope.h"
 #include "codec/key_file.h"
+#include "keys/key_source.h"
 #include "meta/database.h"
 #include "meta/items.h"
 #include "meta/jobs.h"
@@ -21,6 +22,7 @@
 #include "meta/sqlite_ledger.h"
 #include "os/process.h"
 #include "os/real.h"
+#include "replica/item_key.h"
 #include "replica/item_object.h"
 #include "replica/replica_reader.h"
 #include "store/directory_store.h"
@@ -102,6 +104,9 @@ class SeedLease {
     uint64_t id_ = 0;
 };
 
+// What every verb on an item answers whose key was destroyed: kWrongKey.
+Error key_is_destroyed(const std::string& name, TimePoint when);
+
 // kInvalidArgument. `disks`: how many the machine has; 0: not known yet.
 Status check_seeds(const std::vector<std::string>& seeds, size_t disks);
 
@@ -113,6 +118,14 @@ struct AgentContact {
     std::optional<int64_t> clock_ahead_us;
 };
 
+// A change of the key-encryption key that has begun and not ended; kept in the database.
+struct KeyRotation {
+    std::string from, to;              // ids; empty: there is none
+    std::string source, final_source;  // where `to` is, and where it will be
+    bool explicit_source = false;      // somebody named it: it counts from then on
+    bool closing = false;              // nothing is under `from` any more
+};
+
 struct Vault::Impl {
     Impl(const VaultOptions& options_in, FileSystem& files_in, Clock& clock_in, Random& random_in)
         : options(options_in), files(files_in), clock(clock_in), random(random_in) {}
@@ -121,14 +134,39 @@ struct Vault::Impl {
     FileSystem& files;
     Clock& clock;
     Random& random;
-    std::string vault_directory, pki_directory, store_location, key_path;
+    std::string vault_directory, pki_directory, store_location;
 
     std::optional<InstanceLock> lock;
     std::unique_ptr<ObjectStore> bare_store;  // one attempt a call
     std::unique_ptr<RetryingStore> store;
     std::unique_ptr<Database> database;
     std::optional<VaultFence> fence;
-    KeyFile key;
+
+    // Keys (vault_keys.cc, vault_key_*.cc). The ring has one key-encryption key, and while one is
+    // exchanged for another, both.
+    std::mutex keys_mutex;  // keyring, current_key, key_source
+    Keyring keyring;
+    std::string current_key;  // what is sealed from now on is sealed under it
+    std::shared_ptr<KeySource> key_source;
+    // Held while an item's key is wrapped and written down, so that a rotation misses none.
+    std::mutex key_work;
+    std::mutex key_rotation_start;
+    int64_t keys_tended_us = 0;  // steady; of the tender alone
+    KeyFile kek();
+    Keyring keks();
+    Result<Bytes> key_document(const std::string& id);
+    Result<std::string> key_wanted_by_store();
+    Status open_keys_of_rotation(const KeyRotation& rotation, const std::string& given);
+    Result<KeyRotation> key_rotation();
+    Result<std::vector<ItemId>> all_item_ids();
+    Status rewrap_item(const ItemId& id, const KeyFile& to);
+    Result<std::string> run_key_rotation(Vault& vault, JobRun& run);
+    Status close_key_rotation(Vault& vault, KeyRotation rotation);
+    Result<std::string> run_key_check(Vault& vault, JobRun& run);
+    Result<std::string> run_key_destruction(Vault& vault, JobRun& run, const ItemId& id);
+    Status check_no_lease(ItemRuntime& item);
+    void tend_keys(Vault& vault);
+
     std::optional<CertificateAuthority> authority;
     Secret admin_token;
     VaultInfo info;
@@ -174,6 +212,8 @@ struct Vault::Impl {
     Status put_aside(const ItemId& id, const ItemObject* object, const Error& damage);
     std::optional<Error> why_set_aside(const ItemId& id);
     Status forget_lost_items();
+    // Whether the store has the item's object, or the description in its place.
+    Result<bool> is_described(const ItemId& id);
     void schedule_tending();
 
     void notify();

@@ -30,11 +30,8 @@ Result<std::shared_ptr<ItemRuntime>> Vault::Impl::open_runtime(const ItemRecord&
     if (const auto error = why_set_aside(record.id)) return fail(*error);
     auto made = std::make_shared<ItemRuntime>();
     made->id = record.id;
-    ItemObject object;
-    object.item = record.id;
-    object.key_id = key.id;
-    object.wrapped_key = record.wrapped_key;
-    FS_ASSIGN(made->key, open_item_key(object, key));
+    FS_ASSIGN(OpenedItemKey opened, open_for_item(record.id, record.wrapped_key, keks()));
+    made->key = std::move(opened.key);
     made->ledger = std::make_unique<SqliteLedger>(*database, record.id);
     ItemReplicaOptions replica_options;
     replica_options.fence = &*fence;
@@ -256,11 +253,13 @@ Result<ItemReport> Vault::protect(const ProtectRequest& request) {
     if (!request.qmp_socket.empty() &&
         (request.qmp_socket[0] != '/' || request.qmp_socket.size() > kMaxPathBytes))
         return fail(Code::kInvalidArgument, "the QMP socket must be an absolute path");
-    ItemObject object;
-    object.item = record.id;
-    FS_TRY(wrap_item_key(object, make_key(impl_->random), impl_->key, impl_->random));
-    record.wrapped_key = object.wrapped_key;
-    FS_ASSIGN(const ItemRecord created, create_item(*impl_->database, record));
+    const auto create = [&]() -> Result<ItemRecord> {
+        const std::lock_guard work(impl_->key_work);
+        FS_ASSIGN(record.wrapped_key,
+                  wrap_for_item(record.id, make_key(impl_->random), impl_->kek(), impl_->random));
+        return create_item(*impl_->database, record);
+    };
+    FS_ASSIGN(const ItemRecord created, create());
     if (!request.seeds.empty()) {
         auto kept =
             farshore::change_seed(*impl_->database, created.id, [&](SeedRecord& seed) -> Status {
@@ -485,6 +484,7 @@ void Vault::Impl::run_upkeep(ItemRuntime& item, const ItemRecord& record) {
 }
 
 void Vault::tend() {
+    impl_->tend_keys(*this);
     std::string after;
     while (!impl_->ending) {
         auto records = list_items(*impl_->database, after, 500);
@@ -566,7 +566,7 @@ Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id
     // 3. Objects, then what we know of them: a crash between leaves an item that is deleted again.
     // The item object goes last: without it nobody could tell whose the others are.
     FS_TRY(run.report(0.2, "deleting the recovery points"));
-    const std::string own = item_object_name(id);
+    const std::string own = item_object_name(id), description = item_description_name(id);
     uint64_t removed = 0;
     std::string after;
     while (true) {
@@ -574,7 +574,7 @@ Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id
         FS_ASSIGN(const auto objects, store->list(item_prefix(id), after, kDeleteBatch));
         if (objects.empty()) break;
         for (const ObjectInfo& object : objects) {
-            if (object.name != own) {
+            if (object.name != own && object.name != description) {
                 FS_TRY(store->remove(object.name));
                 ++removed;
             }
@@ -583,6 +583,7 @@ Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id
         FS_TRY(run.report(0.5, fmt::format("{} objects deleted", removed)));
     }
     FS_TRY(store->remove(own));
+    FS_TRY(store->remove(description));
     FS_TRY(remove_ledger(*database, id));
     FS_TRY(delete_item(*database, id));
     forget_runtime(id);

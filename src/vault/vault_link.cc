@@ -35,9 +35,8 @@ Status Vault::Impl::ensure_item_object(ItemRuntime& item, const ItemRecord& reco
         const std::lock_guard hold(item.mutex);
         if (item.item_object_there) return {};
     }
-    const std::string name = item_object_name(record.id);
-    auto there = store->head(name);
-    if (!there && there.error().code() != Code::kNotFound) return tl::unexpected(there.error());
+    const std::lock_guard work(key_work);
+    FS_ASSIGN(const bool there, is_described(record.id));
     if (!there) {
         bool sizes_known = !record.disks.empty();
         for (const DesiredDisk& disk : record.disks)
@@ -49,13 +48,16 @@ Status Vault::Impl::ensure_item_object(ItemRuntime& item, const ItemRecord& reco
         object.item = record.id;
         object.name = record.name;
         object.created = record.created;
-        object.key_id = key.id;
-        object.wrapped_key = record.wrapped_key;
+        // As it is now: a rotation may have wrapped it anew since `record` was read.
+        FS_ASSIGN(const ItemRecord now, get_item(*database, record.id));
+        FS_ASSIGN(const OpenedItemKey opened, open_for_item(now.id, now.wrapped_key, keks()));
+        object.key_id = opened.key_id;
+        object.wrapped_key = now.wrapped_key;
         for (const DesiredDisk& disk : record.disks)
             object.disks.push_back({disk.index, disk.path, disk.size_bytes});
         object.machine_json = record.machine;
         FS_ASSIGN(const Bytes bytes, encode_item_object(object));
-        FS_TRY(put_idempotent(*store, name, bytes));
+        FS_TRY(put_idempotent(*store, item_object_name(record.id), bytes));
     }
     const std::lock_guard hold(item.mutex);
     item.item_object_there = true;

@@ -30,6 +30,15 @@ std::string short_id(const ItemId& id) { return id.to_string().substr(0, 8); }
 
 }  // namespace
 
+Result<bool> Vault::Impl::is_described(const ItemId& id) {
+    for (const std::string& name : {item_description_name(id), item_object_name(id)}) {
+        auto there = store->head(name);
+        if (there) return true;
+        if (there.error().code() != Code::kNotFound) return tl::unexpected(there.error());
+    }
+    return false;
+}
+
 std::optional<Error> Vault::Impl::why_set_aside(const ItemId& id) {
     const std::lock_guard hold(mutex);
     const auto at = set_aside.find(id);
@@ -86,16 +95,27 @@ Result<bool> Vault::Impl::rebuild_item(const ItemId& id) {
     if (!known && known.error().code() != Code::kItemNotFound) return tl::unexpected(known.error());
     SqliteLedger ledger(*database, id);
     std::optional<ItemObject> object;
+    bool is_destroyed = false;
     const auto rebuild = [&]() -> Status {
-        const std::string name = item_object_name(id);
-        auto bytes = store->get(name);
-        if (!bytes && bytes.error().code() == Code::kNotFound)
-            return fail(Code::kCorrupt, fmt::format("{} is missing in the store", name));
-        if (!bytes) return fail(bytes.error().with_context(name));
-        auto decoded = decode_item_object(*bytes, id);
-        if (!decoded) return fail(decoded.error().with_context(name));
-        FS_ASSIGN(const Secret item_key, open_item_key(*decoded, key));
+        auto decoded = load_item_object(*store, id);
+        if (!decoded && decoded.error().code() == Code::kNotFound)
+            return fail(Code::kCorrupt,
+                        fmt::format("{} is missing in the store", item_object_name(id)));
+        if (!decoded) return fail(decoded.error());
+        FS_ASSIGN(const auto destroyed, key_destroyed(*store, id));
+        if (destroyed) {
+            is_destroyed = true;
+            object = std::move(*decoded);
+            object->wrapped_key.clear();
+            // A crash may have left some of its copies.
+            FS_TRY(
+                destroy_item_key(*store, id, *destroyed, [this] { return fence->still_mine(); }));
+            return fail(key_is_destroyed(object->name, *destroyed));
+        }
+        FS_ASSIGN(const OpenedItemKey opened, load_item_key(*store, id, keks()));
+        const Secret& item_key = opened.key;
         object = std::move(*decoded);
+        FS_ASSIGN(object->wrapped_key, wrap_for_item(id, item_key, kek(), random));
         FS_TRY(adopt_item(id, &*object));
         ItemReplicaOptions replica_options;
         replica_options.fence = &*fence;
@@ -104,10 +124,17 @@ Result<bool> Vault::Impl::rebuild_item(const ItemId& id) {
     if (known) {
         // One that another vault deleted: forget_lost_items() looks after it.
         FS_ASSIGN(const LedgerState before, ledger.state());
-        auto there = store->head(item_object_name(id));
-        if (!there && there.error().code() == Code::kNotFound && !before.rebuilding) return false;
+        FS_ASSIGN(const bool there, is_described(id));
+        if (!there && !before.rebuilding) return false;
     }
     auto done = rebuild();
+    if (!done && is_destroyed && done.error().code() == Code::kWrongKey) {
+        FS_TRY(ledger.begin_rebuild({}));
+        FS_TRY(adopt_item(id, known ? nullptr : &*object));
+        const std::lock_guard hold(mutex);
+        set_aside.insert_or_assign(id, done.error());
+        return false;  // it was said when it was done
+    }
     if (!done && is_of_the_item(done.error().code())) {
         FS_TRY(put_aside(id, object ? &*object : nullptr, done.error()));
         return false;
