@@ -114,6 +114,9 @@ struct HttpClientRequest {
     std::vector<std::pair<std::string, std::string>> headers;
     std::string body;
     int64_t timeout_us = 0;  // 0: the client's
+    // Is sent once at most. Otherwise a request on a kept connection that turns out to have ended
+    // is sent again on a new one, though the server may have seen it.
+    bool once = false;
 };
 
 // Any thread, several at a time; connections are kept and used again.

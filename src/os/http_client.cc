@@ -29,6 +29,8 @@ struct Transfer {
     size_t limit_bytes = 0;
     bool too_large = false;
     const std::atomic<bool>* cancelled = nullptr;
+    bool once = false;
+    int attempts = 0;
 };
 
 size_t on_body(char* data, size_t, size_t size, void* context) {
@@ -59,6 +61,12 @@ size_t on_header(char* data, size_t, size_t size, void* context) {
         value.remove_prefix(1);
     transfer->response.headers.emplace_back(std::move(name), std::string(value));
     return size;
+}
+
+// Before each attempt to send the request.
+int on_attempt(void* context, char*, char*, int, int) {
+    auto* transfer = static_cast<Transfer*>(context);
+    return transfer->attempts++ > 0 && transfer->once ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
 int on_progress(void* context, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
@@ -157,6 +165,7 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
     Transfer transfer;
     transfer.limit_bytes = options.max_body_bytes;
     transfer.cancelled = &impl_->cancelled;
+    transfer.once = request.once;
     char reason[CURL_ERROR_SIZE] = {};
 
     const auto ms = [](int64_t us) { return static_cast<long>(std::max<int64_t>(us / 1000, 1)); };
@@ -223,6 +232,8 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, &transfer);
     curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(curl, CURLOPT_HEADERDATA, &transfer);
+    curl_easy_setopt(curl, CURLOPT_PREREQFUNCTION, on_attempt);
+    curl_easy_setopt(curl, CURLOPT_PREREQDATA, &transfer);
     curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
     curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_progress);
     curl_easy_setopt(curl, CURLOPT_XFERINFODATA, &transfer);
@@ -237,6 +248,10 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
     if (transfer.too_large)
         return fail(Code::kTooLarge, fmt::format("the answer of {} has more than {} bytes", where,
                                                  options.max_body_bytes));
+    if (result == CURLE_ABORTED_BY_CALLBACK && transfer.once && transfer.attempts > 1)
+        return fail(
+            Code::kConnectionLost,
+            fmt::format("{} {}: the connection ended before an answer", request.method, where));
     if (result != CURLE_OK && proxy_status >= 400) return fail(proxy_error(options, proxy_status));
     if (result != CURLE_OK)
         return fail(code_of(result),

@@ -1,5 +1,5 @@
 // The Azure store on a real service: Azurite, which tests/services/azurite.py starts around this
-// program (ctest service_azurite). Without its variables there is nothing here to run.
+// program (ctest service_azurite); and on a fake one. Without Azurite's variables the fake alone.
 #include <fmt/core.h>
 #include <gtest/gtest.h>
 
@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "os/real.h"
+#include "store/azure_fake_test.h"
 #include "store/azure_page_blob.h"
 #include "store/azure_store.h"
 #include "store/store_contract.h"
@@ -66,9 +67,24 @@ struct AzureHolder final : StoreHolder {
     std::unique_ptr<AzureStore> azure;
 };
 
+// In pages that are shorter than any of Azure's.
+struct FakeHolder final : StoreHolder {
+    FakeHolder() {
+        fake.page = 3;
+        azure = std::move(*AzureStore::make({fake.access(), ""}, clock, random));
+    }
+    ObjectStore& store() override { return *azure; }
+    SetClock clock;
+    CountedRandom random;
+    FakeBlobs fake;
+    std::unique_ptr<AzureStore> azure;
+};
+
 std::vector<StoreMaker> makers() {
-    if (!have_service()) return {};
-    return {{"azurite_key", [] { return std::make_unique<AzureHolder>(false); }},
+    const StoreMaker fake{"pages_of_three", [] { return std::make_unique<FakeHolder>(); }};
+    if (!have_service()) return {fake};
+    return {fake,
+            {"azurite_key", [] { return std::make_unique<AzureHolder>(false); }},
             {"azurite_sas", [] { return std::make_unique<AzureHolder>(true); }}};
 }
 INSTANTIATE_TEST_SUITE_P(Service, StoreContract, testing::ValuesIn(makers()),
