@@ -1,12 +1,16 @@
 #include <curl/curl.h>
 #include <fmt/core.h>
 
+#include <charconv>
 #include <mutex>
 
 #include "os/http.h"
 
 namespace farshore {
 namespace {
+
+// Of a connection, each way; curl's own 16 and 64 KiB cost system calls.
+constexpr long kBufferBytes = 256 << 10;
 
 void init_curl() {
     static std::once_flag once;
@@ -27,6 +31,7 @@ struct Transfer {
     HttpResponse response;
     size_t limit_bytes = 0;
     bool too_large = false;
+    bool head = false;  // its length is of a body that does not come
     const std::atomic<bool>* cancelled = nullptr;
 };
 
@@ -56,6 +61,13 @@ size_t on_header(char* data, size_t, size_t size, void* context) {
     std::string_view value = line.substr(colon + 1);
     while (!value.empty() && (value.front() == ' ' || value.front() == '\t'))
         value.remove_prefix(1);
+    if (name == "content-length") {
+        size_t length = 0;
+        const auto [end, error] =
+            std::from_chars(value.data(), value.data() + value.size(), length);
+        if (error == std::errc() && length <= transfer->limit_bytes && !transfer->head)
+            transfer->response.body.reserve(length);
+    }
     transfer->response.headers.emplace_back(std::move(name), std::string(value));
     return size;
 }
@@ -88,6 +100,11 @@ Code code_of(CURLcode code) {
         default:
             return Code::kConnectionLost;
     }
+}
+
+// A query may hold a signature that opens doors: it is not for messages.
+std::string_view without_query(const std::string& url) {
+    return std::string_view(url).substr(0, url.find('?'));
 }
 
 curl_blob blob_of(std::string_view bytes) {
@@ -142,6 +159,7 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
     if (curl == nullptr) return fail(Code::kInternal, "set up an HTTP request");
     Transfer transfer;
     transfer.limit_bytes = options.max_body_bytes;
+    transfer.head = request.method == "HEAD";
     transfer.cancelled = &impl_->cancelled;
     char reason[CURL_ERROR_SIZE] = {};
 
@@ -155,6 +173,13 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
     curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS,
                      ms(request.timeout_us > 0 ? request.timeout_us : options.timeout_us));
     curl_easy_setopt(curl, CURLOPT_PROXY, options.proxy.c_str());
+    if (!options.proxy_user.empty()) {
+        const std::string password(as_text(options.proxy_password.reveal()));
+        curl_easy_setopt(curl, CURLOPT_PROXYUSERNAME, options.proxy_user.c_str());
+        curl_easy_setopt(curl, CURLOPT_PROXYPASSWORD, password.c_str());
+    }
+    curl_easy_setopt(curl, CURLOPT_BUFFERSIZE, kBufferBytes);
+    curl_easy_setopt(curl, CURLOPT_UPLOAD_BUFFERSIZE, kBufferBytes);
     if (!options.unix_socket_path.empty())
         curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, options.unix_socket_path.c_str());
     curl_easy_setopt(curl, CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
@@ -183,13 +208,14 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
     add_header("Expect:");  // a refusal is cheap to us, a round trip before each body is not
     if (!options.bearer_token.empty())
         add_header(fmt::format("Authorization: Bearer {}", as_text(options.bearer_token.reveal())));
-    const bool has_body = !request.body.empty() || request.method == "POST" ||
-                          request.method == "PUT" || request.method == "PATCH";
+    const ByteView body =
+        request.borrowed_body.empty() ? as_bytes(request.body) : request.borrowed_body;
+    const bool has_body = !body.empty() || request.method == "POST" || request.method == "PUT" ||
+                          request.method == "PATCH";
     if (has_body) {
         curl_easy_setopt(curl, CURLOPT_POST, 1L);
-        curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE,
-                         static_cast<curl_off_t>(request.body.size()));
-        curl_easy_setopt(curl, CURLOPT_POSTFIELDS, request.body.data());
+        curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body.size()));
+        curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body.empty() ? "" : as_text(body).data());
     }
     if (request.method == "HEAD") curl_easy_setopt(curl, CURLOPT_NOBODY, 1L);
     curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, request.method.c_str());
@@ -207,11 +233,12 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
     impl_->give_back(std::move(handle));
     if (transfer.too_large)
-        return fail(Code::kTooLarge, fmt::format("the answer of {} has more than {} bytes",
-                                                 request.url, options.max_body_bytes));
+        return fail(Code::kTooLarge,
+                    fmt::format("the answer of {} has more than {} bytes",
+                                without_query(request.url), options.max_body_bytes));
     if (result != CURLE_OK)
         return fail(code_of(result),
-                    fmt::format("{} {}: {}", request.method, request.url,
+                    fmt::format("{} {}: {}", request.method, without_query(request.url),
                                 reason[0] != '\0' ? reason : curl_easy_strerror(result)));
     transfer.response.status = static_cast<int>(status);
     return std::move(transfer.response);

@@ -37,7 +37,7 @@ auto RetryingStore::repeat(Call call) -> decltype(call()) {
                               1;
         longest_us = std::min(longest_us * 2, policy_.max_delay_us);
         if (clock_.steady_us() - start_us + delay_us > policy_.budget_us) return give_up();
-        if (!sleep_(delay_us)) return give_up();
+        if (cancelled_ || !sleep_(delay_us)) return give_up();
     }
 }
 
@@ -70,6 +70,15 @@ Result<std::vector<ObjectInfo>> RetryingStore::list(const std::string& prefix,
 
 Status RetryingStore::remove(const std::string& name) {
     return repeat([&] { return inner_.remove(name); });
+}
+
+Status RetryingStore::extend_lock(const std::string& name, TimePoint until) {
+    return repeat([&] { return inner_.extend_lock(name, until); });
+}
+
+void RetryingStore::cancel() {
+    cancelled_ = true;
+    inner_.cancel();
 }
 
 }  // namespace farshore
