@@ -243,7 +243,7 @@ Result<HttpResponse> AzureClient::send(const AzureRequest& request) {
         out.headers.emplace_back("Authorization",
                                  fmt::format("Bearer {}", as_text(token.reveal())));
     }
-    out.body = as_text(request.body);
+    out.borrowed_body = request.body;
     // A put that was done, and is sent again behind our back, finds its own blob in the way.
     out.once = request.method == "PUT";
     out.timeout_us = access_.timeout_us +

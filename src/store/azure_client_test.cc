@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "codec/hash.h"
 #include "os/pki.h"
 #include "os/real.h"
 #include "store/azure_fake_test.h"
@@ -190,7 +191,7 @@ TEST_F(AzureOverTls, AProxyThatAsksForAPassword) {
     FakeHttp proxy([&](const FakeRequest& request) {
         EXPECT_EQ(request.method, "CONNECT");
         EXPECT_EQ(request.target, server_->address());
-        if (request.header("proxy-authorization") != "Basic " + base64(as_bytes("site:SEKRET")))
+        if (request.header("proxy-authorization") != "Basic " + to_base64(as_bytes("site:SEKRET")))
             return FakeAnswer::of(407, {"Proxy-Authenticate: Basic realm=\"x\""}, "");
         ++tunnels;
         FakeAnswer answer = FakeAnswer::of(200, {}, "", false);
