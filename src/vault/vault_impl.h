@@ -23,6 +23,7 @@
 #include "os/real.h"
 #include "replica/item_object.h"
 #include "replica/replica_reader.h"
+#include "store/counting_store.h"
 #include "store/directory_store.h"
 #include "store/retrying_store.h"
 #include "vault/resync_plan.h"
@@ -124,7 +125,7 @@ struct Vault::Impl {
     std::string vault_directory, pki_directory, store_location, key_path;
 
     std::optional<InstanceLock> lock;
-    std::unique_ptr<ObjectStore> bare_store;  // one attempt a call
+    std::unique_ptr<CountingStore> bare_store;  // one attempt a call
     std::unique_ptr<RetryingStore> store;
     std::unique_ptr<Database> database;
     std::optional<VaultFence> fence;
