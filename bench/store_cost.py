@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """What a store is asked for, for each GB that a machine writes: real programs, a disk in the path, the
-store in Azurite (or with --directory in a directory), the vault's own counters before and after.
+store in Azurite (or with --directory in a directory), the vault's own counters before and after. And how
+fast that went, beside plain puts of 8 MiB to the same service.
 
     bench/store_cost.py [--gb N] [--directory] [--idle-s N]      one JSON document
 
 docs/operations/cost.md has a table made of it."""
 import argparse
+import concurrent.futures
 import json
 import pathlib
 import random
@@ -40,6 +42,20 @@ def counters(farshore):
 
 def difference(after, before):
     return {name: after[name] - before.get(name, 0) for name in after}
+
+
+def plain_puts(azurite, threads=4, each=8, size=8 << 20):
+    """MB/s of puts of 8 MiB side by side, by a client of Python's own."""
+    data = random.Random(2).randbytes(size)
+
+    def put(thread):
+        for number in range(each):
+            azurite.expect(201, "PUT", f"cost/plain-{thread}-{number}",
+                           headers={"x-ms-blob-type": "BlockBlob"}, body=data)
+    began = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        list(pool.map(put, range(threads)))
+    return threads * each * size / 1e6 / (time.monotonic() - began)
 
 
 def main():
@@ -88,10 +104,13 @@ def main():
         client.close()
         time.sleep(options.idle_s)
         idle = counters(farshore)
+        plain = round(plain_puts(azurite), 1) if azurite else None
         print(json.dumps({"store": "directory" if options.directory else "azurite",
                           "disk_bytes": DISK_BYTES, "first_copy": difference(copied, start),
                           "written_bytes": written, "seconds": round(wrote_s, 1),
-                          "load": difference(after, copied), "idle_s": options.idle_s,
+                          "load": difference(after, copied),
+                          "stored_mb_s": round(difference(after, copied)["bytes_out"] / 1e6 / wrote_s, 1),
+                          "plain_puts_mb_s": plain, "idle_s": options.idle_s,
                           "idle": difference(idle, after)}, indent=1))
     finally:
         farshore.end()

@@ -125,18 +125,6 @@ Status AzureStore::put(const std::string& name, ByteView data) {
     return fail(put.error());
 }
 
-Status AzureStore::check_may_put(const std::string& name) {
-    FS_TRY(check_object_name(name));
-    const auto put = put_blob(prefix_ + name, as_bytes("?"), {});
-    if (put) {
-        // Nobody but us knows it, so nobody misses it.
-        (void)remove(name);
-        return fail(Code::kForeignStore, fmt::format("there was no {}", name));
-    }
-    if (put.error().code() == Code::kAlreadyExists || is_immutable(put.error())) return {};
-    return fail(put.error());
-}
-
 Result<Bytes> AzureStore::get(const std::string& name) {
     FS_TRY(check_object_name(name));
     FS_ASSIGN(HttpResponse answer,

@@ -51,10 +51,6 @@ class AzureStore final : public ObjectStore {
     Status extend_lock(const std::string& name, TimePoint until) override;
     void cancel() override { client_->cancel(); }
 
-    // Whether objects can be put, without putting one: `name` must be that of an object that is
-    // there. kForbidden and the rest of the errors when not.
-    Status check_may_put(const std::string& name);
-
     struct Immutability {
         bool enforced = false;
         std::string why_not;  // for a person
