@@ -210,5 +210,22 @@ TEST(KeyFile, RoundTripsAndNoticesTyping) {
     EXPECT_TRUE(check_key(made, made.id));
 }
 
+// RFC 4231 test case 2, RFC 1321 and RFC 4648 examples. Broken if signed requests were refused
+// everywhere.
+TEST(Hash, WhatRequestsAreSignedWith) {
+    const Digest mac = hmac_sha256(as_bytes("Jefe"), as_bytes("what do ya want for nothing?"));
+    EXPECT_EQ(to_hex(mac), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    EXPECT_EQ(to_hex(md5_checksum(as_bytes("abc"))), "900150983cd24fb0d6963f7d28e17f72");
+    for (const auto& [plain, text] : std::vector<std::pair<std::string, std::string>>{
+             {"", ""}, {"f", "Zg=="}, {"fo", "Zm8="}, {"foo", "Zm9v"}, {"foobar", "Zm9vYmFy"}}) {
+        EXPECT_EQ(to_base64(as_bytes(plain)), text);
+        auto back = from_base64(text);
+        ASSERT_TRUE(back) << text;
+        EXPECT_EQ(to_text(*back), plain);
+    }
+    for (const char* wrong : {"Zg", "Z===", "Zg==Zg==", "Zm9v\n", "Zm 9", "Zm9*", "=Zm9"})
+        EXPECT_FALSE(from_base64(wrong)) << wrong;
+}
+
 }  // namespace
 }  // namespace farshore

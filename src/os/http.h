@@ -12,8 +12,10 @@
 #include <utility>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/secret.h"
+#include "base/types.h"
 #include "os/pki.h"
 
 namespace farshore {
@@ -98,7 +100,7 @@ struct HttpClientOptions {
     Secret bearer_token;           // sent when not empty
     std::string unix_socket_path;  // connect there whatever the URL's host is
     std::string proxy;             // http://host:port; empty: none, whatever the environment says
-    std::string proxy_user;        // Basic; empty: the proxy asks for none
+    std::string proxy_user;        // who we are to it (basic authentication); empty: nobody
     Secret proxy_password;
     bool verify_host_name = true;
     int64_t connect_timeout_us = 10'000'000;
@@ -113,7 +115,12 @@ struct HttpClientRequest {
     std::string url;
     std::vector<std::pair<std::string, std::string>> headers;
     std::string body;
+    // Sent instead of `body` when not empty, without a copy; lives until request() returns.
+    ByteView borrowed_body;
     int64_t timeout_us = 0;  // 0: the client's
+    // Is sent once at most. Otherwise a request on a kept connection that turns out to have ended
+    // is sent again on a new one, though the server may have seen it.
+    bool once = false;
 };
 
 // Any thread, several at a time; connections are kept and used again.
@@ -122,11 +129,11 @@ class HttpClient {
     explicit HttpClient(HttpClientOptions options);
     ~HttpClient();
 
-    // Any status is a response. kUnavailable (nobody there), kConnectionLost, kTimeout,
-    // kUnauthenticated (certificates, the proxy's password), kForbidden (the proxy lets nobody
-    // there), kTooLarge, kCancelled, kInvalidArgument (URL). After kConnectionLost and kTimeout the
-    // server may have done what was asked. Errors name the URL without its query, which may hold a
-    // secret.
+    // Any status is a response. An answer that is shorter than it says it is (Content-Length) is
+    // kConnectionLost. kUnavailable (nobody there), kConnectionLost, kTimeout, kUnauthenticated
+    // (certificates, the proxy's password), kForbidden (the proxy lets nobody there), kTooLarge,
+    // kCancelled, kInvalidArgument (URL). After kConnectionLost and kTimeout the server may have
+    // done what was asked. Errors name the URL without its query, which may hold a secret.
     Result<HttpResponse> request(const HttpClientRequest& request);
     // Requests under way end with kCancelled within a second, and so does every later one.
     void cancel();
@@ -140,6 +147,10 @@ class HttpClient {
 Result<std::string> percent_decode(std::string_view text, bool plus_is_space = false);
 // All but letters, digits and "-._~".
 std::string percent_encode(std::string_view text);
+// "Tue, 15 Nov 1994 08:12:31 GMT" (RFC 9110 section 5.6.7, the one form that is sent today).
+std::string to_http_date(TimePoint time);
+// kMalformed.
+Result<TimePoint> from_http_date(std::string_view text);
 // Fills path and query from target. kMalformed.
 Status split_target(HttpRequest& request);
 

@@ -2,12 +2,16 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <charconv>
 #include <mutex>
 
 #include "os/http.h"
 
 namespace farshore {
 namespace {
+
+// Of a connection, each way; curl's own 16 and 64 KiB cost system calls.
+constexpr long kBufferBytes = 256 << 10;
 
 void init_curl() {
     static std::once_flag once;
@@ -28,7 +32,10 @@ struct Transfer {
     HttpResponse response;
     size_t limit_bytes = 0;
     bool too_large = false;
+    bool head = false;  // its length is of a body that does not come
     const std::atomic<bool>* cancelled = nullptr;
+    bool once = false;
+    int attempts = 0;
 };
 
 size_t on_body(char* data, size_t, size_t size, void* context) {
@@ -57,8 +64,21 @@ size_t on_header(char* data, size_t, size_t size, void* context) {
     std::string_view value = line.substr(colon + 1);
     while (!value.empty() && (value.front() == ' ' || value.front() == '\t'))
         value.remove_prefix(1);
+    if (name == "content-length") {
+        size_t length = 0;
+        const auto [end, error] =
+            std::from_chars(value.data(), value.data() + value.size(), length);
+        if (error == std::errc() && length <= transfer->limit_bytes && !transfer->head)
+            transfer->response.body.reserve(length);
+    }
     transfer->response.headers.emplace_back(std::move(name), std::string(value));
     return size;
+}
+
+// Before each attempt to send the request.
+int on_attempt(void* context, char*, char*, int, int) {
+    auto* transfer = static_cast<Transfer*>(context);
+    return transfer->attempts++ > 0 && transfer->once ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
 int on_progress(void* context, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
@@ -102,6 +122,11 @@ Error proxy_error(const HttpClientOptions& options, long status) {
     return Error(status == 403 ? Code::kForbidden : Code::kUnavailable,
                  fmt::format("the proxy {} answers {} to CONNECT", options.proxy, status),
                  "see that the proxy lets this machine through to that host and port");
+}
+
+// A query may hold a signature that opens doors: it is not for messages.
+std::string_view without_query(const std::string& url) {
+    return std::string_view(url).substr(0, url.find('?'));
 }
 
 curl_blob blob_of(std::string_view bytes) {
@@ -156,7 +181,9 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
     if (curl == nullptr) return fail(Code::kInternal, "set up an HTTP request");
     Transfer transfer;
     transfer.limit_bytes = options.max_body_bytes;
+    transfer.head = request.method == "HEAD";
     transfer.cancelled = &impl_->cancelled;
+    transfer.once = request.once;
     char reason[CURL_ERROR_SIZE] = {};
 
     const auto ms = [](int64_t us) { return static_cast<long>(std::max<int64_t>(us / 1000, 1)); };
@@ -180,6 +207,8 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
         curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME,
                          std::max(1L, static_cast<long>(options.stall_timeout_us / 1'000'000)));
     }
+    curl_easy_setopt(curl, CURLOPT_BUFFERSIZE, kBufferBytes);
+    curl_easy_setopt(curl, CURLOPT_UPLOAD_BUFFERSIZE, kBufferBytes);
     if (!options.unix_socket_path.empty())
         curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, options.unix_socket_path.c_str());
     curl_easy_setopt(curl, CURLOPT_SSLVERSION, static_cast<long>(CURL_SSLVERSION_TLSv1_2));
@@ -208,13 +237,14 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
     add_header("Expect:");  // a refusal is cheap to us, a round trip before each body is not
     if (!options.bearer_token.empty())
         add_header(fmt::format("Authorization: Bearer {}", as_text(options.bearer_token.reveal())));
-    const bool has_body = !request.body.empty() || request.method == "POST" ||
-                          request.method == "PUT" || request.method == "PATCH";
+    const ByteView body =
+        request.borrowed_body.empty() ? as_bytes(request.body) : request.borrowed_body;
+    const bool has_body = !body.empty() || request.method == "POST" || request.method == "PUT" ||
+                          request.method == "PATCH";
     if (has_body) {
         curl_easy_setopt(curl, CURLOPT_POST, 1L);
-        curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE,
-                         static_cast<curl_off_t>(request.body.size()));
-        curl_easy_setopt(curl, CURLOPT_POSTFIELDS, request.body.data());
+        curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body.size()));
+        curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body.empty() ? "" : as_text(body).data());
     }
     if (request.method == "HEAD") curl_easy_setopt(curl, CURLOPT_NOBODY, 1L);
     curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, request.method.c_str());
@@ -223,6 +253,8 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, &transfer);
     curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(curl, CURLOPT_HEADERDATA, &transfer);
+    curl_easy_setopt(curl, CURLOPT_PREREQFUNCTION, on_attempt);
+    curl_easy_setopt(curl, CURLOPT_PREREQDATA, &transfer);
     curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
     curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_progress);
     curl_easy_setopt(curl, CURLOPT_XFERINFODATA, &transfer);
@@ -233,10 +265,14 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
     long proxy_status = 0;
     curl_easy_getinfo(curl, CURLINFO_HTTP_CONNECTCODE, &proxy_status);
     impl_->give_back(std::move(handle));
-    const std::string where = request.url.substr(0, request.url.find('?'));
+    const std::string_view where = without_query(request.url);
     if (transfer.too_large)
         return fail(Code::kTooLarge, fmt::format("the answer of {} has more than {} bytes", where,
                                                  options.max_body_bytes));
+    if (result == CURLE_ABORTED_BY_CALLBACK && transfer.once && transfer.attempts > 1)
+        return fail(
+            Code::kConnectionLost,
+            fmt::format("{} {}: the connection ended before an answer", request.method, where));
     if (result != CURLE_OK && proxy_status >= 400) return fail(proxy_error(options, proxy_status));
     if (result != CURLE_OK)
         return fail(code_of(result),

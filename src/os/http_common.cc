@@ -81,6 +81,32 @@ std::string percent_encode(std::string_view text) {
     return out;
 }
 
+namespace {
+constexpr std::string_view kMonths = "JanFebMarAprMayJunJulAugSepOctNovDec";
+constexpr std::string_view kDays = "ThuFriSatSunMonTueWed";  // 1970 began on a Thursday
+constexpr int64_t kDayUs = 86'400'000'000;
+}  // namespace
+
+std::string to_http_date(TimePoint time) {
+    const std::string text = to_rfc3339(time);  // 1994-11-15T08:12:31.000000Z
+    const int64_t days = (time.us >= 0 ? time.us : time.us - kDayUs + 1) / kDayUs;
+    const auto day = static_cast<size_t>((days % 7 + 7) % 7);
+    const auto month = static_cast<size_t>((text[5] - '0') * 10 + (text[6] - '1'));
+    return fmt::format("{}, {} {} {} {} GMT", kDays.substr(day * 3, 3), text.substr(8, 2),
+                       kMonths.substr(month * 3, 3), text.substr(0, 4), text.substr(11, 8));
+}
+
+Result<TimePoint> from_http_date(std::string_view text) {
+    const auto bad = [] { return fail(Code::kMalformed, "it is no HTTP date"); };
+    if (text.size() != 29 || text.substr(3, 2) != ", " || !text.ends_with(" GMT")) return bad();
+    const size_t month = kMonths.find(text.substr(8, 3));
+    if (month == std::string_view::npos || month % 3 != 0) return bad();
+    auto time = from_rfc3339(fmt::format("{}-{:02}-{}T{}Z", text.substr(12, 4), month / 3 + 1,
+                                         text.substr(5, 2), text.substr(17, 8)));
+    if (!time) return bad();
+    return time;
+}
+
 Status split_target(HttpRequest& request) {
     std::string_view target = request.target;
     // The form that is meant for proxies: scheme and host are of no interest here.

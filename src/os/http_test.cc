@@ -361,5 +361,20 @@ TEST(PercentTest, DecodesWhatItEncodes) {
     EXPECT_EQ(request.query.size(), 2u);
 }
 
+// Broken if a clock's skew were measured wrongly, or a request were signed for another day.
+TEST(HttpDate, IsWrittenAndReadAsTheRfcSays) {
+    const TimePoint example = from_rfc3339("1994-11-15T08:12:31Z").value();
+    EXPECT_EQ(to_http_date(example), "Tue, 15 Nov 1994 08:12:31 GMT");
+    for (int64_t day = -1000; day < 40'000; day += 7) {
+        const TimePoint time{day * 86'400'000'000 + 12'345'000'000};
+        auto back = from_http_date(to_http_date(time));
+        ASSERT_TRUE(back) << to_http_date(time);
+        ASSERT_EQ(*back, time);
+    }
+    for (const char* wrong : {"", "Tue, 15 Nov 1994 08:12:31", "Tuesday, 15-Nov-94 08:12:31 GMT",
+                              "Tue, 15 anF 1994 08:12:31 GMT", "Tue, xx Nov 1994 08:12:31 GMT"})
+        EXPECT_FALSE(from_http_date(wrong)) << wrong;
+}
+
 }  // namespace
 }  // namespace farshore

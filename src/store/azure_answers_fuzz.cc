@@ -1,7 +1,7 @@
 // Arbitrary bytes as each of the answers of Azure's services. The first byte chooses.
+#include "os/http.h"
 #include "store/azure_answers.h"
 #include "store/azure_page_blob.h"
-#include "store/azure_signature.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     using namespace farshore;

@@ -144,10 +144,9 @@ Result<std::unique_ptr<AzureClient>> AzureClient::make(AzureAccess access, Clock
     const bool https = access.endpoint.starts_with("https://");
     if ((!https && !access.endpoint.starts_with("http://")) || host_of(access.endpoint).empty() ||
         access.endpoint.find_first_of("?#@ ") != std::string::npos)
-        return fail(Code::kInvalidArgument,
-                    fmt::format("'{}' is no endpoint",
-                                access.endpoint.substr(0, access.endpoint.find_first_of("?@"))),
-                    "https://host[:port][/path], without a query");
+        // Not shown: what should not be in it may be a secret.
+        return fail(Code::kInvalidArgument, "the endpoint is none",
+                    "https://host[:port][/path], without a user or a query");
     if (!https && !is_this_machine(host_of(access.endpoint)))
         return fail(
             Code::kInvalidArgument,
@@ -244,7 +243,9 @@ Result<HttpResponse> AzureClient::send(const AzureRequest& request) {
         out.headers.emplace_back("Authorization",
                                  fmt::format("Bearer {}", as_text(token.reveal())));
     }
-    out.body = as_text(request.body);
+    out.borrowed_body = request.body;
+    // A put that was done, and is sent again behind our back, finds its own blob in the way.
+    out.once = request.method == "PUT";
     out.timeout_us = access_.timeout_us +
                      (static_cast<int64_t>(request.body.size()) + request.expected_answer_bytes) /
                          kSlowestBytesPerSecond * kSecond;

@@ -37,13 +37,7 @@ std::string azure_authorization(const std::string& account, const Secret& key,
 // The account key as the portal shows it, decoded. kInvalidArgument, without showing it.
 Result<Secret> decode_account_key(const Secret& base64);
 
-std::string base64(ByteView bytes);
 // Base64 of the MD5 sum: what a Content-MD5 header holds. The service checks a put against it.
 std::string content_md5(ByteView bytes);
-
-// "Sun, 06 Nov 1994 08:49:37 GMT" (RFC 9110 §5.6.7), cut to seconds.
-std::string to_http_date(TimePoint time);
-// That form only; kMalformed.
-Result<TimePoint> from_http_date(std::string_view text);
 
 }  // namespace farshore

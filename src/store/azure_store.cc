@@ -8,6 +8,7 @@
 
 #include "store/azure_answers.h"
 #include "store/object_name.h"
+#include "store/store_identity.h"
 
 namespace farshore {
 namespace {
@@ -18,7 +19,6 @@ constexpr size_t kMaxRememberedPages = 4096;
 // A listing that comes to no end after so many pages is not one.
 constexpr int kMaxPages = 100'000;
 constexpr int64_t kProbeUs = 120'000'000;
-constexpr int64_t kDayUs = 86'400'000'000;
 
 std::optional<uint64_t> number(std::string_view text) {
     uint64_t value = 0;
@@ -31,6 +31,11 @@ std::optional<uint64_t> number(std::string_view text) {
 Error cut_short(const std::string& name, uint64_t found, uint64_t wanted) {
     return Error(Code::kConnectionLost,
                  fmt::format("the answer with {} ends after {} of {} bytes", name, found, wanted));
+}
+
+bool is_immutable(const Error& error) {
+    return error.code() == Code::kForbidden &&
+           error.what().find(" BlobImmutable") != std::string::npos;
 }
 
 // "bytes 5-9/100" must say exactly what was asked for, as far as the blob goes.
@@ -80,7 +85,10 @@ Result<std::unique_ptr<AzureStore>> AzureStore::make(AzureStoreOptions options, 
         std::move(options.prefix), options.immutable_days, std::move(client), clock, random));
 }
 
-Status AzureStore::put_blob(const std::string& blob, ByteView data, NameValues headers) {
+TimePoint AzureStore::service_now() const { return {clock_.now().us + client_->clock_offset_us()}; }
+
+Result<std::string> AzureStore::put_blob(const std::string& blob, ByteView data,
+                                         NameValues headers) {
     headers.emplace_back("x-ms-blob-type", "BlockBlob");
     headers.emplace_back("If-None-Match", "*");
     AzureRequest request{.method = "PUT",
@@ -97,7 +105,7 @@ Status AzureStore::put_blob(const std::string& blob, ByteView data, NameValues h
     if (!data.empty() && !sum.empty() && sum != content_md5(data))
         return fail(Code::kCorrupt,
                     fmt::format("{}: the service stored something else", request.doing));
-    return {};
+    return answer.header("x-ms-version-id");
 }
 
 Status AzureStore::put(const std::string& name, ByteView data) {
@@ -107,28 +115,14 @@ Status AzureStore::put(const std::string& name, ByteView data) {
     NameValues headers;
     if (immutable_days_ > 0) {
         headers.emplace_back("x-ms-immutability-policy-until-date",
-                             to_http_date({clock_.now().us + client_->clock_offset_us() +
-                                           immutable_days_ * kDayUs}));
+                             to_http_date({service_now().us + lock_us()}));
         headers.emplace_back("x-ms-immutability-policy-mode", "Locked");
     }
-    Status put = put_blob(prefix_ + name, data, std::move(headers));
+    const auto put = put_blob(prefix_ + name, data, std::move(headers));
+    if (put) return {};
     // A name under a policy or a hold is taken, too.
-    if (!put && put.error().code() == Code::kForbidden &&
-        put.error().what().find(" BlobImmutable") != std::string::npos)
-        return fail(Error(Code::kAlreadyExists, put.error().what()));
-    return put;
-}
-
-Status AzureStore::check_may_put(const std::string& name) {
-    FS_TRY(check_object_name(name));
-    const Status put = put_blob(prefix_ + name, as_bytes("?"), {});
-    if (put) {
-        // Nobody but us knows it, so nobody misses it.
-        (void)remove(name);
-        return fail(Code::kForeignStore, fmt::format("there was no {}", name));
-    }
-    if (put.error().code() == Code::kAlreadyExists) return {};
-    return put;
+    if (is_immutable(put.error())) return fail(Error(Code::kAlreadyExists, put.error().what()));
+    return fail(put.error());
 }
 
 Result<Bytes> AzureStore::get(const std::string& name) {
@@ -210,7 +204,28 @@ Status AzureStore::remove(const std::string& name) {
         client_->call({.method = "DELETE", .blob = prefix_ + name, .doing = "remove " + name});
     if (answer) return {};
     if (answer.error().code() == Code::kNotFound) return {};
+    // It stays until its policy ends, as the contract has it.
+    if (lock_us() > 0 && is_immutable(answer.error())) return {};
     return fail(answer.error());
+}
+
+Status AzureStore::extend_lock(const std::string& name, TimePoint until) {
+    if (lock_us() == 0) return ObjectStore::extend_lock(name, until);
+    FS_TRY(check_object_name(name));
+    const std::string doing = "extend the lock of " + name;
+    FS_ASSIGN(const HttpResponse there,
+              client_->call({.method = "HEAD", .blob = prefix_ + name, .doing = doing}));
+    const auto locked = from_http_date(there.header("x-ms-immutability-policy-until-date"));
+    if (locked && *locked >= until) return {};
+    // Dates are cut to seconds.
+    FS_TRY(client_->call(
+        {.method = "PUT",
+         .blob = prefix_ + name,
+         .query = {{"comp", "immutabilityPolicies"}},
+         .headers = {{"x-ms-immutability-policy-until-date", to_http_date({until.us + 999'999})},
+                     {"x-ms-immutability-policy-mode", "Locked"}},
+         .doing = doing}));
+    return {};
 }
 
 std::string AzureStore::page_start(const std::string& prefix, const std::string& after) {
@@ -297,32 +312,40 @@ Result<std::vector<ObjectInfo>> AzureStore::list(const std::string& prefix,
 
 Result<AzureStore::Immutability> AzureStore::check_immutability() {
     const std::string blob =
-        fmt::format("{}immutability-check-{:016x}", prefix_, random_.next_u64());
-    const TimePoint until{clock_.now().us + client_->clock_offset_us() + kProbeUs};
-    Status put = put_blob(blob, as_bytes("Farshore tries whether this can be removed.\n"),
-                          {{"x-ms-immutability-policy-until-date", to_http_date(until)},
-                           {"x-ms-immutability-policy-mode", "Unlocked"}});
+        fmt::format("{}{}lock-{:016x}", prefix_, kStoreCheckPrefix, random_.next_u64());
+    const auto put = put_blob(
+        blob, as_bytes("Farshore tries whether this can be removed.\n"),
+        {{"x-ms-immutability-policy-until-date", to_http_date({service_now().us + kProbeUs})},
+         {"x-ms-immutability-policy-mode", "Unlocked"}});
     if (!put) {
         const Error& error = put.error();
         // What an account or container without the feature answers.
-        if (error.code() == Code::kUnsupported || error.code() == Code::kWrongState ||
-            error.code() == Code::kIo || error.code() == Code::kMalformed)
+        if (error.code() == Code::kUnsupported || error.code() == Code::kIo)
             return Immutability{false, "the service refuses the policy: " + error.what()};
         return fail(error);
     }
-    const auto removed =
-        client_->call({.method = "DELETE", .blob = blob, .doing = "try to remove " + blob});
-    if (removed) {
+    const auto remove = [&](NameValues query) {
+        return client_->call({.method = "DELETE",
+                              .blob = blob,
+                              .query = std::move(query),
+                              .doing = "try to remove " + blob});
+    };
+    auto removed = remove({});
+    // Where versions are kept, that only hid it: the version itself must stay.
+    NameValues version;
+    if (removed && !put->empty()) {
+        version = {{"versionid", *put}};
+        removed = remove(version);
+    }
+    if (removed)
         return Immutability{false,
                             "a blob with a policy could be removed at once: the container has no "
                             "version-level immutability support, or the service does not know it"};
-    }
-    if (removed.error().code() != Code::kForbidden) return fail(removed.error());
-    const auto off = client_->call({.method = "DELETE",
-                                    .blob = blob,
-                                    .query = {{"comp", "immutabilityPolicies"}},
-                                    .doing = "take the policy off " + blob});
-    if (off) (void)client_->call({.method = "DELETE", .blob = blob, .doing = "remove " + blob});
+    if (!is_immutable(removed.error())) return fail(removed.error());
+    NameValues policy = version;
+    policy.emplace_back("comp", "immutabilityPolicies");
+    // Nothing is left behind; an unlocked policy can be taken off.
+    if (remove(std::move(policy))) (void)remove(version);
     return Immutability{true, ""};
 }
 

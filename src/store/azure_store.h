@@ -47,10 +47,9 @@ class AzureStore final : public ObjectStore {
     Result<std::vector<ObjectInfo>> list(const std::string& prefix, const std::string& after,
                                          size_t limit) override;
     Status remove(const std::string& name) override;
-
-    // Whether objects can be put, without putting one: `name` must be that of an object that is
-    // there. kForbidden and the rest of the errors when not.
-    Status check_may_put(const std::string& name);
+    int64_t lock_us() const override { return immutable_days_ * 86'400'000'000; }
+    Status extend_lock(const std::string& name, TimePoint until) override;
+    void cancel() override { client_->cancel(); }
 
     struct Immutability {
         bool enforced = false;
@@ -61,12 +60,13 @@ class AzureStore final : public ObjectStore {
     Result<Immutability> check_immutability();
 
     AzureClient& client() { return *client_; }
-    void cancel() { client_->cancel(); }
 
   private:
     AzureStore(std::string prefix, int immutable_days, std::unique_ptr<AzureClient> client,
                Clock& clock, Random& random);
-    Status put_blob(const std::string& blob, ByteView data, NameValues headers);
+    TimePoint service_now() const;
+    // The version that it is, where the account keeps versions.
+    Result<std::string> put_blob(const std::string& blob, ByteView data, NameValues headers);
     std::string page_start(const std::string& prefix, const std::string& after);
     void remember_page(const std::string& prefix, const std::string& first,
                        const std::string& marker);

@@ -1,5 +1,7 @@
 #include "store/object_store.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 
 namespace farshore {
@@ -10,6 +12,10 @@ Status put_idempotent(ObjectStore& store, const std::string& name, ByteView data
     FS_ASSIGN(Bytes existing, store.get(name));
     if (std::ranges::equal(existing, data)) return {};
     return put;
+}
+
+Status ObjectStore::extend_lock(const std::string& name, TimePoint) {
+    return fail(Code::kUnsupported, fmt::format("object '{}' is in a store without locks", name));
 }
 
 }  // namespace farshore

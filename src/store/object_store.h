@@ -14,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/types.h"
 
 namespace farshore {
 
@@ -41,8 +42,19 @@ class ObjectStore {
     // `limit`.
     virtual Result<std::vector<ObjectInfo>> list(const std::string& prefix,
                                                  const std::string& after, size_t limit) = 0;
-    // Ok also when there is no such object.
+    // Ok also when there is no such object. In a store with locks an object whose lock still runs
+    // stays, and that is ok, too: whoever wants it gone asks again when it has run out.
     virtual Status remove(const std::string& name) = 0;
+
+    // For how long nobody, whatever keys he has, can delete or change an object that is put now; 0:
+    // the store has no locks.
+    virtual int64_t lock_us() const { return 0; }
+    // Sees to it that the lock of an object lasts until `until` at least. Costs nothing when it is
+    // known to. kUnsupported without locks, kNotFound.
+    virtual Status extend_lock(const std::string& name, TimePoint until);
+    // For the end of a program, from any thread: calls under way and later ones of a remote store
+    // end with kCancelled within a second.
+    virtual void cancel() {}
 };
 
 // put() that is safe to repeat: retries what Retry::kSoon names are left to a wrapper; here an

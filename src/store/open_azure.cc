@@ -4,6 +4,7 @@
 
 #include "os/program_files.h"
 #include "os/real.h"
+#include "store/store_identity.h"
 
 namespace farshore {
 namespace {
@@ -51,6 +52,19 @@ Result<std::unique_ptr<AzureStore>> make_azure_store(FileSystem& files, Clock& c
     options.prefix = location.prefix;
     options.immutable_days = settings.object_lock_days;
     return AzureStore::make(std::move(options), clock, random);
+}
+
+Status check_azure_locks(AzureStore& store, bool create) {
+    if (!create) return {};
+    const auto identity = store.head(kStoreObject);
+    if (identity || identity.error().code() != Code::kNotFound) return {};
+    FS_ASSIGN(const AzureStore::Immutability tried, store.check_immutability());
+    if (tried.enforced) return {};
+    return fail(Code::kUnsupported,
+                fmt::format("object_lock_days is not enforced by {}: {}", store.client().place(),
+                            tried.why_not),
+                "make the container with version-level immutability support, or leave "
+                "object_lock_days out");
 }
 
 }  // namespace farshore

@@ -17,4 +17,8 @@ Result<AzureAccess> azure_access_of(FileSystem& files, const StoreSettings& sett
 Result<std::unique_ptr<AzureStore>> make_azure_store(FileSystem& files, Clock& clock,
                                                      Random& random, const StoreSettings& settings);
 
+// Of a store with locks, when it is set up (`create`, and no store is there yet): whether the
+// service keeps them. kUnsupported when it does not.
+Status check_azure_locks(AzureStore& store, bool create);
+
 }  // namespace farshore

@@ -5,6 +5,7 @@
 #include "os/waiting.h"
 #include "store/directory_store.h"
 #include "store/open_azure.h"
+#include "store/s3_store.h"
 #include "store/store_identity.h"
 
 namespace farshore {
@@ -18,6 +19,10 @@ Result<std::unique_ptr<ObjectStore>> make_remote(FileSystem& files, Clock& clock
         FS_ASSIGN(auto store, make_azure_store(files, clock, random, settings));
         return std::unique_ptr<ObjectStore>(std::move(store));
     }
+    if (location.kind == StoreKind::kS3) {
+        FS_ASSIGN(auto store, S3Store::make(files, clock, settings, location));
+        return std::unique_ptr<ObjectStore>(std::move(store));
+    }
     return fail(Code::kUnsupported,
                 fmt::format("stores at {} are not built in", settings.location));
 }
@@ -27,8 +32,8 @@ Status check_place(ObjectStore& store, const std::string& location, bool create)
     const auto identity = store.head(kStoreObject);
     if (identity) return {};
     if (identity.error().code() != Code::kNotFound) return fail(identity.error());
-    FS_ASSIGN(const auto others, store.list("", "", 1));
-    if (!others.empty())
+    FS_ASSIGN(const bool others, holds_objects(store));
+    if (others)
         return fail(Code::kForeignStore,
                     fmt::format("{} holds something, but not a Farshore store ('{}' is missing)",
                                 location, kStoreObject),
@@ -38,6 +43,20 @@ Status check_place(ObjectStore& store, const std::string& location, bool create)
         return fail(Code::kForeignStore, fmt::format("{} is empty, no Farshore store", location),
                     "name the place that the store is in");
     return {};
+}
+
+// Locks that were asked for and are not there would be missed only when it is too late.
+Status check_locks(ObjectStore& bare, bool create) {
+    if (auto* azure = dynamic_cast<AzureStore*>(&bare); azure != nullptr && azure->lock_us() > 0)
+        return check_azure_locks(*azure, create);
+    auto* s3 = dynamic_cast<S3Store*>(&bare);
+    if (s3 == nullptr || s3->lock_us() == 0) return {};
+    FS_TRY(s3->check_lock_configuration());
+    if (!create) return {};
+    const auto identity = s3->head(kStoreObject);
+    // A store that is set up: whether locks hold is tried once.
+    if (identity || identity.error().code() != Code::kNotFound) return {};
+    return s3->try_lock();
 }
 
 }  // namespace
@@ -51,6 +70,7 @@ Result<std::unique_ptr<ObjectStore>> open_store(FileSystem& files, Clock& clock,
     }
     FS_ASSIGN(auto store, make_remote(files, clock, random, settings, location));
     FS_TRY(check_place(*store, settings.location, create));
+    FS_TRY(check_locks(*store, create));
     return store;
 }
 
@@ -61,9 +81,11 @@ Result<std::unique_ptr<ObjectStore>> open_retrying_store(FileSystem& files, Cloc
     FS_ASSIGN(const StoreLocation location, parse_store_location(settings.location));
     if (!location.remote()) return open_store(files, clock, random, settings, create);
     FS_ASSIGN(auto inner, make_remote(files, clock, random, settings, location));
+    ObjectStore& bare = *inner;
     std::unique_ptr<ObjectStore> store =
         std::make_unique<RetryingStore>(std::move(inner), clock, random, std::move(sleep));
     FS_TRY(check_place(*store, settings.location, create));
+    FS_TRY(check_locks(bare, create));
     return store;
 }
 

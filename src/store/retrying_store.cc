@@ -17,7 +17,8 @@ RetryingStore::RetryingStore(std::unique_ptr<ObjectStore> inner, Clock& clock, R
 
 template <typename Call>
 auto RetryingStore::repeat(Call call) -> decltype(call()) {
-    return repeat_call(clock_, random_, sleep_, policy_, call);
+    const auto sleep = [this](int64_t delay_us) { return !cancelled_ && sleep_(delay_us); };
+    return repeat_call(clock_, random_, sleep, policy_, call);
 }
 
 Status RetryingStore::put(const std::string& name, ByteView data) {
@@ -49,6 +50,15 @@ Result<std::vector<ObjectInfo>> RetryingStore::list(const std::string& prefix,
 
 Status RetryingStore::remove(const std::string& name) {
     return repeat([&] { return inner_.remove(name); });
+}
+
+Status RetryingStore::extend_lock(const std::string& name, TimePoint until) {
+    return repeat([&] { return inner_.extend_lock(name, until); });
+}
+
+void RetryingStore::cancel() {
+    cancelled_ = true;
+    inner_.cancel();
 }
 
 }  // namespace farshore

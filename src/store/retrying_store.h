@@ -9,6 +9,7 @@
 // that is success; kAlreadyExists at the first attempt is passed on.
 #pragma once
 
+#include <atomic>
 #include <memory>
 
 #include "base/seams.h"
@@ -35,6 +36,9 @@ class RetryingStore final : public ObjectStore {
     Result<std::vector<ObjectInfo>> list(const std::string& prefix, const std::string& after,
                                          size_t limit) override;
     Status remove(const std::string& name) override;
+    int64_t lock_us() const override { return inner_.lock_us(); }
+    Status extend_lock(const std::string& name, TimePoint until) override;
+    void cancel() override;
 
   private:
     template <typename Call>
@@ -45,6 +49,7 @@ class RetryingStore final : public ObjectStore {
     Random& random_;
     const Sleep sleep_;
     const RetryPolicy policy_;
+    std::atomic<bool> cancelled_{false};
 };
 
 }  // namespace farshore

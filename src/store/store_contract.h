@@ -9,28 +9,14 @@
 
 #include <algorithm>
 #include <atomic>
-#include <functional>
 #include <memory>
 #include <set>
 #include <string>
 #include <thread>
 
-#include "store/object_store.h"
+#include "store/store_maker.h"
 
 namespace farshore {
-
-// A store and whatever must live as long as it does.
-struct StoreHolder {
-    virtual ~StoreHolder() = default;
-    virtual ObjectStore& store() = 0;
-};
-
-struct StoreMaker {
-    std::string name;
-    std::function<std::unique_ptr<StoreHolder>()> make;
-    bool threads = true;  // the simulated store takes one thread only
-    friend void PrintTo(const StoreMaker& maker, std::ostream* out) { *out << maker.name; }
-};
 
 class StoreContract : public testing::TestWithParam<StoreMaker> {
   protected:

@@ -38,6 +38,17 @@ Result<StoreIdentity> decode_store_identity(ByteView object) {
     return identity;
 }
 
+Result<bool> holds_objects(ObjectStore& store) {
+    FS_ASSIGN(auto found, store.list("", "", 1));
+    if (!found.empty() && found.front().name.starts_with(kStoreCheckPrefix)) {
+        // The first name behind all of them: '0' follows '/'.
+        std::string behind(kStoreCheckPrefix);
+        behind.back() = '0';
+        FS_ASSIGN(found, store.list("", behind, 1));
+    }
+    return !found.empty();
+}
+
 Result<StoreIdentity> read_store_identity(ObjectStore& store) {
     auto object = store.get(kStoreObject);
     if (object) return decode_store_identity(*object);
@@ -51,9 +62,9 @@ Result<StoreIdentity> read_store_identity(ObjectStore& store) {
 Result<StoreIdentity> ensure_store_identity(ObjectStore& store, Clock& clock, Random& random) {
     auto there = read_store_identity(store);
     if (there || there.error().code() != Code::kForeignStore) return there;
-    FS_ASSIGN(const auto others, store.list("", "", 1));
+    FS_ASSIGN(const bool others, holds_objects(store));
     // Somebody else may have written it between the read and the listing.
-    if (!others.empty()) return read_store_identity(store);
+    if (others) return read_store_identity(store);
     StoreIdentity identity;
     random.fill(identity.id.raw);
     identity.created = clock.now();

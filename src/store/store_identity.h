@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "base/seams.h"
 #include "base/types.h"
@@ -12,6 +13,9 @@ namespace farshore {
 
 inline constexpr const char* kStoreObject = "farshore-store";
 inline constexpr int kStoreFormat = 1;
+
+// What checks of a store put below it and remove again; a crash of one may leave some of it.
+inline constexpr std::string_view kStoreCheckPrefix = "farshore-check/";
 
 using StoreId = Id<struct StoreIdTag>;
 
@@ -24,6 +28,9 @@ struct StoreIdentity {
 Bytes encode_store_identity(const StoreIdentity& identity);
 // kTruncated, kCorrupt, kMalformed, kNewerVersion.
 Result<StoreIdentity> decode_store_identity(ByteView object);
+
+// Whether there is any object but what a check left.
+Result<bool> holds_objects(ObjectStore& store);
 
 // The store's identity; kForeignStore when it has none, kNewerVersion when a newer Farshore wrote
 // it.

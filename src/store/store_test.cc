@@ -99,6 +99,9 @@ INSTANTIATE_TEST_SUITE_P(Stores, StoreContract,
                                          maker<SimDirectoryHolder>("simulated_disk", false)),
                          [](const auto& tested) { return tested.param.name; });
 
+INSTANTIATE_TEST_SUITE_P(Remote, StoreContract, testing::ValuesIn(remote_store_makers()),
+                         [](const auto& tested) { return tested.param.name; });
+
 // Fails the n-th call that changes something, once.
 class FailingFiles final : public FileSystem {
   public:

@@ -597,6 +597,22 @@ Result<HttpResponse> Api::metrics() {
         "# HELP farshore_vault_fenced another vault has taken over the store\n"
         "# TYPE farshore_vault_fenced gauge\nfarshore_vault_fenced {}\n",
         kFarshoreVersion, info.vault_id, info.fenced ? 1 : 0);
+    const StoreCounts counts = vault_.store_counts();
+    text +=
+        "# HELP farshore_store_requests_total to the object store, by this process\n"
+        "# TYPE farshore_store_requests_total counter\n";
+    for (size_t i = 0; i < counts.requests.size(); ++i)
+        text += fmt::format("farshore_store_requests_total{{kind=\"{}\"}} {}\n",
+                            kStoreRequestNames[i], counts.requests[i]);
+    text += fmt::format(
+        "# HELP farshore_store_failed_requests_total of these\n"
+        "# TYPE farshore_store_failed_requests_total counter\n"
+        "farshore_store_failed_requests_total {}\n"
+        "# HELP farshore_store_bytes_total payload to and from the object store\n"
+        "# TYPE farshore_store_bytes_total counter\n"
+        "farshore_store_bytes_total{{direction=\"out\"}} {}\n"
+        "farshore_store_bytes_total{{direction=\"in\"}} {}\n",
+        counts.failed, counts.bytes_put, counts.bytes_got);
     for (const Metric& metric : metrics)
         text += fmt::format("# HELP {} {}\n# TYPE {} {}\n{}", metric.name, metric.help, metric.name,
                             metric.type, metric.lines);

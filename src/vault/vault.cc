@@ -33,7 +33,8 @@ Status Vault::Impl::open_store() {
     FS_ASSIGN(const std::string known, get_setting(*database, "store_id"));
     FS_ASSIGN(const StoreSettings settings,
               load_store_settings(files, store_location, options.store_settings_file));
-    FS_ASSIGN(bare_store, farshore::open_store(files, clock, random, settings, known.empty()));
+    FS_ASSIGN(auto opened, farshore::open_store(files, clock, random, settings, known.empty()));
+    bare_store = std::make_unique<CountingStore>(std::move(opened));
     store = std::make_unique<RetryingStore>(*bare_store, clock, random, [this](int64_t us) {
         if (ending) return false;
         pause_ms(static_cast<int>(us / 1000));
@@ -266,6 +267,8 @@ VaultInfo Vault::info() const {
 }
 Database& Vault::database() { return *impl_->database; }
 ObjectStore& Vault::store() { return *impl_->store; }
+
+StoreCounts Vault::store_counts() const { return impl_->bare_store->counts(); }
 Clock& Vault::clock() { return impl_->clock; }
 const std::string& Vault::directory() const { return impl_->vault_directory; }
 const std::string& Vault::authority_pem() const { return impl_->authority->certificate_pem(); }

@@ -26,6 +26,7 @@
 #include "os/pki.h"
 #include "replica/item_replica.h"
 #include "replicate/vault_link.h"
+#include "store/counting_store.h"
 #include "vault/item_drive.h"
 
 namespace farshore {
@@ -144,6 +145,8 @@ class Vault final : public VaultLink {
     VaultInfo info() const;
     Database& database();
     ObjectStore& store();
+    // What this process has asked the store for.
+    StoreCounts store_counts() const;
     Clock& clock();
     // DATA/vault: for the run files of exports and failovers.
     const std::string& directory() const;

@@ -25,6 +25,7 @@
 #include "replica/item_key.h"
 #include "replica/item_object.h"
 #include "replica/replica_reader.h"
+#include "store/counting_store.h"
 #include "store/directory_store.h"
 #include "store/retrying_store.h"
 #include "vault/resync_plan.h"
@@ -137,7 +138,7 @@ struct Vault::Impl {
     std::string vault_directory, pki_directory, store_location;
 
     std::optional<InstanceLock> lock;
-    std::unique_ptr<ObjectStore> bare_store;  // one attempt a call
+    std::unique_ptr<CountingStore> bare_store;  // one attempt a call
     std::unique_ptr<RetryingStore> store;
     std::unique_ptr<Database> database;
     std::optional<VaultFence> fence;

@@ -118,7 +118,12 @@ TEST(Vault, AsksWhoItIs) {
     HttpClient wrong(options);
     EXPECT_EQ(site.request(wrong, "GET", "/v1/items").status, 401);
     EXPECT_EQ(site.request(wrong, "GET", "/metrics").status, 401);
-    EXPECT_EQ(site.request(*site.http, "GET", "/metrics").status, 200);
+    const HttpResponse metrics = site.request(*site.http, "GET", "/metrics");
+    EXPECT_EQ(metrics.status, 200);
+    // The store object and the claim of this vault.
+    EXPECT_NE(metrics.body.find("\nfarshore_store_requests_total{kind=\"put\"} 2\n"),
+              std::string::npos)
+        << metrics.body;
 
     // An appliance with a certificate may, an agent may not, a removed appliance may no longer.
     const auto client_of = [&](PartyKind kind, const std::string& name) {

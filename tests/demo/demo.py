@@ -20,11 +20,12 @@ import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "guest")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "guest"), str(HERE.parent / "services")]
 
 import agent_guest  # noqa: E402
 import build_image  # noqa: E402
 import guest as guests  # noqa: E402
+from azurite import Azurite  # noqa: E402
 from farshore import Farshore, FarshoreError, in_document  # noqa: E402
 
 NAME = "harbour"
@@ -180,6 +181,7 @@ class Demo:
         self.work = None
         self.source = None
         self.farshore = None
+        self.azurite = None
         self.guest_facts = {}
         self.image = None
         self.agent_name = ""
@@ -236,6 +238,8 @@ class Demo:
     def start_farshore(self, accelerator):
         self.farshore = Farshore(self.options.binary, self.work / "recovery-site", self.work / "logs",
                                  {"FARSHORE_ACCEL": accelerator})
+        if self.options.store == "azure":
+            self.start_azurite()
         if self.options.agent:
             self.stage.step("Starting the vault, and an appliance at the source site")
             self.farshore.start_vault()
@@ -248,6 +252,16 @@ class Demo:
         else:
             self.stage.step("Starting Farshore: agent, appliance and vault in one process")
             self.farshore.start_up()
+
+    def start_azurite(self):
+        self.stage.step("Starting Azure Blob storage's emulator at the recovery site: Azurite, with TLS")
+        self.azurite = Azurite(self.work / "azurite").start()
+        self.azurite.make_container("farshore")
+        settings = self.work / "store.json"
+        settings.touch(mode=0o600)
+        settings.write_text(json.dumps(self.azurite.settings()))
+        self.farshore.store_options = ["--store", f"azure://{self.azurite.account}/farshore/demo",
+                                       "--store-settings", settings]
 
     def protect(self):
         what = (self.source.device_options() + ["--agent", self.agent_name] if self.options.agent
@@ -505,6 +519,8 @@ class Demo:
             self.source.kill()
         if self.farshore is not None:
             self.farshore.end()
+        if self.azurite is not None:
+            self.azurite.stop()
         failed = not self.result.get("ok")
         if self.options.keep or (failed and self.options.keep_failed):
             self.stage.detail(f"kept: {self.work}")
@@ -548,6 +564,8 @@ def parse(arguments=None):
                         help="vault, appliance and agent as three processes")
     parser.add_argument("--agent", action="store_true",
                         help="captured from inside, by an agent in the machine, instead of by QEMU's mirror")
+    parser.add_argument("--store", choices=["directory", "azure"], default="directory",
+                        help="azure: objects go to an Azurite that the demo starts")
     parser.add_argument("--seconds", type=int, default=40, help="of load under protection (40)")
     parser.add_argument("--rate", type=int, default=40, help="transactions a second, at most (40)")
     parser.add_argument("--point-interval", type=int, default=5,

@@ -2,10 +2,9 @@
 """Azurite, the emulator of Azure Blob storage, for tests: over HTTPS, with an account, a key and a
 certificate authority made for the occasion.
 
-    azurite.py [--port PORT] [--http] COMMAND [ARGUMENT…]
-
-runs COMMAND with FARSHORE_AZURITE_{ENDPOINT,ACCOUNT,KEY,CONTAINER,CA,SAS} set and a service that
-ends with it. As a module: `with Azurite(directory) as azurite: …`.
+As a module: `with Azurite(directory) as azurite: …`. As a program: `azurite.py run -- COMMAND…` runs
+the command with FARSHORE_TEST_AZURE_ENDPOINT, _ACCOUNT, _KEY, _CONTAINER, _CA and _SAS in its
+environment, and ends the service with it; its exit code is the command's.
 
 The npm packages are those of package-lock.json beside this file, installed once into the cache
 (FARSHORE_CACHE, ~/.cache/farshore). Needs node and npm."""
@@ -220,24 +219,24 @@ class Azurite:
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int)
-    parser.add_argument("--http", action="store_true")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("verb", choices=["run"])
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
-    if not options.command:
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
         parser.error("a command to run is missing")
     directory = pathlib.Path(tempfile.mkdtemp(prefix="farshore-azurite-"))
     try:
-        with Azurite(directory, tls=not options.http, port=options.port) as azurite:
+        with Azurite(directory) as azurite:
             container = azurite.make_container("contract")
-            environment = {**os.environ, "FARSHORE_AZURITE_ENDPOINT": azurite.endpoint,
-                           "FARSHORE_AZURITE_ACCOUNT": azurite.account,
-                           "FARSHORE_AZURITE_KEY": azurite.key,
-                           "FARSHORE_AZURITE_CONTAINER": container,
-                           "FARSHORE_AZURITE_CA": str(azurite.ca or ""),
-                           "FARSHORE_AZURITE_SAS": azurite.sas(container)}
-            return subprocess.run(options.command, env=environment, check=False).returncode
+            environment = {**os.environ, "FARSHORE_TEST_AZURE_ENDPOINT": azurite.endpoint,
+                           "FARSHORE_TEST_AZURE_ACCOUNT": azurite.account,
+                           "FARSHORE_TEST_AZURE_KEY": azurite.key,
+                           "FARSHORE_TEST_AZURE_CONTAINER": container,
+                           "FARSHORE_TEST_AZURE_CA": str(azurite.ca),
+                           "FARSHORE_TEST_AZURE_SAS": azurite.sas(container)}
+            return subprocess.run(command, env=environment, check=False).returncode
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
