@@ -13,7 +13,8 @@ namespace farshore {
 
 int run_extract(CliEnvironment& environment, const ExtractArguments& arguments, bool json) {
     ExtractOptions options;
-    options.store_directory = arguments.store;
+    options.store = arguments.store;
+    options.store_settings = arguments.store_settings;
     options.key_file = arguments.key_file;
     options.item = arguments.item;
     options.point = arguments.point;

@@ -1,4 +1,4 @@
-// `farshore extract`: a disk at a point, out of a store's directory and a key file alone.
+// `farshore extract`: a disk at a point, out of a store and a key file alone.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,7 @@ namespace farshore {
 
 struct ExtractArguments {
     std::string store;
+    std::string store_settings;
     std::string key_file;
     std::string item;
     std::string point = "latest";

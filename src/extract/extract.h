@@ -1,5 +1,5 @@
-// An independent reader of Farshore's stores: one disk of an item at a point, out of a store's
-// directory and the key file, into a sparse raw file. No vault, no database.
+// An independent reader of Farshore's stores: one disk of an item at a point, out of a store
+// (a directory, S3, Azure Blob) and the key file, into a sparse raw file. No vault, no database.
 //
 // It is written from docs/format/ and shares nothing with the writer but src/base and src/codec:
 // what the two agree on is what the documents say. It takes the plainest way everywhere: the whole
@@ -18,7 +18,8 @@
 namespace farshore {
 
 struct ExtractOptions {
-    std::string store_directory;
+    std::string store;           // a directory, s3://… or azure://… (extract/store_reader.h)
+    std::string store_settings;  // file with endpoint and keys, for the last two
     std::string key_file;
     std::string item;  // id or, when only one item has it, name
     std::string point =
@@ -42,10 +43,11 @@ struct ExtractReport {
     std::string warning;
 };
 
-// kForeignStore (not a store, or moved objects), kNewerVersion, kWrongKey, kItemNotFound,
-// kInvalidArgument (no such disk; says which there are), kPointNotFound, kPointOutsideWindow (names
-// the window), kPointInGap (names the good neighbours), kCorrupt, kTruncated, kMalformed, kNotFound
-// (an object is missing), kAlreadyExists, kNoSpace, kIo. After an error there is no output file.
+// Those of the place (extract/store_reader.h), kForeignStore (not a store, or moved objects),
+// kNewerVersion, kWrongKey, kItemNotFound, kInvalidArgument (no such disk; says which there are),
+// kPointNotFound, kPointOutsideWindow (names the window), kPointInGap (names the good neighbours),
+// kCorrupt, kTruncated, kMalformed, kNotFound (an object is missing), kAlreadyExists, kNoSpace,
+// kIo. After an error there is no output file.
 Status extract(const ExtractOptions& options, ExtractReport* report = nullptr);
 
 }  // namespace farshore
