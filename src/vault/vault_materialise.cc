@@ -20,6 +20,7 @@ constexpr size_t kMaxInputBytes = 64u << 10;
 constexpr int64_t kLeaseUs = 3600ll * 1'000'000;
 constexpr int64_t kRenewUs = 60ll * 1'000'000;
 constexpr size_t kCacheBytes = 64u << 20;
+// More than cores: some wait for the disks while others decode.
 constexpr unsigned kMostThreads = 8;
 constexpr double kCopyShare = 0.6;  // of the progress; the second pass is the rest
 
@@ -104,7 +105,7 @@ class Materialiser {
         : vault_(vault),
           run_(run),
           in_(std::move(input)),
-          pool_(std::clamp(std::thread::hardware_concurrency(), 2u, kMostThreads) - 1) {
+          pool_(std::clamp(2 * std::thread::hardware_concurrency(), 4u, kMostThreads) - 1) {
         const std::string base =
             fmt::format("{}/run/materialise-{}", vault.vault_directory, run.job().id);
         sums_path_ = base + ".sums";
