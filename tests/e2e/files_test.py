@@ -144,7 +144,7 @@ class Files(EndToEnd):
         there.write_bytes(b"somebody's")
         first = ("--disk", 0, "--partition", 1)
         cases = [("not-found", "", "get", *first, "--to", self.work / "none", "/out"),
-                 ("not-found", "/dev/sda1", "ls", "--volume", "/dev/sdz", "/"),
+                 ("not-found", "/dev/sdz", "ls", "--volume", "/dev/sdz", "/"),
                  ("already-exists", "", "get", *first, "--to", there, "/large.bin"),
                  ("too-large", "", "get", *first, "--max-bytes", 1000, "--to", self.work / "big", "/large.bin"),
                  ("unsupported", "encrypted", "ls", "--disk", 0, "--partition", 2, "/"),
