@@ -25,7 +25,8 @@ struct Library {
     X(create_flags) X(close) X(set_error_handler) X(last_error) X(last_errno) X(set_backend)   \
     X(set_backend_settings) X(add_drive_opts_argv) X(launch) X(list_filesystems)               \
     X(blockdev_getsize64) X(inspect_os) X(inspect_get_mountpoints) X(mount_ro) X(lstatns)      \
-    X(lstatnslist) X(free_statns) X(free_statns_list) X(ls) X(readlink) X(realpath) X(download)
+    X(lstatnslist) X(free_statns) X(free_statns_list) X(ls) X(readlink) X(realpath) X(download) \
+    X(vfs_type)
 // clang-format on
 #define FARSHORE_MEMBER(name) decltype(&guestfs_##name) name = nullptr;
     FARSHORE_GUESTFS(FARSHORE_MEMBER)
@@ -170,6 +171,9 @@ class Session final : public GuestFiles {
                 FS_TRY(check_mountable(volume));
                 return mount_at(device, "/");
             }
+            // The list leaves out what is encrypted, and members of groups.
+            if (const Text type{lib_.vfs_type(guest_, device.c_str())})
+                FS_TRY(check_mountable({device, type.get(), 0}));
             return fail(Code::kNotFound, fmt::format("there is no volume {}", device),
                         "there are: " + names_of(all));
         }
