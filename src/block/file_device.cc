@@ -153,7 +153,12 @@ class FileDevice final : public BlockDevice {
 
 Result<std::unique_ptr<BlockDevice>> open_file_device(const std::string& path,
                                                       FileDeviceOptions options) {
-    const int fd = ::open(path.c_str(), (options.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    // Of a file, O_EXCL without O_CREAT means nothing.
+    const int fd = ::open(path.c_str(), (options.read_only ? O_RDONLY : O_RDWR) |
+                                            (options.exclusive ? O_EXCL : 0) | O_CLOEXEC);
+    if (fd < 0 && errno == EBUSY)
+        return fail(Code::kWrongState, fmt::format("'{}' is in use: it is mounted, or held", path),
+                    "unmount it, or name another one");
     if (fd < 0) return fail_errno(errno, fmt::format("open disk '{}'", path));
     struct stat info {};
     uint64_t size = 0;
@@ -170,6 +175,7 @@ Result<std::unique_ptr<BlockDevice>> open_file_device(const std::string& path,
                     fmt::format("'{}' is neither a file nor a block device", path));
     }
     auto device = std::make_unique<FileDevice>(fd, path, size, options.read_only);
+    if (options.drop_cached) (void)::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
     if (size == 0) return fail(Code::kInvalidArgument, fmt::format("disk '{}' is empty", path));
     if (options.expect_bytes != 0 && size != options.expect_bytes)
         return fail(Code::kDiskChanged,
@@ -177,6 +183,13 @@ Result<std::unique_ptr<BlockDevice>> open_file_device(const std::string& path,
                                 options.expect_bytes),
                     "disable and enable the protection of this machine");
     return std::unique_ptr<BlockDevice>(std::move(device));
+}
+
+Result<bool> is_block_device(const std::string& path) {
+    struct stat info {};
+    if (::stat(path.c_str(), &info) != 0)
+        return fail_errno(errno, fmt::format("examine '{}'", path));
+    return S_ISBLK(info.st_mode);
 }
 
 }  // namespace farshore

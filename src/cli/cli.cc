@@ -5,6 +5,7 @@
 
 #include "base/version.h"
 #include "cli/agent_check.h"
+#include "cli/catalog_verb.h"
 #include "cli/client_verbs.h"
 #include "cli/environment.h"
 #include "cli/extract_verb.h"
@@ -37,9 +38,12 @@ struct Arguments {
     uint64_t disk_index = 0;
     ProtectArguments protect;
     ExportArguments export_point;
+    MaterialiseArguments materialise;
+    FilesArguments files;
     ListArguments list;
     ExtractArguments extract;
     KeyArguments key;
+    CatalogArguments catalog;
     std::string token_kind = "agent";
     std::string token_name;
     uint64_t token_valid_s = 3600;
@@ -80,6 +84,7 @@ class Parser {
         app_.fallthrough(false);
         add_items();
         add_points();
+        add_files();
         add_recovery();
         add_keys();
         add_others();
@@ -328,6 +333,66 @@ class Parser {
         serve->add_option("--disk", a.export_point.disk, "index of the disk")
             ->capture_default_str();
         serve->add_option("--socket", a.export_point.socket, "unix socket to make")->required();
+        CLI::App* image =
+            named(app_, "materialise", "Write a disk at a point to an image on the vault's machine",
+                  [&a](ClientVerbs& v) {
+                      a.materialise.name = a.name;
+                      a.materialise.wait = !a.no_wait;
+                      return v.materialise(a.materialise);
+                  });
+        image->add_option("--point", a.materialise.point, kPointHelp)->capture_default_str();
+        image->add_option("--disk", a.materialise.disk, "index of the disk")
+            ->capture_default_str()
+            ->check(CLI::Range(0, 63));
+        image
+            ->add_option("--to", a.materialise.to,
+                         "raw:FILE, qcow2:FILE, vhd:FILE (fixed), vhd-dynamic:FILE or "
+                         "azure-page-blob:https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB")
+            ->required();
+        image->add_option("--settings", a.materialise.settings,
+                          "file with the keys of a page blob, as --store-settings");
+        image->add_flag("--force", a.materialise.force, "replace what is there");
+        image->add_option("--throttle", a.materialise.throttle_bytes_per_s,
+                          "bytes a second that are written, and read back (no limit)");
+        image->add_flag("--no-wait", a.no_wait, "do not wait for the job");
+    }
+
+    void add_files() {
+        Arguments& a = arguments_;
+        CLI::App* files = app_.add_subcommand("files", "Files out of a recovery point");
+        files->require_subcommand(1);
+        const auto add = [&](const char* name, const char* help,
+                             int (ClientVerbs::*run)(const FilesArguments&)) {
+            CLI::App* app = named(*files, name, help, [&a, run](ClientVerbs& v) {
+                a.files.name = a.name;
+                return (v.*run)(a.files);
+            });
+            app->add_option("--point", a.files.point, kPointHelp)->capture_default_str();
+            app->add_option("--disk", a.files.disk, "only this disk (all of the point)")
+                ->check(CLI::Range(0, 63));
+            app->add_flag("--emulate", a.files.emulate, "do not use KVM");
+            return app;
+        };
+        const auto add_place = [&](CLI::App* app, const char* help) {
+            CLI::Option* volume = app->add_option("--volume", a.files.volume,
+                                                  "file system, as `files volumes` calls it");
+            app->add_option("--partition", a.files.partition, "of --disk; 0: the whole disk")
+                ->needs("--disk")
+                ->excludes(volume)
+                ->check(CLI::Range(0, 128));
+            return app->add_option("PATH", a.files.path, help);
+        };
+        add("volumes", "Partitions and logical volumes of the point's disks",
+            &ClientVerbs::file_volumes);
+        add_place(add("ls", "Entries of a directory, or one file", &ClientVerbs::list_files),
+                  "absolute path in the machine")
+            ->capture_default_str();
+        CLI::App* get = add("get", "Copy a file or a directory here", &ClientVerbs::get_files);
+        add_place(get, "absolute path in the machine")->required();
+        get->add_option("--to", a.files.to, "file to make, or directory to put it into (.)");
+        get->add_flag("--force", a.files.force, "replace files that are there");
+        get->add_option("--max-bytes", a.files.max_bytes, "end before more than that is copied")
+            ->capture_default_str();
     }
 
     void add_recovery() {
@@ -419,7 +484,7 @@ class Parser {
         verb(app_, "server", "What the server is", [](ClientVerbs& v) { return v.server(); });
         CLI::App* extract = app_.add_subcommand(
             "extract", "Copy a disk at a point out of a store, with nothing but its key");
-        extract->add_option("--store", a.extract.store, "directory of the store")->required();
+        add_store(extract, a.extract.store, a.extract.store_settings, "")->required();
         CLI::Option* key =
             extract->add_option("--key", a.extract.key_file, "key file, or an escrow");
         CLI::Option* source =
@@ -449,6 +514,20 @@ class Parser {
         extract->callback([this] {
             action_ = [this] {
                 return run_extract(environment_, arguments_.extract, arguments_.json);
+            };
+        });
+        CLI::App* catalog = app_.add_subcommand(
+            "rebuild-catalog",
+            "Build the vault's database anew from the store and the key file alone");
+        catalog->add_option("--data", a.catalog.data, "data directory of the vault")->required();
+        add_store(catalog, a.catalog.store, a.catalog.store_settings, " (DIR/store)");
+        catalog->add_option("--key", a.catalog.key_file, "key file (DIR/vault/key)");
+        catalog->add_flag("--replace", a.catalog.replace,
+                          "move a database that is there aside, under a dated name");
+        catalog->add_flag("--json", a.json, "one JSON document on one line, for programs");
+        catalog->callback([this] {
+            action_ = [this] {
+                return run_rebuild_catalog(environment_, arguments_.catalog, arguments_.json);
             };
         });
         CLI::App* token = app_.add_subcommand("token", "Enrolment tokens");

@@ -39,6 +39,23 @@ int ClientVerbs::failovers(const std::string& name) {
     return 0;
 }
 
+int ClientVerbs::materialise(const MaterialiseArguments& arguments) {
+    // The vault takes whole paths; one that is relative is so to where the user is.
+    std::string to = arguments.to;
+    const size_t colon = to.find(':');
+    if (colon != std::string::npos && to.find("://") == std::string::npos)
+        to = to.substr(0, colon + 1) + impl_->absolute(to.substr(colon + 1));
+    auto answer = impl_->call("POST", item_target(arguments.name, "/materialise"),
+                              {{"point", arguments.point},
+                               {"disk", arguments.disk},
+                               {"to", to},
+                               {"settings", impl_->absolute(arguments.settings)},
+                               {"replace", arguments.force},
+                               {"throttle_bytes_per_s", arguments.throttle_bytes_per_s}});
+    if (!answer) return impl_->failed(answer.error());
+    return impl_->follow_job(*answer, arguments.wait);
+}
+
 int ClientVerbs::jobs(const ListArguments& arguments) {
     std::string target = "/v1/jobs";
     if (!arguments.item.empty()) target += "?item=" + url_encode(arguments.item);

@@ -52,6 +52,30 @@ struct ExportArguments {
     std::string socket;
 };
 
+struct MaterialiseArguments {
+    std::string name;
+    std::string point = "latest";
+    uint64_t disk = 0;
+    std::string to;
+    std::string settings;
+    bool force = false;
+    uint64_t throttle_bytes_per_s = 0;
+    bool wait = true;
+};
+
+struct FilesArguments {
+    std::string name;
+    std::string point = "latest";
+    std::string path = "/";
+    std::optional<uint64_t> disk;
+    std::optional<uint64_t> partition;
+    std::string volume;
+    std::string to;
+    bool force = false;
+    bool emulate = false;
+    uint64_t max_bytes = 64ull << 30;
+};
+
 struct ListArguments {
     std::string item;
     uint64_t limit = 100;
@@ -90,6 +114,11 @@ class ClientVerbs {
     int bookmark(const std::string& name, const std::string& label, bool consistent,
                  uint64_t timeout_s);
     int export_point(const ExportArguments& arguments);
+    int materialise(const MaterialiseArguments& arguments);
+    // Files out of a point, through a small machine of libguestfs on this host.
+    int file_volumes(const FilesArguments& arguments);
+    int list_files(const FilesArguments& arguments);
+    int get_files(const FilesArguments& arguments);
     int failover(const std::string& action, const std::string& name, const std::string& point,
                  bool wait);
     int failovers(const std::string& name);

@@ -55,7 +55,8 @@ Status use_key(const ExtractArguments& arguments, FileSystem& files, ExtractOpti
 
 int run_extract(CliEnvironment& environment, const ExtractArguments& arguments, bool json) {
     ExtractOptions options;
-    options.store_directory = arguments.store;
+    options.store = arguments.store;
+    options.store_settings = arguments.store_settings;
     PosixFileSystem files;
     if (auto told = use_key(arguments, files, options); !told)
         return print_error(environment, told.error(), json);

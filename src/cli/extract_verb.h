@@ -1,4 +1,4 @@
-// `farshore extract`: a disk at a point, out of a store's directory and its key alone.
+// `farshore extract`: a disk at a point, out of a store and its key alone.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,7 @@ namespace farshore {
 
 struct ExtractArguments {
     std::string store;
+    std::string store_settings;
     std::string key_file;  // or an escrow; or
     std::string key_source;
     std::string passphrase_file, private_key_file;

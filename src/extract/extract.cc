@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <optional>
 
@@ -38,8 +39,8 @@ struct Start {
 
 class Extraction {
   public:
-    Extraction(const ExtractOptions& options, FileSystem& files)
-        : options_(options), files_(files), store_(files, options.store_directory) {}
+    Extraction(const ExtractOptions& options, FileSystem& files, const StoreReader& store)
+        : options_(options), files_(files), store_(store) {}
 
     Status run(ExtractReport& report) {
         FS_TRY(check_store(store_));
@@ -86,7 +87,7 @@ class Extraction {
 
     const ExtractOptions& options_;
     FileSystem& files_;
-    const StoreDirectory store_;
+    const StoreReader& store_;
     ExtractReport report_;
     uint64_t steps_ = 0, steps_done_ = 0;
 
@@ -572,7 +573,12 @@ Status Extraction::write_zeroes(File& out, uint64_t offset, uint64_t length) {
 Status extract(const ExtractOptions& options, ExtractReport* report) {
     PosixFileSystem files;
     ExtractReport ignored;
-    return Extraction(options, files).run(report != nullptr ? *report : ignored);
+    FS_ASSIGN(const auto store,
+              open_store_reader(files, options.store, options.store_settings, [](const char* name) {
+                  const char* value = std::getenv(name);
+                  return std::string(value == nullptr ? "" : value);
+              }));
+    return Extraction(options, files, *store).run(report != nullptr ? *report : ignored);
 }
 
 }  // namespace farshore

@@ -1,5 +1,5 @@
-// An independent reader of Farshore's stores: one disk of an item at a point, out of a store's
-// directory and the key, into a sparse raw file. No vault, no database.
+// An independent reader of Farshore's stores: one disk of an item at a point, out of a store
+// (a directory, S3, Azure Blob) and its key, into a sparse raw file. No vault, no database.
 //
 // It is written from docs/format/ and shares nothing with the writer but src/base and src/codec:
 // what the two agree on is what the documents say. It takes the plainest way everywhere: the whole
@@ -19,7 +19,8 @@
 namespace farshore {
 
 struct ExtractOptions {
-    std::string store_directory;
+    std::string store;           // a directory, s3://… or azure://… (extract/store_reader.h)
+    std::string store_settings;  // file with endpoint and keys, for the last two
     // A key file, or an escrow that one of the two below it opens. Empty: what the store keeps of
     // its keys is opened with the passphrase, or by `unwrap_remote`.
     std::string key_file;
@@ -50,10 +51,11 @@ struct ExtractReport {
     std::string warning;
 };
 
-// kForeignStore (not a store, or moved objects), kNewerVersion, kWrongKey, kItemNotFound,
-// kInvalidArgument (no such disk; says which there are), kPointNotFound, kPointOutsideWindow (names
-// the window), kPointInGap (names the good neighbours), kCorrupt, kTruncated, kMalformed, kNotFound
-// (an object is missing), kAlreadyExists, kNoSpace, kIo. After an error there is no output file.
+// Those of the place (extract/store_reader.h), kForeignStore (not a store, or moved objects),
+// kNewerVersion, kWrongKey, kItemNotFound, kInvalidArgument (no such disk; says which there are),
+// kPointNotFound, kPointOutsideWindow (names the window), kPointInGap (names the good neighbours),
+// kCorrupt, kTruncated, kMalformed, kNotFound (an object is missing), kAlreadyExists, kNoSpace,
+// kIo. After an error there is no output file.
 Status extract(const ExtractOptions& options, ExtractReport* report = nullptr);
 
 }  // namespace farshore

@@ -126,7 +126,7 @@ struct World {
 
     ExtractOptions options(const std::string& point, DiskIndex disk = 0) {
         ExtractOptions o;
-        o.store_directory = directory / "store";
+        o.store = directory / "store";
         o.key_file = key_path;
         o.item = item.to_string();
         o.point = point;
@@ -546,9 +546,8 @@ TEST(Extract, NamesEveryMistake) {
         }
         return status ? Code::kInternal : status.error().code();
     };
-    EXPECT_EQ(code([&](auto& o) { o.store_directory = w.directory / "none"; }),
-              Code::kForeignStore);
-    EXPECT_EQ(code([&](auto& o) { o.store_directory = w.directory.path(); }), Code::kForeignStore);
+    EXPECT_EQ(code([&](auto& o) { o.store = w.directory / "none"; }), Code::kForeignStore);
+    EXPECT_EQ(code([&](auto& o) { o.store = w.directory.path(); }), Code::kForeignStore);
     EXPECT_EQ(code([&](auto& o) { o.key_file = w.directory / "nokey"; }), Code::kNotFound);
     EXPECT_EQ(code([&](auto& o) { o.item = std::string(32, 'a'); }), Code::kItemNotFound);
     EXPECT_EQ(code([&](auto& o) { o.item = "nobody"; }), Code::kItemNotFound);

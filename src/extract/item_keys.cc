@@ -119,7 +119,7 @@ Status add_kek(Keys& keys, const std::string& id, Secret key, const std::string&
 
 // Every KEK that the store keeps and that opens with what there is.
 Result<Keys> open_sealed_keks(const ExtractOptions& options, const Secret& passphrase,
-                              const StoreDirectory& store) {
+                              const StoreReader& store) {
     FS_ASSIGN(const auto names, store.list("keys"));
     Keys keys;
     std::optional<Error> trouble;
@@ -251,7 +251,7 @@ Result<Keys> open_escrow(ByteView file, const Secret& passphrase, const Secret& 
 }
 
 Result<Keys> open_keys(const ExtractOptions& options, FileSystem& files,
-                       const StoreDirectory& store) {
+                       const StoreReader& store) {
     Secret passphrase = options.passphrase, private_key;
     if (!options.passphrase_file.empty()) {
         FS_ASSIGN(const Secret text,
@@ -298,7 +298,7 @@ Result<KeyGeneration> decode_key_generation(ByteView object, const std::string& 
     return out;
 }
 
-Result<ItemDescription> find_item_description(const StoreDirectory& store, const ItemId& item) {
+Result<ItemDescription> find_item_description(const StoreReader& store, const ItemId& item) {
     // Once its key has changed, an item is described without one.
     for (const char* which : {"description", "item"}) {
         auto object = store.read(fmt::format("items/{}/{}", item.to_string(), which));
@@ -309,7 +309,7 @@ Result<ItemDescription> find_item_description(const StoreDirectory& store, const
                 "give one of the directory names below items/, or a name");
 }
 
-Result<Secret> find_item_key(const StoreDirectory& store, const ItemDescription& item,
+Result<Secret> find_item_key(const StoreReader& store, const ItemDescription& item,
                              const Keys& keys) {
     const std::string root = fmt::format("items/{}", item.item.to_string());
     auto destroyed = store.read(root + "/key-destroyed");

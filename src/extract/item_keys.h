@@ -22,7 +22,7 @@ struct Keys {
 
 // What the options give. Errors of extract().
 Result<Keys> open_keys(const ExtractOptions& options, FileSystem& files,
-                       const StoreDirectory& store);
+                       const StoreReader& store);
 
 // A document `keys/<id>`: how a KEK is sealed.
 struct SealedKek {
@@ -48,8 +48,8 @@ Result<KeyGeneration> decode_key_generation(ByteView object, const std::string& 
                                             uint64_t vault);
 
 // The item's description, wherever it stands. kItemNotFound.
-Result<ItemDescription> find_item_description(const StoreDirectory& store, const ItemId& item);
-Result<Secret> find_item_key(const StoreDirectory& store, const ItemDescription& item,
+Result<ItemDescription> find_item_description(const StoreReader& store, const ItemId& item);
+Result<Secret> find_item_key(const StoreReader& store, const ItemDescription& item,
                              const Keys& keys);
 
 }  // namespace farshore::extraction

@@ -14,7 +14,6 @@ namespace {
 
 constexpr uint64_t kSegmentHeader = 320;
 constexpr uint64_t kSealedHeader = 128;
-constexpr uint64_t kMaxObject = 64ull << 20;
 constexpr uint64_t kMaxPayload = 32ull << 20;
 constexpr uint64_t kMaxIndex = 24ull << 20;
 constexpr uint64_t kMaxDisk = 64ull << 40;
@@ -100,8 +99,8 @@ Status check_front(ByteView front, std::string_view magic, uint64_t header_bytes
     return {};
 }
 
-Result<Bytes> open_sealed(const StoreDirectory& store, std::string_view magic,
-                          const std::string& name, const ItemId& item, const Secret& item_key) {
+Result<Bytes> open_sealed(const StoreReader& store, std::string_view magic, const std::string& name,
+                          const ItemId& item, const Secret& item_key) {
     FS_ASSIGN(const Bytes object, store.read(name));
     FS_TRY(check_front(object, magic, kSealedHeader, name));
     ByteReader in(ByteView(object).subspan(16), name);
@@ -167,7 +166,7 @@ Result<std::vector<std::string>> StoreDirectory::list(const std::string& directo
     return names;
 }
 
-Status check_store(const StoreDirectory& store) {
+Status check_store(const StoreReader& store) {
     auto object = store.read("farshore-store");
     if (!object && object.error().code() == Code::kNotFound)
         return fail(Code::kForeignStore,
@@ -383,7 +382,7 @@ Result<std::vector<Entry>> decode_index(ByteView plain, uint32_t records, size_t
     return entries;
 }
 
-Result<Segment> open_segment(const StoreDirectory& store, const ItemId& item, const Ref& ref,
+Result<Segment> open_segment(const StoreReader& store, const ItemId& item, const Ref& ref,
                              const Secret& item_key) {
     const std::string name = segment_name(item, ref);
     FS_ASSIGN(const Bytes header, store.read_range(name, 0, kSegmentHeader));
@@ -493,7 +492,7 @@ Result<ManifestContent> decode_manifest_content(ByteView body) {
     return out;
 }
 
-Result<ManifestContent> open_manifest(const StoreDirectory& store, const ItemId& item,
+Result<ManifestContent> open_manifest(const StoreReader& store, const ItemId& item,
                                       const ManifestName& name, const Secret& item_key) {
     const std::string full = fmt::format("items/{}/manifest/{}", item.to_string(), name.file);
     FS_ASSIGN(const Bytes body, open_sealed(store, "FARSHMAN", full, item, item_key));
@@ -543,7 +542,7 @@ Result<std::vector<MapEntry>> decode_shard_content(ByteView body, DiskIndex disk
     return out;
 }
 
-Result<std::vector<MapEntry>> open_shard(const StoreDirectory& store, const ItemId& item,
+Result<std::vector<MapEntry>> open_shard(const StoreReader& store, const ItemId& item,
                                          const ManifestContent::ShardName& shard,
                                          const Secret& item_key) {
     const std::string name =

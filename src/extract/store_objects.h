@@ -14,6 +14,7 @@
 #include "base/types.h"
 #include "codec/compress.h"
 #include "codec/envelope.h"
+#include "extract/store_reader.h"
 
 namespace farshore::extraction {
 
@@ -32,24 +33,8 @@ enum : uint8_t {
 };
 inline constexpr uint8_t kJoiningFlag = 1;  // of a geometry record
 
-// The objects of a store that is a directory.
-class StoreDirectory {
-  public:
-    StoreDirectory(FileSystem& files, std::string root) : files_(files), root_(std::move(root)) {}
-    Result<Bytes> read(const std::string& name) const;
-    // Exactly these bytes; kTruncated when the object ends before.
-    Result<Bytes> read_range(const std::string& name, uint64_t from, uint64_t length) const;
-    // What is below "items/…/": names of files, or of directories with '/'. None when it is
-    // missing.
-    Result<std::vector<std::string>> list(const std::string& directory) const;
-
-  private:
-    FileSystem& files_;
-    const std::string root_;
-};
-
-// Fails unless the directory is a store of a format that is known.
-Status check_store(const StoreDirectory& store);
+// Fails unless it is a store of a format that is known.
+Status check_store(const StoreReader& store);
 
 struct ItemDescription {
     ItemId item;
@@ -108,13 +93,13 @@ Result<Segment> decode_segment(ByteView front, const std::string& name, const It
 Result<uint64_t> segment_front_bytes(ByteView header);
 Result<std::vector<Entry>> decode_index(ByteView plain, uint32_t records, size_t chunks,
                                         Segment& segment);
-Result<Segment> open_segment(const StoreDirectory& store, const ItemId& item, const Ref& ref,
+Result<Segment> open_segment(const StoreReader& store, const ItemId& item, const Ref& ref,
                              const Secret& item_key);
 
 // The payload of one segment, read front to back or anyhow; keeps the last chunk.
 class PayloadReader {
   public:
-    PayloadReader(const StoreDirectory& store, const Segment& segment)
+    PayloadReader(const StoreReader& store, const Segment& segment)
         : store_(store), segment_(segment) {}
     // Calls `sink` with the bytes of [position, position + length) in pieces, in order.
     Status read(uint64_t position, uint64_t length,
@@ -122,7 +107,7 @@ class PayloadReader {
 
   private:
     Status load(size_t chunk);
-    const StoreDirectory& store_;
+    const StoreReader& store_;
     const Segment& segment_;
     size_t loaded_ = SIZE_MAX;
     Bytes plain_;
@@ -168,7 +153,7 @@ struct ManifestContent {
     std::vector<Gap> gaps;
 };
 Result<ManifestContent> decode_manifest_content(ByteView body);
-Result<ManifestContent> open_manifest(const StoreDirectory& store, const ItemId& item,
+Result<ManifestContent> open_manifest(const StoreReader& store, const ItemId& item,
                                       const ManifestName& name, const Secret& item_key);
 
 struct MapEntry {
@@ -178,7 +163,7 @@ struct MapEntry {
     uint64_t position;
 };
 Result<std::vector<MapEntry>> decode_shard_content(ByteView body, DiskIndex disk, uint32_t shard);
-Result<std::vector<MapEntry>> open_shard(const StoreDirectory& store, const ItemId& item,
+Result<std::vector<MapEntry>> open_shard(const StoreReader& store, const ItemId& item,
                                          const ManifestContent::ShardName& shard,
                                          const Secret& item_key);
 

@@ -268,6 +268,20 @@ Result<HttpResponse> Api::item(const Call& call) {
     }
     if (what == "bookmarks" && call.parts.size() == 3) return bookmarks(call);
     if (what == "exports" && call.parts.size() == 3) return exports(call);
+    if (what == "materialise" && call.parts.size() == 3 && call.is("POST")) {
+        FS_ASSIGN(const JsonFields fields, call.fields());
+        MaterialiseRequest request;
+        request.item = name;
+        FS_ASSIGN(request.point, fields.required_text("point", 1024));
+        FS_ASSIGN(request.target, fields.required_text("to", kMaxPathBytes + 64));
+        FS_ASSIGN(request.settings_file, fields.text("settings", kMaxPathBytes));
+        FS_ASSIGN(const uint64_t disk, fields.u64("disk", 0, kMaxDisks - 1));
+        request.disk = static_cast<DiskIndex>(disk);
+        FS_ASSIGN(request.replace_existing, fields.boolean("replace", false));
+        FS_ASSIGN(request.throttle_bytes_per_s, fields.u64("throttle_bytes_per_s"));
+        FS_ASSIGN(const JobRecord job, vault_.materialise(request));
+        return answer(job_view(job), 202);
+    }
     if (what == "failovers" && call.parts.size() == 3) {
         FS_ASSIGN(RecoveryDesk * recovery, desk());
         if (call.is("GET")) {

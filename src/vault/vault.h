@@ -62,6 +62,16 @@ struct ProtectRequest {
     ItemPolicy policy;
 };
 
+struct MaterialiseRequest {
+    std::string item;  // name or id
+    std::string point = "latest";
+    DiskIndex disk = 0;
+    std::string target;
+    std::string settings_file;  // of an Azure page blob
+    bool replace_existing = false;
+    uint64_t throttle_bytes_per_s = 0;  // that are written, and read back; 0: no limit
+};
+
 // Everything that is shown of one item.
 struct ItemReport {
     ItemRecord record;
@@ -221,6 +231,12 @@ class Vault final : public VaultLink {
     // `end_replication` was not asked for.
     Result<JobRecord> destroy_key(const std::string& name_or_id, const std::string& confirm,
                                   bool end_replication);
+
+    // Writes a disk at a point to an image (vault/disk_image.h: "raw:PATH", ...), sparse, and reads
+    // it back; a job that goes on after a crash of the vault. kNotFound (no such disk at the point,
+    // no such directory), kAlreadyExists (the image; another job writes it), kTooLarge, errors of
+    // resolve(). An image that was not finished is removed.
+    Result<JobRecord> materialise(const MaterialiseRequest& request);
 
     // ---- jobs, events
     // ------------------------------------------------------------------------------ Runs `work` as

@@ -1,6 +1,6 @@
 // The vault's inside, shared by vault.cc (opening, identities), vault_rebuild.cc, vault_items.cc,
-// vault_disks.cc, vault_seed.cc, vault_consistent.cc, vault_resync.cc, vault_link.cc, vault_jobs.cc
-// and vault_key*.cc. Private to src/vault.
+// vault_disks.cc, vault_seed.cc, vault_materialise.cc, vault_consistent.cc, vault_resync.cc,
+// vault_link.cc, vault_jobs.cc and vault_key*.cc. Private to src/vault.
 #pragma once
 
 #include <atomic>
@@ -81,24 +81,27 @@ struct ItemRuntime {
     std::optional<ItemError> cancel_error;
 };
 
-// Keeps a point that is read as a seed. Movable; lets go at its end.
-class SeedLease {
+// Keeps a point that is read by a job. Movable; lets go at its end.
+class PointLease {
   public:
-    SeedLease() = default;
-    SeedLease(std::shared_ptr<ItemRuntime> item, uint64_t id) : item_(std::move(item)), id_(id) {}
-    SeedLease(SeedLease&&) = default;
-    SeedLease& operator=(SeedLease&& other) noexcept {
+    PointLease() = default;
+    PointLease(std::shared_ptr<ItemRuntime> item, uint64_t id) : item_(std::move(item)), id_(id) {}
+    PointLease(PointLease&&) = default;
+    PointLease& operator=(PointLease&& other) noexcept {
         std::swap(item_, other.item_);
         std::swap(id_, other.id_);
         return *this;
     }
-    ~SeedLease() {
+    ~PointLease() {
         // One that cannot be given back expires.
         if (item_) (void)item_->replica->release(id_);
     }
     Status renew(int64_t duration_us) {
         return item_ ? item_->replica->renew(id_, duration_us) : Status();
     }
+    uint64_t id() const { return id_; }
+    // The next vault takes it up by its id.
+    void leave() { item_.reset(); }
 
   private:
     std::shared_ptr<ItemRuntime> item_;
@@ -199,6 +202,8 @@ struct Vault::Impl {
     std::map<uint64_t, std::unique_ptr<ThreadExecutor>> job_threads;
     std::set<uint64_t> finished_jobs;  // threads that can be collected
 
+    std::mutex materialise_mutex;  // between looking at the open jobs and adding one
+
     std::unique_ptr<ThreadExecutor> tender;  // background rounds
 
     Status open();
@@ -248,9 +253,11 @@ struct Vault::Impl {
     Status ensure_item_object(ItemRuntime& runtime, const ItemRecord& record);
     ItemReport report(const ItemRecord& record);
     Result<std::vector<SeedDisk>> open_seed(const ItemRecord& record, const SeedRecord& seed,
-                                            SeedLease& lease);
+                                            PointLease& lease);
     Result<std::string> import_seed_of(JobRun& run, const ItemId& id, const std::string& input);
     JobWork seed_work(const JobRecord& job);
+    Result<std::string> materialise(JobRun& run, const std::string& input);
+    JobWork materialise_work(const JobRecord& job);
     Status tend_seed(Vault& vault, ItemRuntime& item, const ItemRecord& record);
     Status seed_orders(const ItemRecord& record, DesiredItem& item);
     Status tend_disks(Vault& vault, const ItemRecord& record, const std::vector<DiskSize>& stored);

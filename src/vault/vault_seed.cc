@@ -68,7 +68,7 @@ Status check_seeds(const std::vector<std::string>& seeds, size_t disks) {
 // ----------------------------------------------------------------------------------
 
 Result<std::vector<SeedDisk>> Vault::Impl::open_seed(const ItemRecord& record,
-                                                     const SeedRecord& seed, SeedLease& lease) {
+                                                     const SeedRecord& seed, PointLease& lease) {
     std::vector<SeedDisk> disks;
     std::shared_ptr<ReplicaReader> reader;
     if (!seed.sources.empty() && seed.sources.front().starts_with(kItemPrefix)) {
@@ -81,7 +81,7 @@ Result<std::vector<SeedDisk>> Vault::Impl::open_seed(const ItemRecord& record,
                       PointSpec::parse(at == std::string::npos ? "latest" : text.substr(at + 1))));
         FS_ASSIGN(const LeaseRow row, runtime_of->replica->lease(
                                           point.sequence, "seed of " + record.name, kPointLeaseUs));
-        lease = SeedLease(runtime_of, row.id);
+        lease = PointLease(runtime_of, row.id);
         FS_ASSIGN(reader, ReplicaReader::open(*store, other.id, runtime_of->key, point.sequence));
     }
     for (size_t i = 0; i < record.disks.size(); ++i) {
@@ -120,7 +120,7 @@ Result<std::string> Vault::Impl::import_seed_of(JobRun& run, const ItemId& id,
         FS_ASSIGN(const SeedRecord seed, get_seed(*database, id));
         FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(id));
         FS_TRY(ensure_item_object(*item, record));
-        SeedLease lease;
+        PointLease lease;
         SeedImport import;
         FS_ASSIGN(import.disks, open_seed(record, seed, lease));
         import.store = store.get();
