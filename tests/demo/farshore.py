@@ -57,6 +57,7 @@ class Farshore:
         self.servers = {}
         self.authority = None
         self.replication_listen = ""
+        self.store_options = []    # --store, --store-settings; none: DIR/store
         self._commands = {}
         self.prefixes = {}    # of a server's command line: where it runs
         # Rings are memory: what a test leaves there is gone from the machine until it restarts.
@@ -185,12 +186,12 @@ class Farshore:
     def start_up(self, *options):
         """Agent, appliance and vault in one process."""
         self.start_server("up", "up", "--data", self.data, "--listen", f"127.0.0.1:{free_port()}",
-                          "--replication-listen", f"127.0.0.1:{free_port()}", *options)
+                          "--replication-listen", f"127.0.0.1:{free_port()}", *self.store_options, *options)
         self.wait_until_serving()
 
     def start_vault(self):
         self.start_server("vault", "vault", "serve", "--data", self.data,
-                          "--listen", f"127.0.0.1:{free_port()}")
+                          "--listen", f"127.0.0.1:{free_port()}", *self.store_options)
         self.wait_until_serving()
 
     def start_split(self, site):
@@ -214,7 +215,8 @@ class Farshore:
             token = site / f"{kind}.token"
             token.write_text(self.new_token(kind) + "\n")
             token.chmod(0o600)
-            where = (["--vault", server["address"], "--store", self.data / "store",
+            store = self.store_options or ["--store", self.data / "store"]
+            where = (["--vault", server["address"], *store,
                       "--replication-listen", self.replication_listen] if kind == "appliance"
                      else ["--appliance", self.replication_listen, *agent_options])
             self.start_server(kind, kind, "serve", "--data", site / kind, "--ca", self.authority,
