@@ -11,6 +11,7 @@
 #include "cli/extract_verb.h"
 #include "cli/serve.h"
 #include "cli/server_location.h"
+#include "cli/store_check_verb.h"
 #include "ebpf/freezer.h"
 
 namespace farshore {
@@ -44,6 +45,7 @@ struct Arguments {
     ExtractArguments extract;
     KeyArguments key;
     CatalogArguments catalog;
+    StoreCheckArguments store_check;
     std::string token_kind = "agent";
     std::string token_name;
     uint64_t token_valid_s = 3600;
@@ -530,6 +532,18 @@ class Parser {
                 return run_rebuild_catalog(environment_, arguments_.catalog, arguments_.json);
             };
         });
+        CLI::App* store = app_.add_subcommand("store", "Object stores");
+        store->require_subcommand(1);
+        CLI::App* check = store->add_subcommand(
+            "check", "Try whether a store is fit for use; everything that is put is removed again");
+        check->add_option("LOCATION", a.store_check.location, kStoreHelp)->required();
+        check->add_option("--store-settings", a.store_check.settings, kStoreSettingsHelp);
+        check->add_flag("--json", a.json, "one JSON document on one line, for programs");
+        check->callback([this] {
+            action_ = [this] {
+                return run_store_check(environment_, arguments_.store_check, arguments_.json);
+            };
+        });
         CLI::App* token = app_.add_subcommand("token", "Enrolment tokens");
         token->require_subcommand(1);
         CLI::App* create =
@@ -553,13 +567,8 @@ class Parser {
 
     CLI::Option* add_store(CLI::App* app, std::string& location, std::string& settings,
                            const std::string& otherwise) {
-        app->add_option(
-            "--store-settings", settings,
-            "file with the store's endpoint, keys and proxy; only its owner may read it");
-        return app->add_option("--store", location,
-                               "the object store: a directory, s3://BUCKET[/PREFIX] or "
-                               "azure://ACCOUNT/CONTAINER[/PREFIX]" +
-                                   otherwise);
+        app->add_option("--store-settings", settings, kStoreSettingsHelp);
+        return app->add_option("--store", location, kStoreHelp + otherwise);
     }
 
     void add_up_options(CLI::App* app, UpOptions& options) {
@@ -713,6 +722,11 @@ class Parser {
     static constexpr const char* kKeySourceHelp =
         "where the key comes from: file:PATH, passphrase:FILE, passphrase-fd:N, passphrase-prompt, "
         "env[:FARSHORE_KEY...], credential:NAME or azure:SETTINGS";
+    static constexpr const char* kStoreHelp =
+        "the object store: a directory, s3://BUCKET[/PREFIX] or "
+        "azure://ACCOUNT/CONTAINER[/PREFIX]";
+    static constexpr const char* kStoreSettingsHelp =
+        "file with the store's endpoint, keys and proxy; only its owner may read it";
     static constexpr const char* kPointHelp =
         "latest, latest-processed, a sequence, an RFC 3339 time, or a label";
 

@@ -58,6 +58,7 @@ Status serve(const ApplianceServeOptions& options) {
     const int signal = signals.wait();
     log::info("appliance", "signal {}: what is in the spool is stored at the next start", signal);
     client->cancel();
+    store->cancel();
     return {};
 }
 

@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -229,6 +230,7 @@ class ItemReplica {
     Status mend_holds();
     Status move_floor(const RetentionPolicy& policy, RetentionReport& report);
     Status sweep(const RetentionPolicy& policy, RetentionReport& report);
+    Status keep_locked(const std::vector<ObjectInfo>& there, const std::set<std::string>& needed);
 
     ObjectStore& store_;
     ReplicaLedger& ledger_;

@@ -5,7 +5,9 @@
 
 #include "replica/item_internal.h"
 #include "replica/item_rewriting.h"
+#include "replica/item_object.h"
 #include "replica/manifest_builder.h"
+#include "store/store_identity.h"
 
 namespace farshore {
 
@@ -264,6 +266,18 @@ Status ItemReplica::move_floor(const RetentionPolicy& policy, RetentionReport& r
     return {};
 }
 
+// In a store with locks: what is needed is locked for half of their time at least, before anything
+// is removed. Objects that are about to be registered were locked when they were put.
+Status ItemReplica::keep_locked(const std::vector<ObjectInfo>& there,
+                                const std::set<std::string>& needed) {
+    if (store_.lock_us() == 0) return {};
+    const TimePoint until{clock_.now().us + store_.lock_us() / 2};
+    for (const ObjectInfo& info : there)
+        if (needed.contains(info.name)) FS_TRY(store_.extend_lock(info.name, until));
+    FS_TRY(store_.extend_lock(item_object_name(item_), until));
+    return store_.extend_lock(kStoreObject, until);
+}
+
 Status ItemReplica::sweep(const RetentionPolicy& policy, RetentionReport& report) {
     // The listing comes first: what is put or registered afterwards is not in it.
     const std::string own = item_prefix(item_);
@@ -336,6 +350,7 @@ Status ItemReplica::sweep(const RetentionPolicy& policy, RetentionReport& report
         // passed its number.
         return object->number <= state.last_segment;
     };
+    FS_TRY(keep_locked(there, needed));
     const TimePoint now = clock_.now();
     std::map<std::string, uint64_t> unneeded;
     uint64_t there_bytes = 0;

@@ -14,6 +14,20 @@ Status put_idempotent(ObjectStore& store, const std::string& name, ByteView data
     return put;
 }
 
+std::string_view finding_result_name(StoreFinding::Result result) {
+    switch (result) {
+        case StoreFinding::Result::kOk:
+            return "ok";
+        case StoreFinding::Result::kNote:
+            return "note";
+        case StoreFinding::Result::kWarning:
+            return "warning";
+        case StoreFinding::Result::kRefused:
+            break;
+    }
+    return "refused";
+}
+
 Status ObjectStore::extend_lock(const std::string& name, TimePoint) {
     return fail(Code::kUnsupported, fmt::format("object '{}' is in a store without locks", name));
 }

@@ -23,6 +23,17 @@ struct ObjectInfo {
     uint64_t size_bytes = 0;
 };
 
+// What a store was found to be like (store_check.h).
+struct StoreFinding {
+    // Refused: unfit for use. Warning: it works, with the loss that is named.
+    enum class Result : uint8_t { kOk, kNote, kWarning, kRefused };
+    Result result = Result::kOk;
+    std::string subject;  // "versioning"
+    std::string what;
+    std::string remedy;  // empty: none
+};
+std::string_view finding_result_name(StoreFinding::Result result);
+
 // Objects larger than this are refused with kTooLarge.
 inline constexpr size_t kMaxObjectBytes = 64u << 20;
 
@@ -49,9 +60,13 @@ class ObjectStore {
     // For how long nobody, whatever keys he has, can delete or change an object that is put now; 0:
     // the store has no locks.
     virtual int64_t lock_us() const { return 0; }
-    // Sees to it that the lock of an object lasts until `until` at least. Costs nothing when it is
-    // known to. kUnsupported without locks, kNotFound.
+    // Sees to it that the lock of an object lasts until `until` at least: costs nothing when it is
+    // known to, else it is made as long as that of a new object. kUnsupported without locks,
+    // kNotFound.
     virtual Status extend_lock(const std::string& name, TimePoint until);
+    // What the service is set to, and what it does by itself: clock, versions, rules that delete,
+    // locks. Asks the service; nothing is put. What can't be found out is a finding, too.
+    virtual std::vector<StoreFinding> inspect() { return {}; }
     // For the end of a program, from any thread: calls under way and later ones of a remote store
     // end with kCancelled within a second.
     virtual void cancel() {}

@@ -38,6 +38,7 @@ class RetryingStore final : public ObjectStore {
     Status remove(const std::string& name) override;
     int64_t lock_us() const override { return inner_.lock_us(); }
     Status extend_lock(const std::string& name, TimePoint until) override;
+    std::vector<StoreFinding> inspect() override { return inner_.inspect(); }
     void cancel() override;
 
   private:

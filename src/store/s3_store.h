@@ -43,6 +43,7 @@ class S3Store final : public ObjectStore {
     Status remove(const std::string& name) override;
     int64_t lock_us() const override { return lock_us_; }
     Status extend_lock(const std::string& name, TimePoint until) override;
+    std::vector<StoreFinding> inspect() override;  // s3_inspect.cc
     void cancel() override { wire_->cancel(); }
 
     // kUnsupported, saying what is missing, when locks are wanted and the bucket has none.

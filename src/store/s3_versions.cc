@@ -19,7 +19,7 @@ namespace farshore {
 namespace {
 
 constexpr size_t kPage = 1000;
-constexpr size_t kMaxRemembered = 200'000;
+constexpr size_t kMaxRemembered = 500'000;
 // Of one name. More is somebody's attempt to keep us busy.
 constexpr size_t kMaxVersions = 100'000;
 constexpr int64_t kTrialLockUs = 5'000'000;
@@ -202,6 +202,8 @@ Status S3Store::extend_lock(const std::string& name, TimePoint until) {
     if (lock_us_ == 0) return ObjectStore::extend_lock(name, until);
     FS_ASSIGN(Version version, oldest(name));
     if (version.locked_until >= until) return {};
+    // For the whole time again, so that the next call has nothing to do.
+    until = std::max(until, locked_until());
     S3Call call;
     call.method = "PUT";
     call.key = key_of(name);

@@ -26,6 +26,8 @@ import agent_guest  # noqa: E402
 import build_image  # noqa: E402
 import guest as guests  # noqa: E402
 from azurite import Azurite  # noqa: E402
+import radosgw  # noqa: E402
+import s3  # noqa: E402
 from farshore import Farshore, FarshoreError, in_document  # noqa: E402
 
 NAME = "harbour"
@@ -182,6 +184,7 @@ class Demo:
         self.source = None
         self.farshore = None
         self.azurite = None
+        self.s3_server = None
         self.guest_facts = {}
         self.image = None
         self.agent_name = ""
@@ -240,6 +243,8 @@ class Demo:
                                  {"FARSHORE_ACCEL": accelerator})
         if self.options.store == "azure":
             self.start_azurite()
+        if self.options.store == "s3":
+            self.start_s3()
         if self.options.agent:
             self.stage.step("Starting the vault, and an appliance at the source site")
             self.farshore.start_vault()
@@ -252,6 +257,19 @@ class Demo:
         else:
             self.stage.step("Starting Farshore: agent, appliance and vault in one process")
             self.farshore.start_up()
+
+    def start_s3(self):
+        self.stage.step("Starting an S3 server at the recovery site: Ceph's radosgw, with TLS")
+        self.s3_server = radosgw.Radosgw()
+        self.s3_server.start()
+        s3.S3(self.s3_server.endpoint, self.s3_server.key, self.s3_server.secret,
+              str(self.s3_server.ca)).make_bucket("farshore")
+        settings = self.work / "store.json"
+        settings.touch(mode=0o600)
+        settings.write_text(json.dumps({
+            "endpoint": self.s3_server.endpoint, "ca_file": str(self.s3_server.ca),
+            "access_key_id": self.s3_server.key, "secret_access_key": self.s3_server.secret}))
+        self.farshore.store_options = ["--store", "s3://farshore/demo", "--store-settings", settings]
 
     def start_azurite(self):
         self.stage.step("Starting Azure Blob storage's emulator at the recovery site: Azurite, with TLS")
@@ -521,6 +539,8 @@ class Demo:
             self.farshore.end()
         if self.azurite is not None:
             self.azurite.stop()
+        if self.s3_server is not None:
+            self.s3_server.stop()
         failed = not self.result.get("ok")
         if self.options.keep or (failed and self.options.keep_failed):
             self.stage.detail(f"kept: {self.work}")
@@ -564,8 +584,8 @@ def parse(arguments=None):
                         help="vault, appliance and agent as three processes")
     parser.add_argument("--agent", action="store_true",
                         help="captured from inside, by an agent in the machine, instead of by QEMU's mirror")
-    parser.add_argument("--store", choices=["directory", "azure"], default="directory",
-                        help="azure: objects go to an Azurite that the demo starts")
+    parser.add_argument("--store", choices=["directory", "s3", "azure"], default="directory",
+                        help="s3, azure: objects go to a radosgw or an Azurite that the demo starts")
     parser.add_argument("--seconds", type=int, default=40, help="of load under protection (40)")
     parser.add_argument("--rate", type=int, default=40, help="transactions a second, at most (40)")
     parser.add_argument("--point-interval", type=int, default=5,

@@ -246,7 +246,7 @@ osd class default list = *
 keyring = {here}/keyring
 rgw data = {here}/rgw
 rgw dns name = {self.HOST}
-rgw frontends = beast endpoint=127.0.0.1:{plain} ssl_endpoint=127.0.0.1:{tls} ssl_certificate={here}/rgw.crt ssl_private_key={here}/rgw.key
+rgw frontends = beast tcp_nodelay=1 endpoint=127.0.0.1:{plain} ssl_endpoint=127.0.0.1:{tls} ssl_certificate={here}/rgw.crt ssl_private_key={here}/rgw.key
 rgw enable usage log = false
 rgw lifecycle work time = 00:00-00:00
 """)
