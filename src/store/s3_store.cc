@@ -124,7 +124,10 @@ Status S3Store::put_looking_first(const std::string& name, ByteView data) {
     // first; the others take theirs away, so that what is read is the first one again.
     if (!version.empty()) {
         FS_ASSIGN(const auto versions, versions_of(name));
-        if (!versions.empty() && versions.back().version_id == version) return {};
+        // What stands behind a mark was deleted before.
+        const auto mark = std::ranges::find_if(
+            versions, [](const S3Entry& entry) { return entry.delete_marker; });
+        if (mark != versions.begin() && std::prev(mark)->version_id == version) return {};
         FS_TRY(remove_version(name, version));
         return fail(Code::kAlreadyExists, fmt::format("object '{}' exists", name));
     }
