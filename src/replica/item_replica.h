@@ -230,7 +230,8 @@ class ItemReplica {
     Status mend_holds();
     Status move_floor(const RetentionPolicy& policy, RetentionReport& report);
     Status sweep(const RetentionPolicy& policy, RetentionReport& report);
-    Status keep_locked(const std::vector<ObjectInfo>& there, const std::set<std::string>& needed);
+    Status keep_locked(const std::vector<ObjectInfo>& there,
+                       const std::map<std::string, uint64_t>& unneeded);
 
     ObjectStore& store_;
     ReplicaLedger& ledger_;

@@ -5,6 +5,7 @@
 
 #include "replica/item_internal.h"
 #include "replica/item_rewriting.h"
+#include "replica/item_key.h"
 #include "replica/item_object.h"
 #include "replica/manifest_builder.h"
 #include "store/store_identity.h"
@@ -269,12 +270,21 @@ Status ItemReplica::move_floor(const RetentionPolicy& policy, RetentionReport& r
 // In a store with locks: what is needed is locked for half of their time at least, before anything
 // is removed. Objects that are about to be registered were locked when they were put.
 Status ItemReplica::keep_locked(const std::vector<ObjectInfo>& there,
-                                const std::set<std::string>& needed) {
+                                const std::map<std::string, uint64_t>& unneeded) {
     if (store_.lock_us() == 0) return {};
     const TimePoint until{clock_.now().us + store_.lock_us() / 2};
     for (const ObjectInfo& info : there)
-        if (needed.contains(info.name)) FS_TRY(store_.extend_lock(info.name, until));
-    FS_TRY(store_.extend_lock(item_object_name(item_), until));
+        if (!unneeded.contains(info.name)) FS_TRY(store_.extend_lock(info.name, until));
+    // What opens them, and what says that they are held.
+    for (const std::string& prefix : {item_key_prefix(item_), hold_prefix(item_)}) {
+        FS_ASSIGN(const auto infos, list_all(store_, prefix));
+        for (const ObjectInfo& info : infos) FS_TRY(store_.extend_lock(info.name, until));
+    }
+    for (const std::string& name : {item_object_name(item_), item_description_name(item_)}) {
+        // There is one or the other.
+        const Status locked = store_.extend_lock(name, until);
+        if (!locked && locked.error().code() != Code::kNotFound) return locked;
+    }
     return store_.extend_lock(kStoreObject, until);
 }
 
@@ -350,7 +360,6 @@ Status ItemReplica::sweep(const RetentionPolicy& policy, RetentionReport& report
         // passed its number.
         return object->number <= state.last_segment;
     };
-    FS_TRY(keep_locked(there, needed));
     const TimePoint now = clock_.now();
     std::map<std::string, uint64_t> unneeded;
     uint64_t there_bytes = 0;
@@ -358,6 +367,7 @@ Status ItemReplica::sweep(const RetentionPolicy& policy, RetentionReport& report
         there_bytes += info.size_bytes;
         if (dispensable(info)) unneeded[info.name] = info.size_bytes;
     }
+    FS_TRY(keep_locked(there, unneeded));
 
     std::vector<DeadRow> listed;
     for (std::string after;;) {
