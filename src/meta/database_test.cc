@@ -73,7 +73,9 @@ TEST(Database, TheFirstVersionIsUpgraded) {
           "ALTER TABLE items DROP COLUMN resync_windows_for_all",
           "ALTER TABLE items DROP COLUMN verify_interval_s",
           "ALTER TABLE items DROP COLUMN bandwidth", "ALTER TABLE items DROP COLUMN keep",
-          "DROP TABLE ledger_kept", "DELETE FROM schema_migrations WHERE version > 1"})
+          "DROP TABLE ledger_kept", "ALTER TABLE items DROP COLUMN scrub_interval_s",
+          "DROP TABLE scrubs", "DROP TABLE scrub_damage",
+          "DELETE FROM schema_migrations WHERE version > 1"})
         ASSERT_TRUE(run_sql(*test.database, statement)) << statement;
     test.reopen();
     auto item = get_item(*test.database, id_of(1));
@@ -304,7 +306,7 @@ TEST(Items, TenThousand) {
             execute(
                 sql,
                 "INSERT INTO items VALUES (:i, :n, 'protected', 0, 'in-path', :a, '', '', '', '', "
-                "300, 86400, 600, 0, '', '', '', '', 0, 0, 0, 60, '', 0, 0, '', 0, '')",
+                "300, 86400, 600, 0, '', '', '', '', 0, 0, 0, 60, '', 0, 0, '', 0, '', 0)",
                 id_of(n), item_of(n).name, n % 100 == 0 ? "one" : "other");
             execute(sql, "INSERT INTO item_disks VALUES (:i, 0, :p, 1, 0, 0)", id_of(n),
                     item_of(n).disks[0].path);

@@ -179,6 +179,11 @@ class ItemReplica {
     // long enough. kFenced: another vault owns the store; nothing was removed.
     Result<RetentionReport> run_retention(const RetentionPolicy& policy);
 
+    // Lets go of manifests that are damaged, or refer to a damaged shard, where an older one and
+    // the log behind it serve as well: the next checkpoint makes them again. `damaged` are names of
+    // objects; how many went. kFenced.
+    Result<uint64_t> drop_damaged(const std::vector<std::string>& damaged);
+
     const ItemId& item() const { return item_; }
 
   private:

@@ -1,6 +1,7 @@
 #include "replica/memory_ledger.h"
 
 #include <algorithm>
+#include <tuple>
 
 namespace farshore {
 
@@ -251,7 +252,8 @@ Result<std::vector<ManifestRow>> MemoryLedger::list_manifests() {
 Result<std::vector<KeptRow>> MemoryLedger::list_kept() {
     std::lock_guard lock(mutex_);
     auto out = values(tables_.kept);
-    std::ranges::sort(out, {}, &KeptRow::sequence);
+    std::ranges::sort(out, {},
+                      [](const KeptRow& r) { return std::tuple(r.sequence, r.generation); });
     return out;
 }
 

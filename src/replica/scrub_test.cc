@@ -291,5 +291,53 @@ TEST(Scrub, WhatIsNotDamageIsAnError) {
     EXPECT_EQ(error->code(), Code::kWrongKey);
 }
 
+// Broken if a damaged manifest, or a shard of its own, keeps costing points, checkpoints or
+// retention though the log is there; or if one that nothing replaces is let go of.
+TEST(Scrub, ManifestsThatOthersServeForAreMadeAgain) {
+    Stored s(5);
+    const auto rows = *s.ledger.list_manifests();
+    const Sequence floor = s.ledger.state()->floor;
+    size_t mended = 0;
+    for (const ManifestRow& row : rows) {
+        SCOPED_TRACE(row.object_name);
+        Stored damaged(5);
+        Bytes bad = *damaged.memory.get(row.object_name);
+        bad[bad.size() / 2] ^= 4;
+        damaged.memory.replace(row.object_name, bad);
+        const auto dropped = damaged.replica->drop_damaged({row.object_name});
+        ASSERT_TRUE(dropped) << dropped.error().to_string();
+        EXPECT_EQ(*dropped, row.sequence > floor ? 1u : 0u);
+        damaged.check("afterwards");
+        if (*dropped == 0) continue;
+        ++mended;
+        EXPECT_TRUE(damaged.unreadable().empty());
+        EXPECT_TRUE(damaged.scrub().empty());
+        EXPECT_TRUE(damaged.replica->checkpoint());
+        RetentionPolicy policy;
+        policy.grid = *RetentionGrid::parse("2m:20m, 5m:1h");
+        EXPECT_TRUE(damaged.replica->run_retention(policy)) << "a sweep that misses a manifest";
+        EXPECT_TRUE(damaged.unreadable().empty());
+    }
+    EXPECT_GT(mended, 0u);
+    // Shards that the floor's manifest has not.
+    size_t own = 0;
+    const auto shards = *list_all(s.memory, shard_prefix(test_item()));
+    for (const ObjectInfo& info : shards) {
+        Stored damaged(5);
+        Bytes bad = *damaged.memory.get(info.name);
+        bad[bad.size() / 2] ^= 4;
+        damaged.memory.replace(info.name, bad);
+        const bool hurt = !damaged.unreadable().empty();
+        const auto dropped = damaged.replica->drop_damaged({info.name});
+        ASSERT_TRUE(dropped) << dropped.error().to_string();
+        damaged.check(info.name);
+        if (*dropped == 0 || !hurt) continue;
+        ++own;
+        for (const OfferedRange& range : damaged.offered.ranges)
+            EXPECT_TRUE(damaged.reads(range.last)) << info.name;
+    }
+    EXPECT_GT(own, 0u);
+}
+
 }  // namespace
 }  // namespace farshore

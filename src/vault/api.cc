@@ -316,6 +316,16 @@ Result<HttpResponse> Api::item(const Call& call) {
         FS_ASSIGN(const ItemReport report, vault_.cancel_resync(name, kCancelWaitUs));
         return answer(item_view(report));
     }
+    if (what == "scrub" && call.parts.size() == 3) {
+        if (call.is("GET")) {
+            FS_ASSIGN(const ScrubReport report, vault_.scrub_report(name));
+            return answer(scrub_view(report));
+        }
+        if (call.is("POST")) {
+            FS_ASSIGN(const JobRecord job, vault_.scrub(name));
+            return answer(job_view(job), 202);
+        }
+    }
     if (what == "points") return points(call);
     if (what == "bookmarks" && call.parts.size() == 3) return bookmarks(call);
     if (what == "exports" && call.parts.size() == 3) return exports(call);

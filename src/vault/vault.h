@@ -20,6 +20,7 @@
 #include "base/seams.h"
 #include "base/secret.h"
 #include "meta/records.h"
+#include "meta/scrubs.h"
 #include "meta/seeds.h"
 #include "os/pki.h"
 #include "replica/item_replica.h"
@@ -30,6 +31,8 @@ namespace farshore {
 
 class Database;
 class ObjectStore;
+
+inline constexpr std::string_view kDefaultScrubBandwidth = "20MB/s";
 
 struct VaultOptions {
     std::string data_directory;       // made when missing
@@ -42,6 +45,8 @@ struct VaultOptions {
     std::string time_zone = "UTC";
     // How often replicas are looked after; 0: only by tend() (tests).
     int64_t tend_interval_us = 1'000'000;
+    // Of what all scrubs together read from the store (base/bandwidth_limit.h); empty: no limit.
+    std::string scrub_bandwidth = std::string(kDefaultScrubBandwidth);
 };
 
 struct ProtectRequest {
@@ -87,6 +92,14 @@ struct VaultInfo {
     std::string time_zone;
     TimePoint started;
     bool fenced = false;
+};
+
+struct ScrubReport {
+    uint32_t interval_s = 0;  // by the policy; 0: none
+    TimePoint created;        // of the item
+    ScrubRecord scrub;
+    std::vector<DamageRecord> damage;
+    std::optional<JobRecord> job;  // that is queued or runs
 };
 
 struct BookmarkReport {
@@ -155,6 +168,9 @@ class Vault final : public VaultLink {
     // Ends a comparison that only checks, or one that waits; waits for the agent's word for at most
     // `timeout_us`. kWrongState: there is none, or the item needs it to be protected again.
     Result<ItemReport> cancel_resync(const std::string& name_or_id, int64_t timeout_us);
+    // Reads every object of the item again; the job that does, which may run already.
+    Result<JobRecord> scrub(const std::string& name_or_id);
+    Result<ScrubReport> scrub_report(const std::string& name_or_id);
     // "accept" a seed that differs much; "retry" or "skip" one that could not be read. kWrongState.
     Result<ItemReport> decide_seed(const std::string& name_or_id, const std::string& action);
     // A disk that the machine has got: copied while the others go on, and part of the points from
