@@ -28,6 +28,7 @@ struct Arguments {
     bool consistent = false;
     bool no_wait = false;
     bool scrub_now = false;
+    bool suspicious = false;
     bool wait = false;
     bool cancel = false;
     bool in_window = false;
@@ -280,10 +281,13 @@ class Parser {
         CLI::App* points =
             named(app_, "points", "Recovery points of an item", [&a](ClientVerbs& v) {
                 a.list.item = a.name;
-                return v.points(a.list, a.kind);
+                return v.points(a.list, a.kind, a.suspicious);
             });
         points->add_option("--limit", a.list.limit, "how many")->capture_default_str();
         points->add_option("--kind", a.kind, "crash, application or bookmark");
+        points->add_flag("--suspicious", a.suspicious,
+                         "where the disks changed unlike before, as when something encrypts them, "
+                         "and the last point before that");
         CLI::App* point = named(
             app_, "point",
             "Make a recovery point with a label and wait until it is stored, or "

@@ -74,7 +74,7 @@ class ClientVerbs {
     int resynchronise(const std::string& name, ResyncWish wish, bool wait);
     int scrub(const std::string& name, bool now, bool wait);
     int set(const std::string& name, const PolicyArguments& policy);
-    int points(const ListArguments& arguments, const std::string& kind);
+    int points(const ListArguments& arguments, const std::string& kind, bool suspicious);
     int point(const std::string& name, const std::string& point);
     int bookmark(const std::string& name, const std::string& label, bool consistent,
                  uint64_t timeout_s);

@@ -309,6 +309,21 @@ CREATE TABLE scrub_damage (
 ) WITHOUT ROWID;
 )sql";
 
+constexpr std::string_view kChanges = R"sql(
+CREATE TABLE ledger_changes (
+    item_id TEXT NOT NULL REFERENCES ledgers(item_id) ON DELETE CASCADE,
+    grain_s BIGINT NOT NULL,
+    start_us BIGINT NOT NULL,
+    disk INTEGER NOT NULL,
+    records BIGINT NOT NULL,
+    written_bytes BIGINT NOT NULL,
+    zeroed_bytes BIGINT NOT NULL,
+    dense_bytes BIGINT NOT NULL,
+    regions BIGINT NOT NULL,
+    PRIMARY KEY (item_id, grain_s, start_us, disk)
+) WITHOUT ROWID;
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
@@ -316,6 +331,7 @@ constexpr std::array kMigrations{
     Migration{4, "disks that change while protected, seeds", kChangingDisks},
     Migration{5, "points that stay below the window", kKeptPoints},
     Migration{6, "scrubbing", kScrubs},
+    Migration{7, "how disks change", kChanges},
 };
 
 }  // namespace

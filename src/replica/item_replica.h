@@ -160,6 +160,8 @@ class ItemReplica {
     Result<PointList> points(const PointQuery& query);
     // What became of the disks in the window; disks_at() tells which a point has.
     Result<std::vector<GeometryRow>> geometry();
+    // How the disks changed: minutes of the last days, hours of the last weeks.
+    Result<std::vector<ChangeRow>> changes();
     // Those that the point `sequence` has, joining ones too; also of a kept one.
     Result<std::vector<DiskSize>> disks_of(Sequence sequence);
     // kPointNotFound, kPointOutsideWindow (names the window), kPointInGap (names the neighbours).

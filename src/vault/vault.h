@@ -94,6 +94,11 @@ struct VaultInfo {
     bool fenced = false;
 };
 
+struct SuspiciousChange {
+    ChangeBreak change;
+    std::optional<ResolvedPoint> before;  // none is left
+};
+
 struct ScrubReport {
     uint32_t interval_s = 0;  // by the policy; 0: none
     TimePoint created;        // of the item
@@ -190,6 +195,8 @@ class Vault final : public VaultLink {
     // Of an item whose objects were damaged when its ledger was to be rebuilt: what every verb on
     // it answers until a later start finds them whole. Its leases are gone.
     std::optional<Error> why_set_aside(const ItemId& id);
+    // Where its disks changed unlike before, by time, with the last point before each.
+    Result<std::vector<SuspiciousChange>> suspicious(const ItemId& id);
     Result<BookmarkReport> create_bookmark(const std::string& name_or_id, const std::string& label,
                                            PointKind kind = PointKind::kBookmark);
     // Waits until it is stored, for at most `timeout_us`.

@@ -52,7 +52,9 @@ struct ItemRuntime {
 
     std::mutex damage_mutex;  // held while it is worked out what damage costs
     // Of the tender alone; steady.
-    int64_t damage_weigh_us = 0, damage_recheck_us = 0, scrub_look_us = 0;
+    int64_t damage_weigh_us = 0, damage_recheck_us = 0, scrub_look_us = 0, changes_look_us = 0;
+    Sequence changes_seen;
+    std::optional<TimePoint> changes_told;  // the newest event; none: not known yet
 
     std::mutex mutex;                                 // everything below
     std::optional<std::vector<DamageRecord>> damage;  // as the database has it; none: not read yet
@@ -237,6 +239,7 @@ struct Vault::Impl {
     Result<std::string> scrub_item(Vault& vault, JobRun& run, const ItemId& id);
     JobWork scrub_work(Vault& vault, const ItemId& id);
     Result<std::optional<JobRecord>> open_scrub(const ItemId& id);
+    void tend_changes(Vault& vault, ItemRuntime& item, const ItemRecord& record, Sequence stored);
     void tend_scrub(Vault& vault, ItemRuntime& item, const ItemRecord& record);
     void tend_item(Vault& vault, const ItemRecord& record);
     void tend_consistent_points(Vault& vault, ItemRuntime& item, const ItemRecord& record,

@@ -432,6 +432,7 @@ void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
         }
     }
     tend_scrub(vault, **item, now);
+    tend_changes(vault, **item, now, status->stored);
     run_upkeep(**item, now);
 }
 

@@ -73,6 +73,19 @@ Json point_disks_view(const std::vector<GeometryRow>& geometry, Sequence sequenc
     return disks;
 }
 
+Json suspicious_view(const SuspiciousChange& suspicious) {
+    const ChangeBreak& change = suspicious.change;
+    Json json{{"disk", change.disk},
+              {"reason", std::string(change_reason_name(change.reason))},
+              {"from", to_rfc3339(change.from)},
+              {"until", to_rfc3339(change.until)},
+              {"bytes", change.bytes},
+              {"usual_bytes", change.usual_bytes}};
+    if (suspicious.before)
+        json["point_before"] = point_view(suspicious.before->sequence, suspicious.before->time);
+    return json;
+}
+
 Json scrub_view(const ScrubReport& report) {
     const ScrubRecord& scrub = report.scrub;
     const auto word = [&] {
