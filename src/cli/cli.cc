@@ -29,6 +29,8 @@ struct Arguments {
     bool force = false;
     bool consistent = false;
     bool no_wait = false;
+    bool scrub_now = false;
+    bool suspicious = false;
     bool wait = false;
     bool cancel = false;
     bool in_window = false;
@@ -174,6 +176,10 @@ class Parser {
                         "after an outage: in-order, every write of it and its points; or "
                         "newest-first, what the disks hold by then, without points in between")
             ->check(CLI::IsMember({"in-order", "newest-first"}));
+        app->add_option("--scrub-interval", policy.scrub_interval_s,
+                        "time between readings of every stored object, e.g. 7d; at least 1h (30d; "
+                        "0: none)")
+            ->transform(duration());
     }
 
     void add_items() {
@@ -235,6 +241,12 @@ class Parser {
         resync->add_flag("--cancel", a.cancel, "end one that waits, or that only checks")
             ->excludes(in_window);
         resync->add_flag("--no-wait", a.no_wait, "do not wait for its end");
+        CLI::App* scrub =
+            named(app_, "scrub", "Read every stored object again; which are damaged",
+                  [&a](ClientVerbs& v) { return v.scrub(a.name, a.scrub_now, !a.no_wait); });
+        CLI::Option* scrub_now =
+            scrub->add_flag("--now", a.scrub_now, "begin at once, and wait for its end");
+        scrub->add_flag("--no-wait", a.no_wait, "do not wait for its end")->needs(scrub_now);
         add_policy(named(app_, "set", "Change an item's policy; shows old and new",
                          [&a](ClientVerbs& v) { return v.set(a.name, a.policy); }),
                    a.policy);
@@ -300,10 +312,13 @@ class Parser {
         CLI::App* points =
             named(app_, "points", "Recovery points of an item", [&a](ClientVerbs& v) {
                 a.list.item = a.name;
-                return v.points(a.list, a.kind);
+                return v.points(a.list, a.kind, a.suspicious);
             });
         points->add_option("--limit", a.list.limit, "how many")->capture_default_str();
         points->add_option("--kind", a.kind, "crash, application or bookmark");
+        points->add_flag("--suspicious", a.suspicious,
+                         "where the disks changed unlike before, as when something encrypts them, "
+                         "and the last point before that");
         CLI::App* point = named(
             app_, "point",
             "Make a recovery point with a label and wait until it is stored, or "
@@ -581,6 +596,9 @@ class Parser {
         app->add_option("--key-source", options.key_source, kKeySourceHelp)->excludes(key);
         app->add_option("--time-zone", options.time_zone,
                         "of time windows that name none, e.g. Europe/Berlin (the machine's)");
+        app->add_option("--scrub-bandwidth", options.scrub_bandwidth,
+                        "what scrubs read from the store in a second, like --bandwidth of `set` "
+                        "(20MB/s)");
         app->add_flag("--take-over", options.take_over,
                       "take the store back from a vault that replaced this one (vault-replaced)");
         app->add_option("--server-name", options.names,

@@ -35,6 +35,7 @@ Json policy_json(const PolicyArguments& policy) {
     put("verify_interval_s", policy.verify_interval_s);
     put("bandwidth", policy.bandwidth);
     put("catch_up", policy.catch_up);
+    put("scrub_interval_s", policy.scrub_interval_s);
     return json;
 }
 

@@ -217,14 +217,46 @@ int ClientVerbs::unprotect(const std::string& name, bool force, bool wait) {
 
 // ---- points
 
-int ClientVerbs::points(const ListArguments& arguments, const std::string& kind) {
+namespace {
+
+// Where the disks changed unlike before; a template, since Impl is the client's own.
+template <typename Client>
+void print_suspicious(Client& client, const Json& found) {
+    if (!found.is_array() || found.empty()) {
+        client.say("The disks changed as they usually do.\n");
+        return;
+    }
+    Table table({{"FROM"},
+                 {"UNTIL"},
+                 {"DISK"},
+                 {"WHAT"},
+                 {"IN AN HOUR"},
+                 {"USUAL"},
+                 {"LAST POINT BEFORE"}});
+    for (const Json& one : found)
+        table.add({human_time(text_of(one, "from")), human_time(text_of(one, "until")),
+                   std::to_string(count_of(one, "disk")), text_of(one, "reason"),
+                   human_bytes(count_of(one, "bytes")), human_bytes(count_of(one, "usual_bytes")),
+                   member(one, "point_before").is_object() ? point_text(member(one, "point_before"))
+                                                           : "none is left"});
+    client.say(table.to_string());
+}
+
+}  // namespace
+
+int ClientVerbs::points(const ListArguments& arguments, const std::string& kind, bool suspicious) {
     std::string target = item_target(arguments.item, "/points") +
                          fmt::format("?limit={}", std::min(arguments.limit, kPageRows));
     if (!kind.empty()) target += "&kind=" + url_encode(kind);
+    if (suspicious) target += "&suspicious=true";
     auto answer = impl_->call("GET", target);
     if (!answer) return impl_->failed(answer.error());
     if (impl_->json) {
         impl_->print(*answer);
+        return 0;
+    }
+    if (suspicious) {
+        print_suspicious(*impl_, member(*answer, "suspicious"));
         return 0;
     }
     const Json& window = member(*answer, "window");

@@ -29,6 +29,7 @@ struct PolicyArguments {
     std::optional<uint64_t> verify_interval_s;
     std::optional<std::string> bandwidth;
     std::optional<std::string> catch_up;
+    std::optional<uint64_t> scrub_interval_s;
 };
 
 enum class ResyncWish : uint8_t { kNow, kInWindow, kCancel };
@@ -103,8 +104,9 @@ class ClientVerbs {
     int add_disk(const std::string& name, const std::string& path, bool wait);
     int remove_disk(const std::string& name, uint64_t index);
     int resynchronise(const std::string& name, ResyncWish wish, bool wait);
+    int scrub(const std::string& name, bool now, bool wait);
     int set(const std::string& name, const PolicyArguments& policy);
-    int points(const ListArguments& arguments, const std::string& kind);
+    int points(const ListArguments& arguments, const std::string& kind, bool suspicious);
     int point(const std::string& name, const std::string& point);
     int holds(const std::string& name);
     int place_hold(const std::string& name, const std::string& point, const std::string& reason);

@@ -28,6 +28,7 @@ struct UpOptions {
     std::string store_settings;      // file; none
     std::string key_file;            // key-encryption key; DIR/vault/key
     std::string key_source;          // keys/key_source.h; instead of key_file
+    std::string scrub_bandwidth;     // of what scrubs read from the store; the vault's default
     std::string time_zone;           // of windows that name none; the machine's, or UTC
     std::string log_level;           // debug, info, warn, error
     bool take_over = false;          // take the store back from a vault that replaced this one

@@ -34,6 +34,7 @@ Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, Syste
     vault.vault.key_file = options.key_file;
     vault.vault.key_source = options.key_source;
     vault.vault.take_over = options.take_over;
+    if (!options.scrub_bandwidth.empty()) vault.vault.scrub_bandwidth = options.scrub_bandwidth;
     FS_ASSIGN(vault.vault.time_zone, find_time_zone(options.time_zone, system.files));
     vault.listen = options.listen.empty() ? kDefaultListen : options.listen;
     vault.names = options.names;

@@ -62,18 +62,26 @@ TEST(Database, MigrationsGoForwardOnly) {
 TEST(Database, TheFirstVersionIsUpgraded) {
     TestDatabase test;
     ASSERT_TRUE(create_item(*test.database, item_of(1)));
-    for (const char* statement :
-         {"DROP TABLE consistent_points", "ALTER TABLE items DROP COLUMN consistent_interval_s",
-          "DROP TABLE seeds", "ALTER TABLE items DROP COLUMN newest_first",
-          "ALTER TABLE ledger_geometry DROP COLUMN joining",
-          "ALTER TABLE item_disks DROP COLUMN removed",
-          "ALTER TABLE item_disks DROP COLUMN joining", "DROP TABLE resync_plans",
-          "ALTER TABLE items DROP COLUMN rpo_threshold_s",
-          "ALTER TABLE items DROP COLUMN resync_windows",
-          "ALTER TABLE items DROP COLUMN resync_windows_for_all",
-          "ALTER TABLE items DROP COLUMN verify_interval_s",
-          "ALTER TABLE items DROP COLUMN bandwidth", "ALTER TABLE items DROP COLUMN keep",
-          "DROP TABLE ledger_kept", "DELETE FROM schema_migrations WHERE version > 1"})
+    for (const char* statement : {"DROP TABLE consistent_points",
+                                  "ALTER TABLE items DROP COLUMN consistent_interval_s",
+                                  "DROP TABLE seeds",
+                                  "ALTER TABLE items DROP COLUMN newest_first",
+                                  "ALTER TABLE ledger_geometry DROP COLUMN joining",
+                                  "ALTER TABLE item_disks DROP COLUMN removed",
+                                  "ALTER TABLE item_disks DROP COLUMN joining",
+                                  "DROP TABLE resync_plans",
+                                  "ALTER TABLE items DROP COLUMN rpo_threshold_s",
+                                  "ALTER TABLE items DROP COLUMN resync_windows",
+                                  "ALTER TABLE items DROP COLUMN resync_windows_for_all",
+                                  "ALTER TABLE items DROP COLUMN verify_interval_s",
+                                  "ALTER TABLE items DROP COLUMN bandwidth",
+                                  "ALTER TABLE items DROP COLUMN keep",
+                                  "DROP TABLE ledger_kept",
+                                  "ALTER TABLE items DROP COLUMN scrub_interval_s",
+                                  "DROP TABLE scrubs",
+                                  "DROP TABLE scrub_damage",
+                                  "DROP TABLE ledger_changes",
+                                  "DELETE FROM schema_migrations WHERE version > 1"})
         ASSERT_TRUE(run_sql(*test.database, statement)) << statement;
     test.reopen();
     auto item = get_item(*test.database, id_of(1));
@@ -304,7 +312,7 @@ TEST(Items, TenThousand) {
             execute(
                 sql,
                 "INSERT INTO items VALUES (:i, :n, 'protected', 0, 'in-path', :a, '', '', '', '', "
-                "300, 86400, 600, 0, '', '', '', '', 0, 0, 0, 60, '', 0, 0, '', 0, '')",
+                "300, 86400, 600, 0, '', '', '', '', 0, 0, 0, 60, '', 0, 0, '', 0, '', 0)",
                 id_of(n), item_of(n).name, n % 100 == 0 ? "one" : "other");
             execute(sql, "INSERT INTO item_disks VALUES (:i, 0, :p, 1, 0, 0)", id_of(n),
                     item_of(n).disks[0].path);

@@ -15,7 +15,7 @@ constexpr std::string_view kColumns =
     "wrapped_key, crash_point_interval_s, window_s, grace_s, copy_throttle_bytes_per_s, "
     "resync_request, error_code, error_what, error_remedy, created_us, updated_us, "
     "consistent_interval_s, rpo_threshold_s, resync_windows, resync_windows_for_all, "
-    "verify_interval_s, bandwidth, newest_first, keep FROM items ";
+    "verify_interval_s, bandwidth, newest_first, keep, scrub_interval_s FROM items ";
 
 tl::unexpected<Error> no_item(std::string_view name) {
     return fail(Code::kItemNotFound, fmt::format("there is no item '{}'", name.substr(0, 128)),
@@ -48,13 +48,14 @@ Result<std::vector<ItemRecord>> select_items(soci::session& sql, std::string_vie
     };
     using L = long long;
     using T = std::string;
-    select<T, T, T, L, T, T, T, T, T, T, L, L, L, L, T, T, T, T, L, L, L, L, T, L, L, T, L, T>(
+    select<T, T, T, L, T, T, T, T, T, T, L, L, L, L, T, T, T, T, L, L, L, L, T, L, L, T, L, T, L>(
         sql, std::string(kColumns) + std::string(condition),
         [&](const T& id, const T& name, const T& state, L since, const T& mode, const T& agent,
             const T& qmp, const T& nbd, const T& machine, const T& key, L interval, L window,
             L grace, L throttle, const T& resync, const T& error_code, const T& error_what,
             const T& error_remedy, L created, L updated, L consistent, L rpo, const T& windows,
-            L windows_for_all, L verify, const T& bandwidth, L newest_first, const T& kept) {
+            L windows_for_all, L verify, const T& bandwidth, L newest_first, const T& kept,
+            L scrub) {
             ItemRecord item;
             keep(item.id, item_id_column(id));
             item.name = name;
@@ -78,6 +79,7 @@ Result<std::vector<ItemRecord>> select_items(soci::session& sql, std::string_vie
             item.policy.bandwidth = bandwidth;
             item.policy.newest_first = newest_first != 0;
             item.policy.keep = kept;
+            item.policy.scrub_interval_s = static_cast<uint32_t>(scrub);
             item.resync_request = resync;
             if (!error_code.empty())
                 item.error = ItemError{code_from_name(error_code), error_what, error_remedy};
@@ -99,13 +101,13 @@ Result<ItemRecord> read_item(soci::session& sql, const ItemId& id) {
 
 void write_windows(soci::session& sql, const ItemRecord& item) {
     const ItemPolicy& policy = item.policy;
-    execute(
-        sql,
-        "UPDATE items SET rpo_threshold_s = :r, resync_windows = :w, resync_windows_for_all = "
-        ":f, verify_interval_s = :v, bandwidth = :b, newest_first = :n, keep = :k WHERE id = :i",
-        policy.rpo_threshold_s, policy.resync_windows, uint32_t{policy.resync_windows_for_all},
-        policy.verify_interval_s, policy.bandwidth, uint32_t{policy.newest_first}, policy.keep,
-        item.id);
+    execute(sql,
+            "UPDATE items SET rpo_threshold_s = :r, resync_windows = :w, resync_windows_for_all = "
+            ":f, verify_interval_s = :v, bandwidth = :b, newest_first = :n, keep = :k, "
+            "scrub_interval_s = :s WHERE id = :i",
+            policy.rpo_threshold_s, policy.resync_windows, uint32_t{policy.resync_windows_for_all},
+            policy.verify_interval_s, policy.bandwidth, uint32_t{policy.newest_first}, policy.keep,
+            policy.scrub_interval_s, item.id);
 }
 
 Status write_disks(soci::session& sql, const ItemRecord& item) {

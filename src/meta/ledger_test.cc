@@ -49,6 +49,9 @@ std::string dump(ReplicaLedger& ledger) {
                            r.last_good_time.us, r.resynced_time.us);
     for (const auto& r : take(ledger.list_geometry()))
         out += fmt::format("geo {} {} {}\n", r.disk, r.since.v, r.size_bytes);
+    for (const auto& r : take(ledger.list_changes()))
+        out += fmt::format("change {} {} {} {} {} {} {} {}\n", r.grain_s, r.start_us, r.disk,
+                           r.records, r.written_bytes, r.zeroed_bytes, r.dense_bytes, r.regions);
     for (const auto& r : take(ledger.list_manifests()))
         out += fmt::format("man {} {} {} {} {}\n", r.object_name, r.sequence.v, r.segment.v,
                            r.generation, r.time.us);
@@ -106,6 +109,10 @@ std::string step(ReplicaLedger& ledger, uint64_t bits) {
                                        {2}});
             if (below(3) == 0)
                 commit.geometry.push_back({DiskIndex(below(2)), commit.segment.first, below(1000)});
+            if (below(2) == 0)
+                commit.changes.push_back({kMinuteS, int64_t(below(200)) * 60'000'000,
+                                          DiskIndex(below(2)), below(9), below(9), below(9),
+                                          below(9), below(9)});
             return outcome(ledger.commit_registration(commit));
         }
         case 5:

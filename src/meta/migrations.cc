@@ -280,12 +280,58 @@ CREATE TABLE ledger_kept (
 CREATE INDEX ledger_kept_by_sequence ON ledger_kept(item_id, sequence);
 )sql";
 
+constexpr std::string_view kScrubs = R"sql(
+ALTER TABLE items ADD COLUMN scrub_interval_s BIGINT NOT NULL DEFAULT 2592000;
+CREATE TABLE scrubs (
+    item_id TEXT PRIMARY KEY NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    started_us BIGINT NOT NULL,
+    ended_us BIGINT NOT NULL,
+    finished_us BIGINT NOT NULL,
+    after TEXT NOT NULL,
+    objects BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    damaged BIGINT NOT NULL,
+    error_code TEXT NOT NULL,
+    error_what TEXT NOT NULL,
+    error_remedy TEXT NOT NULL
+);
+CREATE TABLE scrub_damage (
+    item_id TEXT NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    object_name TEXT NOT NULL,
+    code TEXT NOT NULL,
+    what TEXT NOT NULL,
+    chunks TEXT NOT NULL,
+    found_us BIGINT NOT NULL,
+    newest INTEGER NOT NULL,
+    points TEXT NOT NULL,
+    asked_us BIGINT NOT NULL,
+    PRIMARY KEY (item_id, object_name)
+) WITHOUT ROWID;
+)sql";
+
+constexpr std::string_view kChanges = R"sql(
+CREATE TABLE ledger_changes (
+    item_id TEXT NOT NULL REFERENCES ledgers(item_id) ON DELETE CASCADE,
+    grain_s BIGINT NOT NULL,
+    start_us BIGINT NOT NULL,
+    disk INTEGER NOT NULL,
+    records BIGINT NOT NULL,
+    written_bytes BIGINT NOT NULL,
+    zeroed_bytes BIGINT NOT NULL,
+    dense_bytes BIGINT NOT NULL,
+    regions BIGINT NOT NULL,
+    PRIMARY KEY (item_id, grain_s, start_us, disk)
+) WITHOUT ROWID;
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
     Migration{3, "windows of comparisons, bandwidth", kWindows},
     Migration{4, "disks that change while protected, seeds", kChangingDisks},
     Migration{5, "points that stay below the window", kKeptPoints},
+    Migration{6, "scrubbing", kScrubs},
+    Migration{7, "how disks change", kChanges},
 };
 
 }  // namespace

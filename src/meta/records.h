@@ -35,6 +35,7 @@ struct ItemPolicy {
     std::string bandwidth;
     // After an outage what waits is not sent in order, but what the disks hold by then.
     bool newest_first = false;
+    uint32_t scrub_interval_s = 2'592'000;  // between scrubs of all objects; 0: none
 
     bool operator==(const ItemPolicy&) const = default;
 };

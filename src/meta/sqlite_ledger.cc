@@ -157,6 +157,18 @@ std::vector<DiskSize> disks_of_column(const std::string& text) {
     return disks;
 }
 
+void add_change(soci::session& sql, const std::string& item, const ChangeRow& row) {
+    execute(sql,
+            "INSERT INTO ledger_changes (item_id, grain_s, start_us, disk, records, written_bytes, "
+            "zeroed_bytes, dense_bytes, regions) VALUES (:i, :g, :s, :d, :r, :w, :z, :c, :n) "
+            "ON CONFLICT (item_id, grain_s, start_us, disk) DO UPDATE SET records = records + "
+            "excluded.records, written_bytes = written_bytes + excluded.written_bytes, "
+            "zeroed_bytes = zeroed_bytes + excluded.zeroed_bytes, dense_bytes = dense_bytes + "
+            "excluded.dense_bytes, regions = regions + excluded.regions",
+            item, row.grain_s, row.start_us, row.disk, row.records, row.written_bytes,
+            row.zeroed_bytes, row.dense_bytes, row.regions);
+}
+
 void put_kept(soci::session& sql, const std::string& item, const KeptRow& row) {
     execute(sql,
             "INSERT OR REPLACE INTO ledger_kept (item_id, object_name, sequence, generation, "
@@ -232,6 +244,15 @@ Status SqliteLedger::commit_registration(const RegistrationCommit& commit) {
                     item_, gap.last_good, gap.gap, gap.resynced, gap.last_good_time,
                     gap.resynced_time);
         for (const GeometryRow& geometry : commit.geometry) put_geometry(sql, item_, geometry);
+        for (const ChangeRow& minute : commit.changes) {
+            add_change(sql, item_, minute);
+            add_change(sql, item_, hour_of(minute));
+        }
+        for (const int64_t grain_s : {kMinuteS, kHourS})
+            execute(sql,
+                    "DELETE FROM ledger_changes WHERE item_id = :i AND grain_s = :g AND start_us < "
+                    ":t",
+                    item_, grain_s, oldest_change_us(grain_s, row.last_time));
         execute(sql,
                 "UPDATE ledgers SET last_segment = :n, last_header = :h, last_segment_epoch = :e, "
                 "stored = :s, stored_time_us = :t, written_bytes = written_bytes + :w, "
@@ -511,6 +532,26 @@ Result<std::vector<KeptRow>> SqliteLedger::list_kept() {
                     row.label = label;
                     row.disks = disks_of_column(disks);
                     rows.push_back(std::move(row));
+                },
+                item_);
+            return rows;
+        });
+}
+
+Result<std::vector<ChangeRow>> SqliteLedger::list_changes() {
+    return in_snapshot(
+        database_, "listing changes", [&](soci::session& sql) -> Result<std::vector<ChangeRow>> {
+            std::vector<ChangeRow> rows;
+            using L = long long;
+            select<L, L, L, L, L, L, L, L>(
+                sql,
+                "SELECT grain_s, start_us, disk, records, written_bytes, zeroed_bytes, "
+                "dense_bytes, regions FROM ledger_changes WHERE item_id = :i ORDER BY grain_s, "
+                "start_us, disk",
+                [&](L grain, L start, L disk, L records, L written, L zeroed, L dense, L regions) {
+                    rows.push_back({grain, start, static_cast<DiskIndex>(disk),
+                                    from_column(records), from_column(written), from_column(zeroed),
+                                    from_column(dense), from_column(regions)});
                 },
                 item_);
             return rows;

@@ -14,6 +14,7 @@ namespace item_internal {
 
 Result<RegistrationCommit> registration_of(const SegmentReader& segment, LogState& state) {
     RegistrationCommit commit;
+    const bool in_gap = state.open_gap().has_value();
     const SegmentHeader& header = segment.header();
     SegmentRow& row = commit.segment;
     row.number = header.number;
@@ -39,6 +40,7 @@ Result<RegistrationCommit> registration_of(const SegmentReader& segment, LogStat
     commit.points = state.points();
     commit.gaps = state.gaps();
     commit.geometry = state.geometry();
+    commit.changes = changes_of(segment, in_gap);
     return commit;
 }
 
@@ -301,6 +303,8 @@ Result<ReplicaStatus> ItemReplica::status() {
     out.disks = disks_at(geometry, state.stored);
     return out;
 }
+
+Result<std::vector<ChangeRow>> ItemReplica::changes() { return ledger_.list_changes(); }
 
 Result<std::vector<GeometryRow>> ItemReplica::geometry() { return ledger_.list_geometry(); }
 

@@ -163,6 +163,8 @@ class ItemReplica {
     Result<PointList> points(const PointQuery& query);
     // What became of the disks in the window; disks_at() tells which a point has.
     Result<std::vector<GeometryRow>> geometry();
+    // How the disks changed: minutes of the last days, hours of the last weeks.
+    Result<std::vector<ChangeRow>> changes();
     // Those that the point `sequence` has, joining ones too; also of a kept one.
     Result<std::vector<DiskSize>> disks_of(Sequence sequence);
     // kPointNotFound, kPointOutsideWindow (names the window), kPointInGap (names the neighbours).
@@ -191,6 +193,11 @@ class ItemReplica {
     // Moves the floor, rewrites what is mostly dead, lists what is dead, removes what was listed
     // long enough. kFenced: another vault owns the store; nothing was removed.
     Result<RetentionReport> run_retention(const RetentionPolicy& policy);
+
+    // Lets go of manifests that are damaged, or refer to a damaged shard, where an older one and
+    // the log behind it serve as well: the next checkpoint makes them again. `damaged` are names of
+    // objects; how many went. kFenced.
+    Result<uint64_t> drop_damaged(const std::vector<std::string>& damaged);
 
     const ItemId& item() const { return item_; }
 

@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/types.h"
 #include "record/record.h"
+#include "replica/change_history.h"
 
 namespace farshore {
 
@@ -140,6 +141,7 @@ struct RegistrationCommit {
     std::vector<PointRow> points;
     std::vector<GapRow> gaps;  // new and changed ones (by last_good)
     std::vector<GeometryRow> geometry;
+    std::vector<ChangeRow> changes;  // minutes; they are added to what is known of them
 };
 
 struct ManifestCommit {
@@ -222,6 +224,8 @@ class ReplicaLedger {
     virtual Result<std::vector<GeometryRow>> list_geometry() = 0;
     virtual Result<std::vector<ManifestRow>> list_manifests() = 0;  // by sequence, then generation
     virtual Result<std::vector<KeptRow>> list_kept() = 0;           // by sequence
+    // Hours and minutes, by grain, start and disk; those that are too old go with a registration.
+    virtual Result<std::vector<ChangeRow>> list_changes() = 0;
     virtual Result<std::vector<DeadRow>> list_dead(const std::string& after, size_t limit) = 0;
     virtual Result<std::vector<LeaseRow>> list_leases() = 0;
 

@@ -1,6 +1,7 @@
 #include "replica/memory_ledger.h"
 
 #include <algorithm>
+#include <tuple>
 
 namespace farshore {
 
@@ -50,6 +51,16 @@ Status MemoryLedger::commit_registration(const RegistrationCommit& commit) {
         for (const GapRow& gap : commit.gaps) t.gaps[gap.last_good] = gap;
         for (const GeometryRow& geometry : commit.geometry)
             t.geometry[{geometry.disk, geometry.since}] = geometry;
+        for (const ChangeRow& minute : commit.changes) {
+            for (const ChangeRow& row : {minute, hour_of(minute)}) {
+                const auto [at, fresh] =
+                    t.changes.emplace(std::tuple(row.grain_s, row.start_us, row.disk), row);
+                if (!fresh) at->second.add(row);
+            }
+        }
+        std::erase_if(t.changes, [&](const auto& known) {
+            return known.second.start_us < oldest_change_us(known.second.grain_s, row.last_time);
+        });
         t.state.last_segment = row.number;
         t.state.last_header = row.header_hash;
         t.state.last_segment_epoch = row.epoch;
@@ -251,8 +262,14 @@ Result<std::vector<ManifestRow>> MemoryLedger::list_manifests() {
 Result<std::vector<KeptRow>> MemoryLedger::list_kept() {
     std::lock_guard lock(mutex_);
     auto out = values(tables_.kept);
-    std::ranges::sort(out, {}, &KeptRow::sequence);
+    std::ranges::sort(out, {},
+                      [](const KeptRow& r) { return std::tuple(r.sequence, r.generation); });
     return out;
+}
+
+Result<std::vector<ChangeRow>> MemoryLedger::list_changes() {
+    std::lock_guard lock(mutex_);
+    return values(tables_.changes);
 }
 
 Result<std::vector<DeadRow>> MemoryLedger::list_dead(const std::string& after, size_t limit) {

@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "replica/ledger.h"
@@ -40,6 +41,7 @@ class MemoryLedger : public ReplicaLedger {
     Result<std::vector<GeometryRow>> list_geometry() override;
     Result<std::vector<ManifestRow>> list_manifests() override;
     Result<std::vector<KeptRow>> list_kept() override;
+    Result<std::vector<ChangeRow>> list_changes() override;
     Result<std::vector<DeadRow>> list_dead(const std::string& after, size_t limit) override;
     Result<std::vector<LeaseRow>> list_leases() override;
     Status begin_rebuild(const RebuildStart& start) override;
@@ -55,6 +57,7 @@ class MemoryLedger : public ReplicaLedger {
         std::map<std::pair<DiskIndex, Sequence>, GeometryRow> geometry;
         std::map<std::string, ManifestRow> manifests;
         std::map<std::string, KeptRow> kept;
+        std::map<std::tuple<int64_t, int64_t, DiskIndex>, ChangeRow> changes;
         std::map<std::string, DeadRow> dead;
         std::map<uint64_t, LeaseRow> leases;
     };

@@ -111,6 +111,8 @@ class SegmentReader {
     virtual ~SegmentReader() = default;
     virtual const SegmentHeader& header() const = 0;
     virtual const std::vector<IndexEntry>& index() const = 0;
+    // For each chunk whether more than this part of it is left after compression.
+    virtual std::vector<bool> dense_chunks(uint32_t percent) const = 0;
     // Drops the decoded index entries to save memory; index() is empty afterwards.
     virtual void forget_index() = 0;
     // One decrypted, decompressed chunk. The caller caches.

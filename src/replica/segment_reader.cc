@@ -35,6 +35,13 @@ class OpenedSegment final : public SegmentReader {
 
     const SegmentHeader& header() const override { return header_.pub; }
     const std::vector<IndexEntry>& index() const override { return entries_; }
+    std::vector<bool> dense_chunks(uint32_t percent) const override {
+        std::vector<bool> out;
+        for (uint32_t i = 0; i < chunks_.size(); ++i)
+            out.push_back(uint64_t{chunks_[i].packed_bytes} * 100 >
+                          uint64_t{sf::chunk_plain_bytes(header_.pub.payload_bytes, i)} * percent);
+        return out;
+    }
     void forget_index() override { std::vector<IndexEntry>().swap(entries_); }
     uint64_t end() const { return places_.back(); }
 

@@ -255,6 +255,16 @@ Result<HttpResponse> Api::item(const Call& call) {
         FS_ASSIGN(const ItemReport report, vault_.cancel_resync(name, kCancelWaitUs));
         return answer(item_view(report));
     }
+    if (what == "scrub" && call.parts.size() == 3) {
+        if (call.is("GET")) {
+            FS_ASSIGN(const ScrubReport report, vault_.scrub_report(name));
+            return answer(scrub_view(report));
+        }
+        if (call.is("POST")) {
+            FS_ASSIGN(const JobRecord job, vault_.scrub(name));
+            return answer(job_view(job), 202);
+        }
+    }
     if (what == "points") return points(call);
     if (what == "holds") return holds(call);
     if (what == "cost" && call.parts.size() == 3 && call.is("GET")) {
@@ -398,6 +408,19 @@ Result<HttpResponse> Api::points(const Call& call) {
     if (status.gap_open && !list.ranges.empty())
         gaps.push_back(
             {{"after", point_view(list.ranges.back().last, list.ranges.back().last_time)}});
+    Json suspicious = Json::array();
+    if (call.query("suspicious") == "true") {
+        FS_ASSIGN(const ItemReport report, vault_.item(call.part(1)));
+        FS_ASSIGN(const auto found, vault_.suspicious(report.record.id));
+        for (const SuspiciousChange& one : found) {
+            suspicious.push_back(suspicious_view(one));
+            for (Json& point : points) {
+                const auto time = from_rfc3339(point["time"].get<std::string>());
+                if (time && *time >= one.change.from && *time < one.change.until)
+                    point["suspicious"] = std::string(change_reason_name(one.change.reason));
+            }
+        }
+    }
     const bool more = points.size() == query.limit && !points.empty();
     const uint64_t last = more ? points.back()["sequence"].get<uint64_t>() : 0;
     Json json{{"points", std::move(points)}, {"gaps", std::move(gaps)}};
@@ -405,6 +428,7 @@ Result<HttpResponse> Api::points(const Call& call) {
         json["window"] = {
             {"oldest", point_view(list.ranges.front().first, list.ranges.front().first_time)},
             {"newest", point_view(list.ranges.back().last, list.ranges.back().last_time)}};
+    if (call.query("suspicious") == "true") json["suspicious"] = std::move(suspicious);
     if (more) json["next"] = last;
     return answer(json);
 }

@@ -15,6 +15,7 @@ constexpr std::string_view kAll = "all";
 constexpr std::string_view kInOrder = "in-order";
 constexpr std::string_view kNewestFirst = "newest-first";
 constexpr uint32_t kMaxRpoThresholdS = 604'800;
+constexpr uint32_t kMinScrubIntervalS = 3600, kMaxScrubIntervalS = 31'536'000;
 
 }  // namespace
 
@@ -50,6 +51,8 @@ Result<ItemPolicy> read_policy(const JsonFields& body, ItemPolicy policy) {
     if (catch_up != kInOrder && catch_up != kNewestFirst)
         return fields.wrong("catch_up", "must be in-order or newest-first");
     policy.newest_first = catch_up == kNewestFirst;
+    FS_ASSIGN(const uint64_t scrub,
+              fields.u64("scrub_interval_s", policy.scrub_interval_s, kMaxScrubIntervalS));
     FS_ASSIGN(policy.keep, fields.text("keep", kMaxGridBytes, policy.keep));
     if (rpo < 1) return fail(Code::kInvalidArgument, "policy.rpo_threshold_s must be at least 1");
     if (interval < 1)
@@ -60,6 +63,7 @@ Result<ItemPolicy> read_policy(const JsonFields& body, ItemPolicy policy) {
     policy.grace_s = static_cast<uint32_t>(grace);
     policy.rpo_threshold_s = static_cast<uint32_t>(rpo);
     policy.verify_interval_s = static_cast<uint32_t>(verify);
+    policy.scrub_interval_s = static_cast<uint32_t>(scrub);
     policy.consistent_interval_s = static_cast<uint32_t>(consistent);
     return policy;
 }
@@ -79,6 +83,11 @@ Status check_policy(CaptureMode mode, const ItemPolicy& policy, std::string_view
                     fmt::format("source and replica can be compared every {} to {} seconds, or not "
                                 "by the policy (0)",
                                 kMinVerifyIntervalS, kMaxVerifyIntervalS));
+    if (policy.scrub_interval_s != 0 && policy.scrub_interval_s < kMinScrubIntervalS)
+        return fail(Code::kInvalidArgument,
+                    fmt::format("objects can be scrubbed every {} to {} seconds, or not by the "
+                                "policy (0)",
+                                kMinScrubIntervalS, kMaxScrubIntervalS));
     const uint32_t interval_s = policy.consistent_interval_s;
     if (interval_s == 0) return {};
     if (mode != CaptureMode::kDevice)
@@ -107,6 +116,7 @@ Json policy_view(const ItemPolicy& policy) {
             {"resync_windows_for", std::string(policy.resync_windows_for_all ? kAll : kWaiting)},
             {"verify_interval_s", policy.verify_interval_s},
             {"bandwidth", policy.bandwidth},
+            {"scrub_interval_s", policy.scrub_interval_s},
             {"catch_up", std::string(policy.newest_first ? kNewestFirst : kInOrder)}};
 }
 

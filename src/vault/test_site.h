@@ -43,6 +43,7 @@ struct Site {
         VaultServerOptions options;
         options.vault.data_directory = directory;
         options.vault.tend_interval_us = 0;
+        options.vault.scrub_bandwidth.clear();  // the test's clock stands still while it waits
         options.listen = "127.0.0.1:0";
         options.recovery = false;
         return options;

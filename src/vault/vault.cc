@@ -147,6 +147,7 @@ Status Vault::Impl::forget_lost_items() {
 }
 
 Status Vault::Impl::open() {
+    FS_ASSIGN(scrub_limit, BandwidthLimit::parse(options.scrub_bandwidth, options.time_zone));
     vault_directory = options.data_directory + "/vault";
     pki_directory = options.data_directory + "/pki";
     store_location =
@@ -212,6 +213,7 @@ Vault::Vault(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Vault::~Vault() {
     end_jobs();
     if (impl_->tender) impl_->tender->stop();
+    if (impl_->weigher) impl_->weigher->stop();
 }
 
 void Vault::end_jobs() {

@@ -22,6 +22,7 @@
 #include "base/secret.h"
 #include "codec/passphrase.h"
 #include "meta/records.h"
+#include "meta/scrubs.h"
 #include "meta/seeds.h"
 #include "os/pki.h"
 #include "replica/item_replica.h"
@@ -33,6 +34,8 @@ namespace farshore {
 
 class Database;
 class ObjectStore;
+
+inline constexpr std::string_view kDefaultScrubBandwidth = "20MB/s";
 
 struct VaultOptions {
     std::string data_directory;       // made when missing
@@ -48,6 +51,8 @@ struct VaultOptions {
     std::string time_zone = "UTC";
     // How often replicas are looked after; 0: only by tend() (tests).
     int64_t tend_interval_us = 1'000'000;
+    // Of what all scrubs together read from the store (base/bandwidth_limit.h); empty: no limit.
+    std::string scrub_bandwidth = std::string(kDefaultScrubBandwidth);
 };
 
 struct ProtectRequest {
@@ -103,6 +108,19 @@ struct VaultInfo {
     std::string time_zone;
     TimePoint started;
     bool fenced = false;
+};
+
+struct SuspiciousChange {
+    ChangeBreak change;
+    std::optional<ResolvedPoint> before;  // none is left
+};
+
+struct ScrubReport {
+    uint32_t interval_s = 0;  // by the policy; 0: none
+    TimePoint created;        // of the item
+    ScrubRecord scrub;
+    std::vector<DamageRecord> damage;
+    std::optional<JobRecord> job;  // that is queued or runs
 };
 
 struct BookmarkReport {
@@ -192,6 +210,9 @@ class Vault final : public VaultLink {
     // Ends a comparison that only checks, or one that waits; waits for the agent's word for at most
     // `timeout_us`. kWrongState: there is none, or the item needs it to be protected again.
     Result<ItemReport> cancel_resync(const std::string& name_or_id, int64_t timeout_us);
+    // Reads every object of the item again; the job that does, which may run already.
+    Result<JobRecord> scrub(const std::string& name_or_id);
+    Result<ScrubReport> scrub_report(const std::string& name_or_id);
     // "accept" a seed that differs much; "retry" or "skip" one that could not be read. kWrongState.
     Result<ItemReport> decide_seed(const std::string& name_or_id, const std::string& action);
     // A disk that the machine has got: copied while the others go on, and part of the points from
@@ -211,6 +232,8 @@ class Vault final : public VaultLink {
     // Of an item whose objects were damaged when its ledger was to be rebuilt: what every verb on
     // it answers until a later start finds them whole. Its leases are gone.
     std::optional<Error> why_set_aside(const ItemId& id);
+    // Where its disks changed unlike before, by time, with the last point before each.
+    Result<std::vector<SuspiciousChange>> suspicious(const ItemId& id);
     Result<BookmarkReport> create_bookmark(const std::string& name_or_id, const std::string& label,
                                            PointKind kind = PointKind::kBookmark);
     // Waits until it is stored, for at most `timeout_us`.

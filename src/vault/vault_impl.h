@@ -1,6 +1,6 @@
 // The vault's inside, shared by vault.cc (opening, identities), vault_rebuild.cc, vault_items.cc,
 // vault_disks.cc, vault_seed.cc, vault_materialise.cc, vault_consistent.cc, vault_resync.cc,
-// vault_link.cc, vault_jobs.cc and vault_key*.cc. Private to src/vault.
+// vault_scrub.cc, vault_link.cc, vault_jobs.cc and vault_key*.cc. Private to src/vault.
 #pragma once
 
 #include <atomic>
@@ -11,6 +11,7 @@
 #include <optional>
 #include <set>
 
+#include "base/bandwidth_limit.h"
 #include "codec/envelope.h"
 #include "codec/key_file.h"
 #include "keys/key_source.h"
@@ -52,7 +53,14 @@ struct ItemRuntime {
     int64_t compare_used_us = 0;
     bool compare_damage_told = false;  // of this reader
 
-    std::mutex mutex;  // everything below
+    std::mutex damage_mutex;  // held while it is worked out what damage costs
+    // Of the tender alone; steady.
+    int64_t damage_weigh_us = 0, damage_recheck_us = 0, scrub_look_us = 0, changes_look_us = 0;
+    Sequence changes_seen;
+    std::optional<TimePoint> changes_told;  // the newest event; none: not known yet
+
+    std::mutex mutex;                                 // everything below
+    std::optional<std::vector<DamageRecord>> damage;  // as the database has it; none: not read yet
     std::optional<AgentItemStatus> agent;
     int64_t agent_heard_us = 0;  // steady
     int64_t clock_ahead_us = 0;  // the source's clock, which stamps records, minus ours
@@ -206,6 +214,13 @@ struct Vault::Impl {
 
     std::unique_ptr<ThreadExecutor> tender;  // background rounds
 
+    BandwidthLimit scrub_limit;
+    std::mutex scrub_start_mutex;  // one scrub of an item at a time
+    std::mutex scrub_mutex;        // the rest
+    int64_t scrub_next_us = 0;     // steady: when what was read is paid for
+    std::set<ItemId> weighing;
+    std::unique_ptr<ThreadExecutor> weigher;
+
     Status open();
     Status open_store();
     Status open_key();
@@ -261,6 +276,19 @@ struct Vault::Impl {
     Status tend_seed(Vault& vault, ItemRuntime& item, const ItemRecord& record);
     Status seed_orders(const ItemRecord& record, DesiredItem& item);
     Status tend_disks(Vault& vault, const ItemRecord& record, const std::vector<DiskSize>& stored);
+    // Of scrubs (vault_scrub.cc).
+    Result<std::vector<DamageRecord>> damage(ItemRuntime& item);
+    void forget_damage_rows(ItemRuntime& item);
+    Status recheck_damage(Vault& vault, ItemRuntime& item, const ItemRecord& record);
+    Status weigh_damage(Vault& vault, ItemRuntime& item, const ItemRecord& record,
+                        const std::set<std::string>& fresh);
+    void weigh_soon(Vault& vault, const ItemRecord& record, bool recheck);
+    Status pace_scrub(JobRun& run, uint64_t bytes);
+    Result<std::string> scrub_item(Vault& vault, JobRun& run, const ItemId& id);
+    JobWork scrub_work(Vault& vault, const ItemId& id);
+    Result<std::optional<JobRecord>> open_scrub(const ItemId& id);
+    void tend_changes(Vault& vault, ItemRuntime& item, const ItemRecord& record, Sequence stored);
+    void tend_scrub(Vault& vault, ItemRuntime& item, const ItemRecord& record);
     void tend_item(Vault& vault, const ItemRecord& record);
     void tend_consistent_points(Vault& vault, ItemRuntime& item, const ItemRecord& record,
                                 Sequence stored, bool ready);

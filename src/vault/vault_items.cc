@@ -150,6 +150,16 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
         }
         report_resync(**item, record, report);
         report_upload(**item, record, report);
+        if (auto rows = damage(**item)) {
+            const auto hurt = std::ranges::find_if(*rows, &DamageRecord::newest);
+            if (hurt != rows->end())
+                report.troubles.push_back(
+                    {Severity::kCritical, "replica-damaged",
+                     fmt::format("the newest point cannot be read wholly: {}", hurt->what),
+                     hurt->asked.us != 0
+                         ? "the source compares, and sends what was lost again; wait"
+                         : "`farshore resync` has the source send what was lost again"});
+        }
         const std::lock_guard hold((*item)->mutex);
         health.resync_failing = (*item)->resync_failing;
         if ((*item)->intake_trouble &&
@@ -420,6 +430,8 @@ void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
             notify();
         }
     }
+    tend_scrub(vault, **item, now);
+    tend_changes(vault, **item, now, status->stored);
     run_upkeep(**item, now);
 }
 

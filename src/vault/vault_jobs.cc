@@ -129,6 +129,9 @@ void Vault::resume_jobs() {
     set_resumer("seed", [this](const JobRecord& job) { return impl_->seed_work(job); });
     set_resumer("materialise",
                 [this](const JobRecord& job) { return impl_->materialise_work(job); });
+    set_resumer("scrub", [this](const JobRecord& job) {
+        return impl_->scrub_work(*this, job.item.value_or(ItemId{}));
+    });
     auto jobs = open_jobs(*impl_->database);
     if (!jobs) {
         log::error("vault", "open jobs cannot be read: {}", jobs.error().to_string());

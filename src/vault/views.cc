@@ -73,6 +73,57 @@ Json point_disks_view(const std::vector<GeometryRow>& geometry, Sequence sequenc
     return disks;
 }
 
+Json suspicious_view(const SuspiciousChange& suspicious) {
+    const ChangeBreak& change = suspicious.change;
+    Json json{{"disk", change.disk},
+              {"reason", std::string(change_reason_name(change.reason))},
+              {"from", to_rfc3339(change.from)},
+              {"until", to_rfc3339(change.until)},
+              {"bytes", change.bytes},
+              {"usual_bytes", change.usual_bytes}};
+    if (suspicious.before)
+        json["point_before"] = point_view(suspicious.before->sequence, suspicious.before->time);
+    return json;
+}
+
+Json scrub_view(const ScrubReport& report) {
+    const ScrubRecord& scrub = report.scrub;
+    const auto word = [&] {
+        if (report.job) return report.job->state == JobState::kQueued ? "queued" : "running";
+        if (scrub.started.us == 0) return "never";
+        if (scrub.finished >= scrub.started) return "done";
+        return "interrupted";
+    };
+    Json damage = Json::array();
+    for (const DamageRecord& row : report.damage) {
+        Json json{{"object", row.object_name},
+                  {"code", std::string(code_name(row.code))},
+                  {"cause", row.what},
+                  {"found", to_rfc3339(row.found)},
+                  {"newest_point", row.newest}};
+        Json points = parsed_or_null(row.points);
+        json["points"] = points.is_object()
+                             ? std::move(points)
+                             : Json{{"ranges", Json::array()}, {"kept", Json::array()}};
+        if (row.asked.us != 0) json["asked_source"] = to_rfc3339(row.asked);
+        damage.push_back(std::move(json));
+    }
+    Json json{{"state", word()},
+              {"objects", scrub.objects},
+              {"read_bytes", scrub.bytes},
+              {"found_damaged", scrub.damaged},
+              {"interval_s", report.interval_s},
+              {"damaged", std::move(damage)}};
+    if (scrub.started.us != 0) json["started"] = to_rfc3339(scrub.started);
+    if (scrub.finished.us != 0) json["finished"] = to_rfc3339(scrub.finished);
+    if (scrub.error) json["error"] = problem_view(*scrub.error);
+    if (report.job) json["job"] = report.job->id;
+    if (report.interval_s != 0 && !report.job)
+        json["next"] = to_rfc3339({std::max({scrub.finished, scrub.ended, report.created}).us +
+                                   int64_t{report.interval_s} * 1'000'000});
+    return json;
+}
+
 Json item_view(const ItemReport& report) {
     const ItemRecord& item = report.record;
     Json disks = Json::array();

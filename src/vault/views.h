@@ -12,6 +12,8 @@ namespace farshore {
 nlohmann::json problem_view(const Error& error);
 nlohmann::json problem_view(const ItemError& error);
 nlohmann::json item_view(const ItemReport& report);
+nlohmann::json suspicious_view(const SuspiciousChange& suspicious);
+nlohmann::json scrub_view(const ScrubReport& report);
 nlohmann::json point_view(Sequence sequence, TimePoint time);
 nlohmann::json point_view(const PointRow& point);
 nlohmann::json kept_view(const KeptRow& row);
