@@ -67,6 +67,8 @@ class Extraction {
     Status scan_until(uint64_t limit);
     Status visit(const Segment& segment);
     Status resolve_point();
+    // Whether a point below the window is meant, which stands alone in kept/.
+    Result<bool> resolve_kept();
     Status check_target(uint64_t sequence);
     bool in_gap(uint64_t sequence) const {
         return std::ranges::any_of(log_.gaps, [&](const Gap& gap) { return gap.covers(sequence); });
@@ -95,6 +97,8 @@ class Extraction {
     ItemDescription description_;
     Secret item_key_;
     std::vector<ManifestName> manifest_names_;
+    std::vector<ManifestName> kept_names_;           // the newest first
+    std::optional<ManifestContent> kept_;            // the point that is meant
     std::map<uint64_t, std::vector<Ref>> segments_;  // by number, newest epoch first
 
     Start oldest_;               // the window begins at its sequence
@@ -182,6 +186,15 @@ Status Extraction::list_objects() {
         ManifestName name;
         if (parse_manifest_name(file, name)) manifest_names_.push_back(std::move(name));
     }
+    FS_ASSIGN(const auto kept, store_.list(root + "/kept"));
+    for (const std::string& file : kept) {
+        ManifestName name;
+        if (parse_manifest_name(file, name)) kept_names_.push_back(std::move(name));
+    }
+    std::ranges::sort(kept_names_, [](const ManifestName& a, const ManifestName& b) {
+        return std::tuple(a.sequence, a.vault, a.number) >
+               std::tuple(b.sequence, b.vault, b.number);
+    });
     FS_ASSIGN(const auto log, store_.list(root + "/log"));
     for (const std::string& file : log) {
         Ref ref;
@@ -360,7 +373,47 @@ Status Extraction::check_target(uint64_t sequence) {
     return {};
 }
 
+Result<bool> Extraction::resolve_kept() {
+    const std::string& point = options_.point;
+    if (point == "latest" || point == "latest-processed") return false;
+    constexpr std::string_view kPrefix = "label:";
+    const bool by_sequence = is_sequence(point);
+    const std::string label = point.starts_with(kPrefix) ? point.substr(kPrefix.size()) : point;
+    // A label of the window comes before an older one of the same name.
+    if (!by_sequence && !wanted_time_us_ && std::ranges::any_of(log_.points, [&](const Point& p) {
+            return p.label == label && !in_gap(p.sequence);
+        }))
+        return false;
+    if (wanted_time_us_ && log_.at_wanted_time >= first_point_ && log_.at_wanted_time != 0)
+        return false;
+    std::optional<Error> trouble;
+    for (const ManifestName& name : kept_names_) {
+        if (name.sequence >= first_point_) continue;
+        if (by_sequence && name.sequence != std::stoull(point)) continue;
+        auto manifest = open_manifest(store_, item_, name, item_key_, "kept");
+        if (!manifest) {
+            if (!trouble) trouble = manifest.error();
+            continue;
+        }
+        const bool meant = by_sequence ? true
+                           : wanted_time_us_
+                               ? manifest->time_us <= *wanted_time_us_
+                               : std::ranges::any_of(manifest->points, [&](const Point& p) {
+                                     return p.label == label;
+                                 });
+        if (!meant) continue;
+        target_ = manifest->sequence;
+        report_.time = {manifest->time_us};
+        kept_ = std::move(*manifest);
+        return true;
+    }
+    if (by_sequence && trouble) return fail(*trouble);
+    return false;
+}
+
 Status Extraction::resolve_point() {
+    FS_ASSIGN(const bool kept, resolve_kept());
+    if (kept) return {};
     const std::string& point = options_.point;
     if (point == "latest-processed") {
         uint64_t newest = 0;
@@ -445,6 +498,11 @@ Status Extraction::write_output() {
             if (!trouble) trouble = start.error();
             return false;
         };
+        if (kept_) {
+            FS_ASSIGN(const bool done, attempt(Start{*kept_}));
+            if (done) return {};
+            return fail(*trouble);
+        }
         for (const ManifestName& name : names) {
             if (name.sequence > target_ || name.sequence < oldest_.sequence()) continue;
             auto manifest = open_manifest(store_, item_, name, item_key_);

@@ -250,8 +250,7 @@ Result<Keys> open_escrow(ByteView file, const Secret& passphrase, const Secret& 
     return keys;
 }
 
-Result<Keys> open_keys(const ExtractOptions& options, FileSystem& files,
-                       const StoreReader& store) {
+Result<Keys> open_keys(const ExtractOptions& options, FileSystem& files, const StoreReader& store) {
     Secret passphrase = options.passphrase, private_key;
     if (!options.passphrase_file.empty()) {
         FS_ASSIGN(const Secret text,

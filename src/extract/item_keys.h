@@ -21,8 +21,7 @@ struct Keys {
 };
 
 // What the options give. Errors of extract().
-Result<Keys> open_keys(const ExtractOptions& options, FileSystem& files,
-                       const StoreReader& store);
+Result<Keys> open_keys(const ExtractOptions& options, FileSystem& files, const StoreReader& store);
 
 // A document `keys/<id>`: how a KEK is sealed.
 struct SealedKek {

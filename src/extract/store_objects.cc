@@ -493,8 +493,9 @@ Result<ManifestContent> decode_manifest_content(ByteView body) {
 }
 
 Result<ManifestContent> open_manifest(const StoreReader& store, const ItemId& item,
-                                      const ManifestName& name, const Secret& item_key) {
-    const std::string full = fmt::format("items/{}/manifest/{}", item.to_string(), name.file);
+                                      const ManifestName& name, const Secret& item_key,
+                                      std::string_view folder) {
+    const std::string full = fmt::format("items/{}/{}/{}", item.to_string(), folder, name.file);
     FS_ASSIGN(const Bytes body, open_sealed(store, "FARSHMAN", full, item, item_key));
     auto out = decode_manifest_content(body);
     if (!out) return fail(out.error().with_context(full));

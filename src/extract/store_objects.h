@@ -154,7 +154,8 @@ struct ManifestContent {
 };
 Result<ManifestContent> decode_manifest_content(ByteView body);
 Result<ManifestContent> open_manifest(const StoreReader& store, const ItemId& item,
-                                      const ManifestName& name, const Secret& item_key);
+                                      const ManifestName& name, const Secret& item_key,
+                                      std::string_view folder = "manifest");
 
 struct MapEntry {
     uint64_t offset;  // on the disk

@@ -4,9 +4,9 @@
 #include <set>
 
 #include "replica/item_internal.h"
-#include "replica/item_rewriting.h"
 #include "replica/item_key.h"
 #include "replica/item_object.h"
+#include "replica/item_rewriting.h"
 #include "replica/manifest_builder.h"
 #include "store/store_identity.h"
 

@@ -5,7 +5,9 @@
 #include <map>
 
 #include "replica/checkpoint.h"
+#include "replica/hold.h"
 #include "replica/item_internal.h"
+#include "replica/item_key.h"
 #include "replica/item_object.h"
 #include "replica/segment.h"
 
@@ -98,8 +100,10 @@ Result<ObjectCheck> verify_object(ObjectStore& store, const ItemId& item, const 
     const auto shard = parse_shard_name(item, name);
     const bool manifest =
         parse_manifest_name(item, name).has_value() || parse_kept_name(item, name).has_value();
-    const bool description = name == item_object_name(item);
-    if (!segment && !shard && !manifest && !description) return check;
+    const bool description = name == item_object_name(item) || name == item_description_name(item);
+    const bool hold = is_hold_name(item, name);
+    const auto item_key = parse_item_key_name(item, name);
+    if (!segment && !shard && !manifest && !description && !hold && !item_key) return check;
     const auto object = store.get(name);
     if (!object) {
         const Error& error = object.error();
@@ -126,6 +130,12 @@ Result<ObjectCheck> verify_object(ObjectStore& store, const ItemId& item, const 
         if (!content) good = fail(content.error());
     } else if (manifest) {
         const auto content = decode_manifest(item, name, *object, key);
+        if (!content) good = fail(content.error());
+    } else if (hold) {
+        const auto content = decode_hold(item, name, *object, key);
+        if (!content) good = fail(content.error());
+    } else if (item_key) {
+        const auto content = decode_item_key(*object, item, *item_key);
         if (!content) good = fail(content.error());
     } else {
         const auto content = decode_item_object(*object, item);
