@@ -472,8 +472,7 @@ TEST(Extract, EqualsTheSourceThroughTheVaultsUpkeep) {
             }
             if (round % 9 == 4) {
                 // Inside a gap there is none to be had.
-                (void)(*replica)->lease({ledger.state()->stored.v - rng.below(4)}, "test",
-                                        INT64_MAX);
+                (void)(*replica)->hold({{ledger.state()->stored.v - rng.below(4)}, {}}, "test");
             }
             if (rng.below(5) == 0) {
                 auto report = (*replica)->run_retention(policy);

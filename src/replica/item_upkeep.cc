@@ -384,6 +384,8 @@ Status ItemReplica::sweep(const RetentionPolicy& policy, RetentionReport& report
     FS_ASSIGN(const auto leases, ledger_.list_leases());
     uint64_t oldest_lease = UINT64_MAX;
     for (const LeaseRow& lease : leases) {
+        // Nobody reads for a hold: what its point needs is needed by a manifest in force.
+        if (hold_of_holder(lease.holder)) continue;
         if (lease.expires > now)
             oldest_lease = std::min(oldest_lease, lease.tick);
         else

@@ -339,6 +339,8 @@ TEST(RetentionKeep, AHoldLastsUntilItIsReleased) {
         w.open();
         go_on(12);
         const auto holds = *w.replica->holds();
+        // Nothing else stays for a hold.
+        EXPECT_LT(list_all(w.memory, log_prefix(test_item()))->size(), 14u);
         if (placed) ASSERT_FALSE(holds.empty());
         if (!holds.empty()) {
             ++survived;
