@@ -83,6 +83,12 @@ Result<RetentionGrid> RetentionGrid::parse(std::string_view text) {
     }
 }
 
+RetentionGrid RetentionGrid::of(std::vector<GridStep> steps) {
+    RetentionGrid grid;
+    grid.steps_ = std::move(steps);
+    return grid;
+}
+
 std::string RetentionGrid::text() const {
     std::string out;
     for (const GridStep& step : steps_)

@@ -35,6 +35,8 @@ class RetentionGrid {
     // from step to step. Empty: nothing stays. kInvalidArgument.
     static Result<RetentionGrid> parse(std::string_view text);
     std::string text() const;
+    // Steps as they are, however short: for simulations, whose hours are seconds.
+    static RetentionGrid of(std::vector<GridStep> steps);
 
     const std::vector<GridStep>& steps() const { return steps_; }
     bool empty() const { return steps_.empty(); }

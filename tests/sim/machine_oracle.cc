@@ -101,6 +101,16 @@ void Machine::check(size_t samples) {
             }
         }
     }
+    if (!points->kept.empty()) {
+        for (const KeptRow& row :
+             {points->kept.front(), points->kept[points->kept.size() / 2], points->kept.back()}) {
+            if (!model_.knows(row.sequence.v) ||
+                model_.dropped_within(row.sequence.v, row.sequence.v) != 0)
+                return breach(fmt::format("{} is kept and never was\n", row.sequence.v));
+            wanted.insert(row.sequence.v);
+        }
+        outcome_.points_kept += points->kept.size();
+    }
     removed_since_check_ = false;
     newest_checked_ = points->ranges.empty() ? Sequence{} : points->ranges.back().last;
     if (const auto leases = ledger.list_leases())

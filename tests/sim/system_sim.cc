@@ -56,6 +56,9 @@ void System::draw_shape() {
     r.rewrite_bytes = (64u << 10) << d.below(6);
     r.small_object_bytes = 64u << 10;
     r.small_objects = 2 + d.below(10);
+    // Of every second seed points stay below the window.
+    if (world_.seed() % 2 != 0)
+        r.grid = RetentionGrid::of({{2'000'000, 20'000'000}, {10'000'000, 120'000'000}});
     r.planted.delete_too_early = plant_ == Plant::kDeleteTooEarly;
 }
 

@@ -46,7 +46,7 @@ struct SystemOutcome {
     // How much was exercised.
     uint64_t deaths = 0, power_losses = 0, gaps = 0, checks = 0, points_compared = 0, removed = 0,
              fenced_vaults = 0, machines = 0, take_overs = 0, lost_appliances = 0, writes = 0,
-             floors_moved = 0, bytes_compared = 0;
+             floors_moved = 0, bytes_compared = 0, points_kept = 0;
     int64_t calm_us = 0;  // virtual time until it was protected again
 };
 

@@ -78,6 +78,7 @@ TEST(SystemSim, TheMainPathKeepsItsPromisesUnderEverySeed) {
             sum.gaps += outcome.gaps;
             sum.checks += outcome.checks;
             sum.points_compared += outcome.points_compared;
+            sum.points_kept += outcome.points_kept;
             sum.removed += outcome.removed;
             sum.fenced_vaults += outcome.fenced_vaults;
             sum.writes += outcome.writes;
@@ -94,7 +95,8 @@ TEST(SystemSim, TheMainPathKeepsItsPromisesUnderEverySeed) {
     std::cout << report.runs << " runs: " << sum.machines << " machines, " << sum.writes
               << " writes, " << sum.deaths << " deaths, " << sum.gaps << " gaps, " << sum.checks
               << " checks, " << sum.points_compared << " points compared ("
-              << (sum.bytes_compared >> 20) << " MiB), " << sum.removed << " objects removed, "
+              << (sum.bytes_compared >> 20) << " MiB), " << sum.points_kept
+              << " times a point was found kept, " << sum.removed << " objects removed, "
               << sum.floors_moved << " floors moved, " << sum.fenced_vaults
               << " times a vault found itself fenced, " << sum.take_overs << " vaults taken over, "
               << sum.lost_appliances << " appliances lost; at most " << sum.calm_us / 1'000'000
@@ -104,6 +106,7 @@ TEST(SystemSim, TheMainPathKeepsItsPromisesUnderEverySeed) {
     if (report.runs < kSeeds) return;  // fewer were asked for
     EXPECT_GT(sum.deaths, report.runs);
     EXPECT_GT(sum.removed, report.runs);
+    EXPECT_GT(sum.points_kept, report.runs);
     EXPECT_GT(sum.machines, report.runs * 3 / 2);
     EXPECT_GT(sum.take_overs, report.runs / 20);
     EXPECT_GT(sum.lost_appliances, 0u);
