@@ -103,7 +103,8 @@ class Folded(FaultTest):
     def make_store(self):
         self.model = Model([18 * MIB, 2 * MIB], self.rng)
         self.start_up()
-        self.protect(self.model, "web", "--point-interval", 1, "--window", 86400, "--grace", 0)
+        self.protect(self.model, "web", "--point-interval", 1, "--window", 86400, "--keep", "",
+                     "--grace", 0)
         Folded.item = self.farshore.call("item", "web")["id"]
         store = self.farshore.data / "store/items" / Folded.item
         # One whose neighbour in the store is damaged.
