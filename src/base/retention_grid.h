@@ -40,8 +40,6 @@ class RetentionGrid {
 
     const std::vector<GridStep>& steps() const { return steps_; }
     bool empty() const { return steps_.empty(); }
-    // Of the newest slots.
-    int64_t finest_us() const { return steps_.empty() ? 0 : steps_.front().every_us; }
 
     // The slots between the ages `from_us` and `to_us`: as many points as stay of a machine that
     // always writes.

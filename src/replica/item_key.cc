@@ -21,14 +21,6 @@ auto malformed(std::string_view what) {
     return fail(Code::kMalformed, fmt::format("key object: {}", what));
 }
 
-Bytes key_associated(const ItemId& item) {
-    Bytes out;
-    ByteWriter writer(out);
-    writer.bytes(as_bytes("farshore-item-key"));
-    writer.bytes(item.view());
-    return out;
-}
-
 bool hex_number(std::string_view& text, std::string_view after, uint64_t& value) {
     if (text.size() < 16 + after.size() || text.substr(16, after.size()) != after) return false;
     value = 0;
@@ -150,6 +142,14 @@ Result<ItemKeyObject> decode_item_key(ByteView bytes, const ItemId& item, const 
     FS_ASSIGN(object.wrapped_key, from_hex(wrapped));
     if (object.wrapped_key.size() != kWrappedKeyBytes) return malformed("its key has a wrong size");
     return object;
+}
+
+Bytes key_associated(const ItemId& item) {
+    Bytes out;
+    ByteWriter writer(out);
+    writer.bytes(as_bytes("farshore-item-key"));
+    writer.bytes(item.view());
+    return out;
 }
 
 Result<Bytes> wrap_for_item(const ItemId& item, const Secret& item_key, const KeyFile& key,

@@ -44,6 +44,8 @@ Bytes encode_item_key(const ItemKeyObject& object);
 // another name.
 Result<ItemKeyObject> decode_item_key(ByteView bytes, const ItemId& item, const ItemKeyName& name);
 
+// What every wrapping of an item's key is bound to.
+Bytes key_associated(const ItemId& item);
 // An item key wrapped under `key`; bound to the item.
 Result<Bytes> wrap_for_item(const ItemId& item, const Secret& item_key, const KeyFile& key,
                             Random& random);

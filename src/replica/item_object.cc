@@ -7,6 +7,7 @@
 #include "codec/document.h"
 #include "codec/envelope.h"
 #include "record/record.h"
+#include "replica/item_key.h"
 
 namespace farshore {
 namespace {
@@ -19,14 +20,6 @@ constexpr size_t kMaxNameBytes = 1024;
 
 auto malformed(std::string_view what) {
     return fail(Code::kMalformed, fmt::format("item object: {}", what));
-}
-
-Bytes key_associated(const ItemId& item) {
-    Bytes out;
-    ByteWriter writer(out);
-    writer.bytes(as_bytes("farshore-item-key"));
-    writer.bytes(item.view());
-    return out;
 }
 
 Result<std::string> text_of(const json& from, const char* field) {

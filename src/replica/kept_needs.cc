@@ -19,7 +19,6 @@ Status KeptNeeds::update(ObjectStore& store, const ItemId& item, const Secret& k
     for (const std::string& name : wanted) {
         if (names_.contains(name)) continue;
         auto manifest = item_internal::load_manifest(store, item, key, name);
-        ++manifests_read_;
         if (!manifest) {
             if (in_force.contains(name) || !item_internal::is_damage(manifest.error().code())) {
                 names_.clear();

@@ -22,7 +22,6 @@ class KeptNeeds {
     bool needs(const ShardRef& shard) const {
         return shards_.contains({shard.generation, shard.disk, shard.shard});
     }
-    uint64_t manifests_read() const { return manifests_read_; }
 
   private:
     struct Shard {
@@ -34,7 +33,6 @@ class KeptNeeds {
     std::set<std::string> names_;
     std::set<ObjectRef> objects_;
     std::set<Shard> shards_;
-    uint64_t manifests_read_ = 0;
 };
 
 }  // namespace farshore
