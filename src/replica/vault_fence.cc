@@ -49,7 +49,7 @@ Result<VaultFence::Claim> VaultFence::newest(ObjectStore& store) {
 }
 
 Result<VaultFence> VaultFence::claim(ObjectStore& store, Clock& clock, Random& random,
-                                     const std::string& who, std::string id) {
+                                     const std::string& who, std::string id, Epoch at_least) {
     // The id tells our own claim, whose answer was lost, from that of another vault.
     if (id.empty()) {
         std::array<uint8_t, 16> raw;
@@ -61,6 +61,7 @@ Result<VaultFence> VaultFence::claim(ObjectStore& store, Clock& clock, Random& r
     FS_ASSIGN(const auto infos, list_all(store, kPrefix));
     uint64_t newest = 0;
     for (const ObjectInfo& info : infos) newest = std::max(newest, epoch_of(info.name));
+    if (newest < at_least.v) newest = at_least.v - 1;
     for (int attempt = 0; attempt < kAttempts; ++attempt) {
         const Epoch epoch{++newest};
         const Status put = put_idempotent(store, name_of(epoch), as_bytes(text));
