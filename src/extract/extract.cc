@@ -99,7 +99,9 @@ class Extraction {
     std::vector<ManifestName> manifest_names_;
     std::vector<ManifestName> kept_names_;           // the newest first
     std::optional<ManifestContent> kept_;            // the point that is meant
-    std::map<uint64_t, std::vector<Ref>> segments_;  // by number, newest epoch first
+    std::map<uint64_t, std::vector<Ref>> segments_;  // by number, newest epoch first; the log's
+    uint64_t highest_ = 0;                           // number of any segment
+    uint64_t registered_ = 0;                        // the log reached up to here at least
 
     Start oldest_;               // the window begins at its sequence
     uint64_t first_point_ = 0;   // oldest sequence that may be asked for
@@ -200,8 +202,20 @@ Status Extraction::list_objects() {
         Ref ref;
         if (parse_segment_name(file, 1, ref)) segments_[ref.number].push_back(ref);
     }
-    for (auto& [number, refs] : segments_)
+    std::vector<Lease> leases;
+    FS_ASSIGN(const auto marks, store_.list(root + "/lease"));
+    for (const std::string& file : marks) {
+        Lease lease;
+        if (parse_lease_name(file, lease)) leases.push_back(lease);
+    }
+    leases = leases_that_count(std::move(leases));
+    if (!leases.empty()) registered_ = leases.front().start - 1;
+    if (!segments_.empty()) highest_ = segments_.rbegin()->first;
+    for (auto& [number, refs] : segments_) {
+        keep_owned(leases, number, refs);
         std::ranges::sort(refs, [](const Ref& a, const Ref& b) { return a.epoch > b.epoch; });
+    }
+    std::erase_if(segments_, [](const auto& entry) { return entry.second.empty(); });
     if (manifest_names_.empty() && segments_.empty())
         return fail(Code::kPointNotFound,
                     fmt::format("nothing of '{}' is stored yet", description_.name));
@@ -312,11 +326,13 @@ Status Extraction::scan_until(uint64_t limit) {
         const auto found = segments_.lower_bound(number);
         // Of several segments of one number that of the largest epoch is the log's; one whose epoch
         // is older than its predecessor's was left by a writer that was fenced.
-        if (found == segments_.end() || found->second.front().epoch < epoch) return {};
-        if (found->first != number) {
+        // What lies behind a hole was never of the log, unless there is more of it than a writer is
+        // ever ahead.
+        const bool there = found != segments_.end() && found->first == number;
+        const bool lost = number <= registered_ || highest_ > number - 1 + kSegmentsAhead;
+        if (!there && lost)
             end_of_log_ = fmt::format("segment {} is missing from the store", number);
-            return {};
-        }
+        if (!there || found->second.front().epoch < epoch) return {};
         FS_ASSIGN(const Segment segment,
                   open_segment(store_, item_, found->second.front(), item_key_));
         if (segment.previous != previous) {

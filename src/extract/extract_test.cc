@@ -310,6 +310,62 @@ TEST(Extract, FollowsTheChainAndSaysWhenItBreaks) {
     EXPECT_FALSE(w.report.warning.empty());
 }
 
+// Segments that a writer had put ahead when it lost its lease or died are no part of the log, nor a
+// loss, unless there are more of them than a writer is ever ahead.
+TEST(Extract, SegmentsBehindAHoleAreNotOfTheLog) {
+    World w;
+    const auto lease = [&](uint64_t epoch, uint64_t start, uint64_t before) {
+        const std::string name = fmt::format("items/{}/lease/{:016x}-{:016x}-{:016x}",
+                                             w.item.to_string(), epoch, start, before);
+        ASSERT_TRUE(w.store->put(name, as_bytes(name)));
+    };
+    const auto put = [&](uint8_t content) {
+        w.write(0, 0, Bytes(512, content));
+        return w.cut();
+    };
+    lease(1, 1, 0);
+    put(1);
+    put(2);
+    const Digest fork = w.previous;
+    const std::string third = put(3);
+    for (uint8_t n = 4; n <= 10; ++n) put(n);
+    const Bytes bytes = *w.store->get(third);
+    ASSERT_TRUE(w.store->remove(third));  // it is under way: seven behind it have landed
+    EXPECT_EQ((*w.extracted("latest"))[0], 2);
+    EXPECT_TRUE(w.report.warning.empty()) << w.report.warning;
+    EXPECT_EQ(w.refused("3"), Code::kPointNotFound) << w.message;
+    const std::string eleventh = put(11);  // then 3 was registered
+    EXPECT_EQ((*w.extracted("latest"))[0], 2);
+    EXPECT_FALSE(w.report.warning.empty());
+    EXPECT_EQ(w.refused("3"), Code::kCorrupt);
+    ASSERT_TRUE(w.store->remove(eleventh));
+
+    // The next lease begins with 3, and the old third lands all the same.
+    lease(2, 3, 1);
+    ASSERT_TRUE(w.store->put(third, bytes));
+    EXPECT_EQ((*w.extracted("latest"))[0], 2) << "nothing of the new one is there yet";
+    EXPECT_TRUE(w.report.warning.empty()) << w.report.warning;
+    w.epoch = {2};
+    w.number = w.sequence = 2;
+    w.previous = fork;
+    put(33);
+    const std::string fourth = put(44);
+    EXPECT_EQ((*w.extracted("latest"))[0], 44) << "5 … 10 of the old one follow no more";
+    EXPECT_TRUE(w.report.warning.empty()) << w.report.warning;
+    // A mark of a lease that no registered segment was written under changes nothing, nor does a
+    // segment of it.
+    const std::string none =
+        fmt::format("items/{}/lease/{:016x}-{:016x}-{:016x}", w.item.to_string(), 2, 1, 0);
+    ASSERT_TRUE(w.store->put(none, as_bytes(none)));
+    lease(7, 5, 2);
+    EXPECT_EQ((*w.extracted("3"))[0], 33);
+    // What a lease began behind was of the log.
+    ASSERT_TRUE(w.store->remove(fourth));
+    EXPECT_EQ((*w.extracted("latest"))[0], 33);
+    EXPECT_FALSE(w.report.warning.empty());
+    EXPECT_EQ(w.refused("4"), Code::kCorrupt);
+}
+
 // A checkpoint of what the model holds now: everything in one base object, as compaction would.
 void checkpoint(World& w, Sequence floor, uint64_t generation) {
     Bytes records;

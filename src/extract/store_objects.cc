@@ -239,6 +239,34 @@ bool parse_segment_name(std::string_view file, uint8_t kind, Ref& ref) {
            hex_field(file, 16, kind == 1 ? ".seg" : ".base", ref.epoch) && file.empty();
 }
 
+bool parse_lease_name(std::string_view file, Lease& lease) {
+    if (!hex_field(file, 16, "-", lease.epoch) || !hex_field(file, 16, "-", lease.start) ||
+        !hex_field(file, 16, "", lease.before) || !file.empty())
+        return false;
+    return lease.start != 0 && (lease.start == 1) == (lease.before == 0);
+}
+
+std::vector<Lease> leases_that_count(std::vector<Lease> leases) {
+    std::ranges::sort(leases, [](const Lease& a, const Lease& b) {
+        return std::pair(a.epoch, a.start) > std::pair(b.epoch, b.start);
+    });
+    std::vector<Lease> out;
+    for (const Lease& lease : leases)
+        if (out.empty() || (lease.epoch == out.back().before && lease.start < out.back().start))
+            out.push_back(lease);
+    return out;
+}
+
+void keep_owned(const std::vector<Lease>& leases, uint64_t number, std::vector<Ref>& refs) {
+    if (leases.empty()) return;
+    const auto own =
+        std::ranges::find_if(leases, [&](const Lease& lease) { return lease.start <= number; });
+    std::erase_if(refs, [&](const Ref& ref) {
+        if (own == leases.end()) return ref.epoch > leases.back().before;
+        return own == leases.begin() ? ref.epoch < own->epoch : ref.epoch != own->epoch;
+    });
+}
+
 bool parse_manifest_name(std::string_view file, ManifestName& name) {
     name.file = std::string(file);
     return hex_field(file, 16, "-", name.sequence) && hex_field(file, 16, "-", name.vault) &&

@@ -55,6 +55,22 @@ struct Ref {
 std::string segment_name(const ItemId& item, const Ref& ref);
 // Of a file in log/ or base/; false when it is none.
 bool parse_segment_name(std::string_view file, uint8_t kind, Ref& ref);
+// What a right to append left before it was given: names.md §3.
+struct Lease {
+    uint64_t epoch = 0;
+    uint64_t start = 0;   // number of its first segment
+    uint64_t before = 0;  // epoch of the segment before that; 0: there is none
+};
+// Of a file in lease/.
+bool parse_lease_name(std::string_view file, Lease& lease);
+// Takes from `refs`, the segments of one number, those that are not of the log. `leases`: the
+// newest first.
+void keep_owned(const std::vector<Lease>& leases, uint64_t number, std::vector<Ref>& refs);
+// Those that tell whose numbers are whose, of all that are there; the newest first.
+std::vector<Lease> leases_that_count(std::vector<Lease> leases);
+// So many numbers behind a hole say that what is missing there was of the log.
+inline constexpr uint64_t kSegmentsAhead = 8;
+
 // Of a file in key/.
 bool parse_key_name(std::string_view file, uint64_t& generation, uint64_t& vault);
 

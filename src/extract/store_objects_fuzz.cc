@@ -16,5 +16,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     segment.last = 1000;
     segment.payload_bytes = 65536;
     (void)decode_index(in, 1000, 1, segment);
+    Lease lease;
+    if (parse_lease_name(as_text(in), lease)) {
+        std::vector<Ref> refs{{1, lease.start, lease.epoch}, {1, lease.start, lease.before}};
+        keep_owned(leases_that_count({lease, lease}), lease.start, refs);
+    }
     return 0;
 }

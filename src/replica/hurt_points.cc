@@ -260,7 +260,7 @@ class Walk {
         if (from.sequence.v > 0) look(from.sequence, from.time, from.disks);
         LogPosition at{from.segment, from.segment_epoch, from.segment_header, from.sequence,
                        from.time};
-        FS_ASSIGN(const auto log, list_log(store_, item_, from.segment));
+        FS_ASSIGN(const LogListing log, list_log(store_, item_, from.segment));
         const auto visit = [&](const std::shared_ptr<SegmentReader>& segment) -> Result<bool> {
             const SegmentHeader& header = segment->header();
             const auto known = objects_.find({header.kind, header.number, header.epoch});
@@ -274,7 +274,7 @@ class Walk {
             return header.last.next() < end;
         };
         if (at.last.next() < end) {
-            const Status walked = walk_log(store_, item_, key_, at, log, {}, visit);
+            const Status walked = walk_log(store_, item_, key_, at, log.segments, {}, visit);
             if (!walked && !damages(walked.error().code())) return walked;
             // The log ends before the points do: at a segment that is damaged or gone.
             if (at.last.next() < end) {

@@ -2,10 +2,12 @@
 // (checkpoints, retention), item_rebuild.cc. Not for others.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 
 #include "replica/item_replica.h"
+#include "replica/vault_fence.h"
 
 namespace farshore::item_internal {
 
@@ -62,6 +64,13 @@ Result<Manifest> newest_manifest(ObjectStore& store, const ItemId& item, const S
 // Registered segments in (after, last].
 Result<std::vector<SegmentRow>> segments_between(ReplicaLedger& ledger, SegmentNumber after,
                                                  SegmentNumber last);
+
+// For the next log lease. The vault's epoch is in the upper half: after the ledger was rebuilt,
+// leases that were handed out before but never used are fenced, too.
+inline Epoch next_log_epoch(Epoch last, const ItemReplicaOptions& options) {
+    const Epoch vault = options.fence != nullptr ? options.fence->epoch() : Epoch{1};
+    return {std::max(last.v + 1, vault.v << 32 | 1)};
+}
 
 // What the records of a segment mean for the ledger. `state` moves on.
 Result<RegistrationCommit> registration_of(const SegmentReader& segment, LogState& state);

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "replica/item_internal.h"
+#include "replica/log_lease.h"
 
 namespace farshore {
 
@@ -48,6 +49,12 @@ Status ItemReplica::rebuild(ObjectStore& store, ReplicaLedger& ledger, const Ite
             generation = std::max(generation, base->number.v);
     }
     uint64_t epoch = 0;
+    FS_ASSIGN(const auto leases, list_all(store, log_lease_prefix(item)));
+    for (const ObjectInfo& info : leases) {
+        total_bytes += info.size_bytes;
+        if (const auto mark = parse_log_lease_name(item, info.name))
+            epoch = std::max(epoch, mark->epoch.v);
+    }
     FS_ASSIGN(const auto logs, list_all(store, log_prefix(item)));
     for (const ObjectInfo& info : logs) {
         total_bytes += info.size_bytes;
@@ -115,10 +122,10 @@ Status ItemReplica::rebuild(ObjectStore& store, ReplicaLedger& ledger, const Ite
     }
     std::ranges::reverse(start.kept);
     FS_TRY(ledger.begin_rebuild(start));
-    FS_ASSIGN(const auto log, list_log(store, item, at.number));
-    if (log.empty() && floor.v == 0 && damage) return fail(*damage);
+    FS_ASSIGN(const LogListing log, list_log(store, item, at.number));
+    if (log.segments.empty() && floor.v == 0 && damage) return fail(*damage);
     LogState state(at.last, at.last_time, std::nullopt, {});
-    FS_TRY(walk_log(store, item, item_key, at, log, options.parallel,
+    FS_TRY(walk_log(store, item, item_key, at, log.segments, options.parallel,
                     [&](const std::shared_ptr<SegmentReader>& segment) -> Result<bool> {
                         LogState one(state.last(), state.last_time(), state.open_gap(), {});
                         auto commit = registration_of(*segment, one);
@@ -129,9 +136,9 @@ Status ItemReplica::rebuild(ObjectStore& store, ReplicaLedger& ledger, const Ite
                         return true;
                     }));
     // A log that ends too early would be continued over what was acknowledged. Appliances put a
-    // segment only when the one before is registered, so what lies beyond the end, is not older
-    // than it and does not follow it, follows something that was lost; so does a manifest beyond
-    // it.
+    // segment only when all but the last few before it are registered: with more behind the hole,
+    // what is missing was registered and lost. So it was when a lease began behind it, or a
+    // manifest lies there.
     const auto missing = [&] {
         return fail(Code::kCorrupt,
                     fmt::format("segment {} of the log is missing in the store, and later ones are "
@@ -142,9 +149,15 @@ Status ItemReplica::rebuild(ObjectStore& store, ReplicaLedger& ledger, const Ite
     for (const Found& f : found) {
         if (f.parsed.sequence > at.last) return missing();
     }
-    for (const ObjectInfo& info : logs) {
-        const auto segment = parse_object_name(item, info.name);
-        if (segment && segment->number > at.number && segment->epoch >= at.epoch) return missing();
+    if (log.lost_behind(at.number)) return missing();
+    // From here on nothing that lands late in the store changes what the log is up to here: neither
+    // a put of a lease that was handed out before, nor what such a lease wrote down of itself.
+    if (!options.follows_another && at.number.v > 0) {
+        if (options.fence != nullptr) FS_TRY(options.fence->still_mine());
+        epoch = item_internal::next_log_epoch({epoch}, options).v;
+        const LogLeaseMark mark{{epoch}, at.number.next(), at.epoch};
+        FS_TRY(put_log_lease(store, item, mark));
+        total_bytes += log_lease_name(item, mark).size();
     }
     // Before the end: a rebuild that stops here is done again.
     FS_ASSIGN(const auto holds, list_all(store, hold_prefix(item)));

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "replica/item_internal.h"
+#include "replica/log_lease.h"
 
 namespace farshore {
 
@@ -124,19 +125,32 @@ Status ItemReplica::check_fence() const {
 
 Result<LogLease> ItemReplica::acquire_log(const std::string& appliance) {
     std::lock_guard lock(log_mutex_);
-    FS_TRY(check_fence());
+    FS_ASSIGN(const Epoch epoch, next_epoch(appliance));
+    // Nobody registers under an older lease any more: where this one begins is settled.
     FS_ASSIGN(const LedgerState state, ledger_.state());
-    // The vault's epoch is in the upper half: after the ledger was rebuilt, leases that were handed
-    // out before but never used, which the store knows nothing of, are fenced too.
-    const Epoch epoch{std::max(state.epoch.v + 1, vault_epoch().v << 32 | 1)};
-    FS_TRY(ledger_.commit_epoch(epoch, appliance));
     LogLease lease;
     lease.epoch = epoch;
     lease.next_segment = state.last_segment.next();
     lease.previous_header = state.last_header;
     lease.stored = state.stored;
     lease.item_key = key_;
+    // In the store before anything of it can be. One that is never used does no harm.
+    FS_TRY(put_log_lease(store_, item_, {epoch, lease.next_segment, state.last_segment_epoch}));
     return lease;
+}
+
+Status ItemReplica::fence_log(const std::string& why) {
+    std::lock_guard lock(log_mutex_);
+    FS_ASSIGN([[maybe_unused]] const Epoch epoch, next_epoch(why));
+    return {};
+}
+
+Result<Epoch> ItemReplica::next_epoch(const std::string& holder) {
+    FS_TRY(check_fence());
+    FS_ASSIGN(const LedgerState state, ledger_.state());
+    const Epoch epoch = next_log_epoch(state.epoch, options_);
+    FS_TRY(ledger_.commit_epoch(epoch, holder));
+    return epoch;
 }
 
 Status ItemReplica::register_segment(const SegmentRegistration& registration) {

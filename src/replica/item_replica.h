@@ -48,6 +48,8 @@ struct ItemReplicaOptions {
     // Manifests in force beside the floor's; between them readers open segments one by one.
     size_t max_manifests = 48;
     ParallelFor parallel;  // opens segments side by side; null: one after the other
+    // The log is that of another store, whose vault hands out its leases (item_copy.h).
+    bool follows_another = false;
     // Test-only bugs that the simulation must catch.
     struct PlantedBugs {
         bool wrong_disk_set = false;  // a checkpoint leaves the last disk out
@@ -155,8 +157,11 @@ class ItemReplica {
     static Status rebuild(ObjectStore& store, ReplicaLedger& ledger, const ItemId& item,
                           const Secret& item_key, const ItemReplicaOptions& options = {});
 
-    // A log lease that fences all earlier ones.
+    // A log lease that fences all earlier ones. It is written down in the store first.
     Result<LogLease> acquire_log(const std::string& appliance);
+    // The same for nobody: whoever still appends gets nothing registered any more. The store is not
+    // asked for anything but the fence.
+    Status fence_log(const std::string& why);
     // Makes a segment part of the log; ok again for one that is already. kFenced, kSequenceHole,
     // kNotFound (no such object), kCorrupt, kTruncated, kWrongKey, kForeignStore,
     // kInvalidArgument (the registration does not say what the object does).
@@ -217,6 +222,7 @@ class ItemReplica {
                 const ItemId& item, const Secret& key, ItemReplicaOptions options);
 
     Epoch vault_epoch() const;
+    Result<Epoch> next_epoch(const std::string& holder);
     Status check_fence() const;
     int64_t expiry(int64_t duration_us) const;
     Status check_point(Sequence sequence, const LedgerState& state);

@@ -7,6 +7,7 @@
 #include "replica/item_key.h"
 #include "replica/item_object.h"
 #include "replica/item_rewriting.h"
+#include "replica/log_lease.h"
 #include "replica/manifest_builder.h"
 #include "store/store_identity.h"
 
@@ -296,8 +297,9 @@ Status ItemReplica::sweep(const RetentionPolicy& policy, RetentionReport& report
     // The listing comes first: what is put or registered afterwards is not in it.
     const std::string own = item_prefix(item_);
     std::vector<ObjectInfo> there;
-    for (const std::string& prefix : {base_prefix(item_), kept_prefix(item_), log_prefix(item_),
-                                      manifest_prefix(item_), shard_prefix(item_)}) {
+    for (const std::string& prefix :
+         {base_prefix(item_), kept_prefix(item_), log_lease_prefix(item_), log_prefix(item_),
+          manifest_prefix(item_), shard_prefix(item_)}) {
         FS_ASSIGN(auto infos, list_all(store_, prefix));
         there.insert(there.end(), std::make_move_iterator(infos.begin()),
                      std::make_move_iterator(infos.end()));
@@ -351,7 +353,15 @@ Status ItemReplica::sweep(const RetentionPolicy& policy, RetentionReport& report
         needed.insert(row.object_name);
     }
 
+    std::vector<LogLeaseMark> marks;
+    for (const ObjectInfo& info : there)
+        if (const auto mark = parse_log_lease_name(item_, info.name)) marks.push_back(*mark);
+    std::set<std::string> past_leases;
+    for (const LogLeaseMark& mark : LogOwners(marks).unneeded(state.floor_segment))
+        past_leases.insert(log_lease_name(item_, mark));
+
     const auto dispensable = [&](const ObjectInfo& info) {
+        if (past_leases.contains(info.name)) return true;
         if (needed.contains(info.name)) return false;
         if (parse_manifest_name(item_, info.name) || parse_kept_name(item_, info.name)) return true;
         if (const auto shard = parse_shard_name(item_, info.name))

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "replica/log_lease.h"
+
 namespace farshore {
 
 namespace {
@@ -26,21 +28,23 @@ Result<std::vector<ObjectInfo>> list_all(ObjectStore& store, const std::string& 
     }
 }
 
-Result<std::vector<ObjectRef>> list_log(ObjectStore& store, const ItemId& item,
-                                        SegmentNumber after) {
+Result<LogListing> list_log(ObjectStore& store, const ItemId& item, SegmentNumber after) {
+    // The segments first: a lease is written down before any of its segments is put.
     FS_ASSIGN(const auto infos, list_all(store, log_prefix(item), after_segment(item, after)));
-    std::vector<ObjectRef> out;
+    FS_ASSIGN(const LogOwners owners, LogOwners::list(store, item));
+    LogListing out;
+    out.registered = owners.registered();
     uint64_t number = after.v;
     for (const ObjectInfo& info : infos) {
         const auto ref = parse_object_name(item, info.name);
         if (!ref) continue;
-        if (ref->number.v == number && !out.empty()) {
-            out.back() = *ref;  // names sort by epoch within a number
+        out.highest = ref->number;
+        if (!owners.may_own(ref->number, ref->epoch)) continue;
+        if (ref->number.v == number && !out.segments.empty()) {
+            out.segments.back() = *ref;  // names sort by epoch within a number
         } else if (ref->number.v == number + 1) {
-            out.push_back(*ref);
+            out.segments.push_back(*ref);
             ++number;
-        } else if (ref->number.v > number) {
-            break;
         }
     }
     return out;

@@ -13,6 +13,7 @@
 
 #include "replica/extent_map.h"
 #include "replica/manifest.h"
+#include "replica/registration.h"
 #include "replica/segment.h"
 #include "store/object_store.h"
 
@@ -34,10 +35,22 @@ struct LogPosition {
     TimePoint last_time;
 };
 
-// Of each number behind `after`, the one with the largest epoch (core.md §4), up to the first
-// number that is missing.
-Result<std::vector<ObjectRef>> list_log(ObjectStore& store, const ItemId& item,
-                                        SegmentNumber after);
+struct LogListing {
+    // Of each number the one that is the log's, up to the first number that is missing.
+    std::vector<ObjectRef> segments;
+    // The largest number of any segment, whosever it is; 0: there is none.
+    SegmentNumber highest;
+    // The log was registered at least up to here (log_lease.h).
+    SegmentNumber registered;
+    // Whether a segment that was registered is missing behind `number`, where the log ends: a lease
+    // began further on, or there are more numbers behind the hole than an appliance runs ahead.
+    bool lost_behind(SegmentNumber number) const {
+        return number < registered || highest.v > number.v + kMaxSegmentsAhead;
+    }
+};
+// What of the store is the item's log behind `after`: leftovers of lost leases, and what lies
+// behind a hole, are no part of it (core.md §4).
+Result<LogListing> list_log(ObjectStore& store, const ItemId& item, SegmentNumber after);
 
 // Opens the segments one after the other and hands them out. It ends where `visit` says false,
 // after the last one, or at a leftover of a fenced lease: one whose epoch is older than its

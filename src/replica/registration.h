@@ -9,6 +9,13 @@
 
 namespace farshore {
 
+// Segments of an item that may be in the store without being registered: an appliance puts number n
+// only when n - kMaxSegmentsAhead is registered. So a segment that is missing in the store was
+// registered at most when a larger number than those is there (docs/design/replica.md §7). Eight:
+// what one connection takes 300 ms for (a segment over TLS into a distant store) keeps 300 MB/s
+// under way side by side; and what a crash leaves unregistered stays small.
+inline constexpr uint64_t kMaxSegmentsAhead = 8;
+
 // The right to append to an item's log, until a newer epoch is handed out.
 struct LogLease {
     Epoch epoch;

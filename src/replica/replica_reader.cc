@@ -224,10 +224,8 @@ Status Reader::open_from(const std::vector<Listed>& manifests, Sequence wanted) 
                            : Error(Code::kCorrupt, "the manifest at the window's floor is missing",
                                    "restore it from a copy of the store"));
     if (damage) {
-        FS_ASSIGN(const auto log, list_log(store_, item_, SegmentNumber{0}));
-        FS_ASSIGN(const auto behind,
-                  list_all(store_, log_prefix(item_), after_segment(item_, {log.size()})));
-        if (log.empty() || !behind.empty()) return fail(*damage);
+        FS_ASSIGN(const LogListing log, list_log(store_, item_, SegmentNumber{0}));
+        if (log.segments.empty() || log.lost_behind({log.segments.size()})) return fail(*damage);
     }
     return open_behind(Manifest{}, wanted);
 }
@@ -264,11 +262,11 @@ Status Reader::open_behind(const Manifest& from, Sequence wanted) {
     uint64_t behind = 0;
     Sequence stored = from.sequence;
     if (wanted > from.sequence) {
-        FS_ASSIGN(const auto log, list_log(store_, item_, from.segment));
+        FS_ASSIGN(const LogListing log, list_log(store_, item_, from.segment));
         LogPosition at{from.segment, from.segment_epoch, from.segment_header, from.sequence,
                        from.time};
         const Status walked =
-            walk_log(store_, item_, key_, at, log, options_.parallel,
+            walk_log(store_, item_, key_, at, log.segments, options_.parallel,
                      [&](const std::shared_ptr<SegmentReader>& opened) -> Result<bool> {
                          ++behind;
                          const SegmentHeader& header = opened->header();

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "replica/item_internal.h"
+#include "replica/log_lease.h"
 #include "replica/replica_test_model.h"
 
 namespace farshore::replica_test {
@@ -56,6 +57,14 @@ inline void expect_nothing_left_over(ObjectStore& store, ReplicaLedger& ledger,
     const auto segments = *ledger.list_segments({0}, 100'000);
     for (const SegmentRow& row : segments) needed.insert(row.object_name);
     const auto infos = *list_all(store, item_prefix(item));
+    // Of the log leases, the newest and those that a number behind the floor may have.
+    std::vector<LogLeaseMark> marks;
+    for (const ObjectInfo& info : infos)
+        if (const auto mark = parse_log_lease_name(item, info.name)) marks.push_back(*mark);
+    const auto floor = ledger.state()->floor_segment;
+    for (const LogLeaseMark& mark : marks) needed.insert(log_lease_name(item, mark));
+    for (const LogLeaseMark& mark : LogOwners(marks).unneeded(floor))
+        needed.erase(log_lease_name(item, mark));
     for (const ObjectInfo& info : infos)
         EXPECT_TRUE(needed.contains(info.name)) << info.name << " is left over";
     EXPECT_EQ(infos.size(), needed.size());

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <map>
 
 #include "replica/checkpoint.h"
@@ -9,6 +10,7 @@
 #include "replica/item_internal.h"
 #include "replica/item_key.h"
 #include "replica/item_object.h"
+#include "replica/log_lease.h"
 #include "replica/segment.h"
 
 namespace farshore {
@@ -103,7 +105,9 @@ Result<ObjectCheck> verify_object(ObjectStore& store, const ItemId& item, const 
     const bool description = name == item_object_name(item) || name == item_description_name(item);
     const bool hold = is_hold_name(item, name);
     const auto item_key = parse_item_key_name(item, name);
-    if (!segment && !shard && !manifest && !description && !hold && !item_key) return check;
+    const bool lease = parse_log_lease_name(item, name).has_value();
+    if (!segment && !shard && !manifest && !description && !hold && !item_key && !lease)
+        return check;
     const auto object = store.get(name);
     if (!object) {
         const Error& error = object.error();
@@ -134,6 +138,9 @@ Result<ObjectCheck> verify_object(ObjectStore& store, const ItemId& item, const 
     } else if (hold) {
         const auto content = decode_hold(item, name, *object, key);
         if (!content) good = fail(content.error());
+    } else if (lease) {
+        if (!std::ranges::equal(*object, as_bytes(name)))
+            good = fail(Code::kCorrupt, name + " does not hold its name");
     } else if (item_key) {
         const auto content = decode_item_key(*object, item, *item_key);
         if (!content) good = fail(content.error());

@@ -570,7 +570,7 @@ Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id
     }
     // 2. A log lease of our own fences whoever still sends. (One that is set aside gave none out.)
     if (item) {
-        FS_TRY(item->replica->acquire_log("unprotect"));
+        FS_TRY(item->replica->fence_log("unprotect"));
         // A checkpoint under way would leave objects behind that nobody deletes.
         const std::lock_guard upkeep(item->upkeep_mutex);
         item->deleting = true;

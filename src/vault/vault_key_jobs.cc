@@ -215,7 +215,7 @@ Result<std::string> Vault::Impl::run_key_destruction(Vault& vault, JobRun& run, 
     if (!why_set_aside(id) && !record.wrapped_key.empty()) {
         FS_ASSIGN(item, runtime(id));
         // Whoever still sends gets nothing registered any more.
-        FS_TRY(item->replica->acquire_log("key destruction"));
+        FS_TRY(item->replica->fence_log("key destruction"));
         const std::lock_guard upkeep(item->upkeep_mutex);
         item->deleting = true;
     }
