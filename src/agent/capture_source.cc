@@ -19,8 +19,16 @@ Sequence CaptureSource::first_available() { return consumer_.released().next(); 
 
 Status CaptureSource::resume(Sequence next, Sequence stored) {
     peeked_ = false;
+    // What is stored was let go of everywhere, in the dirty map as well. When it is not stored any
+    // more (the recovery site lost objects together with its ledger), nobody knows where it was.
+    const Sequence told{consumer_.header().word(LogWord::kStored).load()};
+    if (stored < told && forgotten_ < told) {
+        forgotten_ = told;
+        everything_due_ = true;
+    }
     set_stored(stored);
     if (waiting_) return {};
+    if (everything_due_) return order_gap(true);
     if (next > consumer_.released()) return consumer_.seek(next);
     // The log no longer has `next`. When nothing was ever released from it, it was made after that
     // record was lost, and begins with a GAP that covers it.
@@ -29,13 +37,14 @@ Status CaptureSource::resume(Sequence next, Sequence stored) {
     if (untouched) return consumer_.seek(consumer_.released().next());
     // A gap that was ordered for this, and that the appliance has not received yet.
     if (gap_ > consumer_.released() && gap_ >= next) return consumer_.seek(gap_);
-    return order_gap();
+    return order_gap(whole_disks_);
 }
 
-Status CaptureSource::order_gap() {
+Status CaptureSource::order_gap(bool everything) {
     TapCommand command;
-    command.kind = whole_disks_ ? TapCommandKind::kResyncAll : TapCommandKind::kGapDirty;
+    command.kind = everything ? TapCommandKind::kResyncAll : TapCommandKind::kGapDirty;
     FS_ASSIGN(command_, commands_.post(command));
+    if (everything) everything_due_ = false;
     waiting_ = true;
     // Room for the GAP; what is dropped here is not stored, so the gap covers it.
     consumer_.discard_all();
@@ -54,6 +63,7 @@ Status CaptureSource::look_for_gap() {
     if (!result->ok)
         return fail(result->code, "the tap could not open a gap over what is not stored");
     gap_ = result->sequence;
+    if (everything_due_) return order_gap(true);
     return consumer_.seek(gap_);
 }
 
@@ -67,11 +77,11 @@ Result<ByteView> CaptureSource::next(size_t max_bytes) {
     auto batch = consumer_.peek(max_bytes);
     if (!batch) {
         // The log itself is damaged: only a gap helps.
-        FS_TRY(order_gap());
+        FS_TRY(order_gap(whole_disks_));
         return ByteView{};
     }
     if (too_old(*batch)) {
-        FS_TRY(order_gap());
+        FS_TRY(order_gap(whole_disks_));
         return ByteView{};
     }
     peeked_ = !batch->empty();

@@ -40,7 +40,7 @@ class CaptureSource final : public RecordSource {
     bool waiting_for_gap() const { return waiting_; }
 
   private:
-    Status order_gap();
+    Status order_gap(bool everything);
     bool too_old(const LogBatch& batch) const;
     Status look_for_gap();
 
@@ -51,7 +51,9 @@ class CaptureSource final : public RecordSource {
     std::atomic<int64_t> older_than_us_{0};
     bool waiting_ = false;
     std::optional<size_t> command_;
-    Sequence gap_;  // the GAP record that was ordered last; 0: none
+    Sequence forgotten_;           // what was stored once and is not any more
+    bool everything_due_ = false;  // a gap over all of the disks, for that
+    Sequence gap_;                 // the GAP record that was ordered last; 0: none
     bool peeked_ = false;
 };
 
