@@ -22,7 +22,8 @@ struct Appliance::Impl {
     ThreadExecutor home{"appliance"};
     ThreadExecutor spool{"spool"};
     ThreadExecutor build{"build", kWorkerNice};
-    ThreadExecutor upload{"upload"};
+    ThreadExecutor upload{"register"};
+    std::vector<std::unique_ptr<ThreadExecutor>> puts;
     ThreadExecutor control{"control"};
     ThreadExecutor compare{"compare", kWorkerNice};
     ThreadExecutor limits{"limits"};
@@ -34,13 +35,17 @@ struct Appliance::Impl {
     std::unique_ptr<TlsListener> listener;
 
     Impl(ApplianceOptions given, InstanceLock held)
-        : options(std::move(given)), lock(std::move(held)) {}
+        : options(std::move(given)), lock(std::move(held)) {
+        for (size_t i = 0; i < kUploadThreads; ++i)
+            puts.push_back(std::make_unique<ThreadExecutor>("upload"));
+    }
     ~Impl() {
         (void)home.run_sync([this] { listener.reset(); });
         // No task runs any more when the server goes.
         for (ThreadExecutor* executor :
              {&limits, &compare, &control, &upload, &build, &spool, &home})
             executor->stop();
+        for (auto& put : puts) put->stop();
         server.reset();
     }
 
@@ -113,8 +118,9 @@ Result<std::unique_ptr<Appliance>> Appliance::start(const ApplianceOptions& opti
     server.parallel_for = [&a](size_t n, const std::function<void(size_t)>& job) {
         a.workers.run(n, job);
     };
-    ProcessServerExecutors executors{&a.home,   &a.spool,   &a.build,
-                                     &a.upload, &a.control, &a.compare};
+    ProcessServerExecutors executors{&a.home,    &a.spool,   &a.build, &a.upload,
+                                     &a.control, &a.compare, {}};
+    for (const auto& put : a.puts) executors.puts.push_back(put.get());
     a.server = std::make_unique<ProcessServer>(a.files, store, vault, a.clock, a.random, executors,
                                                server);
     Status started;

@@ -3,10 +3,8 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "record/record.h"
-#include "store/object_store.h"
 
 namespace farshore {
 namespace {
@@ -23,31 +21,12 @@ ByteView behind(ByteView records, Sequence stored) {
     return records.subspan(skip);
 }
 
-uint64_t changed_bytes(const std::vector<SpoolRange>& ranges) {
-    uint64_t total = 0;
-    for (const SpoolRange& range : ranges) total += range.payload_bytes;
-    return total;
-}
-
 }  // namespace
 
 ItemIntake::ItemIntake(ProcessServer& server, ItemId item)
     : server_(server), options_(server.options_), item_(item) {}
 
 ItemIntake::~ItemIntake() = default;
-
-// Runs `work` on `executor`, then `done` with its result on home, unless this was retired
-// meanwhile.
-template <typename Work, typename Done>
-void ItemIntake::run_on(Executor& executor, Work work, Done done) {
-    executor.post([self = shared_from_this(), work = std::move(work), done = std::move(done)] {
-        auto result = std::make_shared<decltype(work())>(work());
-        Executor* home = self->server_.executors_.home;
-        home->post([self, result, done] {
-            if (!self->retired_) done(std::move(*result));
-        });
-    });
-}
 
 void ItemIntake::note(const Error& error) { last_error_ = error.to_string(); }
 
@@ -80,9 +59,11 @@ void ItemIntake::report_trouble() {
     });
 }
 
-void ItemIntake::retry(std::function<void()> what) {
-    const int64_t delay = retry_us_;
-    retry_us_ = std::min(retry_us_ * 2, kRetryMaxUs);
+void ItemIntake::retry(std::function<void()> what) { retry_after(retry_us_, std::move(what)); }
+
+void ItemIntake::retry_after(int64_t& delay_us, std::function<void()> what) {
+    const int64_t delay = delay_us;
+    delay_us = std::min(delay_us * 2, kRetryMaxUs);
     server_.executors_.home->post_after_us(delay,
                                            [weak = weak_from_this(), what = std::move(what)] {
                                                if (auto self = weak.lock(); self && !self->retired_)
@@ -408,7 +389,10 @@ void ItemIntake::enqueue(Batch batch) {
 }
 
 void ItemIntake::maybe_cut() {
-    if (!lease_ || building_ || queue_.empty() || sealed_.size() >= kMaxBuiltSegments) return;
+    if (!lease_ || building_ || queue_.empty() || sealed_.size() >= kMaxSegmentsAhead) return;
+    // Incompressible, the next one has all of its payload.
+    const uint64_t sealed = sealed_bytes();
+    if (sealed != 0 && sealed + segment_bytes() > options_.sealed_bytes) return;
     if (oldest_work_us_ == 0) {
         // A full spool takes nothing in that would end the wait.
         const bool full = spool_->bytes() >= options_.spool_bytes;
@@ -444,7 +428,8 @@ void ItemIntake::cut() {
     std::vector<SpoolRange> ranges;
     uint64_t payload = 0;
     // What waits for the line is worth the processor's time.
-    const Haste haste = held_back_                                          ? Haste::kNone
+    const bool limited = wanting_ && server_.gate_.rate(item_) != kUnlimited;
+    const Haste haste = limited                                             ? Haste::kNone
                         : queue_payload_bytes_ >= options_.hurry_more_bytes ? Haste::kMost
                         : queue_payload_bytes_ >= options_.hurry_bytes      ? Haste::kSome
                                                                             : Haste::kNone;
@@ -548,99 +533,6 @@ void ItemIntake::built(Result<Sealed> sealed) {
     maybe_cut();
 }
 
-// As much as the line takes in kSegmentSendUs: so that what is new does not wait behind one object,
-// and the limit is kept evenly.
-uint64_t ItemIntake::segment_bytes() const {
-    const BytesPerS rate = server_.gate_.rate(item_);
-    if (rate == kUnlimited) return options_.segment_payload_bytes;
-    const uint64_t bytes = std::max<uint64_t>(
-        std::min<uint64_t>(rate, options_.segment_payload_bytes) * (kSegmentSendUs / 1'000'000),
-        kSegmentWorthBytes);
-    return std::min(bytes, options_.segment_payload_bytes);
-}
-
-void ItemIntake::schedule_upload() {
-    if (uploading_ || held_back_ || sealed_.empty() || !lease_) return;
-    held_back_ = true;
-    server_.want_upload(item_, sealed_.front()->segment.object.size());
-}
-
-void ItemIntake::stop_uploading() {
-    uploading_ = held_back_ = false;
-    server_.withdraw_upload(item_);
-}
-
-void ItemIntake::upload() {
-    held_back_ = false;
-    if (uploading_ || sealed_.empty() || !lease_) return;
-    uploading_ = true;
-    std::shared_ptr<Sealed> sealed = sealed_.front();
-    const uint64_t generation = generation_;
-    if (options_.planted.stored_before_registered) {
-        stored_ = std::max(stored_, sealed->segment.header.last);
-        send_ack();
-    }
-    run_on(
-        *server_.executors_.upload,
-        [this, sealed]() -> Status {
-            const SegmentHeader& header = sealed->segment.header;
-            const std::string name = segment_object_name(header);
-            FS_TRY(put_idempotent(server_.store_, name, sealed->segment.object));
-            SegmentRegistration registration;
-            registration.item = item_;
-            registration.epoch = header.epoch;
-            registration.number = header.number;
-            registration.object_name = name;
-            registration.object_bytes = sealed->segment.object.size();
-            registration.header_hash = header.header_hash;
-            registration.previous_header = header.previous_header;
-            registration.first = header.first;
-            registration.last = header.last;
-            registration.first_time = header.first_time;
-            registration.last_time = header.last_time;
-            registration.written_bytes = sealed->written_bytes;
-            return server_.vault_.register_segment(registration);
-        },
-        [this, generation](Status status) {
-            if (generation == generation_) uploaded(std::move(status));
-        });
-}
-
-void ItemIntake::uploaded(Status status) {
-    uploading_ = false;
-    // It went well, and nobody heard of it.
-    if (status && buggify(options_.buggify, "intake.register_again"))
-        status = fail(Code::kUnavailable, "nothing was wrong");
-    else if (status && buggify(options_.buggify, "intake.lease_again"))
-        status = fail(Code::kFenced, "nothing was wrong");
-    if (!status) {
-        const Code code = status.error().code();
-        // A name that is taken by other bytes was taken by somebody with this epoch: as good as a
-        // fence. So is a hole, which only a vault that lost its memory reports.
-        if (code == Code::kFenced || code == Code::kAlreadyExists || code == Code::kSequenceHole) {
-            lose_lease(status.error());
-            return;
-        }
-        troubled(storing_trouble_, status.error());
-        retry([this] { schedule_upload(); });
-        return;
-    }
-    retry_us_ = kRetryFirstUs;
-    last_error_.clear();
-    mended(storing_trouble_);
-    const std::shared_ptr<Sealed> done = sealed_.front();
-    sealed_.pop_front();
-    stored_ = std::max(stored_, done->segment.header.last);
-    stored_time_ = std::max(stored_time_, done->segment.header.last_time);
-    uploaded_bytes_ += done->segment.object.size();
-    uploaded_payload_bytes_ += changed_bytes(done->ranges);
-    ++segments_;
-    trim();
-    send_ack();
-    schedule_upload();
-    maybe_cut();
-}
-
 // Frees what is stored. A full spool stops the sender, so this is tried until it succeeds.
 void ItemIntake::trim() {
     if (trimming_) return;
@@ -687,28 +579,6 @@ void ItemIntake::retire() {
     retired_ = true;
     server_.withdraw_upload(item_);
     if (spool_) (void)spool_->clear();
-}
-
-UploadStatus ItemIntake::upload_status() const {
-    UploadStatus upload;
-    upload.item = item_;
-    upload.rate = server_.gate_.rate(item_);
-    upload.total_counts = server_.gate_.total_counts(item_);
-    upload.sent_bytes = uploaded_bytes_;
-    upload.waiting_bytes = queue_payload_bytes_ + changed_bytes(building_ranges_);
-    for (const auto& sealed : sealed_) upload.waiting_bytes += changed_bytes(sealed->ranges);
-    upload.limited = held_back_ && !sealed_.empty() && upload.rate != kUnlimited &&
-                     server_.clock_.steady_us() - sealed_.front()->since_us > kBandwidthBehindUs;
-    if (upload.rate != kUnlimited && upload.rate != 0) {
-        // As well as it compressed so far.
-        const double share = uploaded_payload_bytes_ == 0
-                                 ? 1.0
-                                 : static_cast<double>(uploaded_bytes_) /
-                                       static_cast<double>(uploaded_payload_bytes_);
-        upload.eta_s = static_cast<int64_t>(std::ceil(static_cast<double>(upload.waiting_bytes) *
-                                                      share / static_cast<double>(upload.rate)));
-    }
-    return upload;
 }
 
 IntakeStatus ItemIntake::status() const {

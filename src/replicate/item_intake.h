@@ -16,6 +16,12 @@
 
 namespace farshore {
 
+inline uint64_t changed_bytes(const std::vector<SpoolRange>& ranges) {
+    uint64_t total = 0;
+    for (const SpoolRange& range : ranges) total += range.payload_bytes;
+    return total;
+}
+
 class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
   public:
     ItemIntake(ProcessServer& server, ItemId item);
@@ -35,8 +41,9 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
     void attach(Peer peer, const HelloFrame& hello);
     void detach(uint64_t session);
     void on_data(uint64_t session, ByteView records);
-    // What it wanted to send may go (ProcessServer::want_upload).
-    void upload();
+    // What it wanted to send may go, on `put` (ProcessServer::want_upload). False: there is nothing
+    // any more.
+    bool upload(Executor& put);
     // No task of this touches the server any more; the spool is removed.
     void retire();
     IntakeStatus status() const;
@@ -52,6 +59,14 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
         std::vector<SpoolRange> ranges;
         uint64_t written_bytes = 0;
         int64_t since_us = 0;  // of its oldest batch
+        enum class State : uint8_t {
+            kWaiting,
+            kPutting,
+            kFailed,  // waits to be tried again
+            kPut,
+        } state = State::kWaiting;
+        int64_t retry_us = kRetryFirstUs;
+        uint64_t bytes() const { return segment.object.size(); }
     };
 
     void opened(Result<std::shared_ptr<Spool>> spool);
@@ -75,12 +90,16 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
     void put_back(const std::vector<SpoolRange>& ranges);
     void schedule_upload();
     void stop_uploading();
+    uint64_t sealed_bytes() const;
+    void put(const std::shared_ptr<Sealed>& sealed, Status status);
+    void schedule_registration();
     uint64_t segment_bytes() const;
     UploadStatus upload_status() const;
-    void uploaded(Status status);
+    void registered(Status status);
     void trim();
     void maybe_mark_idle();
     void retry(std::function<void()> what);
+    void retry_after(int64_t& delay_us, std::function<void()> what);
     // What goes wrong on one side of the queue, since when. The two sides fail and mend apart.
     struct Trouble {
         std::optional<Error> error;
@@ -127,9 +146,13 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
     std::vector<SpoolRange> building_ranges_;
     SegmentNumber next_number_;
     Digest previous_header_{};
+    // In the order of their numbers; the first is the one that is registered next. They are put in
+    // any order.
     std::deque<std::shared_ptr<Sealed>> sealed_;
-    bool uploading_ = false;
-    bool held_back_ = false;  // by a bandwidth limit
+    uint64_t putting_bytes_ = 0;  // under way, also what a lost lease left
+    size_t puts_ = 0;             // of those
+    bool wanting_ = false;        // to send the next one: no executor is free, or a limit holds it
+    bool registering_ = false;
     uint64_t uploaded_payload_bytes_ = 0;
     bool trimming_ = false;
     int64_t retry_us_ = kRetryFirstUs;
@@ -143,5 +166,18 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
     bool trouble_told_ = false;
     int64_t trouble_told_us_ = 0;
 };
+
+// Runs `work` on `executor`, then `done` with its result on home, unless this was retired
+// meanwhile.
+template <typename Work, typename Done>
+void ItemIntake::run_on(Executor& executor, Work work, Done done) {
+    executor.post([self = shared_from_this(), work = std::move(work), done = std::move(done)] {
+        auto result = std::make_shared<decltype(work())>(work());
+        Executor* home = self->server_.executors_.home;
+        home->post([self, result, done] {
+            if (!self->retired_) done(std::move(*result));
+        });
+    });
+}
 
 }  // namespace farshore

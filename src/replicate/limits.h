@@ -15,8 +15,13 @@ inline constexpr uint64_t kWindowBytes = 32ull << 20;
 // Records that are safe in the spool and wait in memory for the segment builder. Full: they are
 // dropped from memory and read from the spool again when their turn comes.
 inline constexpr uint64_t kBuildQueueBytes = 48ull << 20;
-// Sealed segments that wait for the store. Full: the builder waits.
-inline constexpr size_t kMaxBuiltSegments = 3;
+// Sealed segments of one item that wait for the store, are on their way there, or wait to be
+// registered: kMaxSegmentsAhead of them (replica/registration.h), and this much memory, those that
+// a lost lease left under way included. Full: the builder waits.
+inline constexpr uint64_t kMaxSealedBytes = 72ull << 20;
+// Puts of all items of an appliance at once, each with a thread that mostly waits. More than one
+// item has, so that one whose puts hang leaves some to the others. All taken: items wait in turn.
+inline constexpr size_t kUploadThreads = 12;
 // A spool file is closed when it is this long, or a quarter of the spool; whole files are what
 // trimming frees.
 inline constexpr uint64_t kSpoolFileBytes = 64ull << 20;

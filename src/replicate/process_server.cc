@@ -30,7 +30,10 @@ ProcessServer::ProcessServer(FileSystem& fs, ObjectStore& store, VaultLink& vaul
       clock_(clock),
       random_(random),
       executors_(executors),
-      options_(std::move(options)) {}
+      options_(std::move(options)),
+      free_puts_(executors_.puts) {
+    if (free_puts_.empty()) free_puts_.push_back(executors_.upload);
+}
 
 ProcessServer::~ProcessServer() = default;
 
@@ -285,17 +288,33 @@ void ProcessServer::want_upload(const ItemId& item, uint64_t bytes) {
 
 void ProcessServer::withdraw_upload(const ItemId& item) { gate_.withdraw(item); }
 
+void ProcessServer::give_back(Executor* put) {
+    free_puts_.push_back(put);
+    pump_uploads();
+}
+
 void ProcessServer::pump_uploads() {
+    // An intake that was let through wants to send its next one: the loop below sees that.
+    if (pumping_) return;
+    pumping_ = true;
     const TimePoint now = clock_.now();
     if (rates_change_ && now >= *rates_change_) follow_windows();
     const int64_t now_us = clock_.steady_us();
-    while (const auto item = gate_.next(now_us)) {
+    while (!free_puts_.empty()) {
+        const auto item = gate_.next(now_us);
+        if (!item) break;
         const auto found = intakes_.find(*item);
-        if (found != intakes_.end()) found->second->upload();
+        if (found == intakes_.end()) continue;
+        Executor* const put = free_puts_.back();
+        free_puts_.pop_back();
+        if (!found->second->upload(*put)) free_puts_.push_back(put);
     }
+    pumping_ = false;
     if (upload_timer_) executors_.home->cancel(*upload_timer_);
     upload_timer_.reset();
-    std::optional<int64_t> wait_us = gate_.wait_us(now_us);
+    // With all of them taken, the next that is given back is what to wait for.
+    std::optional<int64_t> wait_us;
+    if (!free_puts_.empty()) wait_us = gate_.wait_us(now_us);
     // Also what is not held back now may be from then on, or the other way round.
     if (rates_change_) {
         const int64_t change_us = std::clamp<int64_t>(rates_change_->us - now.us, 0, kRatesAgeUs);

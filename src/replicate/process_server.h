@@ -4,7 +4,9 @@
 // A state machine over the seams: no socket, thread or clock of its own. It lives on
 // `executors.home`; what blocks runs on the other executors (all may be the same one, as in the
 // simulator). An acknowledgement `received` leaves only after the spool's sync, `stored` only after
-// the registration. Everything borrowed outlives it, and the executors are stopped before it ends.
+// the registration, and registrations are in the order of the log, in whatever order the puts of an
+// item end: up to kMaxSegmentsAhead are under way side by side. Everything borrowed outlives it,
+// and the executors are stopped before it ends.
 #pragma once
 
 #include <functional>
@@ -32,6 +34,7 @@ struct ProcessServerOptions {
     uint64_t window_bytes = kWindowBytes;
     uint64_t build_queue_bytes = kBuildQueueBytes;
     uint64_t segment_payload_bytes = kSegmentPayloadBytes;
+    uint64_t sealed_bytes = kMaxSealedBytes;
     int64_t segment_age_us = kSegmentAgeUs;
     int64_t segment_max_age_us = kSegmentMaxAgeUs;
     uint64_t hurry_bytes = kHurryBytes;
@@ -42,8 +45,9 @@ struct ProcessServerOptions {
     struct PlantedBugs {
         bool ack_before_sync = false;
         bool stored_before_registered = false;
-        bool swap_segments = false;  // two batches of a segment change places
-        bool foreign_ack = false;    // an item is told what is stored of another one
+        bool stored_out_of_order = false;  // a segment whose predecessor is not registered counts
+        bool swap_segments = false;        // two batches of a segment change places
+        bool foreign_ack = false;          // an item is told what is stored of another one
     } planted;
     Buggify* buggify = nullptr;  // borrowed; simulation only
 };
@@ -52,9 +56,11 @@ struct ProcessServerExecutors {
     Executor* home = nullptr;
     Executor* spool = nullptr;
     Executor* build = nullptr;
-    Executor* upload = nullptr;
+    Executor* upload = nullptr;  // registrations, one after the other
     Executor* control = nullptr;
     Executor* compare = nullptr;  // null: control
+    // Each has one put at a time; as many puts are under way. Empty: `upload` has them, too.
+    std::vector<Executor*> puts;
 };
 
 // What is shown of one item's way through the appliance.
@@ -101,8 +107,10 @@ class ProcessServer {
     void on_compare(uint64_t session_id, ByteView body);
     void end_session(uint64_t session_id, const Error* error);
     Result<ItemIntake*> intake(const ItemId& item);
-    // The item has an object of that size to send: its intake's upload() is called when it may.
+    // The item has an object of that size to send: its intake's upload() is called when it may,
+    // with an executor that it gives back once the put came to its end.
     void want_upload(const ItemId& item, uint64_t bytes);
+    void give_back(Executor* put);
     void withdraw_upload(const ItemId& item);
     void follow_windows();
     void pump_uploads();
@@ -120,6 +128,8 @@ class ProcessServer {
     std::map<ItemId, BandwidthLimit> item_bandwidths_;
     std::optional<TimePoint> rates_change_;  // when another part of a limit counts
     std::optional<Executor::TimerId> upload_timer_;
+    std::vector<Executor*> free_puts_;
+    bool pumping_ = false;
     std::map<uint64_t, std::shared_ptr<Session>> sessions_;
     uint64_t next_session_ = 1;
     std::shared_ptr<int> alive_ = std::make_shared<int>(0);  // tasks hold it weakly

@@ -37,6 +37,7 @@ struct Shape {
     Vaults vaults = Vaults::kOne;
     bool appliance_errors = false;
     bool appliance_read_errors = false;
+    size_t puts = 1;  // of an appliance, side by side
     ProcessServerOptions server;
     ItemReplicaOptions replica;
     RetentionPolicy retention;

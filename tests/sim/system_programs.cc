@@ -1,6 +1,7 @@
 // Appliances and vaults of the simulated system: how each starts, and what it does on its ticks.
 #include <algorithm>
 
+#include "replica/log_walk.h"
 #include "replica/replica_compare.h"
 #include "system.h"
 
@@ -79,6 +80,7 @@ std::shared_ptr<void> System::boot_appliance(SimProcess& self, size_t index) {
     executors.build = &self.new_executor();
     executors.upload = &self.new_executor();
     executors.control = &self.new_executor();
+    for (size_t i = 0; i < shape_.puts; ++i) executors.puts.push_back(&self.new_executor());
     ProcessServerOptions options = shape_.server;
     options.name = self.name();
     options.buggify = &world_;
@@ -116,6 +118,9 @@ Status System::open_vault(SimProcess& self, size_t index, VaultProgram& program)
             FS_TRY(ItemReplica::rebuild(*program.store, ledger, machine->item(), machine->key(),
                                         options));
             machine->forget_void_leases();
+            const SegmentNumber end = ledger.state()->last_segment;
+            const auto behind = list_log(peek_, machine->item(), end);
+            if (behind && behind->highest > end) ++outcome_.leftovers;
         }
         FS_ASSIGN(program.items[machine->index()].replica,
                   ItemReplica::open(*program.store, ledger, self.clock(), self.random(),

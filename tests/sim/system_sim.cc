@@ -38,10 +38,19 @@ void System::draw_shape() {
     s.segment_payload_bytes = (32u << 10) << d.below(4);
     s.segment_age_us = d.between(20'000, 250'000);
     s.segment_max_age_us = d.between(100'000, 1'000'000);
+    // Of its own stream: what a seed drew before this came it draws still.
+    Rng puts = world_.fork("puts");
+    shape_.puts = 1 + puts.below(10);
+    s.sealed_bytes = (64u << 10) << puts.below(8);
     s.planted.ack_before_sync = plant_ == Plant::kAckBeforeSync;
     s.planted.stored_before_registered = plant_ == Plant::kStoredBeforeRegistered;
     s.planted.swap_segments = plant_ == Plant::kSwapSegments;
-
+    s.planted.stored_out_of_order = plant_ == Plant::kStoredOutOfOrder;
+    // It bites only where several are under way.
+    if (s.planted.stored_out_of_order) {
+        shape_.puts = std::max<size_t>(shape_.puts, 3);
+        s.sealed_bytes = 8u << 20;
+    }
     s.planted.foreign_ack = plant_ == Plant::kForeignAck;
 
     shape_.replica.checkpoint_segments = 2 + d.below(12);
@@ -263,6 +272,8 @@ std::string plant_name(Plant plant) {
             return "ack_before_sync";
         case Plant::kStoredBeforeRegistered:
             return "stored_before_registered";
+        case Plant::kStoredOutOfOrder:
+            return "stored_out_of_order";
         case Plant::kSwapSegments:
             return "swap_segments";
         case Plant::kMarkTooLate:

@@ -27,14 +27,16 @@ enum class Plant : uint8_t {
     kWrongDisk,
     kWrongDiskSet,
     kForeignAck,
+    kStoredOutOfOrder,
 };
-inline constexpr Plant kPlants[] = {Plant::kAckBeforeSync,  Plant::kStoredBeforeRegistered,
-                                    Plant::kSwapSegments,   Plant::kMarkTooLate,
-                                    Plant::kLostGap,        Plant::kWrongOrder,
-                                    Plant::kDeleteTooEarly, Plant::kSkippedSum,
-                                    Plant::kEarlyEnd,       Plant::kStaleCompare,
-                                    Plant::kUnmarkTooEarly, Plant::kWrongDisk,
-                                    Plant::kWrongDiskSet,   Plant::kForeignAck};
+inline constexpr Plant kPlants[] = {Plant::kAckBeforeSync,   Plant::kStoredBeforeRegistered,
+                                    Plant::kSwapSegments,    Plant::kMarkTooLate,
+                                    Plant::kLostGap,         Plant::kWrongOrder,
+                                    Plant::kDeleteTooEarly,  Plant::kSkippedSum,
+                                    Plant::kEarlyEnd,        Plant::kStaleCompare,
+                                    Plant::kUnmarkTooEarly,  Plant::kWrongDisk,
+                                    Plant::kWrongDiskSet,    Plant::kForeignAck,
+                                    Plant::kStoredOutOfOrder};
 std::string plant_name(Plant plant);
 
 struct SystemOutcome {
@@ -47,7 +49,8 @@ struct SystemOutcome {
     uint64_t deaths = 0, power_losses = 0, gaps = 0, checks = 0, points_compared = 0, removed = 0,
              fenced_vaults = 0, machines = 0, take_overs = 0, lost_appliances = 0, writes = 0,
              floors_moved = 0, bytes_compared = 0, points_kept = 0;
-    int64_t calm_us = 0;  // virtual time until it was protected again
+    uint64_t leftovers = 0;  // rebuilds with segments of no log behind its end
+    int64_t calm_us = 0;     // virtual time until it was protected again
 };
 
 // Every item is protected again within this much virtual time after the last fault.

@@ -79,6 +79,7 @@ TEST(SystemSim, TheMainPathKeepsItsPromisesUnderEverySeed) {
             sum.checks += outcome.checks;
             sum.points_compared += outcome.points_compared;
             sum.points_kept += outcome.points_kept;
+            sum.leftovers += outcome.leftovers;
             sum.removed += outcome.removed;
             sum.fenced_vaults += outcome.fenced_vaults;
             sum.writes += outcome.writes;
@@ -99,7 +100,8 @@ TEST(SystemSim, TheMainPathKeepsItsPromisesUnderEverySeed) {
               << " times a point was found kept, " << sum.removed << " objects removed, "
               << sum.floors_moved << " floors moved, " << sum.fenced_vaults
               << " times a vault found itself fenced, " << sum.take_overs << " vaults taken over, "
-              << sum.lost_appliances << " appliances lost; at most " << sum.calm_us / 1'000'000
+              << sum.leftovers << " ledgers rebuilt in front of leftovers, " << sum.lost_appliances
+              << " appliances lost; at most " << sum.calm_us / 1'000'000
               << " s until protected again; " << sum.comparisons << " comparisons, " << sum.answers
               << " answers\n"
               << table.to_text();
@@ -109,6 +111,7 @@ TEST(SystemSim, TheMainPathKeepsItsPromisesUnderEverySeed) {
     EXPECT_GT(sum.points_kept, report.runs);
     EXPECT_GT(sum.machines, report.runs * 3 / 2);
     EXPECT_GT(sum.take_overs, report.runs / 20);
+    EXPECT_GT(sum.leftovers, 0u);
     EXPECT_GT(sum.lost_appliances, 0u);
     EXPECT_GT(sum.fenced_vaults, 0u);
     EXPECT_GT(sum.comparisons, report.runs / 4);
