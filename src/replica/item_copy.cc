@@ -55,8 +55,7 @@ Result<std::unique_ptr<ItemCopy>> ItemCopy::open(ItemCopyParts parts) {
         // log: with a manifest the store is whole, without one there is nothing to be kept.
         FS_ASSIGN(const auto manifests, p.store->list(manifest_prefix(p.item), "", 1));
         if (!manifests.empty()) {
-            FS_TRY(
-                ItemReplica::rebuild(*p.store, *p.ledger, p.item, p.item_key, p.replica));
+            FS_TRY(ItemReplica::rebuild(*p.store, *p.ledger, p.item, p.item_key, p.replica));
         } else if (state.rebuilding) {
             FS_TRY(p.ledger->begin_rebuild({}));
             FS_TRY(p.ledger->finish_rebuild({}));
@@ -191,8 +190,8 @@ Status ItemCopy::move_objects(const std::vector<std::string>& names) {
     std::vector<uint64_t> bytes(names.size(), 0);
     const auto move = [&](size_t i) {
         done[i] = [&]() -> Status {
-            FS_ASSIGN(const Bytes object, read_whole(*parts_.source_store, parts_.item,
-                                                     parts_.item_key, names[i]));
+            FS_ASSIGN(const Bytes object,
+                      read_whole(*parts_.source_store, parts_.item, parts_.item_key, names[i]));
             bytes[i] = object.size();
             return put_idempotent(*parts_.store, names[i], object);
         }();
@@ -295,8 +294,8 @@ Result<bool> restore_segment(ObjectStore& store, ObjectStore& other, const ItemI
     FS_TRY(store.remove(name));
     const Status put = put_idempotent(store, name, *whole);
     if (!put && put.error().code() == Code::kAlreadyExists)
-        return fail(Code::kUnsupported,
-                    name + " is locked in the store, so it cannot be replaced", "");
+        return fail(Code::kUnsupported, name + " is locked in the store, so it cannot be replaced",
+                    "");
     FS_TRY(put);
     return true;
 }

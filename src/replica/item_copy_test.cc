@@ -337,8 +337,8 @@ TEST(ItemCopyTest, DamageDoesNotTravelAndIsMendedFromTheOtherStore) {
     for (MemoryStore* hurt : {&w.memory, &w.copy_memory}) {
         MemoryStore& other = hurt == &w.memory ? w.copy_memory : w.memory;
         hurt->replace(segment->object_name, damaged);
-        auto mended = restore_segment(*hurt, other, test_item(), test_key(), segment->object_name,
-                                      fine);
+        auto mended =
+            restore_segment(*hurt, other, test_item(), test_key(), segment->object_name, fine);
         ASSERT_TRUE(mended) << mended.error().to_string();
         EXPECT_TRUE(*mended);
         EXPECT_EQ(*hurt->get(segment->object_name), whole);
