@@ -249,6 +249,7 @@ int ClientVerbs::points(const ListArguments& arguments, const std::string& kind,
                          fmt::format("?limit={}", std::min(arguments.limit, kPageRows));
     if (!kind.empty()) target += "&kind=" + url_encode(kind);
     if (suspicious) target += "&suspicious=true";
+    if (!arguments.copy.empty()) target += "&copy=" + url_encode(arguments.copy);
     auto answer = impl_->call("GET", target);
     if (!answer) return impl_->failed(answer.error());
     if (impl_->json) {
@@ -288,8 +289,10 @@ int ClientVerbs::points(const ListArguments& arguments, const std::string& kind,
     return 0;
 }
 
-int ClientVerbs::point(const std::string& name, const std::string& point) {
-    auto answer = impl_->call("GET", item_target(name, "/points/" + url_encode(point)));
+int ClientVerbs::point(const std::string& name, const std::string& point, const std::string& copy) {
+    auto answer = impl_->call(
+        "GET", item_target(name, "/points/" + url_encode(point) +
+                                     (copy.empty() ? "" : "?copy=" + url_encode(copy))));
     if (!answer) return impl_->failed(answer.error());
     if (impl_->json)
         impl_->print(*answer);
@@ -328,10 +331,11 @@ int ClientVerbs::bookmark(const std::string& name, const std::string& label, boo
 int ClientVerbs::export_point(const ExportArguments& arguments) {
     // From here on an interruption ends the export, and does not leave one behind.
     if (impl_->environment.pause(0)) return kExitInterrupted;
-    auto answer = impl_->call("POST", item_target(arguments.name, "/exports"),
-                              {{"point", arguments.point},
-                               {"disk", arguments.disk},
-                               {"socket", impl_->absolute(arguments.socket)}});
+    Json body{{"point", arguments.point},
+              {"disk", arguments.disk},
+              {"socket", impl_->absolute(arguments.socket)}};
+    if (!arguments.copy.empty()) body["copy"] = arguments.copy;
+    auto answer = impl_->call("POST", item_target(arguments.name, "/exports"), body);
     if (!answer) return impl_->failed(answer.error());
     const std::string id = text_of(*answer, "id");
     if (impl_->json) {

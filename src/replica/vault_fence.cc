@@ -81,12 +81,23 @@ Result<VaultFence> VaultFence::claim(ObjectStore& store, Clock& clock, Random& r
 }
 
 Status VaultFence::still_mine() const {
-    FS_ASSIGN(const auto newer, store_->list(kPrefix, name_of(epoch_), 1));
-    if (newer.empty()) return {};
-    return fail(Code::kFenced,
-                fmt::format("vault epoch {} was fenced: {} has been claimed since", epoch_.v,
-                            newer.front().name),
-                "another vault runs on this store; stop this one");
+    const std::string own = name_of(epoch_);
+    FS_ASSIGN(const auto found, store_->list(kPrefix, name_of({epoch_.v - 1}), 2));
+    for (const ObjectInfo& info : found)
+        if (info.name > own)
+            return fail(Code::kFenced,
+                        fmt::format("vault epoch {} was fenced: {} has been claimed since",
+                                    epoch_.v, info.name),
+                        "another vault runs on this store; stop this one");
+    if (!found.empty()) return {};
+    // A store without our claim is another place, or an empty mount point. (Or its listing lags.)
+    const auto there = store_->head(own);
+    if (!there && there.error().code() == Code::kNotFound)
+        return fail(Code::kUnavailable,
+                    fmt::format("the store does not hold this vault's claim {}", own),
+                    "look whether the right place is mounted");
+    if (!there) return fail(there.error());
+    return {};
 }
 
 }  // namespace farshore
