@@ -73,7 +73,7 @@ TEST_F(ScrubTest, DamageIsNamedSentAgainAndForgotten) {
     EXPECT_EQ(scrub()["state"], "never");
     EXPECT_EQ(scrub_now()["state"], "succeeded");
     EXPECT_EQ(scrub()["state"], "done");
-    EXPECT_EQ(scrub()["objects"], 2) << "the description and a segment";
+    EXPECT_EQ(scrub()["objects"], 3) << "the description, a log lease and a segment";
     EXPECT_FALSE(troubled());
     const auto path = segment();
     const Bytes whole = damage(path);
@@ -175,7 +175,7 @@ TEST_F(ScrubTest, GoesOnAfterARestart) {
     EXPECT_EQ(scrub()["state"], "queued");
     site.start();
     EXPECT_EQ(wait(id)["state"], "succeeded");
-    EXPECT_EQ(scrub()["objects"], 2) << "one before, one after";
+    EXPECT_EQ(scrub()["objects"], 3) << "one before, two after";
     EXPECT_EQ(scrub()["started"], to_rfc3339(half.started));
     EXPECT_EQ(open_scrubs(), 0u);
 }

@@ -725,9 +725,12 @@ struct DamagedSite : Site {
     DamagedSite() {
         ProtectedItem web(*this);
         bad = web.item;
-        Bytes records;
-        web.appliance.add(records, RecordKind::kTime);
-        EXPECT_TRUE(web.appliance.send(records));
+        // With so many behind it, the loss of the first segment shows.
+        for (uint64_t i = 0; i <= kMaxSegmentsAhead; ++i) {
+            Bytes records;
+            web.appliance.add(records, RecordKind::kTime);
+            EXPECT_TRUE(web.appliance.send(records));
+        }
         good = ProtectedItem(*this, "db", "/disks/b").item;
     }
     // Objects of the damaged item whose names hold `part`, in order.
@@ -811,7 +814,8 @@ TEST(Vault, ADamagedItemDoesNotStopTheOthers) {
         std::filesystem::remove(path);
         ASSERT_TRUE(write_file_durably(site.files, path.string(), whole));
         site.start();
-        EXPECT_EQ(site.call("GET", "/v1/items/web/points/latest", 200)["sequence"], 6);
+        EXPECT_EQ(site.call("GET", "/v1/items/web/points/latest", 200)["sequence"],
+                  6 + kMaxSegmentsAhead);
         EXPECT_EQ(site.call("GET", "/v1/items/db/points/latest", 200)["sequence"], 5);
         EXPECT_TRUE(has_event(site.call("GET", "/v1/events", 200), "item-rebuilt", "web"));
         FakeAppliance appliance{site, site.vault(), site.bad, {}, {}, {}, {1}};
