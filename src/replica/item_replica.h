@@ -116,9 +116,11 @@ struct OfferedRange {
     TimePoint first_time, last_time;
 };
 struct PointList {
-    std::vector<KeptRow> kept;         // below the window, by sequence
-    std::vector<PointRow> points;      // POINT records that are valid points
-    std::vector<OfferedRange> ranges;  // every sequence in them is a point
+    // What a query asks for and in its order, each up to its limit: kept below the window, and
+    // POINT records that are valid points.
+    std::vector<KeptRow> kept;
+    std::vector<PointRow> points;
+    std::vector<OfferedRange> ranges;  // every sequence in them is a point; all of them
 };
 
 // What a person may name a point by.
@@ -161,6 +163,8 @@ class ItemReplica {
 
     Result<ReplicaStatus> status();
     Result<PointList> points(const PointQuery& query);
+    // All that is kept below the window, by sequence.
+    Result<std::vector<KeptRow>> kept();
     // What became of the disks in the window; disks_at() tells which a point has.
     Result<std::vector<GeometryRow>> geometry();
     // How the disks changed: minutes of the last days, hours of the last weeks.
