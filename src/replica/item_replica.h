@@ -70,8 +70,11 @@ struct RetentionPolicy {
     // But only when this much (and 1/64 of all payload) comes free: rewriting puts the shards of
     // every manifest in force again. 0: always.
     uint64_t rewrite_min_bytes = 16u << 20;
-    // At most this much payload is held in memory and rewritten in one run.
-    uint64_t rewrite_bytes = 128u << 20;
+    // At most this much payload is rewritten in one run. With a run a minute, a third of what a
+    // machine writes that fills 54 MB/s: less, and a log that is mostly dead would pile up.
+    uint64_t rewrite_bytes = 1u << 30;
+    // Of which so much is held in memory at a time.
+    uint64_t rewrite_memory_bytes = 128u << 20;
     // Objects this small are put together when there are many.
     uint64_t small_object_bytes = 1u << 20;
     size_t small_objects = 256;
