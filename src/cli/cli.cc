@@ -48,6 +48,9 @@ struct Arguments {
     KeyArguments key;
     CatalogArguments catalog;
     StoreCheckArguments store_check;
+    StoreArguments store;
+    std::string copy;
+    bool delete_points = false;
     std::string token_kind = "agent";
     std::string token_name;
     uint64_t token_valid_s = 3600;
@@ -316,6 +319,7 @@ class Parser {
             });
         points->add_option("--limit", a.list.limit, "how many")->capture_default_str();
         points->add_option("--kind", a.kind, "crash, application or bookmark");
+        points->add_option("--copy", a.list.copy, kCopyHelp);
         points->add_flag("--suspicious", a.suspicious,
                          "where the disks changed unlike before, as when something encrypts them, "
                          "and the last point before that");
@@ -324,7 +328,7 @@ class Parser {
             "Make a recovery point with a label and wait until it is stored, or "
             "look one up",
             [&a](ClientVerbs& v) {
-                return a.label.empty() ? v.point(a.name, a.point)
+                return a.label.empty() ? v.point(a.name, a.point, a.copy)
                                        : v.bookmark(a.name, a.label, a.consistent, a.timeout_s);
             });
         CLI::Option* bookmark = point->add_option("--bookmark", a.label, "the new point's label");
@@ -335,6 +339,7 @@ class Parser {
             ->needs(bookmark);
         CLI::Option* which = point->add_option("--point", a.point, kPointHelp);
         which->excludes(bookmark);
+        point->add_option("--copy", a.copy, kCopyHelp)->needs(which);
         point->add_option("--timeout", a.timeout_s, "seconds to wait")->capture_default_str();
         point->parse_complete_callback([&a] {
             if (a.label.empty() && a.point.empty())
@@ -349,6 +354,7 @@ class Parser {
         serve->add_option("--point", a.export_point.point, kPointHelp)->capture_default_str();
         serve->add_option("--disk", a.export_point.disk, "index of the disk")
             ->capture_default_str();
+        serve->add_option("--copy", a.export_point.copy, kCopyHelp);
         serve->add_option("--socket", a.export_point.socket, "unix socket to make")->required();
         CLI::App* image =
             named(app_, "materialise", "Write a disk at a point to an image on the vault's machine",
@@ -368,6 +374,7 @@ class Parser {
             ->required();
         image->add_option("--settings", a.materialise.settings,
                           "file with the keys of a page blob, as --store-settings");
+        image->add_option("--copy", a.materialise.copy, kCopyHelp);
         image->add_flag("--force", a.materialise.force, "replace what is there");
         image->add_option("--throttle", a.materialise.throttle_bytes_per_s,
                           "bytes a second that are written, and read back (no limit)");
@@ -385,6 +392,7 @@ class Parser {
                 return (v.*run)(a.files);
             });
             app->add_option("--point", a.files.point, kPointHelp)->capture_default_str();
+            app->add_option("--copy", a.files.copy, kCopyHelp);
             app->add_option("--disk", a.files.disk, "only this disk (all of the point)")
                 ->check(CLI::Range(0, 63));
             app->add_flag("--emulate", a.files.emulate, "do not use KVM");
@@ -429,11 +437,14 @@ class Parser {
               Row{"commit", "Keep the point for good", false},
               Row{"cleanup", "End a test failover and forget what it wrote", false}}) {
             CLI::App* action = named(*failover, row.name, row.help, [&a, row](ClientVerbs& v) {
-                return v.failover(row.name, a.name, a.point, !a.no_wait);
+                return v.failover(row.name, a.name, a.point, a.copy, !a.no_wait);
             });
             if (row.point) {
                 CLI::Option* point = action->add_option("--point", a.point, kPointHelp);
-                if (std::string_view(row.name) == "change-point") point->required();
+                if (std::string_view(row.name) == "change-point")
+                    point->required();
+                else
+                    action->add_option("--copy", a.copy, kCopyHelp);
             }
             action->add_flag("--no-wait", a.no_wait, "do not wait for the job");
         }
@@ -559,6 +570,7 @@ class Parser {
                 return run_store_check(environment_, arguments_.store_check, arguments_.json);
             };
         });
+        add_stores(*store);
         CLI::App* token = app_.add_subcommand("token", "Enrolment tokens");
         token->require_subcommand(1);
         CLI::App* create =
@@ -571,6 +583,49 @@ class Parser {
             ->check(CLI::IsMember({"agent", "appliance"}));
         create->add_option("--name", a.token_name, "the only name that it admits");
         create->add_option("--valid", a.token_valid_s, "seconds")->capture_default_str();
+    }
+
+    void add_stores(CLI::App& store) {
+        Arguments& a = arguments_;
+        CLI::App* add = verb(store, "add", "Take a store into use beside the vault's own",
+                             [&a](ClientVerbs& v) { return v.add_store(a.store); });
+        add->add_option("NAME", a.store.name, "what it is to be called")->required();
+        add->add_option("LOCATION", a.store.location, kStoreHelp)->required();
+        add->add_option("--store-settings", a.store.settings, kStoreSettingsHelp);
+        add->add_flag("--take-over", a.store.take_over,
+                      "although a vault has used it: that one is gone");
+        verb(store, "list", "Stores, the vault's own first",
+             [](ClientVerbs& v) { return v.stores(); });
+        CLI::App* remove = verb(store, "remove", "Use it no more; what is in it stays",
+                                [&a](ClientVerbs& v) { return v.remove_store(a.store.name); });
+        remove->add_option("NAME", a.store.name, "the store")->required();
+
+        CLI::App* copy = app_.add_subcommand("copy", "Copies of an item in other stores");
+        copy->require_subcommand(1);
+        const auto in_store = [&](const char* name, const char* help, Verb run) {
+            CLI::App* app = named(*copy, name, help, std::move(run));
+            app->add_option("--store", a.copy, "the store, as `store list` names it")->required();
+            return app;
+        };
+        const auto with_policy = [&](const char* name, const char* help, bool adds) {
+            CLI::App* app = in_store(name, help, [&a, adds](ClientVerbs& v) {
+                return v.change_copy(a.name, a.copy, a.policy, adds);
+            });
+            app->add_option("--window", a.policy.window_s,
+                            "in which every write is a point (the item's)")
+                ->transform(duration());
+            app->add_option("--keep", a.policy.keep, "which points stay behind it (the item's)");
+        };
+        with_policy("add", "Copy an item to another store, with a retention of its own", true);
+        with_policy("set", "Change what a copy keeps", false);
+        named(*copy, "list", "An item's copies, and how far they are",
+              [&a](ClientVerbs& v) { return v.copies(a.name); });
+        CLI::App* end =
+            in_store("remove", "End a copy; its points stay in that store", [&a](ClientVerbs& v) {
+                return v.remove_copy(a.name, a.copy, a.delete_points, !a.no_wait);
+            });
+        end->add_flag("--delete-points", a.delete_points, "delete them there");
+        end->add_flag("--no-wait", a.no_wait, "do not wait for the job");
     }
 
     template <typename Options>
@@ -745,6 +800,8 @@ class Parser {
         "azure://ACCOUNT/CONTAINER[/PREFIX]";
     static constexpr const char* kStoreSettingsHelp =
         "file with the store's endpoint, keys and proxy; only its owner may read it";
+    static constexpr const char* kCopyHelp =
+        "read from the copy in this store (the vault's own store)";
     static constexpr const char* kPointHelp =
         "latest, latest-processed, a sequence, an RFC 3339 time, or a label";
 

@@ -83,12 +83,15 @@ class Exports {
     }
 
     // All disks of the point at the one sequence that it is, or `only` one.
-    Status start(const std::string& item, const std::string& point,
+    Status start(const std::string& item, const std::string& copy, const std::string& point,
                  const std::optional<uint64_t>& only) {
         FS_ASSIGN(const ServerLocation location, find_server(environment_, options_));
         FS_ASSIGN(transport_, environment_.connect(location));
         FS_ASSIGN(const Json resolved,
-                  call("GET", item_target(item, "/points/" + url_encode(point)), ""));
+                  call("GET",
+                       item_target(item, "/points/" + url_encode(point) +
+                                             (copy.empty() ? "" : "?copy=" + url_encode(copy))),
+                       ""));
         sequence_ = count_of(resolved, "sequence");
         for (const Json& disk : member(resolved, "disks"))
             if (disk.is_number_unsigned() && (!only || disk.get<uint64_t>() == *only))
@@ -105,6 +108,7 @@ class Exports {
             FS_ASSIGN(const Json made, call("POST", item_target(item, "/exports"),
                                             dump_json({{"point", std::to_string(sequence_)},
                                                        {"disk", disk},
+                                                       {"copy", copy},
                                                        {"socket", socket}})));
             ids_.push_back(url_encode(text_of(made, "id")));
             sockets_.push_back(socket);
@@ -162,7 +166,8 @@ struct Look {
                              const FilesArguments& arguments) {
         Look look;
         look.exports = std::make_unique<Exports>(environment, options);
-        FS_TRY(look.exports->start(arguments.name, arguments.point, arguments.disk));
+        FS_TRY(
+            look.exports->start(arguments.name, arguments.copy, arguments.point, arguments.disk));
         GuestFilesOptions guest;
         guest.disk_sockets = look.exports->sockets();
         guest.emulate = arguments.emulate || environment.variable("FARSHORE_ACCEL") == "tcg";

@@ -12,8 +12,9 @@ namespace farshore {
 // ---- recovery, jobs
 
 int ClientVerbs::failover(const std::string& action, const std::string& name,
-                          const std::string& point, bool wait) {
+                          const std::string& point, const std::string& copy, bool wait) {
     Json body{{"action", action}};
+    if (!copy.empty()) body["copy"] = copy;
     if (!point.empty()) body["point"] = point;
     auto answer = impl_->call("POST", item_target(name, "/failovers"), body);
     if (!answer) return impl_->failed(answer.error());
@@ -45,13 +46,14 @@ int ClientVerbs::materialise(const MaterialiseArguments& arguments) {
     const size_t colon = to.find(':');
     if (colon != std::string::npos && to.find("://") == std::string::npos)
         to = to.substr(0, colon + 1) + impl_->absolute(to.substr(colon + 1));
-    auto answer = impl_->call("POST", item_target(arguments.name, "/materialise"),
-                              {{"point", arguments.point},
-                               {"disk", arguments.disk},
-                               {"to", to},
-                               {"settings", impl_->absolute(arguments.settings)},
-                               {"replace", arguments.force},
-                               {"throttle_bytes_per_s", arguments.throttle_bytes_per_s}});
+    Json body{{"point", arguments.point},
+              {"disk", arguments.disk},
+              {"to", to},
+              {"settings", impl_->absolute(arguments.settings)},
+              {"replace", arguments.force},
+              {"throttle_bytes_per_s", arguments.throttle_bytes_per_s}};
+    if (!arguments.copy.empty()) body["copy"] = arguments.copy;
+    auto answer = impl_->call("POST", item_target(arguments.name, "/materialise"), body);
     if (!answer) return impl_->failed(answer.error());
     return impl_->follow_job(*answer, arguments.wait);
 }

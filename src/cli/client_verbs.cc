@@ -248,6 +248,7 @@ int ClientVerbs::points(const ListArguments& arguments, const std::string& kind,
     std::string filter;
     if (!kind.empty()) filter += "&kind=" + url_encode(kind);
     if (suspicious) filter += "&suspicious=true";
+    if (!arguments.copy.empty()) filter += "&copy=" + url_encode(arguments.copy);
     const std::string target = item_target(arguments.item, "/points");
     auto answer = impl_->call(
         "GET", fmt::format("{}?limit={}{}", target, std::min(arguments.limit, kPageRows), filter));
@@ -304,8 +305,10 @@ int ClientVerbs::points(const ListArguments& arguments, const std::string& kind,
     return 0;
 }
 
-int ClientVerbs::point(const std::string& name, const std::string& point) {
-    auto answer = impl_->call("GET", item_target(name, "/points/" + url_encode(point)));
+int ClientVerbs::point(const std::string& name, const std::string& point, const std::string& copy) {
+    auto answer = impl_->call(
+        "GET", item_target(name, "/points/" + url_encode(point) +
+                                     (copy.empty() ? "" : "?copy=" + url_encode(copy))));
     if (!answer) return impl_->failed(answer.error());
     if (impl_->json)
         impl_->print(*answer);
@@ -344,10 +347,11 @@ int ClientVerbs::bookmark(const std::string& name, const std::string& label, boo
 int ClientVerbs::export_point(const ExportArguments& arguments) {
     // From here on an interruption ends the export, and does not leave one behind.
     if (impl_->environment.pause(0)) return kExitInterrupted;
-    auto answer = impl_->call("POST", item_target(arguments.name, "/exports"),
-                              {{"point", arguments.point},
-                               {"disk", arguments.disk},
-                               {"socket", impl_->absolute(arguments.socket)}});
+    Json body{{"point", arguments.point},
+              {"disk", arguments.disk},
+              {"socket", impl_->absolute(arguments.socket)}};
+    if (!arguments.copy.empty()) body["copy"] = arguments.copy;
+    auto answer = impl_->call("POST", item_target(arguments.name, "/exports"), body);
     if (!answer) return impl_->failed(answer.error());
     const std::string id = text_of(*answer, "id");
     if (impl_->json) {

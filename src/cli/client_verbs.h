@@ -48,6 +48,7 @@ struct ProtectArguments {
 
 struct ExportArguments {
     std::string name;
+    std::string copy;  // the store to read from; empty: the vault's own
     std::string point = "latest";
     uint64_t disk = 0;
     std::string socket;
@@ -55,6 +56,7 @@ struct ExportArguments {
 
 struct MaterialiseArguments {
     std::string name;
+    std::string copy;
     std::string point = "latest";
     uint64_t disk = 0;
     std::string to;
@@ -66,6 +68,7 @@ struct MaterialiseArguments {
 
 struct FilesArguments {
     std::string name;
+    std::string copy;
     std::string point = "latest";
     std::string path = "/";
     std::optional<uint64_t> disk;
@@ -77,8 +80,14 @@ struct FilesArguments {
     uint64_t max_bytes = 64ull << 30;
 };
 
+struct StoreArguments {
+    std::string name, location, settings;
+    bool take_over = false;
+};
+
 struct ListArguments {
     std::string item;
+    std::string copy;  // of points
     uint64_t limit = 100;
 };
 
@@ -107,7 +116,7 @@ class ClientVerbs {
     int scrub(const std::string& name, bool now, bool wait);
     int set(const std::string& name, const PolicyArguments& policy);
     int points(const ListArguments& arguments, const std::string& kind, bool suspicious);
-    int point(const std::string& name, const std::string& point);
+    int point(const std::string& name, const std::string& point, const std::string& copy);
     int holds(const std::string& name);
     int place_hold(const std::string& name, const std::string& point, const std::string& reason);
     int release_hold(const std::string& name, const std::string& id);
@@ -122,13 +131,21 @@ class ClientVerbs {
     int list_files(const FilesArguments& arguments);
     int get_files(const FilesArguments& arguments);
     int failover(const std::string& action, const std::string& name, const std::string& point,
-                 bool wait);
+                 const std::string& copy, bool wait);
     int failovers(const std::string& name);
     int jobs(const ListArguments& arguments);
     int job(uint64_t id, bool wait);
     int cancel_job(uint64_t id);
     int events(const ListArguments& arguments);
     int agents();
+    int stores();
+    int add_store(const StoreArguments& arguments);
+    int remove_store(const std::string& name);
+    int copies(const std::string& name);
+    int change_copy(const std::string& name, const std::string& store,
+                    const PolicyArguments& policy, bool add);
+    int remove_copy(const std::string& name, const std::string& store, bool delete_points,
+                    bool wait);
     int keys();
     int rotate_key(const std::string& to, bool wait);
     int verify_keys();

@@ -76,6 +76,8 @@ TEST(Database, TheFirstVersionIsUpgraded) {
                                   "ALTER TABLE items DROP COLUMN verify_interval_s",
                                   "ALTER TABLE items DROP COLUMN bandwidth",
                                   "ALTER TABLE items DROP COLUMN keep",
+                                  "DROP TABLE copies",
+                                  "DROP TABLE stores",
                                   "DROP TABLE ledger_kept",
                                   "ALTER TABLE items DROP COLUMN scrub_interval_s",
                                   "DROP TABLE scrubs",

@@ -324,6 +324,32 @@ CREATE TABLE ledger_changes (
 ) WITHOUT ROWID;
 )sql";
 
+constexpr std::string_view kCopies = R"sql(
+CREATE TABLE stores (
+    name TEXT PRIMARY KEY NOT NULL,
+    location TEXT NOT NULL,
+    settings_file TEXT NOT NULL,
+    store_id TEXT NOT NULL UNIQUE,
+    claim_epoch TEXT NOT NULL,
+    claim_id TEXT NOT NULL,
+    created_us BIGINT NOT NULL
+);
+CREATE TABLE copies (
+    item_id TEXT NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    store TEXT NOT NULL REFERENCES stores(name),
+    window_s BIGINT NOT NULL,
+    keep TEXT NOT NULL,
+    grace_s BIGINT NOT NULL,
+    created_us BIGINT NOT NULL,
+    removing INTEGER NOT NULL,
+    scrubbed_us BIGINT NOT NULL,
+    damaged BIGINT NOT NULL,
+    damage TEXT NOT NULL,
+    PRIMARY KEY (item_id, store)
+) WITHOUT ROWID;
+CREATE INDEX copies_by_store ON copies(store, item_id);
+)sql";
+
 // Lists of points by kind or label must not read them all: there may be a hundred thousand.
 constexpr std::string_view kPointIndexes = R"sql(
 CREATE INDEX ledger_points_by_kind ON ledger_points(item_id, kind, sequence);
@@ -339,7 +365,8 @@ constexpr std::array kMigrations{
     Migration{5, "points that stay below the window", kKeptPoints},
     Migration{6, "scrubbing", kScrubs},
     Migration{7, "how disks change", kChanges},
-    Migration{8, "points by kind and label", kPointIndexes},
+    Migration{8, "copies in other stores", kCopies},
+    Migration{9, "points by kind and label", kPointIndexes},
 };
 
 }  // namespace

@@ -211,8 +211,12 @@ void raise_floor(soci::session& sql, const std::string& item, const ManifestComm
 
 }  // namespace
 
-SqliteLedger::SqliteLedger(Database& database, const ItemId& item)
-    : database_(database), item_(item.to_string()) {}
+SqliteLedger::SqliteLedger(Database& database, const ItemId& item, const std::string& copy)
+    : database_(database), item_(copy.empty() ? item.to_string() : copy_ledger_name(item, copy)) {}
+
+std::string copy_ledger_name(const ItemId& item, const std::string& store) {
+    return item.to_string() + "@" + store;
+}
 
 Result<LedgerState> SqliteLedger::state() {
     return in_snapshot(database_, "reading a ledger",
@@ -657,28 +661,31 @@ Status SqliteLedger::finish_rebuild(const LedgerState& state) {
 
 Status remove_ledger(Database& database, const ItemId& item) {
     return in_transaction(database, "removing a ledger", [&](soci::session& sql) -> Status {
-        execute(sql, "DELETE FROM ledgers WHERE item_id = :i", item);
+        execute(sql, "DELETE FROM ledgers WHERE item_id = :i OR item_id LIKE :c", item,
+                item.to_string() + "@%");
         return {};
     });
 }
 
 Result<std::vector<ItemId>> unfinished_rebuilds(Database& database) {
-    return in_snapshot(database, "listing unfinished rebuilds",
-                       [&](soci::session& sql) -> Result<std::vector<ItemId>> {
-                           std::vector<ItemId> items;
-                           Status damaged;
-                           select<std::string>(
-                               sql,
-                               "SELECT item_id FROM ledgers WHERE rebuilding != 0 ORDER BY item_id",
-                               [&](const std::string& text) {
-                                   if (auto id = item_id_column(text))
-                                       items.push_back(*id);
-                                   else
-                                       damaged = tl::unexpected(id.error());
-                               });
-                           FS_TRY(damaged);
-                           return items;
-                       });
+    return in_snapshot(
+        database, "listing unfinished rebuilds",
+        [&](soci::session& sql) -> Result<std::vector<ItemId>> {
+            std::vector<ItemId> items;
+            Status damaged;
+            select<std::string>(
+                sql,
+                "SELECT item_id FROM ledgers WHERE rebuilding != 0 AND item_id NOT LIKE "
+                "'%@%' ORDER BY item_id",
+                [&](const std::string& text) {
+                    if (auto id = item_id_column(text))
+                        items.push_back(*id);
+                    else
+                        damaged = tl::unexpected(id.error());
+                });
+            FS_TRY(damaged);
+            return items;
+        });
 }
 
 }  // namespace farshore

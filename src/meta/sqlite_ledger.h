@@ -13,7 +13,8 @@ class Database;
 
 class SqliteLedger final : public ReplicaLedger {
   public:
-    SqliteLedger(Database& database, const ItemId& item);
+    // `copy`: the name of the store that a copy is in; empty: the item's own replica.
+    SqliteLedger(Database& database, const ItemId& item, const std::string& copy = {});
 
     Result<LedgerState> state() override;
     Status commit_epoch(Epoch epoch, const std::string& appliance) override;
@@ -47,9 +48,13 @@ class SqliteLedger final : public ReplicaLedger {
     const std::string item_;
 };
 
-// Everything that the database knows of the item's replica; ok also when there is nothing.
+// What the ledger of an item's copy in a store is called in the database.
+std::string copy_ledger_name(const ItemId& item, const std::string& store);
+
+// Everything that the database knows of the item's replica and its copies; ok also when there is
+// nothing.
 Status remove_ledger(Database& database, const ItemId& item);
-// Items whose ledger was begun to be rebuilt, and is not usable until that has ended.
+// Items whose own ledger was begun to be rebuilt, and is not usable until that has ended.
 Result<std::vector<ItemId>> unfinished_rebuilds(Database& database);
 
 }  // namespace farshore

@@ -172,13 +172,14 @@ void Recoveries::tell(Entry& entry) {
 Status Recoveries::take_lease(Entry& entry) {
     RecoveryState& state = entry.state;
     if (state.lease != 0) {
-        const Status renewed = options_.leases.renew(state.item, state.lease, options_.lease_us);
+        const Status renewed =
+            options_.leases.renew(state.item, state.copy, state.lease, options_.lease_us);
         if (renewed) entry.lease_renewed_us = options_.clock->steady_us();
         if (renewed || renewed.error().code() != Code::kNotFound) return renewed;
     }
     const std::string holder = fmt::format("{} {}", recovery_kind_name(state.kind), state.id);
-    FS_ASSIGN(state.lease,
-              options_.leases.take(state.item, state.sequence, holder, options_.lease_us));
+    FS_ASSIGN(state.lease, options_.leases.take(state.item, state.copy, state.sequence, holder,
+                                                options_.lease_us));
     entry.lease_renewed_us = options_.clock->steady_us();
     return save(entry);
 }
@@ -199,8 +200,13 @@ Status Recoveries::start_disks(Entry& entry) {
     TapConfig config;
     config.mode = ServeMode::kPlain;
     config.replica.emplace();
-    config.replica->store_location = options_.store_location;
-    config.replica->store_settings_file = options_.store_settings_file;
+    StorePlace place{options_.store_location, options_.store_settings_file};
+    if (!state.copy.empty()) {
+        if (!options_.copy_place) return fail(Code::kNotFound, "there are no copies here");
+        FS_ASSIGN(place, options_.copy_place(state.copy));
+    }
+    config.replica->store_location = place.location;
+    config.replica->store_settings_file = place.settings_file;
     config.replica->item = state.item;
     FS_ASSIGN(config.replica->item_key, options_.item_key(state.item));
     config.replica->sequence = state.sequence;
@@ -317,7 +323,7 @@ Status Recoveries::remove_everything(Entry& entry) {
     FS_TRY(remove_directory(*options_.files, run_directory(state.id)));
     for (uint64_t* lease : {&state.old_lease, &state.lease}) {
         if (*lease == 0) continue;
-        FS_TRY(options_.leases.release(state.item, *lease));
+        FS_TRY(options_.leases.release(state.item, state.copy, *lease));
         *lease = 0;
     }
     // The state goes last: until then a crash is followed by another clean-up.
@@ -385,6 +391,7 @@ Result<RecoveryState> Recoveries::start(const RecoveryRequest& request) {
     state.kind = request.kind;
     state.item = request.item;
     state.item_name = request.item_name;
+    state.copy = request.copy;
     state.sequence = request.sequence;
     state.point_time = request.point_time;
     state.machine = request.machine;
@@ -401,6 +408,7 @@ Result<RecoveryState> Recoveries::start_export(const ExportRequest& request) {
     state.kind = RecoveryKind::kExport;
     state.item = request.item;
     state.item_name = request.item_name;
+    state.copy = request.copy;
     state.sequence = request.sequence;
     state.point_time = request.point_time;
     state.export_disk = request.disk;
@@ -451,7 +459,7 @@ Result<RecoveryState> Recoveries::change_point(const std::string& id, Sequence s
                                 recovery_stage_name(state.stage)));
     const std::string holder = fmt::format("{} {}", recovery_kind_name(state.kind), id);
     FS_ASSIGN(const uint64_t lease,
-              options_.leases.take(state.item, sequence, holder, options_.lease_us));
+              options_.leases.take(state.item, state.copy, sequence, holder, options_.lease_us));
     state.old_lease = state.lease;
     state.lease = lease;
     entry->lease_renewed_us = requested_us;
@@ -465,7 +473,8 @@ Result<RecoveryState> Recoveries::change_point(const std::string& id, Sequence s
         FS_TRY(save(*entry));
         FS_TRY(end_processes(*entry));
         FS_TRY(remove_overlays(*entry));
-        if (state.old_lease != 0) FS_TRY(options_.leases.release(state.item, state.old_lease));
+        if (state.old_lease != 0)
+            FS_TRY(options_.leases.release(state.item, state.copy, state.old_lease));
         state.old_lease = 0;
         choose_accelerator(*entry);
         return bring_up(*entry, requested_us);
@@ -557,7 +566,7 @@ void Recoveries::resume_entry(Entry& entry) {
                 FS_TRY(end_processes(entry));
                 FS_TRY(remove_overlays(entry));
                 if (state.old_lease != 0)
-                    FS_TRY(options_.leases.release(state.item, state.old_lease));
+                    FS_TRY(options_.leases.release(state.item, state.copy, state.old_lease));
                 state.old_lease = 0;
                 [[fallthrough]];
             case RecoveryStage::kPreparing:

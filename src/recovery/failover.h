@@ -32,17 +32,26 @@ namespace farshore {
 // Machines and exports of one vault at a time; more is kLimitReached.
 inline constexpr size_t kMaxRecoveries = 1000;
 
-// What the vault lends: the right to read a point for as long as it is needed.
+// What the vault lends: the right to read a point for as long as it is needed. `copy`: of which
+// copy of the item, as in RecoveryState.
 struct PointLeases {
     // A lease on `sequence` for `duration_us`; its id (not 0). kPointOutsideWindow, kPointInGap,
     // kPointNotFound.
-    std::function<Result<uint64_t>(const ItemId&, Sequence, const std::string& holder,
-                                   int64_t duration_us)>
+    std::function<Result<uint64_t>(const ItemId&, const std::string& copy, Sequence,
+                                   const std::string& holder, int64_t duration_us)>
         take;
     // kNotFound when it is gone: then a new one is taken.
-    std::function<Status(const ItemId&, uint64_t lease, int64_t duration_us)> renew;
+    std::function<Status(const ItemId&, const std::string& copy, uint64_t lease,
+                         int64_t duration_us)>
+        renew;
     // Ok also when it is gone.
-    std::function<Status(const ItemId&, uint64_t lease)> release;
+    std::function<Status(const ItemId&, const std::string& copy, uint64_t lease)> release;
+};
+
+// A store as nbdkit's plugin opens it.
+struct StorePlace {
+    std::string location;       // store/store_settings.h
+    std::string settings_file;  // empty: none
 };
 
 struct RecoveryOptions {
@@ -54,6 +63,8 @@ struct RecoveryOptions {
     std::string run_root;
     std::string store_location;       // store/store_settings.h
     std::string store_settings_file;  // empty: none
+    // Where the copies are; kNotFound. Null: there are none.
+    std::function<Result<StorePlace>(const std::string& copy)> copy_place;
     PointLeases leases;
     std::function<Result<Secret>(const ItemId&)> item_key;
     // Told after each change of a state; may be empty.
@@ -70,6 +81,7 @@ struct RecoveryRequest {
     RecoveryKind kind = RecoveryKind::kTest;
     ItemId item;
     std::string item_name;
+    std::string copy;   // as in RecoveryState
     Sequence sequence;  // resolved: ItemReplica::resolve()
     TimePoint point_time;
     MachineDescription machine;  // its disks are the replica's, by index
@@ -81,6 +93,7 @@ struct ExportRequest {
     std::string id;
     ItemId item;
     std::string item_name;
+    std::string copy;
     Sequence sequence;
     TimePoint point_time;
     DiskIndex disk = 0;

@@ -43,19 +43,20 @@ class Leases {
   public:
     PointLeases interface() {
         PointLeases leases;
-        leases.take = [this](const ItemId&, Sequence sequence, const std::string&,
-                             int64_t) -> Result<uint64_t> {
+        leases.take = [this](const ItemId&, const std::string&, Sequence sequence,
+                             const std::string&, int64_t) -> Result<uint64_t> {
             if (gone.contains(sequence.v))
                 return fail(Code::kPointOutsideWindow, "the window has passed it");
             held[++last] = sequence.v;
             return last;
         };
-        leases.renew = [this](const ItemId&, uint64_t lease, int64_t) -> Status {
+        leases.renew = [this](const ItemId&, const std::string&, uint64_t lease,
+                              int64_t) -> Status {
             ++renewals;
             if (!held.contains(lease)) return fail(Code::kNotFound, "no such lease");
             return {};
         };
-        leases.release = [this](const ItemId&, uint64_t lease) -> Status {
+        leases.release = [this](const ItemId&, const std::string&, uint64_t lease) -> Status {
             held.erase(lease);
             return {};
         };

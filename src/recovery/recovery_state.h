@@ -64,6 +64,7 @@ struct RecoveryState {
     bool committed = false;
     ItemId item;
     std::string item_name;
+    std::string copy;  // the name of the store that is read; empty: the vault's own
     Sequence sequence;
     TimePoint point_time;
     // The lease that keeps `sequence` readable, and one that a change of point is about to let go

@@ -203,6 +203,26 @@ Status ItemReplica::register_segment(const SegmentRegistration& registration) {
     return ledger_.commit_registration(commit);
 }
 
+Status ItemReplica::follow(const SegmentRow& segment) {
+    FS_ASSIGN(const LedgerState state, ledger_.state());
+    // The right to append was the source's to give; here it only has to grow.
+    if (segment.epoch > state.epoch) FS_TRY(ledger_.commit_epoch(segment.epoch, "copy"));
+    SegmentRegistration registration;
+    registration.item = item_;
+    registration.epoch = segment.epoch;
+    registration.number = segment.number;
+    registration.object_name = segment.object_name;
+    registration.object_bytes = segment.object_bytes;
+    registration.header_hash = segment.header_hash;
+    registration.previous_header = state.last_header;
+    registration.first = segment.first;
+    registration.last = segment.last;
+    registration.first_time = segment.first_time;
+    registration.last_time = segment.last_time;
+    registration.written_bytes = segment.written_bytes;
+    return register_segment(registration);
+}
+
 Status ItemReplica::mark_idle(Epoch epoch, Sequence sequence, TimePoint time) {
     std::lock_guard lock(log_mutex_);
     FS_ASSIGN(const LedgerState state, ledger_.state());
@@ -502,6 +522,17 @@ Result<LeaseRow> ItemReplica::lease(Sequence sequence, const std::string& holder
     row.holder = holder;
     row.expires = {expiry(duration_us)};
     // The ledger checks the floor again: it may have moved meanwhile.
+    return ledger_.commit_lease(row);
+}
+
+Result<LeaseRow> ItemReplica::lease_floor(const std::string& holder, int64_t duration_us) {
+    std::lock_guard lock(upkeep_mutex_);
+    FS_ASSIGN(const LedgerState state, ledger_.state());
+    if (state.floor.v == 0) return fail(Code::kPointNotFound, "nothing has left the window");
+    LeaseRow row;
+    row.sequence = state.floor;
+    row.holder = holder;
+    row.expires = {expiry(duration_us)};
     return ledger_.commit_lease(row);
 }
 

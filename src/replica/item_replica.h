@@ -11,6 +11,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -78,6 +79,9 @@ struct RetentionPolicy {
     // Objects this small are put together when there are many.
     uint64_t small_object_bytes = 1u << 20;
     size_t small_objects = 256;
+    // Asked while the floor is chosen: up to where the copies of this item in other stores need no
+    // more of the log. None: there are no copies.
+    std::function<Result<std::optional<Sequence>>()> followed;
     // Test-only bugs that the simulation must catch.
     struct PlantedBugs {
         bool delete_too_early = false;  // what the newest manifest does not need goes at once
@@ -163,6 +167,9 @@ class ItemReplica {
     // kInvalidArgument (the registration does not say what the object does).
     Status register_segment(const SegmentRegistration& registration);
     Status mark_idle(Epoch epoch, Sequence sequence, TimePoint time);
+    // Of a copy (item_copy.h): makes a segment of the source's log, whose object is in this store
+    // already, part of this one. The errors of register_segment().
+    Status follow(const SegmentRow& segment);
 
     Result<ReplicaStatus> status();
     Result<PointList> points(const PointQuery& query);
@@ -182,6 +189,10 @@ class ItemReplica {
     Result<LeaseRow> lease(Sequence sequence, const std::string& holder, int64_t duration_us);
     Status renew(uint64_t lease, int64_t duration_us);
     Status release(uint64_t lease);
+
+    // A lease on the window's floor, which the retention that runs now does not pass unseen.
+    // kPointNotFound: nothing has left the window.
+    Result<LeaseRow> lease_floor(const std::string& holder, int64_t duration_us);
 
     // Legal holds. A point that is held stays until its hold is released, whatever happens to the
     // ledger. kInvalidArgument (a reason that is empty or longer than kMaxHoldReasonBytes), the

@@ -139,6 +139,10 @@ Result<std::optional<SegmentRow>> ItemReplica::choose_floor(const RetentionPolic
     const Sequence newest = gap ? gap->last_good : state.stored;
     if (newest.v == 0) return stay;
     Sequence limit{newest.v - 1};
+    if (policy.followed) {
+        FS_ASSIGN(const auto followed, policy.followed());
+        if (followed) limit = std::min(limit, *followed);
+    }
     const TimePoint now = clock_.now();
     const TimePoint edge{now.us - policy.window_us};
     while (limit > state.floor) {

@@ -49,7 +49,7 @@ Result<VaultFence::Claim> VaultFence::newest(ObjectStore& store) {
 }
 
 Result<VaultFence> VaultFence::claim(ObjectStore& store, Clock& clock, Random& random,
-                                     const std::string& who, std::string id) {
+                                     const std::string& who, std::string id, Epoch at_least) {
     // The id tells our own claim, whose answer was lost, from that of another vault.
     if (id.empty()) {
         std::array<uint8_t, 16> raw;
@@ -61,6 +61,7 @@ Result<VaultFence> VaultFence::claim(ObjectStore& store, Clock& clock, Random& r
     FS_ASSIGN(const auto infos, list_all(store, kPrefix));
     uint64_t newest = 0;
     for (const ObjectInfo& info : infos) newest = std::max(newest, epoch_of(info.name));
+    if (newest < at_least.v) newest = at_least.v - 1;
     for (int attempt = 0; attempt < kAttempts; ++attempt) {
         const Epoch epoch{++newest};
         const Status put = put_idempotent(store, name_of(epoch), as_bytes(text));
@@ -80,12 +81,23 @@ Result<VaultFence> VaultFence::claim(ObjectStore& store, Clock& clock, Random& r
 }
 
 Status VaultFence::still_mine() const {
-    FS_ASSIGN(const auto newer, store_->list(kPrefix, name_of(epoch_), 1));
-    if (newer.empty()) return {};
-    return fail(Code::kFenced,
-                fmt::format("vault epoch {} was fenced: {} has been claimed since", epoch_.v,
-                            newer.front().name),
-                "another vault runs on this store; stop this one");
+    const std::string own = name_of(epoch_);
+    FS_ASSIGN(const auto found, store_->list(kPrefix, name_of({epoch_.v - 1}), 2));
+    for (const ObjectInfo& info : found)
+        if (info.name > own)
+            return fail(Code::kFenced,
+                        fmt::format("vault epoch {} was fenced: {} has been claimed since",
+                                    epoch_.v, info.name),
+                        "another vault runs on this store; stop this one");
+    if (!found.empty()) return {};
+    // A store without our claim is another place, or an empty mount point. (Or its listing lags.)
+    const auto there = store_->head(own);
+    if (!there && there.error().code() == Code::kNotFound)
+        return fail(Code::kUnavailable,
+                    fmt::format("the store does not hold this vault's claim {}", own),
+                    "look whether the right place is mounted");
+    if (!there) return fail(there.error());
+    return {};
 }
 
 }  // namespace farshore

@@ -21,11 +21,12 @@ class VaultFence {
     };
     static Result<Claim> newest(ObjectStore& store);
 
-    // Claims an epoch larger than every one there is. `who` is kept in the object for people, `id`
-    // so that whoever remembers it knows its claim again: fresh for each claim, and made up here
-    // when empty.
+    // Claims an epoch larger than every one there is, and not below `at_least`. `who` is kept in
+    // the object for people, `id` so that whoever remembers it knows its claim again: fresh for
+    // each claim, and made up here when empty.
     static Result<VaultFence> claim(ObjectStore& store, Clock& clock, Random& random,
-                                    const std::string& who, std::string id = {});
+                                    const std::string& who, std::string id = {},
+                                    Epoch at_least = {});
     Epoch epoch() const { return epoch_; }
     // kFenced when a newer vault has claimed the store since; errors of the store: not known, so
     // the caller must not go on either.

@@ -107,7 +107,6 @@ Status DirectoryStore::put(const std::string& name, ByteView data) {
 }
 
 Status DirectoryStore::put_once(const std::string& name, ByteView data) {
-    FS_TRY(make_parents(name));
     const std::string path = fmt::format("{}/{}", root_, name);
     const std::string parent = parent_of(path);
     const auto taken = [&]() -> Status {
@@ -132,6 +131,8 @@ Status DirectoryStore::put_once(const std::string& name, ByteView data) {
         return file->sync();
     };
     Status status = write();
+    // After that: in a place that is no store (any more: what was mounted is gone) nothing is made.
+    if (status) status = make_parents(name);
     bool linked = false;
     if (status) {
         status = files_.link(temporary, path);

@@ -218,8 +218,8 @@ TEST(DirectoryStore, SyncsInTheOrderThatSurvivesAPowerCut) {
     files.log.clear();
     ASSERT_TRUE((*store)->put("a/b/one", as_bytes("1")));
     EXPECT_EQ(files.log,
-              (std::vector<std::string>{"mkdir", "sync store", "mkdir", "sync store/a", "create",
-                                        "write", "sync", "link", "sync store/a/b"}));
+              (std::vector<std::string>{"create", "write", "sync", "mkdir", "sync store", "mkdir",
+                                        "sync store/a", "link", "sync store/a/b"}));
     files.log.clear();
     ASSERT_TRUE((*store)->put("a/b/two", as_bytes("2")));
     EXPECT_EQ(files.log,

@@ -33,12 +33,6 @@ namespace {
 // An agent answers within a round or two, and the tap within two seconds.
 constexpr int64_t kCancelWaitUs = 10'000'000;
 
-HttpResponse nothing() {
-    HttpResponse response;
-    response.status = 204;
-    return response;
-}
-
 // One page of a list; `next`, where the following page begins, only when there may be one.
 template <typename Rows, typename View, typename Cursor>
 HttpResponse answer_page(const char* member, const Rows& rows, size_t limit, View view,
@@ -143,6 +137,7 @@ Result<HttpResponse> Api::route(const HttpRequest& request) {
     if (resource == "jobs") return jobs(call);
     if (resource == "events") return events(call);
     if (resource == "keys") return keys(call);
+    if (resource == "stores") return stores(call);
     if (resource == "agents" || resource == "enrolment-tokens") return parties(call);
     return no_such_resource(request);
 }
@@ -267,6 +262,7 @@ Result<HttpResponse> Api::item(const Call& call) {
     }
     if (what == "points") return points(call);
     if (what == "holds") return holds(call);
+    if (what == "copies") return copies(call);
     if (what == "cost" && call.parts.size() == 3 && call.is("GET")) {
         FS_ASSIGN(const ItemReport report, vault_.item(name));
         const ItemPolicy& policy = report.record.policy;
@@ -283,6 +279,7 @@ Result<HttpResponse> Api::item(const Call& call) {
         MaterialiseRequest request;
         request.item = name;
         FS_ASSIGN(request.point, fields.required_text("point", 1024));
+        FS_ASSIGN(request.copy, fields.text("copy", kMaxStoreNameBytes));
         FS_ASSIGN(request.target, fields.required_text("to", kMaxPathBytes + 64));
         FS_ASSIGN(request.settings_file, fields.text("settings", kMaxPathBytes));
         FS_ASSIGN(const uint64_t disk, fields.u64("disk", 0, kMaxDisks - 1));
@@ -304,7 +301,8 @@ Result<HttpResponse> Api::item(const Call& call) {
             FS_ASSIGN(const JsonFields fields, call.fields());
             FS_ASSIGN(const std::string action, fields.required_text("action", 64));
             FS_ASSIGN(const std::string point, fields.text("point", 1024, "latest"));
-            FS_ASSIGN(const JobRecord job, recovery->failover(name, action, point));
+            FS_ASSIGN(const std::string copy, fields.text("copy", kMaxStoreNameBytes));
+            FS_ASSIGN(const JobRecord job, recovery->failover(name, action, point, copy));
             return answer(job_view(job), 202);
         }
     }
@@ -359,7 +357,8 @@ Result<HttpResponse> Api::disks(const Call& call) {
 Result<HttpResponse> Api::points(const Call& call) {
     if (!call.is("GET") || call.parts.size() > 4) return no_such_resource(call.request);
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), call.part(1)));
-    FS_ASSIGN(const auto replica, vault_.replica(item.id));
+    const std::string copy = call.query("copy");
+    FS_ASSIGN(const auto replica, vault_.replica(item.id, copy));
     if (call.parts.size() == 4) {
         FS_ASSIGN(const ResolvedPoint point, replica->resolve(PointSpec::parse(call.part(3))));
         PointQuery exact;
@@ -459,9 +458,10 @@ Result<HttpResponse> Api::exports(const Call& call) {
         FS_ASSIGN(const std::string point, fields.required_text("point", 1024));
         FS_ASSIGN(const std::string socket, fields.required_text("socket", kMaxPathBytes));
         FS_ASSIGN(const uint64_t disk, fields.u64("disk", 0, kMaxDisks - 1));
-        FS_ASSIGN(
-            const ExportReport report,
-            recovery->start_export(call.part(1), point, static_cast<DiskIndex>(disk), socket));
+        FS_ASSIGN(const std::string copy, fields.text("copy", kMaxStoreNameBytes));
+        FS_ASSIGN(const ExportReport report,
+                  recovery->start_export(call.part(1), point, static_cast<DiskIndex>(disk), socket,
+                                         copy));
         return answer(export_view(report.state, report.size_bytes), 201);
     }
     if (call.parts.size() == 1 && call.is("GET")) {

@@ -37,6 +37,8 @@ class Api {
     Result<HttpResponse> parties(const Call& call);
     Result<HttpResponse> events(const Call& call);
     Result<HttpResponse> keys(const Call& call);
+    Result<HttpResponse> stores(const Call& call);
+    Result<HttpResponse> copies(const Call& call);
     Result<HttpResponse> item_key(const Call& call);
     Result<HttpResponse> server();
     Result<HttpResponse> metrics();

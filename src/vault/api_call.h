@@ -74,6 +74,12 @@ inline HttpResponse answer(const Json& json, int status = 200) {
     return HttpResponse::json(dump_json(json), status);
 }
 
+inline HttpResponse nothing() {
+    HttpResponse response;
+    response.status = 204;
+    return response;
+}
+
 inline tl::unexpected<Error> no_such_resource(const HttpRequest& request) {
     return fail(Code::kNotFound,
                 fmt::format("there is no {} {}", request.method, request.path.substr(0, 200)),

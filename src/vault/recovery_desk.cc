@@ -56,24 +56,33 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
     recovery.store_settings_file = options.store_settings_file;
     recovery.plugin = options.plugin;
     recovery.accelerator = options.accelerator;
-    recovery.leases.take = [this](const ItemId& item, Sequence sequence, const std::string& holder,
+    recovery.copy_place = [this](const std::string& copy) -> Result<StorePlace> {
+        FS_ASSIGN(const StorePlaceReport place, vault_.store_place(copy));
+        return StorePlace{place.location, place.settings_file};
+    };
+    recovery.leases.take = [this](const ItemId& item, const std::string& copy, Sequence sequence,
+                                  const std::string& holder,
                                   int64_t duration_us) -> Result<uint64_t> {
-        FS_ASSIGN(const auto replica, vault_.replica(item));
+        FS_ASSIGN(const auto replica, vault_.replica(item, copy));
         FS_ASSIGN(const LeaseRow lease, replica->lease(sequence, holder, duration_us));
         return lease.id;
     };
-    recovery.leases.renew = [this](const ItemId& item, uint64_t lease,
+    recovery.leases.renew = [this](const ItemId& item, const std::string& copy, uint64_t lease,
                                    int64_t duration_us) -> Status {
-        FS_ASSIGN(const auto replica, vault_.replica(item));
+        FS_ASSIGN(const auto replica, vault_.replica(item, copy));
         return replica->renew(lease, duration_us);
     };
-    recovery.leases.release = [this](const ItemId& item, uint64_t lease) -> Status {
+    recovery.leases.release = [this](const ItemId& item, const std::string& copy,
+                                     uint64_t lease) -> Status {
         if (vault_.why_set_aside(item)) return {};  // its leases are gone
-        auto replica = vault_.replica(item);
-        // An item that is gone holds no leases.
-        if (!replica)
-            return replica.error().code() == Code::kItemNotFound ? Status()
-                                                                 : tl::unexpected(replica.error());
+        auto replica = vault_.replica(item, copy);
+        // An item or a copy that is gone holds no leases.
+        if (!replica) {
+            const Code code = replica.error().code();
+            const bool gone =
+                code == Code::kItemNotFound || (!copy.empty() && code == Code::kNotFound);
+            return gone ? Status() : tl::unexpected(replica.error());
+        }
         return (*replica)->release(lease);
     };
     recovery.item_key = [this](const ItemId& item) { return vault_.item_key(item); };
@@ -180,6 +189,7 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
     FS_ASSIGN(const std::string kind, fields.required_text("kind", 16));
     FS_ASSIGN(request.kind, recovery_kind_from_name(kind));
     FS_ASSIGN(const std::string point, fields.required_text("point", 4096));
+    FS_ASSIGN(request.copy, fields.text("copy", kMaxStoreNameBytes));
     const bool real = request.kind == RecoveryKind::kFailover;
     request.network = real ? NetworkChoice::kUser : NetworkChoice::kIsolated;
 
@@ -190,8 +200,9 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
             FS_TRY(recoveries_->clean_up(request.id));
         }
         FS_ASSIGN(const ItemRecord item, get_item(vault_.database(), request.item));
-        FS_ASSIGN(const auto replica, vault_.replica(request.item));
-        if (real && PointSpec::parse(point).kind == PointSpec::Kind::kLatest) {
+        FS_ASSIGN(const auto replica, vault_.replica(request.item, request.copy));
+        if (real && request.copy.empty() &&
+            PointSpec::parse(point).kind == PointSpec::Kind::kLatest) {
             // What is safe at the appliance already belongs to "latest"; latest-processed does not
             // wait. An idle source's last records are never stored, only marked.
             FS_TRY(run.report(0.05, "waiting for what was received to be stored"));
@@ -211,7 +222,8 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
             // From here on nobody else appends to the log: the point that is chosen is the last
             // one.
             FS_TRY(run.report(0.1, "fencing the log"));
-            FS_TRY(replica->acquire_log("failover"));
+            FS_ASSIGN(const auto own, vault_.replica(request.item));
+            FS_TRY(own->acquire_log("failover"));
         }
         FS_TRY(run.report(0.2, "finding the point"));
         FS_ASSIGN(const ResolvedPoint resolved, replica->resolve(PointSpec::parse(point)));
@@ -242,16 +254,23 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
 }
 
 Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::string& action,
-                                         const std::string& point_text) {
+                                         const std::string& point_text,
+                                         const std::string& copy_name) {
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
     const std::string point = point_text.empty() ? "latest" : point_text;
     const PointSpec spec = PointSpec::parse(point);
-    FS_ASSIGN(const auto replica, vault_.replica(item.id));
+    std::string copy = copy_name;
+    // Another point of a failover is one of where it reads.
+    if (action == "change-point")
+        for (const RecoveryState& state : of_item(item.id, RecoveryKind::kFailover))
+            copy = state.copy;
+    FS_ASSIGN(const auto replica, vault_.replica(item.id, copy));
     const auto machine_job = [&](RecoveryKind kind, const char* job_kind) -> Result<JobRecord> {
         const Json input{{"id", new_id(recovery_kind_name(kind))},
                          {"item", item.id.to_string()},
                          {"kind", std::string(recovery_kind_name(kind))},
-                         {"point", point}};
+                         {"point", point},
+                         {"copy", copy}};
         return vault_.start_job(job_kind, item, false, dump_json(input),
                                 machine_work(dump_json(input)));
     };
@@ -351,13 +370,14 @@ ExportReport RecoveryDesk::export_report(const RecoveryState& state) {
 }
 
 Result<ExportReport> RecoveryDesk::start_export(const std::string& name, const std::string& point,
-                                                DiskIndex disk, const std::string& socket) {
+                                                DiskIndex disk, const std::string& socket,
+                                                const std::string& copy) {
     if (socket.empty() || socket[0] != '/' || socket.size() > 107)
         return fail(Code::kInvalidArgument,
                     "the socket must be an absolute path of at most 107 bytes");
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
     FS_TRY(check_action(item.state, ItemAction::kRead));
-    FS_ASSIGN(const auto replica, vault_.replica(item.id));
+    FS_ASSIGN(const auto replica, vault_.replica(item.id, copy));
     FS_ASSIGN(const ResolvedPoint resolved,
               replica->resolve(PointSpec::parse(point.empty() ? "latest" : point)));
     FS_ASSIGN(const auto disks, replica->disks_of(resolved.sequence));
@@ -373,6 +393,7 @@ Result<ExportReport> RecoveryDesk::start_export(const std::string& name, const s
     request.id = new_id("export");
     request.item = item.id;
     request.item_name = item.name;
+    request.copy = copy;
     request.sequence = resolved.sequence;
     request.point_time = resolved.time;
     request.disk = disk;

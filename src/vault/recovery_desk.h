@@ -45,16 +45,18 @@ class RecoveryDesk {
     Status resume();
     void tick();
 
-    // `action` is test, start, change-point, commit or cleanup; a job does it.
+    // `action` is test, start, change-point, commit or cleanup; a job does it. `copy`: the store
+    // whose points are meant, for test and start; empty: the vault's own.
     Result<JobRecord> failover(const std::string& item, const std::string& action,
-                               const std::string& point);
+                               const std::string& point, const std::string& copy = {});
     Result<std::vector<RecoveryState>> failovers(const std::string& item);
     // Ends everything that runs of an item, committed failovers too: before it is unprotected by
     // force.
     Status end_all(const ItemId& item);
 
     Result<ExportReport> start_export(const std::string& item, const std::string& point,
-                                      DiskIndex disk, const std::string& socket);
+                                      DiskIndex disk, const std::string& socket,
+                                      const std::string& copy = {});
     // Renews it. kNotFound.
     Result<ExportReport> renew_export(const std::string& id);
     std::vector<ExportReport> exports();

@@ -8,6 +8,7 @@
 #include "replica/item_object.h"
 #include "store/open_store.h"
 #include "store/store_identity.h"
+#include "vault/second_stores.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
@@ -83,6 +84,8 @@ Status Vault::Impl::open_token() {
     return {};
 }
 
+std::string Vault::Impl::new_claim_id() { return random_hex(random, 16); }
+
 // A vault that was replaced must not come back by itself (a host that boots again, a unit that
 // restarts its program): it would fence the vault that runs now, with a database that knows nothing
 // of what happened since. So the database remembers its newest claim, by epoch and by an id that no
@@ -109,7 +112,7 @@ Status Vault::Impl::claim_store() {
         FS_TRY(set_setting(*database, "rebuilt", ""));
         log::warn("vault", "takes the store over from the vault of epoch {}", newest.epoch.v);
     }
-    const std::string id = random_hex(random, 16);
+    const std::string id = new_claim_id();
     FS_TRY(set_setting(*database, "claim_epoch", newest_text));
     FS_TRY(set_setting(*database, "claim_id", id));
     FS_ASSIGN(fence, VaultFence::claim(*store, clock, random, info.vault_id, id));
@@ -168,6 +171,7 @@ Status Vault::Impl::open() {
     info.time_zone = options.time_zone;
     FS_TRY(open_authority());
     FS_TRY(open_token());
+    FS_TRY(load_second_stores());
     FS_TRY(rebuild_items());
     FS_TRY(forget_lost_items());
     FS_TRY(set_setting(*database, "taking_over", ""));
@@ -184,8 +188,11 @@ Result<std::unique_ptr<Vault>> Vault::open(const VaultOptions& options, FileSyst
         const ItemId id = job.item.value_or(ItemId{});
         const bool force = job.input == "force";
         return [self, id, force](JobRun& run) {
-            return self->impl_->delete_everything(run, id, force);
+            return self->impl_->delete_everything(*self, run, id, force);
         };
+    });
+    self->set_resumer("copy-removal", [self](const JobRecord& job) -> JobWork {
+        return self->impl_->copy_removal_work(*self, job.item.value_or(ItemId{}), job.input);
     });
     self->set_resumer("key-rotation", [self](const JobRecord&) -> JobWork {
         return [self](JobRun& run) { return self->impl_->run_key_rotation(*self, run); };
@@ -205,6 +212,8 @@ Result<std::unique_ptr<Vault>> Vault::open(const VaultOptions& options, FileSyst
         };
         tender->post([round] { (*round)(); });
     }
+    for (const auto& second : self->impl_->all_second_stores())
+        self->impl_->start_worker(*self, second);
     return vault;
 }
 
@@ -213,6 +222,7 @@ Vault::Vault(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Vault::~Vault() {
     end_jobs();
     if (impl_->tender) impl_->tender->stop();
+    impl_->end_workers();
     if (impl_->weigher) impl_->weigher->stop();
 }
 

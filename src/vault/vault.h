@@ -24,7 +24,9 @@
 #include "meta/records.h"
 #include "meta/scrubs.h"
 #include "meta/seeds.h"
+#include "meta/stores.h"
 #include "os/pki.h"
+#include "replica/item_copy.h"
 #include "replica/item_replica.h"
 #include "replicate/vault_link.h"
 #include "store/counting_store.h"
@@ -71,6 +73,7 @@ struct MaterialiseRequest {
     std::string item;  // name or id
     std::string point = "latest";
     DiskIndex disk = 0;
+    std::string copy;  // the store to read from; empty: the vault's own
     std::string target;
     std::string settings_file;  // of an Azure page blob
     bool replace_existing = false;
@@ -121,6 +124,40 @@ struct ScrubReport {
     ScrubRecord scrub;
     std::vector<DamageRecord> damage;
     std::optional<JobRecord> job;  // that is queued or runs
+};
+
+struct AddStoreRequest {
+    std::string name, location, settings_file;  // absolute paths, of the vault's machine
+    bool take_over = false;                     // although a vault has claimed it: that one is gone
+};
+
+struct StoreReport {
+    std::string name, location, store_id;
+    bool primary = false;  // the vault's own
+    bool open = false;
+    std::optional<Error> error;  // why it is not
+    uint64_t copies = 0;
+    StoreCounts counts;  // what this process has asked it for
+};
+
+struct StorePlaceReport {
+    std::string location, settings_file;
+};
+
+// What is not set stays as it is, or for a new copy is as the item's policy.
+struct CopyPolicy {
+    std::optional<uint32_t> window_s;
+    std::optional<std::string> keep;
+};
+
+struct CopyReport {
+    CopyRecord record;
+    ItemCopyStatus status;
+    std::optional<ReplicaStatus> replica;  // none: it is being made, or its store was not seen yet
+    uint64_t behind_segments = 0;
+    int64_t behind_us = 0;
+    uint64_t stored_bytes = 0;
+    std::optional<Error> error;  // why it does not go on
 };
 
 struct BookmarkReport {
@@ -228,6 +265,9 @@ class Vault final : public VaultLink {
     // ---- points
     // ----------------------------------------------------------------------------------
     Result<std::shared_ptr<ItemReplica>> replica(const ItemId& id);
+    // The same of a copy in another store; `copy` empty: the item's own. kNotFound, kWrongState
+    // (it is being made or removed), errors of that store.
+    Result<std::shared_ptr<ItemReplica>> replica(const ItemId& id, const std::string& copy);
     Result<Secret> item_key(const ItemId& id);
     // Of an item whose objects were damaged when its ledger was to be rebuilt: what every verb on
     // it answers until a later start finds them whole. Its leases are gone.
@@ -238,6 +278,27 @@ class Vault final : public VaultLink {
                                            PointKind kind = PointKind::kBookmark);
     // Waits until it is stored, for at most `timeout_us`.
     Result<BookmarkReport> bookmark(const std::string& id, int64_t timeout_us);
+
+    // ---- more stores, and copies of items in them (docs/design/copies.md)
+    // An empty place becomes a store. kAlreadyExists, kVaultReplaced (another vault uses it),
+    // kInvalidArgument; errors of the store.
+    Result<StoreReport> add_store(const AddStoreRequest& request);
+    Result<std::vector<StoreReport>> stores();  // the vault's own first
+    // What is in it stays. kWrongState: there are copies in it.
+    Status remove_store(const std::string& name);
+    Result<StorePlaceReport> store_place(const std::string& name);
+    // Begins a copy; with the points of an earlier one when they are still there. kAlreadyExists.
+    Result<CopyReport> add_copy(const std::string& item, const std::string& store,
+                                const CopyPolicy& policy);
+    Result<CopyReport> change_copy(const std::string& item, const std::string& store,
+                                   const CopyPolicy& policy);
+    Result<std::vector<CopyReport>> copies(const std::string& item);
+    // Ends a copy; its points stay unless they are to be deleted, by a job. kWrongState: one of
+    // them is read or held.
+    Result<std::optional<JobRecord>> remove_copy(const std::string& item, const std::string& store,
+                                                 bool delete_points);
+    // One round over all copies, in the caller's thread (tests); whether there is more to do.
+    bool tend_copies();
 
     // ---- keys (vault_keys.cc, docs/design/keys.md)
     Result<KeysReport> keys();

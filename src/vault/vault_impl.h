@@ -1,6 +1,7 @@
 // The vault's inside, shared by vault.cc (opening, identities), vault_rebuild.cc, vault_items.cc,
 // vault_disks.cc, vault_seed.cc, vault_materialise.cc, vault_consistent.cc, vault_resync.cc,
-// vault_scrub.cc, vault_link.cc, vault_jobs.cc and vault_key*.cc. Private to src/vault.
+// vault_scrub.cc, vault_link.cc, vault_jobs.cc, vault_key*.cc, vault_stores.cc and
+// vault_copies.cc. Private to src/vault.
 #pragma once
 
 #include <atomic>
@@ -34,6 +35,9 @@
 #include "vault/vault.h"
 
 namespace farshore {
+
+struct SecondStore;
+struct CopyRuntime;
 
 // What the vault holds in memory of one item.
 struct ItemRuntime {
@@ -93,26 +97,27 @@ struct ItemRuntime {
 class PointLease {
   public:
     PointLease() = default;
-    PointLease(std::shared_ptr<ItemRuntime> item, uint64_t id) : item_(std::move(item)), id_(id) {}
+    PointLease(std::shared_ptr<ItemReplica> replica, uint64_t id)
+        : replica_(std::move(replica)), id_(id) {}
     PointLease(PointLease&&) = default;
     PointLease& operator=(PointLease&& other) noexcept {
-        std::swap(item_, other.item_);
+        std::swap(replica_, other.replica_);
         std::swap(id_, other.id_);
         return *this;
     }
     ~PointLease() {
         // One that cannot be given back expires.
-        if (item_) (void)item_->replica->release(id_);
+        if (replica_) (void)replica_->release(id_);
     }
     Status renew(int64_t duration_us) {
-        return item_ ? item_->replica->renew(id_, duration_us) : Status();
+        return replica_ ? replica_->renew(id_, duration_us) : Status();
     }
     uint64_t id() const { return id_; }
     // The next vault takes it up by its id.
-    void leave() { item_.reset(); }
+    void leave() { replica_.reset(); }
 
   private:
-    std::shared_ptr<ItemRuntime> item_;
+    std::shared_ptr<ItemReplica> replica_;
     uint64_t id_ = 0;
 };
 
@@ -214,6 +219,50 @@ struct Vault::Impl {
 
     std::unique_ptr<ThreadExecutor> tender;  // background rounds
 
+    // Stores beside the own one, and the copies in them (vault_stores.cc, vault_copies.cc).
+    std::mutex stores_mutex;
+    std::map<std::string, std::shared_ptr<SecondStore>> second_stores;
+    Status load_second_stores();
+    std::shared_ptr<SecondStore> remember_second_store(const StoreRecord& record);
+    Status open_place(SecondStore& store, bool create);
+    Status open_second(SecondStore& store);
+    Result<std::shared_ptr<SecondStore>> second_store(const std::string& name);
+    std::vector<std::shared_ptr<SecondStore>> all_second_stores();
+    Status mirror_key_documents(SecondStore& second);
+    bool tend_store(Vault& vault, const std::shared_ptr<SecondStore>& second);
+    void start_worker(Vault& vault, const std::shared_ptr<SecondStore>& second);
+    void end_workers();
+    std::string new_claim_id();
+    std::shared_ptr<CopyRuntime> copy_runtime(const std::shared_ptr<SecondStore>& second,
+                                              const CopyRecord& record,
+                                              const std::shared_ptr<ItemRuntime>& item);
+    void forget_copies(SecondStore& second, const std::vector<CopyRecord>& records);
+    std::vector<std::shared_ptr<CopyRuntime>> copies_of(const ItemId& item);
+    Status open_copy(CopyRuntime& copy);
+    void tell_copy(Vault& vault, const ItemRecord& record, CopyRuntime& copy,
+                   const std::optional<Error>& error);
+    bool tend_copy(Vault& vault, const std::shared_ptr<SecondStore>& second,
+                   const CopyRecord& record);
+    Status upkeep_copy(CopyRuntime& copy, const CopyRecord& record);
+    Result<std::optional<Sequence>> followed(const ItemId& item);
+    std::shared_ptr<ItemReplica> replica_of(CopyRuntime& copy);  // null: being made
+    // Of the item itself, or of its copy in the store `copy`.
+    Result<std::shared_ptr<ItemReplica>> replica_in(const std::string& copy, const ItemId& id);
+    Result<ObjectStore*> store_in(const std::string& copy);
+    Result<CopyReport> copy_report(const CopyRecord& record);
+    void report_copies(const ItemRecord& record, ItemReport& report);
+    Status stop_copy(const ItemId& item, const std::string& store_name);
+    Status check_copy_is_free(const ItemId& item, const std::string& store_name);
+    Result<uint64_t> delete_copy_objects(JobRun& run, const ItemId& item,
+                                         const std::string& store_name);
+    JobWork copy_removal_work(Vault& vault, const ItemId& item, const std::string& store_name);
+    Status each_copy(const ItemId& item,
+                     const std::function<Status(SecondStore&, const CopyRecord&)>& each);
+    Status mirror_keys(const ItemId& id);
+    Status destroy_copied_keys(const ItemId& item, TimePoint now);
+    Result<size_t> mend_from_copies(Vault& vault, ItemRuntime& item, const ItemRecord& record);
+    Status scrub_copies(Vault& vault, JobRun& run, const ItemRecord& record);
+
     BandwidthLimit scrub_limit;
     std::mutex scrub_start_mutex;  // one scrub of an item at a time
     std::mutex scrub_mutex;        // the rest
@@ -296,7 +345,7 @@ struct Vault::Impl {
     void run_upkeep(ItemRuntime& runtime, const ItemRecord& record);
     Status take_status(Vault& vault, const std::string& agent, const AgentItemStatus& status,
                        int64_t clock_ahead_us);
-    Result<std::string> delete_everything(JobRun& run, const ItemId& id, bool force);
+    Result<std::string> delete_everything(Vault& vault, JobRun& run, const ItemId& id, bool force);
     void run_job(uint64_t id, const JobWork& work);
     void launch_job(uint64_t id, JobWork work);
 };

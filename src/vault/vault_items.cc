@@ -79,9 +79,7 @@ Result<ReplicaStatus> Vault::Impl::replica_status(ItemRuntime& item) {
 }
 
 Result<std::shared_ptr<ItemReplica>> Vault::replica(const ItemId& id) {
-    FS_ASSIGN(std::shared_ptr<ItemRuntime> item, impl_->runtime(id));
-    ItemReplica* replica = item->replica.get();
-    return std::shared_ptr<ItemReplica>(std::move(item), replica);
+    return impl_->replica_in({}, id);
 }
 
 Result<Secret> Vault::item_key(const ItemId& id) {
@@ -150,6 +148,7 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
         }
         report_resync(**item, record, report);
         report_upload(**item, record, report);
+        report_copies(record, report);
         if (auto rows = damage(**item)) {
             const auto hurt = std::ranges::find_if(*rows, &DamageRecord::newest);
             if (hurt != rows->end())
@@ -479,6 +478,7 @@ void Vault::Impl::run_upkeep(ItemRuntime& item, const ItemRecord& record) {
     policy.grid = std::move(*grid);
     policy.min_advance_us = interval_us / 2;
     policy.grace_us = int64_t{record.policy.grace_s} * 1'000'000;
+    policy.followed = [this, id = record.id] { return followed(id); };
     auto report = item.replica->run_retention(policy);
     if (!report) {
         told(item.retention_trouble, report.error());
@@ -531,8 +531,10 @@ Result<JobRecord> Vault::unprotect(const std::string& name_or_id, bool force) {
         FS_ASSIGN(leases, item->ledger->list_leases());
     }
     const TimePoint now = impl_->clock.now();
+    FS_ASSIGN(const auto copies, list_copies(*impl_->database, record.id));
+    for (const CopyRecord& copy : copies) FS_TRY(impl_->check_copy_is_free(record.id, copy.store));
     for (const LeaseRow& lease : leases)
-        if (lease.expires > now)
+        if (lease.expires > now && !lease.holder.starts_with(kCopyHolderPrefix))
             return fail(Code::kWrongState,
                         fmt::format("'{}' reads a point of this item", lease.holder),
                         "end the export, or clean up the failover, first");
@@ -540,10 +542,11 @@ Result<JobRecord> Vault::unprotect(const std::string& name_or_id, bool force) {
     const ItemId id = record.id;
     return start_job(
         "unprotect", disabled, false, force ? "force" : "",
-        [this, id, force](JobRun& run) { return impl_->delete_everything(run, id, force); });
+        [this, id, force](JobRun& run) { return impl_->delete_everything(*this, run, id, force); });
 }
 
-Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id, bool force) {
+Result<std::string> Vault::Impl::delete_everything(Vault& vault, JobRun& run, const ItemId& id,
+                                                   bool force) {
     auto record = get_item(*database, id);
     if (!record && record.error().code() == Code::kItemNotFound)
         return "{}";  // an earlier run did it
@@ -574,6 +577,20 @@ Result<std::string> Vault::Impl::delete_everything(JobRun& run, const ItemId& id
         // A checkpoint under way would leave objects behind that nobody deletes.
         const std::lock_guard upkeep(item->upkeep_mutex);
         item->deleting = true;
+    }
+    FS_ASSIGN(const auto copies, list_copies(*database, id));
+    for (const CopyRecord& copy : copies) {
+        const auto deleted = delete_copy_objects(run, id, copy.store);
+        if (deleted) continue;
+        if (!force)
+            return fail(deleted.error().code(),
+                        fmt::format("the copy in '{}' cannot be deleted: {}", copy.store,
+                                    deleted.error().what()),
+                        "when that store can be used again, unprotect it again; --force leaves it "
+                        "there");
+        vault.event(Severity::kWarning, "copy-left", &*record,
+                    fmt::format("the copy in '{}' could not be deleted, and stays there: {}",
+                                copy.store, deleted.error().what()));
     }
     // 3. Objects, then what we know of them: a crash between leaves an item that is deleted again.
     // The item object goes last: without it nobody could tell whose the others are.

@@ -7,6 +7,7 @@
 #include "os/log.h"
 #include "replica/manifest.h"
 #include "replica/segment.h"
+#include "vault/second_stores.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
@@ -168,7 +169,7 @@ Status Vault::Impl::check_no_lease(ItemRuntime& item) {
     FS_ASSIGN(const auto leases, item.ledger->list_leases());
     const TimePoint now = clock.now();
     for (const LeaseRow& lease : leases) {
-        if (lease.expires <= now) continue;
+        if (lease.expires <= now || lease.holder.starts_with(kCopyHolderPrefix)) continue;
         const bool hold = lease.expires.us == INT64_MAX;
         return fail(
             Code::kWrongState,
@@ -192,6 +193,9 @@ Result<JobRecord> Vault::destroy_key(const std::string& name_or_id, const std::s
     if (!impl_->why_set_aside(record.id)) {
         FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(record.id));
         FS_TRY(impl_->check_no_lease(*item));
+        FS_ASSIGN(const auto copies, list_copies(*impl_->database, record.id));
+        for (const CopyRecord& copy : copies)
+            FS_TRY(impl_->check_copy_is_free(record.id, copy.store));
         const std::lock_guard hold(item->mutex);
         const bool captured = is_replicating(record.state) && item->agent &&
                               impl_->clock.steady_us() - item->agent_heard_us < kAgentLostUs;
@@ -210,6 +214,9 @@ Result<JobRecord> Vault::destroy_key(const std::string& name_or_id, const std::s
 Result<std::string> Vault::Impl::run_key_destruction(Vault& vault, JobRun& run, const ItemId& id) {
     FS_ASSIGN(const ItemRecord record, get_item(*database, id));
     const TimePoint now = clock.now();
+    // The copies' come first: with a store away nothing is destroyed, and it can be asked for
+    // again.
+    FS_TRY(each_copy(id, [](SecondStore&, const CopyRecord&) -> Status { return {}; }));
     FS_TRY(run.report(0.1, "fencing the log"));
     std::shared_ptr<ItemRuntime> item;
     if (!why_set_aside(id) && !record.wrapped_key.empty()) {
@@ -234,7 +241,10 @@ Result<std::string> Vault::Impl::run_key_destruction(Vault& vault, JobRun& run, 
     }
     FS_TRY(run.report(0.5, "removing every copy of the key"));
     {
+        FS_ASSIGN(const auto copies, list_copies(*database, id));
+        for (const CopyRecord& copy : copies) FS_TRY(stop_copy(id, copy.store));
         const std::lock_guard work(key_work);
+        FS_TRY(destroy_copied_keys(id, now));
         FS_TRY(destroy_item_key(*store, id, now,
                                 [this] { return check_not_fenced(fence->still_mine()); }));
         FS_TRY(change_item(*database, id, [](ItemRecord& changed) -> Status {

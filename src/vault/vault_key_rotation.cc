@@ -6,6 +6,7 @@
 #include "meta/json_fields.h"
 #include "os/log.h"
 #include "replica/log_walk.h"
+#include "vault/second_stores.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
@@ -160,6 +161,8 @@ Result<std::string> Vault::Impl::run_key_rotation(Vault& vault, JobRun& run) {
                     "old key is needed, too");
     };
     FS_TRY(each(0, "wrapped anew", [&](const ItemId& id) { return rewrap_item(id, to); }));
+    // Whoever takes a copy over has the new key then, as here.
+    FS_TRY(each(0.25, "wrapped anew in copies", [&](const ItemId& id) { return mirror_keys(id); }));
     // Not before all are there: until here a vault with the old key alone reads everything.
     FS_TRY(each(0.5, "old copies removed", [&](const ItemId& id) -> Status {
         const std::lock_guard work(key_work);
@@ -171,6 +174,8 @@ Result<std::string> Vault::Impl::run_key_rotation(Vault& vault, JobRun& run) {
         removed += gone;
         return {};
     }));
+    FS_TRY(each(0.75, "old copies removed in other stores",
+                [&](const ItemId& id) { return mirror_keys(id); }));
     FS_TRY(run.report(0.95, "retiring the old key"));
     FS_TRY(close_key_rotation(vault, rotation));
     return dump_json({{"from", rotation.from},
@@ -187,6 +192,12 @@ Status Vault::Impl::close_key_rotation(Vault& vault, KeyRotation rotation) {
     FS_ASSIGN(const auto documents, list_all(*store, std::string(kKeyDocumentPrefix)));
     for (const ObjectInfo& info : documents)
         if (info.name != key_document_name(rotation.to)) FS_TRY(store->remove(info.name));
+    for (const auto& second : all_second_stores()) {
+        FS_ASSIGN(const auto copies, list_copies_in(*database, second->name));
+        if (copies.empty()) continue;
+        FS_TRY(second_store(second->name));
+        FS_TRY(mirror_key_documents(*second));
+    }
     FS_TRY(set_setting(*database, "key_id", rotation.to));
     if (rotation.explicit_source)
         FS_TRY(set_setting(*database, "key_source", rotation.final_source));

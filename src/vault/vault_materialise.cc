@@ -27,6 +27,7 @@ constexpr double kCopyShare = 0.6;  // of the progress; the second pass is the r
 // What the job's input says, and what it is saved as.
 struct Input {
     ItemId item;
+    std::string copy;  // the store that is read; empty: the vault's own
     Sequence sequence;
     TimePoint time;
     DiskIndex disk = 0;
@@ -44,6 +45,7 @@ struct Input {
 
     std::string dump() const {
         return dump_json({{"item", item.to_string()},
+                          {"copy", copy},
                           {"sequence", sequence.v},
                           {"time_us", time.us},
                           {"disk", disk},
@@ -69,6 +71,7 @@ struct Input {
         Input input;
         FS_ASSIGN(const std::string item, fields.required_text("item", 32));
         FS_ASSIGN(input.item, ItemId::parse(item));
+        FS_ASSIGN(input.copy, fields.text("copy", kMaxStoreNameBytes));
         FS_ASSIGN(input.sequence.v, fields.u64("sequence"));
         FS_ASSIGN(const uint64_t time_us, fields.u64("time_us"));
         input.time.us = static_cast<int64_t>(time_us);
@@ -146,14 +149,16 @@ class Materialiser {
             if (finished) return result();
         }
         FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, vault_.runtime(in_.item));
-        FS_TRY(take_lease(item));
+        FS_ASSIGN(const auto replica, vault_.replica_in(in_.copy, in_.item));
+        FS_ASSIGN(ObjectStore* const store, vault_.store_in(in_.copy));
+        FS_TRY(take_lease(replica));
         ReplicaReaderOptions reading;
         reading.cache_bytes = kCacheBytes;
         reading.parallel = [this](size_t n, const std::function<void(size_t)>& each) {
             pool_.run(n, each);
         };
-        FS_ASSIGN(const auto reader, ReplicaReader::open(*vault_.store, in_.item, item->key,
-                                                         in_.sequence, std::move(reading)));
+        FS_ASSIGN(const auto reader, ReplicaReader::open(*store, in_.item, item->key, in_.sequence,
+                                                         std::move(reading)));
         FS_ASSIGN(auto disk, reader->disk(in_.disk));
         const auto source = make_replica_device(std::move(disk));
         FS_TRY(open_image());
@@ -197,15 +202,14 @@ class Materialiser {
     }
 
     // That of an earlier run where it is still held.
-    Status take_lease(const std::shared_ptr<ItemRuntime>& item) {
-        if (in_.lease != 0 && item->replica->renew(in_.lease, kLeaseUs)) {
-            lease_ = PointLease(item, in_.lease);
+    Status take_lease(const std::shared_ptr<ItemReplica>& replica) {
+        if (in_.lease != 0 && replica->renew(in_.lease, kLeaseUs)) {
+            lease_ = PointLease(replica, in_.lease);
         } else {
-            FS_ASSIGN(
-                const LeaseRow row,
-                item->replica->lease(in_.sequence,
+            FS_ASSIGN(const LeaseRow row,
+                      replica->lease(in_.sequence,
                                      fmt::format("materialise, job {}", run_.job().id), kLeaseUs));
-            lease_ = PointLease(item, row.id);
+            lease_ = PointLease(replica, row.id);
             in_.lease = row.id;
             FS_TRY(run_.save(in_.dump()));
         }
@@ -301,11 +305,10 @@ JobWork Vault::Impl::materialise_work(const JobRecord& job) {
 Result<JobRecord> Vault::materialise(const MaterialiseRequest& request) {
     FS_ASSIGN(const ItemRecord item, find_item(*impl_->database, request.item));
     FS_TRY(check_action(item.state, ItemAction::kRead));
-    FS_ASSIGN(const auto replica, this->replica(item.id));
+    FS_ASSIGN(const auto replica, this->replica(item.id, request.copy));
     FS_ASSIGN(const ResolvedPoint point,
               replica->resolve(PointSpec::parse(request.point.empty() ? "latest" : request.point)));
-    FS_ASSIGN(const auto geometry, replica->geometry());
-    const auto disks = disks_at(geometry, point.sequence);
+    FS_ASSIGN(const auto disks, replica->disks_of(point.sequence));
     const auto disk = std::ranges::find_if(
         disks, [&](const DiskSize& known) { return known.disk == request.disk; });
     if (disk == disks.end() || disk->joining)
@@ -337,6 +340,7 @@ Result<JobRecord> Vault::materialise(const MaterialiseRequest& request) {
     }
     Input input;
     input.item = item.id;
+    input.copy = request.copy;
     input.sequence = point.sequence;
     input.time = point.time;
     input.disk = request.disk;

@@ -107,6 +107,7 @@ Status Vault::Impl::recheck_damage(Vault& vault, ItemRuntime& item, const ItemRe
 Status Vault::Impl::weigh_damage(Vault& vault, ItemRuntime& item, const ItemRecord& record,
                                  const std::set<std::string>& fresh) {
     const std::lock_guard one_at_a_time(item.damage_mutex);
+    FS_TRY(mend_from_copies(vault, item, record));
     FS_ASSIGN(auto rows, list_damage(*database, item.id));
     const bool was = std::ranges::any_of(rows, &DamageRecord::newest);
     if (rows.empty()) {
@@ -284,7 +285,8 @@ Result<std::string> Vault::Impl::scrub_item(Vault& vault, JobRun& run, const Ite
         FS_TRY(going());
         FS_ASSIGN(const auto missing, find_missing(*store, *item->ledger, id, item->key));
         for (const ObjectDamage& damage : missing) FS_TRY(found(damage));
-        return weigh();
+        FS_TRY(weigh());
+        return scrub_copies(vault, run, record);
     };
     const Status done = work();
     if (ending && !done) return fail(done.error());

@@ -81,7 +81,8 @@ Result<std::vector<SeedDisk>> Vault::Impl::open_seed(const ItemRecord& record,
                       PointSpec::parse(at == std::string::npos ? "latest" : text.substr(at + 1))));
         FS_ASSIGN(const LeaseRow row, runtime_of->replica->lease(
                                           point.sequence, "seed of " + record.name, kPointLeaseUs));
-        lease = PointLease(runtime_of, row.id);
+        lease =
+            PointLease(std::shared_ptr<ItemReplica>(runtime_of, runtime_of->replica.get()), row.id);
         FS_ASSIGN(reader, ReplicaReader::open(*store, other.id, runtime_of->key, point.sequence));
     }
     for (size_t i = 0; i < record.disks.size(); ++i) {

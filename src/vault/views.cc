@@ -325,6 +325,7 @@ Json export_view(const RecoveryState& state, uint64_t size_bytes) {
             {"disk", state.export_disk},
             {"socket", state.export_socket},
             {"uri", nbd_uri(state.export_socket, "")},
+            {"copy", state.copy},
             {"point", point_view(state.sequence, state.point_time)},
             {"size_bytes", size_bytes}};
 }
@@ -343,6 +344,7 @@ Json failover_view(const RecoveryState& state) {
         {"point", point_view(state.sequence, state.point_time)},
         {"created", to_rfc3339(state.timings.requested)},
         {"timings", std::move(timings)}};
+    if (!state.copy.empty()) json["copy"] = state.copy;
     if (!state.accelerator_words.empty()) json["accelerator"] = state.accelerator_words;
     if (state.error)
         json["error"] =
