@@ -164,6 +164,9 @@ Status add_copy(Database& database, const CopyRecord& record) {
         if (!known.empty())
             return fail(Code::kAlreadyExists,
                         fmt::format("the item has a copy in '{}' already", record.store));
+        // One that outlived its copy knows less than the store.
+        execute(sql, "DELETE FROM ledgers WHERE item_id = :i",
+                copy_ledger_name(record.item, record.store));
         execute(sql,
                 "INSERT INTO copies (item_id, store, window_s, keep, grace_s, created_us, "
                 "removing, scrubbed_us, damaged, damage) VALUES (:i, :s, :w, :k, :g, :t, 0, 0, 0, "

@@ -23,16 +23,39 @@ constexpr size_t kBatch = 4;
 constexpr int64_t kLeaseUs = 3600ll * 1'000'000;
 constexpr int64_t kRenewUs = 60ll * 1'000'000;
 
-// An object as the source has it; damage of any byte is an error.
-Result<Bytes> read_whole(ObjectStore& store, const ItemId& item, const Secret& key,
-                         const std::string& name) {
-    FS_ASSIGN(Bytes bytes, store.get(name));
+struct ReadObject {
+    Bytes bytes;
+    std::optional<ObjectDamage> damage;
+};
+
+// An object as the store has it, verified to its last byte.
+Result<ReadObject> read_object(ObjectStore& store, const ItemId& item, const Secret& key,
+                               const std::string& name) {
+    ReadObject read;
+    FS_ASSIGN(read.bytes, store.get(name));
     MemoryStore one;
-    FS_TRY(one.put(name, bytes));
-    FS_ASSIGN(const ObjectCheck check, verify_object(one, item, key, name));
-    if (check.damage)
-        return fail(check.damage->code, fmt::format("{}: {}", name, check.damage->what));
-    return bytes;
+    FS_TRY(one.put(name, read.bytes));
+    FS_ASSIGN(ObjectCheck check, verify_object(one, item, key, name));
+    read.damage = std::move(check.damage);
+    return read;
+}
+
+Error damage_error(const std::string& name, const ObjectDamage& damage) {
+    return Error(damage.code, fmt::format("{}: {}", name, damage.what),
+                 "`farshore scrub` says what it costs. A copy cannot pass it: remove the copy, and "
+                 "add it again when the window has passed what is damaged");
+}
+
+// The same, for a copy. Where only some of its payload cannot be read, it goes all the same: what
+// comes after it is worth more, and the copy is as good as the source. But not for one bad read.
+Result<ReadObject> read_for_copy(ObjectStore& store, const ItemId& item, const Secret& key,
+                                 const std::string& name) {
+    FS_ASSIGN(ReadObject read, read_object(store, item, key, name));
+    if (!read.damage) return read;
+    FS_ASSIGN(ReadObject again, read_object(store, item, key, name));
+    if (again.damage && (again.bytes != read.bytes || again.damage->chunks.empty()))
+        return fail(damage_error(name, *again.damage));
+    return again;
 }
 
 std::string holder_of(const ItemCopyParts& parts) {
@@ -188,12 +211,14 @@ Status ItemCopy::seed_some() {
 Status ItemCopy::move_objects(const std::vector<std::string>& names) {
     std::vector<Status> done(names.size());
     std::vector<uint64_t> bytes(names.size(), 0);
+    std::vector<char> damaged(names.size(), 0);
     const auto move = [&](size_t i) {
         done[i] = [&]() -> Status {
-            FS_ASSIGN(const Bytes object,
-                      read_whole(*parts_.source_store, parts_.item, parts_.item_key, names[i]));
-            bytes[i] = object.size();
-            return put_idempotent(*parts_.store, names[i], object);
+            FS_ASSIGN(const ReadObject object,
+                      read_for_copy(*parts_.source_store, parts_.item, parts_.item_key, names[i]));
+            bytes[i] = object.bytes.size();
+            damaged[i] = object.damage.has_value();
+            return put_idempotent(*parts_.store, names[i], object.bytes);
         }();
     };
     if (parts_.parallel && names.size() > 1)
@@ -204,6 +229,8 @@ Status ItemCopy::move_objects(const std::vector<std::string>& names) {
     const std::lock_guard hold(mutex_);
     status_.copied_objects += names.size();
     for (const uint64_t n : bytes) status_.copied_bytes += n;
+    for (size_t i = 0; i < names.size(); ++i)
+        if (damaged[i] != 0) status_.damaged.push_back(names[i]);
     return {};
 }
 
@@ -271,6 +298,10 @@ Status ItemCopy::mirror_description() {
     if (wanted.empty()) return {};  // not written yet: nothing to compare with
     for (const std::string& name : there) {
         if (std::ranges::find(wanted, name) != wanted.end()) continue;
+        // A listing that lags must not cost a key.
+        const auto really = parts_.source_store->head(name);
+        if (really) continue;
+        if (really.error().code() != Code::kNotFound) return fail(really.error());
         if (parts_.replica.fence != nullptr) FS_TRY(parts_.replica.fence->still_mine());
         FS_TRY(parts_.store->remove(name));
     }
@@ -284,15 +315,16 @@ Result<bool> restore_segment(ObjectStore& store, ObjectStore& other, const ItemI
                              const std::function<Status()>& check) {
     const auto ref = parse_object_name(item, name);
     if (!ref || ref->kind != SegmentKind::kLog) return false;
-    const auto whole = read_whole(other, item, item_key, name);
+    const auto whole = read_object(other, item, item_key, name);
     if (!whole) {
         if (is_damage(whole.error().code())) return false;
         return fail(whole.error());
     }
+    if (whole->damage) return false;
     // Between the two lines it is missing instead of damaged: the next scrub finds that, too.
     FS_TRY(check());
     FS_TRY(store.remove(name));
-    const Status put = put_idempotent(store, name, *whole);
+    const Status put = put_idempotent(store, name, whole->bytes);
     if (!put && put.error().code() == Code::kAlreadyExists)
         return fail(Code::kUnsupported, name + " is locked in the store, so it cannot be replaced",
                     "");

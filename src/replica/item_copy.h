@@ -51,6 +51,7 @@ struct ItemCopyStatus {
     bool seeding = false;
     uint64_t seed_objects = 0, seed_objects_total = 0;
     uint64_t copied_objects = 0, copied_bytes = 0;  // by this process
+    std::vector<std::string> damaged;  // of these, with payload that the source cannot read
 };
 
 class ItemCopy {
@@ -60,7 +61,8 @@ class ItemCopy {
 
     // Moves a few objects; whether there was anything to do. kSequenceHole: the source no longer
     // has what follows, or the copy is not of this log. kCorrupt, kTruncated, ...: an object of the
-    // source is damaged, and was not copied. kFenced; errors of both stores.
+    // source cannot be read, and was not copied; one of which some payload cannot be read is.
+    // kFenced; errors of both stores.
     Result<bool> step();
     // Makes what opens and describes the item (its key under the key-encryption keys, the item
     // object) the same as in the source's store; what the source has no more goes. Cheap when all

@@ -36,6 +36,7 @@
 namespace farshore {
 
 class ManifestBuilder;
+class ReplicaReader;
 struct PayloadMove;
 
 struct ItemReplicaOptions {
@@ -216,6 +217,13 @@ class ItemReplica {
     // the log behind it serve as well: the next checkpoint makes them again. `damaged` are names of
     // objects; how many went. kFenced.
     Result<uint64_t> drop_damaged(const std::vector<std::string>& damaged);
+
+    // Puts again what the floor and kept points need of damaged shards, base objects and segments
+    // behind the log, out of another replica of the item: `other` opens it at a sequence, also
+    // inside a gap. Points that it does not have are passed over. How many points. kFenced.
+    Result<uint64_t> restate_damaged(
+        const std::vector<std::string>& damaged,
+        const std::function<Result<std::shared_ptr<ReplicaReader>>(Sequence)>& other);
 
     const ItemId& item() const { return item_; }
 

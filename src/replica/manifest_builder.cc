@@ -426,4 +426,109 @@ Result<Manifest> ManifestBuilder::relocate(const Manifest& manifest, const Moves
     return out;
 }
 
+Result<Manifest> ManifestBuilder::restate(const Manifest& manifest, const ShardSet& shards,
+                                          ReplicaReader& from, Epoch vault,
+                                          const std::function<Result<uint64_t>()>& reserve) {
+    Manifest out = manifest;
+    FS_ASSIGN(const uint64_t generation, reserve());
+    out.generation = {vault, generation};
+    out.previous = manifest_name(item_, manifest.sequence, manifest.generation);
+    // What the shards hold that cannot be read nobody knows, so all others are counted anew.
+    LiveCount live({});
+    for (const LiveObject& object : manifest.objects)
+        live.set_payload(object.object, object.payload_bytes);
+
+    SegmentWriter writer;
+    std::vector<ObjectRef> bases;
+    uint64_t record = 0;
+    uint32_t position = 0;
+    const auto finish = [&]() -> Status {
+        if (writer.empty()) return {};
+        SegmentWriter::BuildOptions build;
+        build.kind = SegmentKind::kBase;
+        build.item = item_;
+        build.epoch = bases.back().epoch;
+        build.number = bases.back().number;
+        build.item_key = &key_;
+        build.random = &random_;
+        FS_ASSIGN(const BuiltSegment built, writer.build(build));
+        live.set_payload(bases.back(), built.header.payload_bytes);
+        return put_object(segment_object_name(built.header), built.object);
+    };
+    struct Restated {
+        ShardRef ref;
+        ExtentMap map;
+    };
+    std::vector<Restated> restated;
+    std::vector<ShardRef> kept;
+    for (const ShardRef& ref : manifest.shards) {
+        if (!shards.contains({ref.disk, ref.shard})) {
+            FS_ASSIGN(const ShardContent content, load_shard(ref));
+            live.add(content.objects);
+            kept.push_back(ref);
+            continue;
+        }
+        FS_ASSIGN(const auto disk, from.disk(ref.disk));
+        const uint64_t begin = uint64_t{ref.shard} * kShardBytes;
+        const uint64_t size = disk->size_bytes();
+        const uint64_t end = std::min(begin + kShardBytes, std::max(size, begin));
+        Restated made;
+        made.ref = ref;
+        made.ref.generation = out.generation;
+        std::vector<ReplicaExtent> extents;
+        if (end > begin) {
+            FS_ASSIGN(extents, disk->extents(begin, end - begin));
+        }
+        for (const ReplicaExtent& extent : extents) {
+            if (extent.zero) continue;
+            for (uint64_t done = 0; done < extent.length_bytes;) {
+                const auto length = static_cast<uint32_t>(
+                    std::min<uint64_t>(extent.length_bytes - done, kMaxWriteBytes));
+                const uint64_t offset = extent.offset_bytes + done;
+                Bytes payload(length);
+                FS_TRY(disk->read(offset, payload));
+                done += length;
+                if (writer.empty() || position + length > kBaseBytes) {
+                    FS_TRY(finish());
+                    FS_ASSIGN(const uint64_t number, reserve());
+                    bases.push_back({SegmentKind::kBase, {number}, vault});
+                    record = 0;
+                    position = 0;
+                }
+                RecordHeader header;
+                header.kind = RecordKind::kWrite;
+                header.disk = ref.disk;
+                header.sequence = {++record};
+                header.time = manifest.time;
+                header.offset_bytes = offset;
+                header.length_bytes = length;
+                Bytes encoded;
+                append_record(encoded, header, payload);
+                FS_TRY(writer.add(encoded));
+                made.map.write({static_cast<uint32_t>(offset - begin), length,
+                                static_cast<uint32_t>(bases.size() - 1), position});
+                position += length;
+                moved_bytes_ += length;
+            }
+        }
+        restated.push_back(std::move(made));
+    }
+    FS_TRY(finish());
+    for (Restated& made : restated) {
+        std::vector<ShardContent::Object> objects;
+        FS_ASSIGN(const Bytes object,
+                  encode_shard(
+                      item_, made.ref, made.map, [&](uint32_t n) { return bases[n]; }, key_,
+                      random_, &objects));
+        made.ref.object_bytes = object.size();
+        FS_TRY(put_object(shard_name(item_, made.ref), object));
+        live.add(objects);
+        kept.push_back(made.ref);
+    }
+    std::ranges::sort(kept, {}, [](const ShardRef& ref) { return std::pair(ref.disk, ref.shard); });
+    out.shards = std::move(kept);
+    out.objects = live.objects();
+    return out;
+}
+
 }  // namespace farshore

@@ -15,6 +15,7 @@
 #include "replica/checkpoint.h"
 #include "replica/log_walk.h"
 #include "replica/manifest.h"
+#include "replica/replica_reader.h"
 #include "store/object_store.h"
 
 namespace farshore {
@@ -78,6 +79,13 @@ class ManifestBuilder {
                                Epoch vault, const std::function<Result<uint64_t>()>& reserve);
     // The same manifest, referring to where payload went. Its new shards carry `generation`.
     Result<Manifest> relocate(const Manifest& manifest, const Moves& moves, Generation generation);
+
+    // The same manifest with the content of some shards put again, as another replica of the item
+    // has it; what they referred to is not read. Its new shards and base objects carry `vault` and
+    // a generation that `reserve` gives.
+    using ShardSet = std::set<std::pair<DiskIndex, uint32_t>>;
+    Result<Manifest> restate(const Manifest& manifest, const ShardSet& shards, ReplicaReader& from,
+                             Epoch vault, const std::function<Result<uint64_t>()>& reserve);
 
     // Seals and puts it under its name, that of a kept one.
     Status put(const Manifest& manifest);

@@ -77,7 +77,9 @@ class FatefulStore final : public ObjectStore {
     }
     Result<Bytes> get(const std::string& name) override {
         FS_TRY(fate_.before());
-        return inner_.get(name);
+        FS_ASSIGN(Bytes bytes, inner_.get(name));
+        if (on_get) on_get(name, bytes);
+        return bytes;
     }
     Result<Bytes> get_range(const std::string& name, uint64_t offset, uint64_t length) override {
         FS_TRY(fate_.before());
@@ -100,6 +102,7 @@ class FatefulStore final : public ObjectStore {
         return fate_.after();
     }
     std::function<void(const std::string&)> on_remove;
+    std::function<void(const std::string&, Bytes&)> on_get;
 
   private:
     ObjectStore& inner_;

@@ -20,6 +20,7 @@ constexpr size_t kDeleteBatch = 1000;
 // A copy that is so far behind is said to be.
 constexpr int64_t kBehindUs = 900'000'000;
 constexpr size_t kNamedDamage = 5;
+constexpr int64_t kMendLeaseUs = 3600ll * 1'000'000;
 
 }  // namespace
 
@@ -139,11 +140,19 @@ bool Vault::Impl::tend_copy(Vault& vault, const std::shared_ptr<SecondStore>& se
             copy->mirrored_us = described ? steady_us : 0;
         }
         const bool seeding = copy->copy->replica() == nullptr;
+        const size_t damaged = copy->copy->status().damaged.size();
         for (int i = 0; i < kStepsARound && !ending; ++i) {
             FS_ASSIGN(more, copy->copy->step());
             if (!more) break;
         }
         begun = seeding && copy->copy->replica() != nullptr;
+        const auto names = copy->copy->status().damaged;
+        if (names.size() > damaged)
+            vault.event(Severity::kWarning, "copy-damaged", &*item,
+                        fmt::format("{} came into the copy in '{}' with damage that it has in the "
+                                    "vault's own store",
+                                    names.back(), second->name),
+                        "`farshore scrub` says what it costs");
         return upkeep_copy(*copy, record);
     };
     const Status done = run();
@@ -212,12 +221,16 @@ Result<std::shared_ptr<ItemReplica>> Vault::Impl::replica_in(const std::string& 
     FS_ASSIGN(const auto second, second_store(copy));
     FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(id));
     const auto runtime = copy_runtime(second, record, item);
-    std::shared_ptr<ItemReplica> replica = replica_of(*runtime);
-    if (!replica) {
+    bool opened = false;
+    {
+        const std::lock_guard hold(runtime->mutex);
+        opened = runtime->copy != nullptr;
+    }
+    if (!opened) {
         const std::lock_guard work(runtime->work);
         FS_TRY(open_copy(*runtime));
-        replica = replica_of(*runtime);
     }
+    std::shared_ptr<ItemReplica> replica = replica_of(*runtime);
     if (!replica)
         return fail(Code::kWrongState,
                     fmt::format("the copy in '{}' is being made: it has no points yet", copy),
@@ -444,6 +457,12 @@ Result<std::optional<JobRecord>> Vault::remove_copy(const std::string& name_or_i
     FS_ASSIGN(const ItemRecord item, find_item(*impl_->database, name_or_id));
     FS_TRY(get_copy(*impl_->database, item.id, store));
     FS_TRY(impl_->check_copy_is_free(item.id, store));
+    // First: nobody begins anything in it any more.
+    FS_TRY(
+        farshore::change_copy(*impl_->database, item.id, store, [](CopyRecord& record) -> Status {
+            record.removing = true;
+            return {};
+        }));
     if (!delete_points) {
         FS_TRY(impl_->stop_copy(item.id, store));
         FS_TRY(farshore::remove_copy(*impl_->database, item.id, store));
@@ -453,11 +472,6 @@ Result<std::optional<JobRecord>> Vault::remove_copy(const std::string& name_or_i
                           store));
         return std::optional<JobRecord>();
     }
-    FS_TRY(
-        farshore::change_copy(*impl_->database, item.id, store, [](CopyRecord& record) -> Status {
-            record.removing = true;
-            return {};
-        }));
     FS_ASSIGN(const JobRecord job, start_job("copy-removal", item, false, store,
                                              impl_->copy_removal_work(*this, item.id, store)));
     return std::optional<JobRecord>(job);
@@ -503,7 +517,8 @@ Status Vault::Impl::destroy_copied_keys(const ItemId& item, TimePoint now) {
 
 // ---- damage
 
-// Damaged segments of the vault's own store are put again from copies that have them whole.
+// What is damaged in the vault's own store is put again from copies that have it whole: segments as
+// they are, all else by what it says. The item's damage_mutex is held.
 Result<size_t> Vault::Impl::mend_from_copies(Vault& vault, ItemRuntime& item,
                                              const ItemRecord& record) {
     size_t mended = 0;
@@ -532,6 +547,34 @@ Result<size_t> Vault::Impl::mend_from_copies(Vault& vault, ItemRuntime& item,
                                     row.object_name, copy->store->name));
             break;
         }
+    }
+    // What is no segment is put again by what it was, out of the copy at each point.
+    FS_ASSIGN(const auto left, list_damage(*database, item.id));
+    std::vector<std::string> names;
+    for (const DamageRecord& row : left) names.push_back(row.object_name);
+    for (const auto& copy : copies) {
+        const auto replica = replica_of(*copy);
+        if (!replica || names.empty()) continue;
+        const auto restated = item.replica->restate_damaged(
+            names, [&](Sequence sequence) -> Result<std::shared_ptr<ReplicaReader>> {
+                // It stays while it is read.
+                FS_TRY(replica->lease(sequence, "mending", kMendLeaseUs));
+                ReplicaReaderOptions reading;
+                reading.allow_gap = true;
+                return ReplicaReader::open(*copy->store->store, item.id, item.key, sequence,
+                                           std::move(reading));
+            });
+        if (!restated) {
+            log::warn("vault", "'{}': damage cannot be mended from '{}': {}", record.name,
+                      copy->store->name, restated.error().to_string());
+            continue;
+        }
+        if (*restated == 0) continue;
+        mended += *restated;
+        vault.event(Severity::kInformation, "points-restated", &record,
+                    fmt::format("what {} points lost by damage was put again from the copy in "
+                                "'{}'",
+                                *restated, copy->store->name));
     }
     if (mended != 0) forget_damage_rows(item);
     return mended;

@@ -143,6 +143,8 @@ Status Vault::Impl::mirror_key_documents(SecondStore& second) {
         FS_ASSIGN(const Bytes document, store->get(info.name));
         FS_TRY(put_idempotent(*second.store, info.name, document));
     }
+    // Of a place that is not our store any more nothing is learnt.
+    FS_TRY(fence->still_mine());
     for (const ObjectInfo& info : there) {
         if (has(wanted, info.name)) continue;
         FS_TRY(second.fence->still_mine());

@@ -103,6 +103,48 @@ class StoreOnS3(EndToEnd):
         for label, disks in points:
             self.assert_point("web", label, disks)
 
+    def test_a_copy_on_s3_outlives_everything_else(self):
+        """Breaks when a copy in a bucket misses what was written while the service was away, cannot be read
+        beside the vault, or needs more than itself."""
+        rng = seeded()
+        bucket, model = self.new_bucket(), Model([2 * MIB + 512, MIB], rng)
+        location, settings = f"s3://{bucket}/copies", self.settings(timeout_s=5)
+        self.farshore.start_up()
+        clients = self.protect(model)
+        self.write_some(model, clients, rng)
+        points = [self.bookmark(model, "before")]
+        self.farshore.call("store", "add", "far", location, "--store-settings", settings)
+        self.farshore.call("copy", "add", "web", "--store", "far", "--window", "1d")
+        self.write_some(model, clients, rng)
+        self.service.stop_gateway()
+        try:
+            self.write_some(model, clients, rng)
+            points.append(self.bookmark(model, "away"))    # the item's own points do not wait
+            self.farshore.kill_servers("up")
+            self.farshore.restart_server("up")
+            self.farshore.wait_until_serving()
+            self.farshore.wait_for(
+                "the store is said to be away",
+                lambda: any(event["code"] == "store-away" for event in self.farshore.call("events")["events"]), 120)
+        finally:
+            self.service.start_gateway()
+        clients = self.open_disks("web")
+        self.write_some(model, clients, rng)
+        points.append(self.bookmark(model, "behind"))
+        wanted = self.farshore.call("point", "web", "--point", "behind")["sequence"]
+
+        def there():
+            copy = self.farshore.call("copy", "list", "web")["copies"][0]
+            return copy["state"] == "following" and copy.get("newest", {}).get("sequence", 0) >= wanted
+        self.farshore.wait_for("the copy has caught up", there, 180)
+        image = self.work / "image.raw"
+        job = self.farshore.call("materialise", "web", "--point", "away", "--copy", "far", "--to", f"raw:{image}")
+        self.assertEqual("succeeded", job["state"], job)
+        self.assertEqual("equal", support.first_difference(image.read_bytes(), points[1][1][0]))
+        self.second_vault(location, settings)
+        for label, disks in points:
+            self.assert_point("web", label, disks)
+
     def test_an_outage_of_the_store_costs_no_write(self):
         """Breaks when records that were received while the store was away are lost or reordered, or
         when the guest waits for it."""
