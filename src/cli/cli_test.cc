@@ -8,6 +8,7 @@
 #include "cli/environment.h"
 #include "cli/format.h"
 #include "cli/server_location.h"
+#include "meta/json_fields.h"
 
 namespace farshore {
 namespace {
@@ -97,6 +98,30 @@ TEST(Cli, ShowsItemsAsATable) {
               "NAME  STATE      HEALTH     RPO       WORST      LAG   STORED  NEWEST POINT\n"
               "web   protected  warning  0.8 s  1 min 15 s  1.5 KiB  1.0 KiB  "
               "2026-01-31 09:00:00.250 UTC\n");
+}
+
+// Broken if a longer list than a page of the server's ended with its first one, or went on behind
+// what was asked for.
+TEST(Cli, ListsPointsPageByPage) {
+    const auto page = [](int from, int to, int next) {
+        std::string points;
+        for (int sequence = from; sequence >= to; --sequence)
+            points += fmt::format(R"({}{{"sequence":{}}})", sequence == from ? "" : ",", sequence);
+        return fmt::format(R"({{"points":[{}],"gaps":[],"next":{}}})", points, next);
+    };
+    Terminal t;
+    t.script = {
+        {"GET /v1/items/web/points?limit=1000&kind=crash", page(5000, 4001, 4001)},
+        {"GET /v1/items/web/points?limit=200&before=4001&kind=crash", page(4000, 3801, 3801)}};
+    EXPECT_EQ(t.run({"points", "web", "--limit", "1200", "--kind", "crash", "--json"}), 0);
+    const Json all = Json::parse(t.out.str());
+    ASSERT_EQ(all["points"].size(), 1200u);
+    EXPECT_EQ(all["points"].back()["sequence"], 3801);
+    EXPECT_EQ(all["next"], 3801);
+    t.script = {{"GET /v1/items/web/points?limit=1000", page(5000, 4001, 4001)},
+                {"GET /v1/items/web/points?limit=1000&before=4001", R"({"points":[],"gaps":[]})"}};
+    EXPECT_EQ(t.run({"points", "web", "--limit", "5000", "--json"}), 0);
+    EXPECT_FALSE(Json::parse(t.out.str()).contains("next"));
 }
 
 TEST(Cli, ShowsOneItem) {

@@ -245,12 +245,28 @@ void print_suspicious(Client& client, const Json& found) {
 }  // namespace
 
 int ClientVerbs::points(const ListArguments& arguments, const std::string& kind, bool suspicious) {
-    std::string target = item_target(arguments.item, "/points") +
-                         fmt::format("?limit={}", std::min(arguments.limit, kPageRows));
-    if (!kind.empty()) target += "&kind=" + url_encode(kind);
-    if (suspicious) target += "&suspicious=true";
-    if (!arguments.copy.empty()) target += "&copy=" + url_encode(arguments.copy);
-    auto answer = impl_->call("GET", target);
+    std::string filter;
+    if (!kind.empty()) filter += "&kind=" + url_encode(kind);
+    if (suspicious) filter += "&suspicious=true";
+    if (!arguments.copy.empty()) filter += "&copy=" + url_encode(arguments.copy);
+    const std::string target = item_target(arguments.item, "/points");
+    auto answer = impl_->call(
+        "GET", fmt::format("{}?limit={}{}", target, std::min(arguments.limit, kPageRows), filter));
+    // A page at a time; window and gaps are the first one's.
+    for (Json next = answer ? member(*answer, "next") : Json(); next.is_number_integer();) {
+        const uint64_t have = member(*answer, "points").size();
+        if (have >= arguments.limit) break;
+        const auto page = impl_->call(
+            "GET", fmt::format("{}?limit={}&before={}{}", target,
+                               std::min(arguments.limit - have, kPageRows), next.dump(), filter));
+        if (!page) return impl_->failed(page.error());
+        for (const Json& point : member(*page, "points")) (*answer)["points"].push_back(point);
+        next = member(*page, "next");
+        if (next.is_number_integer())
+            (*answer)["next"] = next;
+        else
+            answer->erase("next");
+    }
     if (!answer) return impl_->failed(answer.error());
     if (impl_->json) {
         impl_->print(*answer);

@@ -83,6 +83,7 @@ TEST(Database, TheFirstVersionIsUpgraded) {
                                   "DROP TABLE scrubs",
                                   "DROP TABLE scrub_damage",
                                   "DROP TABLE ledger_changes",
+                                  "DROP INDEX ledger_points_by_kind",
                                   "DELETE FROM schema_migrations WHERE version > 1"})
         ASSERT_TRUE(run_sql(*test.database, statement)) << statement;
     test.reopen();

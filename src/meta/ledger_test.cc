@@ -72,6 +72,20 @@ std::string dump(ReplicaLedger& ledger) {
 
 std::string outcome(const Status& status) { return status ? "ok" : describe(status.error()); }
 
+// Kept points by a query with some of the conditions.
+std::string kept_of(ReplicaLedger& ledger, uint64_t bits) {
+    PointQuery query;
+    if (bits & 1) query.kind = PointKind(1 + (bits >> 8) % 3);
+    if (bits & 2) query.label = "l" + std::to_string((bits >> 16) % 3);
+    if (bits & 4) query.from = {(bits >> 24) % 40};
+    if (bits & 8) query.to = {(bits >> 32) % 80};
+    if (bits & 16) query.limit = 1 + (bits >> 40) % 3;
+    query.newest_first = (bits & 32) != 0;
+    std::string out;
+    for (const KeptRow& row : take(ledger.find_kept(query))) out += " " + row.object_name;
+    return out;
+}
+
 // One random step; the same bits give the same step, so two ledgers can be led along one path.
 std::string step(ReplicaLedger& ledger, uint64_t bits) {
     std::mt19937_64 random(bits);
@@ -177,7 +191,7 @@ std::string step(ReplicaLedger& ledger, uint64_t bits) {
             return show(ledger.segment_with(sequence), number) + " " +
                    show(ledger.segment_before(time), number) + " " +
                    show(ledger.segment_ended(sequence, time), number) + " " +
-                   std::to_string(ledger.list_points(query)->size());
+                   std::to_string(ledger.list_points(query)->size()) + kept_of(ledger, bits);
         }
         default:
             if (below(20) != 0) return "";

@@ -350,6 +350,13 @@ CREATE TABLE copies (
 CREATE INDEX copies_by_store ON copies(store, item_id);
 )sql";
 
+// Lists of points by kind or label must not read them all: there may be a hundred thousand.
+constexpr std::string_view kPointIndexes = R"sql(
+CREATE INDEX ledger_points_by_kind ON ledger_points(item_id, kind, sequence);
+CREATE INDEX ledger_kept_by_kind ON ledger_kept(item_id, kind, sequence);
+CREATE INDEX ledger_kept_by_label ON ledger_kept(item_id, label, sequence);
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
@@ -359,6 +366,7 @@ constexpr std::array kMigrations{
     Migration{6, "scrubbing", kScrubs},
     Migration{7, "how disks change", kChanges},
     Migration{8, "copies in other stores", kCopies},
+    Migration{9, "points by kind and label", kPointIndexes},
 };
 
 }  // namespace

@@ -123,6 +123,16 @@ void put_point(soci::session& sql, const std::string& item, const PointRow& poin
             item, point.sequence, point.kind, point.time, point.label);
 }
 
+// What a query of points asks for, as conditions over :item, :from, :to, :kind and :label. Each is
+// used in every case, and each case finds its index.
+std::string point_conditions(const PointQuery& query) {
+    return fmt::format("item_id = :item AND sequence >= :from AND sequence <= :to AND {} AND {}",
+                       query.kind ? "kind = :kind" : ":kind = 0",
+                       query.label.empty() ? ":label = ''" : "label = :label");
+}
+std::string_view order_of(const PointQuery& query) { return query.newest_first ? "DESC" : "ASC"; }
+int kind_of(const PointQuery& query) { return query.kind ? static_cast<int>(*query.kind) : 0; }
+
 void put_geometry(soci::session& sql, const std::string& item, const GeometryRow& geometry) {
     execute(sql,
             "INSERT OR REPLACE INTO ledger_geometry (item_id, disk, since, size_bytes, joining) "
@@ -431,15 +441,11 @@ Result<std::vector<PointRow>> SqliteLedger::list_points(const PointQuery& query)
     return in_snapshot(
         database_, "listing points", [&](soci::session& sql) -> Result<std::vector<PointRow>> {
             std::vector<PointRow> rows;
-            // 0 and '' stand for "any": one statement for every mix of conditions.
-            const int kind = query.kind ? static_cast<int>(*query.kind) : 0;
-            const std::string text =
-                "SELECT sequence, kind, time_us, label FROM ledger_points WHERE item_id = :i AND "
-                "sequence >= :f AND sequence <= :t AND (:k = 0 OR kind = :k2) AND (:l = '' OR "
-                "label = :l2) ORDER BY sequence " +
-                std::string(query.newest_first ? "DESC" : "ASC") + " LIMIT :n";
             select<long long, long long, long long, std::string>(
-                sql, text,
+                sql,
+                fmt::format("SELECT sequence, kind, time_us, label FROM ledger_points WHERE {} "
+                            "ORDER BY sequence {} LIMIT :n",
+                            point_conditions(query), order_of(query)),
                 [&](long long sequence, long long point_kind, long long time,
                     const std::string& label) {
                     rows.push_back({{from_column(sequence)},
@@ -447,7 +453,7 @@ Result<std::vector<PointRow>> SqliteLedger::list_points(const PointQuery& query)
                                     {time},
                                     label});
                 },
-                item_, query.from, query.to, kind, kind, query.label, query.label, query.limit);
+                item_, query.from, query.to, kind_of(query), query.label, query.limit);
             return rows;
         });
 }
@@ -515,29 +521,38 @@ Result<std::vector<ManifestRow>> SqliteLedger::list_manifests() {
 }
 
 Result<std::vector<KeptRow>> SqliteLedger::list_kept() {
+    PointQuery all;
+    all.limit = SIZE_MAX;
+    return find_kept(all);
+}
+
+Result<std::vector<KeptRow>> SqliteLedger::find_kept(const PointQuery& query) {
     return in_snapshot(
         database_, "listing kept points", [&](soci::session& sql) -> Result<std::vector<KeptRow>> {
             std::vector<KeptRow> rows;
             select<std::string, long long, long long, long long, long long, long long, std::string,
                    std::string>(
                 sql,
-                "SELECT object_name, sequence, generation, time_us, recorded, kind, label, disks "
-                "FROM ledger_kept WHERE item_id = :i ORDER BY sequence, generation",
+                fmt::format("SELECT object_name, sequence, generation, time_us, recorded, kind, "
+                            "label, disks FROM ledger_kept WHERE {0}{1} ORDER BY sequence {2}, "
+                            "generation {2}, object_name {2} LIMIT :n",
+                            point_conditions(query), query.kind ? " AND recorded != 0" : "",
+                            order_of(query)),
                 [&](const std::string& name, long long sequence, long long generation,
-                    long long time, long long recorded, long long kind, const std::string& label,
-                    const std::string& disks) {
+                    long long time, long long recorded, long long point_kind,
+                    const std::string& label, const std::string& disks) {
                     KeptRow row;
                     row.object_name = name;
                     row.sequence.v = from_column(sequence);
                     row.generation = from_column(generation);
                     row.time.us = time;
                     row.recorded = recorded != 0;
-                    row.kind = static_cast<PointKind>(kind);
+                    row.kind = static_cast<PointKind>(point_kind);
                     row.label = label;
                     row.disks = disks_of_column(disks);
                     rows.push_back(std::move(row));
                 },
-                item_);
+                item_, query.from, query.to, kind_of(query), query.label, query.limit);
             return rows;
         });
 }

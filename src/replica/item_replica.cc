@@ -49,9 +49,14 @@ Result<RegistrationCommit> registration_of(const SegmentReader& segment, LogStat
 
 namespace {
 
-const KeptRow* find_kept(const std::vector<KeptRow>& kept, Sequence sequence) {
-    const auto found = std::ranges::find(kept, sequence, &KeptRow::sequence);
-    return found == kept.end() ? nullptr : &*found;
+// The one at `sequence`, when it is kept.
+Result<std::optional<KeptRow>> kept_at(ReplicaLedger& ledger, Sequence sequence) {
+    PointQuery exact;
+    exact.from = exact.to = sequence;
+    exact.limit = 1;
+    FS_ASSIGN(auto rows, ledger.find_kept(exact));
+    if (rows.empty()) return std::nullopt;
+    return std::move(rows.front());
 }
 
 std::string describe(Sequence sequence, TimePoint time) {
@@ -272,7 +277,9 @@ Result<PointList> ItemReplica::points(const PointQuery& query) {
         if (page.from > page.to) break;
     }
 
-    FS_ASSIGN(out.kept, ledger_.list_kept());
+    if (query.limit > 0) {
+        FS_ASSIGN(out.kept, ledger_.find_kept(query));
+    }
     if (state.stored.v == 0) return out;
     OfferedRange range;
     if (state.floor.v > 0) {
@@ -304,6 +311,8 @@ Result<PointList> ItemReplica::points(const PointQuery& query) {
     return out;
 }
 
+Result<std::vector<KeptRow>> ItemReplica::kept() { return ledger_.list_kept(); }
+
 Result<ReplicaStatus> ItemReplica::status() {
     FS_ASSIGN(const LedgerState state, ledger_.state());
     PointQuery none;
@@ -325,9 +334,12 @@ Result<ReplicaStatus> ItemReplica::status() {
         out.newest = list.ranges.back().last;
         out.newest_time = list.ranges.back().last_time;
     }
-    if (!list.kept.empty()) {
-        out.oldest = list.kept.front().sequence;
-        out.oldest_time = list.kept.front().time;
+    PointQuery first;
+    first.limit = 1;
+    FS_ASSIGN(const auto oldest_kept, ledger_.find_kept(first));
+    if (!oldest_kept.empty()) {
+        out.oldest = oldest_kept.front().sequence;
+        out.oldest_time = oldest_kept.front().time;
     }
     out.gap_open = open_gap(gaps).has_value();
     out.written_bytes = state.written_bytes;
@@ -345,8 +357,8 @@ Result<std::vector<GeometryRow>> ItemReplica::geometry() { return ledger_.list_g
 Result<std::vector<DiskSize>> ItemReplica::disks_of(Sequence sequence) {
     FS_ASSIGN(const LedgerState state, ledger_.state());
     if (sequence < state.floor) {
-        FS_ASSIGN(const auto kept, ledger_.list_kept());
-        if (const KeptRow* row = find_kept(kept, sequence)) return row->disks;
+        FS_ASSIGN(const auto row, kept_at(ledger_, sequence));
+        if (row) return row->disks;
     }
     FS_ASSIGN(const auto rows, ledger_.list_geometry());
     return disks_at(rows, sequence);
@@ -363,10 +375,10 @@ std::string ItemReplica::window_text(const LedgerState& state, const std::vector
                     describe(list->ranges.back().last, list->ranges.back().last_time));
     if (open_gap(gaps))
         out += fmt::format(", and a gap is open behind it up to {}", state.stored.v);
-    if (!list->kept.empty())
-        out += fmt::format("; below it {} point{} kept, from {} on", list->kept.size(),
-                           list->kept.size() == 1 ? " is" : "s are",
-                           describe(list->kept.front().sequence, list->kept.front().time));
+    if (const auto kept = ledger_.list_kept(); kept && !kept->empty())
+        out += fmt::format("; below it {} point{} kept, from {} on", kept->size(),
+                           kept->size() == 1 ? " is" : "s are",
+                           describe(kept->front().sequence, kept->front().time));
     return out;
 }
 
@@ -376,8 +388,8 @@ Status ItemReplica::check_point(Sequence sequence, const LedgerState& state) {
         return fail(Code::kPointNotFound, "nothing of this machine is stored yet",
                     "wait until it is protected");
     if (sequence < state.floor && sequence.v > 0) {
-        FS_ASSIGN(const auto kept, ledger_.list_kept());
-        if (find_kept(kept, sequence) != nullptr) return {};
+        FS_ASSIGN(const auto kept, kept_at(ledger_, sequence));
+        if (kept) return {};
     }
     if (sequence < state.floor || sequence.v == 0)
         return fail(Code::kPointOutsideWindow,
@@ -398,8 +410,8 @@ Result<TimePoint> ItemReplica::time_of(Sequence sequence, const LedgerState& sta
     if (sequence == state.stored) return state.stored_time;
     if (sequence == state.floor) return state.floor_time;
     if (sequence < state.floor) {
-        FS_ASSIGN(const auto kept, ledger_.list_kept());
-        if (const KeptRow* row = find_kept(kept, sequence)) return row->time;
+        FS_ASSIGN(const auto row, kept_at(ledger_, sequence));
+        if (row) return row->time;
     }
     FS_ASSIGN(const SegmentRow row, ledger_.segment_with(sequence));
     if (row.last == sequence) return row.last_time;
@@ -474,10 +486,8 @@ Result<ResolvedPoint> ItemReplica::resolve(const PointSpec& spec) {
             FS_ASSIGN(const PointList valid, points(query));
             if (!valid.points.empty())
                 return ResolvedPoint{valid.points.front().sequence, valid.points.front().time};
-            for (auto row = valid.kept.rbegin(); row != valid.kept.rend(); ++row) {
-                if (row->recorded && row->label == spec.label)
-                    return ResolvedPoint{row->sequence, row->time};
-            }
+            if (!valid.kept.empty())
+                return ResolvedPoint{valid.kept.front().sequence, valid.kept.front().time};
             FS_ASSIGN(const auto rows, ledger_.list_points(query));
             if (!rows.empty()) FS_TRY(check_point(rows.front().sequence, state));
             FS_ASSIGN(const auto gaps, ledger_.list_gaps());

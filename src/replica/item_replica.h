@@ -74,8 +74,11 @@ struct RetentionPolicy {
     // But only when this much (and 1/64 of all payload) comes free: rewriting puts the shards of
     // every manifest in force again. 0: always.
     uint64_t rewrite_min_bytes = 16u << 20;
-    // At most this much payload is held in memory and rewritten in one run.
-    uint64_t rewrite_bytes = 128u << 20;
+    // At most this much payload is rewritten in one run. With a run a minute, a third of what a
+    // machine writes that fills 54 MB/s: less, and a log that is mostly dead would pile up.
+    uint64_t rewrite_bytes = 1u << 30;
+    // Of which so much is held in memory at a time.
+    uint64_t rewrite_memory_bytes = 128u << 20;
     // Objects this small are put together when there are many.
     uint64_t small_object_bytes = 1u << 20;
     size_t small_objects = 256;
@@ -123,9 +126,11 @@ struct OfferedRange {
     TimePoint first_time, last_time;
 };
 struct PointList {
-    std::vector<KeptRow> kept;         // below the window, by sequence
-    std::vector<PointRow> points;      // POINT records that are valid points
-    std::vector<OfferedRange> ranges;  // every sequence in them is a point
+    // What a query asks for and in its order, each up to its limit: kept below the window, and
+    // POINT records that are valid points.
+    std::vector<KeptRow> kept;
+    std::vector<PointRow> points;
+    std::vector<OfferedRange> ranges;  // every sequence in them is a point; all of them
 };
 
 // What a person may name a point by.
@@ -174,6 +179,8 @@ class ItemReplica {
 
     Result<ReplicaStatus> status();
     Result<PointList> points(const PointQuery& query);
+    // All that is kept below the window, by sequence.
+    Result<std::vector<KeptRow>> kept();
     // What became of the disks in the window; disks_at() tells which a point has.
     Result<std::vector<GeometryRow>> geometry();
     // How the disks changed: minutes of the last days, hours of the last weeks.

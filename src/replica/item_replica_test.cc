@@ -90,6 +90,7 @@ RetentionPolicy short_window(int64_t window_us = 3'000'000, int64_t grace_us = 1
     policy.grace_us = grace_us;
     policy.small_objects = 4;
     policy.rewrite_min_bytes = 0;
+    policy.rewrite_memory_bytes = 64 << 10;  // several times in one run
     return policy;
 }
 

@@ -219,7 +219,8 @@ Status ItemReplica::move_floor(const RetentionPolicy& policy, RetentionReport& r
     };
     ManifestBuilder::Moves moves;
     if (rewriting.objects != 0) {
-        FS_ASSIGN(moves, builder.move_payload(*rewriting.needed, at_floor.time, vault_epoch(),
+        FS_ASSIGN(moves, builder.move_payload(*rewriting.needed, policy.rewrite_memory_bytes,
+                                              at_floor.time, vault_epoch(),
                                               [&] { return ledger_.reserve_generation(); }));
         FS_TRY(relocate_kept(builder, rewriting, moves, commit));
         FS_ASSIGN(const Generation generation, next_generation());

@@ -223,7 +223,10 @@ class ReplicaLedger {
     virtual Result<std::vector<GapRow>> list_gaps() = 0;
     virtual Result<std::vector<GeometryRow>> list_geometry() = 0;
     virtual Result<std::vector<ManifestRow>> list_manifests() = 0;  // by sequence, then generation
-    virtual Result<std::vector<KeptRow>> list_kept() = 0;           // by sequence
+    virtual Result<std::vector<KeptRow>> list_kept() = 0;           // all, by sequence
+    // Those that a query asks for, in its order; `kind` is that of recorded ones only. What an
+    // answer reads: there may be a hundred thousand, and list_kept() reads them all.
+    virtual Result<std::vector<KeptRow>> find_kept(const PointQuery& query) = 0;
     // Hours and minutes, by grain, start and disk; those that are too old go with a registration.
     virtual Result<std::vector<ChangeRow>> list_changes() = 0;
     virtual Result<std::vector<DeadRow>> list_dead(const std::string& after, size_t limit) = 0;

@@ -218,31 +218,54 @@ uint64_t ManifestBuilder::Needed::live_bytes(const ObjectRef& object) const {
     return sum;
 }
 
+struct ManifestBuilder::MovingPiece {
+    DiskIndex disk = 0;
+    uint64_t offset = 0;
+    uint32_t length = 0;
+    ObjectRef object;
+    uint32_t position = 0;
+    bool passes = false;
+    Bytes payload;
+};
+
 Result<ManifestBuilder::Moves> ManifestBuilder::move_payload(
-    const Needed& needed, TimePoint time, Epoch vault,
+    const Needed& needed, uint64_t memory_bytes, TimePoint time, Epoch vault,
     const std::function<Result<uint64_t>()>& reserve) {
-    struct Piece {
-        DiskIndex disk = 0;
-        uint64_t offset = 0;
-        uint32_t length = 0;
-        ObjectRef object;
-        uint32_t position = 0;
-        bool passes = false;
-        Bytes payload;
+    Moves moves;
+    std::vector<MovingPiece> pieces;
+    uint64_t bytes = 0;
+    const auto move = [&]() -> Status {
+        FS_TRY(read_pieces(pieces));
+        FS_TRY(write_pieces(pieces, time, vault, reserve, moves));
+        pieces.clear();
+        bytes = 0;
+        return {};
     };
-    std::vector<Piece> pieces;
+    // Objects without pieces are in it, too.
     for (const auto& [object, list] : needed.pieces_) {
-        for (const auto& [position, piece] : list)
+        moves[object];
+        for (const auto& [position, piece] : list) {
+            if (!pieces.empty() && bytes + piece.length > memory_bytes) FS_TRY(move());
             pieces.push_back(
                 {piece.disk, piece.offset, piece.length, object, position, !piece.lasts, {}});
+            bytes += piece.length;
+        }
     }
+    FS_TRY(move());
+    for (auto& [object, list] : moves) {
+        std::sort(list.begin(), list.end(),
+                  [](const Moved& a, const Moved& b) { return a.position < b.position; });
+    }
+    return moves;
+}
 
-    // Each chunk is read and decoded once: in the order of the objects' payload.
+// Each chunk is read and decoded once: in the order of the objects' payload.
+Status ManifestBuilder::read_pieces(std::vector<MovingPiece>& pieces) {
     std::shared_ptr<SegmentReader> segment;
     ObjectRef opened;
     Bytes chunk;
     uint32_t chunk_number = UINT32_MAX;
-    for (Piece& piece : pieces) {
+    for (MovingPiece& piece : pieces) {
         if (!segment || opened != piece.object) {
             FS_ASSIGN(segment,
                       SegmentReader::open(store_, object_name(item_, piece.object), item_, key_));
@@ -268,15 +291,17 @@ Result<ManifestBuilder::Moves> ManifestBuilder::move_payload(
         }
         moved_bytes_ += piece.length;
     }
-    segment.reset();
+    return {};
+}
 
+Status ManifestBuilder::write_pieces(std::vector<MovingPiece>& pieces, TimePoint time, Epoch vault,
+                                     const std::function<Result<uint64_t>()>& reserve,
+                                     Moves& moves) {
     // In a base object payload lies in the order of the disk.
-    std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
+    std::sort(pieces.begin(), pieces.end(), [](const MovingPiece& a, const MovingPiece& b) {
         return std::tie(a.passes, a.disk, a.offset, a.object) <
                std::tie(b.passes, b.disk, b.offset, b.object);
     });
-    Moves moves;
-    for (const auto& [object, list] : needed.pieces_) moves[object];  // also those without pieces
     SegmentWriter writer;
     ObjectRef base;
     uint64_t record = 0;
@@ -295,7 +320,7 @@ Result<ManifestBuilder::Moves> ManifestBuilder::move_payload(
         base_payload_[base] = built.header.payload_bytes;
         return put_object(segment_object_name(built.header), built.object);
     };
-    for (Piece& piece : pieces) {
+    for (MovingPiece& piece : pieces) {
         if (writer.empty() || position + piece.length > kBaseBytes || piece.passes != passes) {
             FS_TRY(finish());
             passes = piece.passes;
@@ -319,12 +344,7 @@ Result<ManifestBuilder::Moves> ManifestBuilder::move_payload(
         moves[piece.object].push_back({piece.position, piece.length, base, position});
         position += piece.length;
     }
-    FS_TRY(finish());
-    for (auto& [object, list] : moves) {
-        std::sort(list.begin(), list.end(),
-                  [](const Moved& a, const Moved& b) { return a.position < b.position; });
-    }
-    return moves;
+    return finish();
 }
 
 Result<Manifest> ManifestBuilder::relocate(const Manifest& manifest, const Moves& moves,

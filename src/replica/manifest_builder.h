@@ -72,10 +72,11 @@ class ManifestBuilder {
         std::map<ObjectRef, std::map<uint32_t, Piece>> pieces_;  // by position, not overlapping
         std::set<std::string> seen_, seen_before_;               // names of shards
     };
-    // Copies it into base objects, whose records carry `time`, and puts those. `reserve` gives each
-    // a generation.
-    Result<Moves> move_payload(const Needed& needed, TimePoint time, Epoch vault,
-                               const std::function<Result<uint64_t>()>& reserve);
+    // Copies it into base objects, whose records carry `time`, and puts those: so much at a time as
+    // `memory_bytes` holds, in the order of the objects; what is copied at a time lies in the order
+    // of the disk. `reserve` gives each a generation.
+    Result<Moves> move_payload(const Needed& needed, uint64_t memory_bytes, TimePoint time,
+                               Epoch vault, const std::function<Result<uint64_t>()>& reserve);
     // The same manifest, referring to where payload went. Its new shards carry `generation`.
     Result<Manifest> relocate(const Manifest& manifest, const Moves& moves, Generation generation);
 
@@ -97,7 +98,12 @@ class ManifestBuilder {
     uint64_t moved_bytes() const { return moved_bytes_; }
 
   private:
+    struct MovingPiece;
     Status put_object(const std::string& name, ByteView object);
+    Status read_pieces(std::vector<MovingPiece>& pieces);
+    // What is copied is added to `moves`, not yet sorted.
+    Status write_pieces(std::vector<MovingPiece>& pieces, TimePoint time, Epoch vault,
+                        const std::function<Result<uint64_t>()>& reserve, Moves& moves);
     // What an old shard became, for manifests that share it.
     struct Relocated {
         bool changed = false;

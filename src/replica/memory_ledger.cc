@@ -262,8 +262,21 @@ Result<std::vector<ManifestRow>> MemoryLedger::list_manifests() {
 Result<std::vector<KeptRow>> MemoryLedger::list_kept() {
     std::lock_guard lock(mutex_);
     auto out = values(tables_.kept);
-    std::ranges::sort(out, {},
-                      [](const KeptRow& r) { return std::tuple(r.sequence, r.generation); });
+    std::ranges::sort(out, {}, [](const KeptRow& r) {
+        return std::tie(r.sequence, r.generation, r.object_name);
+    });
+    return out;
+}
+
+Result<std::vector<KeptRow>> MemoryLedger::find_kept(const PointQuery& query) {
+    FS_ASSIGN(auto out, list_kept());
+    std::erase_if(out, [&](const KeptRow& row) {
+        return row.sequence < query.from || row.sequence > query.to ||
+               (query.kind && (!row.recorded || row.kind != *query.kind)) ||
+               (!query.label.empty() && row.label != query.label);
+    });
+    if (query.newest_first) std::ranges::reverse(out);
+    if (out.size() > query.limit) out.resize(query.limit);
     return out;
 }
 

@@ -41,6 +41,7 @@ class MemoryLedger : public ReplicaLedger {
     Result<std::vector<GeometryRow>> list_geometry() override;
     Result<std::vector<ManifestRow>> list_manifests() override;
     Result<std::vector<KeptRow>> list_kept() override;
+    Result<std::vector<KeptRow>> find_kept(const PointQuery& query) override;
     Result<std::vector<ChangeRow>> list_changes() override;
     Result<std::vector<DeadRow>> list_dead(const std::string& after, size_t limit) override;
     Result<std::vector<LeaseRow>> list_leases() override;

@@ -59,6 +59,7 @@ struct Stored {
         PointQuery none;
         none.limit = 0;
         offered = *replica->points(none);
+        offered.kept = *replica->kept();
         EXPECT_FALSE(offered.kept.empty());
         EXPECT_GE(offered.ranges.size(), 2u);
     }

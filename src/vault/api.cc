@@ -390,13 +390,10 @@ Result<HttpResponse> Api::points(const Call& call) {
         points.push_back(point_view(point));
         points.back()["disks"] = point_disks_view(geometry, point.sequence);
     }
-    for (auto kept = list.kept.rbegin(); kept != list.kept.rend(); ++kept) {
+    // All of these are older.
+    for (const KeptRow& kept : list.kept) {
         if (points.size() == query.limit) break;
-        if (kept->sequence > query.to ||
-            (query.kind && (!kept->recorded || *query.kind != kept->kind)) ||
-            (!query.label.empty() && query.label != kept->label))
-            continue;
-        points.push_back(kept_view(*kept));
+        points.push_back(kept_view(kept));
     }
     Json gaps = Json::array();
     for (size_t i = 0; i + 1 < list.ranges.size(); ++i)

@@ -125,7 +125,8 @@ Status Vault::Impl::weigh_damage(Vault& vault, ItemRuntime& item, const ItemReco
                   dropped);
     PointQuery none;
     none.limit = 0;
-    FS_ASSIGN(const PointList offered, item.replica->points(none));
+    FS_ASSIGN(PointList offered, item.replica->points(none));
+    FS_ASSIGN(offered.kept, item.replica->kept());
     FS_ASSIGN(const auto hurts, hurt_points(*store, item.id, item.key, offered, damaged));
     bool newest = false, ask = false;
     const TimePoint now = clock.now();

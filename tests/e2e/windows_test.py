@@ -41,7 +41,10 @@ class Windows(faults.FaultTest):
         self.farshore.kill_servers("up")
         self.restart_up()
         self.farshore.wait_for("the vault knows it still", lambda: self.plan()["stage"] == "waiting", 30)
-        self.assertEqual("none", self.farshore.call("item", "web")["resync"]["state"])
+        # Until the agent has told the new vault, it is unknown.
+        state = lambda: self.farshore.call("item", "web")["resync"]["state"]  # noqa: E731
+        self.farshore.wait_for("the agent has told", lambda: state() != "unknown", 30)
+        self.assertEqual("none", state())
         # The window opens by a change of the policy: it begins without a restart.
         changed = self.farshore.call("set", "web", "--resync-windows", "00:00-24:00")
         self.assertEqual({"resync_windows"}, set(changed["changed"]))

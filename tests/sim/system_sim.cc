@@ -63,6 +63,7 @@ void System::draw_shape() {
     r.rewrite_below_percent = static_cast<uint32_t>(d.below(4) * 30);
     r.rewrite_min_bytes = 0;
     r.rewrite_bytes = (64u << 10) << d.below(6);
+    r.rewrite_memory_bytes = 500'000;  // several times in one run
     r.small_object_bytes = 64u << 10;
     r.small_objects = 2 + d.below(10);
     // Of every second seed points stay below the window.
