@@ -302,6 +302,31 @@ def lint_docs():
     return wrong
 
 
+EVENT_CODE = re.compile(
+    r"event\(\s*(?:[\w:.?]|\s|->)*?(?:Severity::k\w+|\w+\.severity)[^;\"]*?\"([a-z]+(?:-[a-z]+)+)\""
+    r"|\.code = \"([a-z]+(?:-[a-z]+)+)\"|\bSeverity::k\w+,\s*\"([a-z]+(?:-[a-z]+)+)\""
+    r"|kEvent = \"([a-z]+(?:-[a-z]+)+)\"")
+
+
+def lint_events():
+    """Codes of events and troubles, against docs/operations/events.md."""
+    page = ROOT / "docs/operations/events.md"
+    listed = {code for row in re.findall(r"^\| (`[^|]*)\|", page.read_text(), re.MULTILINE)
+              for code in re.findall(r"`([a-z-]+)`", row)}
+    said, text = {}, ""
+    for path in sources("*.cc", "*.h"):
+        if path.name.endswith("_test.cc"):
+            continue
+        content = path.read_text()
+        text += content
+        for groups in EVENT_CODE.findall(content):
+            said.setdefault(next(filter(None, groups)), relative(path))
+    wrong = [f"{where}: '{code}' is not in {relative(page)}" for code, where in sorted(said.items())
+             if code not in listed]
+    return wrong + [f"{relative(page)}: nothing says '{code}'" for code in sorted(listed)
+                    if f'"{code}"' not in text]
+
+
 TREE_RULES = [
     (re.compile(r"(?<![\w.])/(?:home/\w+|root|work|Users/\w+)/[\w.]"), "a path of one machine"),
     (re.compile(r"^(<{7} |>{7} |={7}$)", re.MULTILINE), "left over from a merge"),
@@ -365,7 +390,7 @@ def main():
     lints = {
         "layers": lint_layers, "seams": lint_seams,
         "format": lint_format, "docs": lint_docs,
-        "tree": lint_tree, "scripts": lint_scripts, "size": lint_size,
+        "tree": lint_tree, "scripts": lint_scripts, "size": lint_size, "events": lint_events,
         "tidy": lambda: lint_tidy(options.build, options.jobs, options.budget),
     }
     parser.add_argument("names", nargs="*", metavar="NAME", help=" ".join(lints))
