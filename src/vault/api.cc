@@ -106,7 +106,7 @@ Result<HttpResponse> Api::route(const HttpRequest& request) {
             return link(request, call.part(3));
         return no_such_resource(request);
     }
-    if (request.path == "/v1/health") {
+    if (request.path == "/v1/health" && (call.is("GET") || call.is("HEAD"))) {
         // Whether the database answers is what "serves" means.
         FS_TRY(get_setting(vault_.database(), "vault_id"));
         return answer({{"status", "ok"}});
@@ -115,7 +115,7 @@ Result<HttpResponse> Api::route(const HttpRequest& request) {
         FS_ASSIGN(call.body, parse_json(request.body, "the request's body", kMaxRequestBytes));
     }
     if (request.path == "/v1/enrol" && call.is("POST")) {
-        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const JsonFields fields, call.fields({"token", "request_pem"}));
         FS_ASSIGN(const std::string token, fields.required_text("token", 1024));
         FS_ASSIGN(const std::string request_pem, fields.required_text("request_pem", 64u << 10));
         FS_ASSIGN(const std::string certificate, vault_.enrol(token, request_pem));
@@ -166,7 +166,8 @@ Result<HttpResponse> Api::items(const Call& call) {
                            [](const ItemReport& report) { return report.record.name; });
     }
     if (!call.is("POST")) return no_such_resource(call.request);
-    FS_ASSIGN(const JsonFields fields, call.fields());
+    FS_ASSIGN(const JsonFields fields, call.fields({"name", "qmp_socket", "agent", "disks",
+                                                    "devices", "seeds", "policy", "wait_s"}));
     ProtectRequest protect;
     FS_ASSIGN(protect.name, fields.required_text("name", kMaxItemNameBytes));
     FS_ASSIGN(protect.qmp_socket, fields.text("qmp_socket", kMaxPathBytes));
@@ -213,7 +214,7 @@ Result<HttpResponse> Api::item(const Call& call) {
         }
         if (call.is("PATCH")) {
             FS_ASSIGN(const ItemReport before, vault_.item(name));
-            FS_ASSIGN(const JsonFields fields, call.fields());
+            FS_ASSIGN(const JsonFields fields, call.fields({"policy"}));
             FS_ASSIGN(const ItemPolicy policy, read_policy(fields, before.record.policy));
             FS_ASSIGN(const ItemReport report, vault_.change_policy(name, policy));
             return answer(item_view(report));
@@ -230,7 +231,7 @@ Result<HttpResponse> Api::item(const Call& call) {
         return no_such_resource(call.request);
     }
     if (what == "resynchronise" && call.parts.size() == 3 && call.is("POST")) {
-        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const JsonFields fields, call.fields({"when"}));
         FS_ASSIGN(const std::string when, fields.text("when", 32, "now"));
         if (when != "now" && when != "in-window")
             return fail(Code::kInvalidArgument, "when must be now or in-window");
@@ -238,7 +239,7 @@ Result<HttpResponse> Api::item(const Call& call) {
         return answer(item_view(report), 202);
     }
     if (what == "seed" && call.parts.size() == 3 && call.is("POST")) {
-        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const JsonFields fields, call.fields({"action"}));
         FS_ASSIGN(const std::string action, fields.required_text("action", 64));
         FS_ASSIGN(const ItemReport report, vault_.decide_seed(name, action));
         return answer(item_view(report));
@@ -275,7 +276,8 @@ Result<HttpResponse> Api::item(const Call& call) {
     if (what == "bookmarks" && call.parts.size() == 3) return bookmarks(call);
     if (what == "exports" && call.parts.size() == 3) return exports(call);
     if (what == "materialise" && call.parts.size() == 3 && call.is("POST")) {
-        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const JsonFields fields, call.fields({"point", "copy", "to", "settings", "disk",
+                                                        "replace", "throttle_bytes_per_s"}));
         MaterialiseRequest request;
         request.item = name;
         FS_ASSIGN(request.point, fields.required_text("point", 1024));
@@ -298,7 +300,7 @@ Result<HttpResponse> Api::item(const Call& call) {
             return answer({{"failovers", std::move(list)}});
         }
         if (call.is("POST")) {
-            FS_ASSIGN(const JsonFields fields, call.fields());
+            FS_ASSIGN(const JsonFields fields, call.fields({"action", "point", "copy"}));
             FS_ASSIGN(const std::string action, fields.required_text("action", 64));
             FS_ASSIGN(const std::string point, fields.text("point", 1024, "latest"));
             FS_ASSIGN(const std::string copy, fields.text("copy", kMaxStoreNameBytes));
@@ -316,7 +318,7 @@ Result<HttpResponse> Api::holds(const Call& call) {
         return answer(list);
     }
     if (call.parts.size() == 3 && call.is("POST")) {
-        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const JsonFields fields, call.fields({"point", "reason"}));
         FS_ASSIGN(const std::string point, fields.text("point", 1024, "latest"));
         FS_ASSIGN(const std::string reason, fields.required_text("reason", kMaxHoldReasonBytes));
         FS_ASSIGN(const Json hold, place_hold(vault_, name, point, reason));
@@ -332,7 +334,7 @@ Result<HttpResponse> Api::holds(const Call& call) {
 Result<HttpResponse> Api::disks(const Call& call) {
     const std::string& name = call.part(1);
     if (call.parts.size() == 3 && call.is("POST")) {
-        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const JsonFields fields, call.fields({"path"}));
         FS_ASSIGN(const std::string path, fields.required_text("path", kMaxPathBytes));
         FS_ASSIGN(const ItemReport report, vault_.add_disk(name, path));
         return answer(item_view(report), 202);
@@ -437,7 +439,7 @@ Result<HttpResponse> Api::bookmarks(const Call& call) {
         return answer(bookmark_view(report));
     }
     if (!call.is("POST")) return no_such_resource(call.request);
-    FS_ASSIGN(const JsonFields fields, call.fields());
+    FS_ASSIGN(const JsonFields fields, call.fields({"label", "wait_s", "kind"}));
     FS_ASSIGN(const std::string text, fields.required_text("label", kMaxLabelBytes));
     FS_ASSIGN(const uint64_t wait_s, fields.u64("wait_s", 30, 60));
     FS_ASSIGN(const std::string kind, fields.text("kind", 32, "bookmark"));
@@ -454,7 +456,7 @@ Result<HttpResponse> Api::exports(const Call& call) {
     FS_ASSIGN(RecoveryDesk * recovery, desk());
     if (call.part(0) == "items") {
         if (!call.is("POST")) return no_such_resource(call.request);
-        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const JsonFields fields, call.fields({"point", "socket", "disk", "copy"}));
         FS_ASSIGN(const std::string point, fields.required_text("point", 1024));
         FS_ASSIGN(const std::string socket, fields.required_text("socket", kMaxPathBytes));
         FS_ASSIGN(const uint64_t disk, fields.u64("disk", 0, kMaxDisks - 1));
@@ -527,7 +529,7 @@ Result<HttpResponse> Api::events(const Call& call) {
 Result<HttpResponse> Api::parties(const Call& call) {
     if (call.part(0) == "enrolment-tokens") {
         if (call.parts.size() != 1 || !call.is("POST")) return no_such_resource(call.request);
-        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const JsonFields fields, call.fields({"kind", "name", "valid_s"}));
         FS_ASSIGN(const std::string kind_text, fields.text("kind", 64, "agent"));
         FS_ASSIGN(const PartyKind kind, party_kind_from_name(kind_text));
         FS_ASSIGN(const std::string name, fields.text("name", 64));

@@ -11,6 +11,7 @@
 #include "meta/items.h"
 #include "meta/json_fields.h"
 #include "vault/api.h"
+#include "vault/policy.h"
 
 namespace farshore {
 
@@ -64,9 +65,12 @@ struct Api::Call {
         FS_ASSIGN(const uint64_t seconds, number("wait_s", 0, 60));
         return std::min<int64_t>(static_cast<int64_t>(seconds), kMaxWaitS) * 1'000'000;
     }
-    Result<JsonFields> fields() const {
+    // The body, whose members are among `known`: what is misspelt must not be taken for unsaid.
+    Result<JsonFields> fields(std::initializer_list<std::string_view> known) const {
         static const Json none = Json::object();
-        return JsonFields::of(body.is_null() ? none : body, "body");
+        FS_ASSIGN(JsonFields fields, JsonFields::of(body.is_null() ? none : body, "body"));
+        FS_TRY(check_members(body, "body", known));
+        return fields;
     }
 };
 

@@ -30,7 +30,7 @@ Result<HttpResponse> Api::keys(const Call& call) {
         return answer(json);
     }
     if (call.parts.size() != 2 || !call.is("POST")) return no_such_resource(call.request);
-    FS_ASSIGN(const JsonFields fields, call.fields());
+    FS_ASSIGN(const JsonFields fields, call.fields({"to", "passphrase", "public_key_pem"}));
     if (what == "rotate") {
         FS_ASSIGN(const std::string to, fields.text("to", 4096));
         FS_ASSIGN(const JobRecord job, vault_.rotate_key(to));
@@ -56,7 +56,7 @@ Result<HttpResponse> Api::keys(const Call& call) {
 Result<HttpResponse> Api::item_key(const Call& call) {
     if (call.part(3) != "destroy" || call.parts.size() != 4 || !call.is("POST"))
         return no_such_resource(call.request);
-    FS_ASSIGN(const JsonFields fields, call.fields());
+    FS_ASSIGN(const JsonFields fields, call.fields({"confirm", "end_replication"}));
     FS_ASSIGN(const std::string confirm, fields.text("confirm", 256));
     FS_ASSIGN(const bool end_replication, fields.boolean("end_replication"));
     if (recovery_ != nullptr) {

@@ -77,7 +77,8 @@ Result<HttpResponse> Api::stores(const Call& call) {
         return answer({{"stores", std::move(list)}});
     }
     if (call.parts.size() == 1 && call.is("POST")) {
-        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const JsonFields fields,
+                  call.fields({"name", "location", "settings", "take_over"}));
         AddStoreRequest request;
         FS_ASSIGN(request.name, fields.required_text("name", 256));
         FS_ASSIGN(request.location, fields.required_text("location", kMaxPathBytes));
@@ -103,14 +104,14 @@ Result<HttpResponse> Api::copies(const Call& call) {
         return answer({{"copies", std::move(list)}});
     }
     if (call.parts.size() == 3 && call.is("POST")) {
-        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const JsonFields fields, call.fields({"store", "window_s", "keep"}));
         FS_ASSIGN(const std::string store, fields.required_text("store", 256));
         FS_ASSIGN(const CopyPolicy policy, read_copy_policy(fields, call.body));
         FS_ASSIGN(const CopyReport report, vault_.add_copy(name, store, policy));
         return answer(copy_view(report), 201);
     }
     if (call.parts.size() == 4 && call.is("PATCH")) {
-        FS_ASSIGN(const JsonFields fields, call.fields());
+        FS_ASSIGN(const JsonFields fields, call.fields({"window_s", "keep"}));
         FS_ASSIGN(const CopyPolicy policy, read_copy_policy(fields, call.body));
         FS_ASSIGN(const CopyReport report, vault_.change_copy(name, call.part(3), policy));
         return answer(copy_view(report));

@@ -1,5 +1,7 @@
 #include "vault/policy.h"
 
+#include <algorithm>
+
 #include <fmt/core.h>
 
 #include "base/bandwidth_limit.h"
@@ -23,6 +25,11 @@ Result<ItemPolicy> read_policy(const JsonFields& body, ItemPolicy policy) {
     const Json* json = body.find("policy");
     if (json == nullptr) return policy;
     FS_ASSIGN(const JsonFields fields, JsonFields::of(*json, "policy"));
+    FS_TRY(check_members(
+        *json, "policy",
+        {"crash_point_interval_s", "window_s", "grace_s", "copy_throttle_bytes_per_s",
+         "consistent_interval_s", "rpo_threshold_s", "resync_windows", "resync_windows_for",
+         "verify_interval_s", "bandwidth", "catch_up", "scrub_interval_s", "keep"}));
     FS_ASSIGN(const uint64_t interval,
               fields.u64("crash_point_interval_s", policy.crash_point_interval_s, 86'400));
     FS_ASSIGN(const uint64_t window, fields.u64("window_s", policy.window_s, 31'536'000));
@@ -66,6 +73,21 @@ Result<ItemPolicy> read_policy(const JsonFields& body, ItemPolicy policy) {
     policy.scrub_interval_s = static_cast<uint32_t>(scrub);
     policy.consistent_interval_s = static_cast<uint32_t>(consistent);
     return policy;
+}
+
+Status check_members(const Json& object, std::string_view path,
+                     std::initializer_list<std::string_view> known) {
+    if (!object.is_object()) return {};
+    for (const auto& [name, value] : object.items()) {
+        if (std::ranges::find(known, name) != known.end()) continue;
+        std::string all;
+        for (const std::string_view one : known)
+            all += fmt::format("{}{}", all.empty() ? "" : ", ", one);
+        return fail(Code::kMalformed,
+                    fmt::format("{} has no member '{}'", path, name.substr(0, 64)),
+                    all.empty() ? "it has none" : "its members are " + all);
+    }
+    return {};
 }
 
 Status check_policy(CaptureMode mode, const ItemPolicy& policy, std::string_view zone) {

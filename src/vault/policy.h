@@ -1,6 +1,7 @@
 // The policy of an item as the API takes and shows it, and what of it cannot be.
 #pragma once
 
+#include <initializer_list>
 #include <string_view>
 
 #include "meta/json_fields.h"
@@ -16,5 +17,9 @@ Result<ItemPolicy> read_policy(const JsonFields& body, ItemPolicy policy);
 // none.
 Status check_policy(CaptureMode mode, const ItemPolicy& policy, std::string_view zone);
 Json policy_view(const ItemPolicy& policy);
+
+// kMalformed: a member of the object that is none of `known`.
+Status check_members(const Json& object, std::string_view path,
+                     std::initializer_list<std::string_view> known);
 
 }  // namespace farshore

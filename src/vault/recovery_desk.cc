@@ -309,7 +309,7 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
     }
     if (action != "change-point" && action != "commit")
         return fail(Code::kInvalidArgument,
-                    fmt::format("'{}' is not a way to fail over", action.substr(0, 64)),
+                    fmt::format("the action '{}' is not a way to fail over", action.substr(0, 64)),
                     "use test, start, change-point, commit or cleanup");
     FS_TRY(check_action(item.state,
                         action == "commit" ? ItemAction::kCommit : ItemAction::kChangePoint));

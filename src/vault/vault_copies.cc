@@ -340,7 +340,8 @@ namespace {
 Status check_copy_policy(const CopyRecord& record) {
     FS_TRY(RetentionGrid::parse(record.keep));
     if (record.window_s < 60 || record.window_s > 366u * 24 * 3600)
-        return fail(Code::kInvalidArgument, "the window must be from 1 min to 366 days");
+        return fail(Code::kInvalidArgument,
+                    "window_s: a copy's window is from 60 s to 31622400 s (366 days)");
     return {};
 }
 
@@ -352,7 +353,6 @@ Result<CopyReport> Vault::add_copy(const std::string& name_or_id, const std::str
     if (const auto error = impl_->why_set_aside(item.id)) return fail(*error);
     if (item.state == ItemState::kDisabling)
         return fail(Code::kWrongState, fmt::format("'{}' is being deleted", item.name));
-    FS_TRY(impl_->second_store(store));
     CopyRecord record;
     record.item = item.id;
     record.store = store;
@@ -360,6 +360,7 @@ Result<CopyReport> Vault::add_copy(const std::string& name_or_id, const std::str
     record.keep = policy.keep.value_or(item.policy.keep);
     record.grace_s = item.policy.grace_s;
     FS_TRY(check_copy_policy(record));
+    FS_TRY(impl_->second_store(store));
     FS_TRY(farshore::add_copy(*impl_->database, record));
     event(Severity::kInformation, "copy-added", &item,
           fmt::format("a copy in the store '{}' begins", store));

@@ -282,7 +282,7 @@ Result<ItemReport> Vault::decide_seed(const std::string& name_or_id, const std::
     FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
     if (action != "accept" && action != "retry" && action != "skip")
         return fail(Code::kInvalidArgument,
-                    fmt::format("'{}' cannot be done with a seed", action.substr(0, 40)),
+                    fmt::format("the action '{}' cannot be done with a seed", action.substr(0, 40)),
                     "accept, retry or skip");
     FS_TRY(farshore::change_seed(*impl_->database, record.id, [&](SeedRecord& seed) -> Status {
         const bool possible = action == "accept"  ? seed.state == SeedState::kHeld

@@ -125,7 +125,9 @@ class Copies(EndToEnd):
         with self.assertRaises(FarshoreError) as failed:
             self.farshore.call("copy", "remove", "web", "--store", "second", "--delete-points")
         self.assertEqual("wrong-state", failed.exception.code)
-        hidden.rename(log)
+        log.mkdir(exist_ok=True)    # what was written meanwhile is there
+        for path in hidden.iterdir():
+            path.rename(log / path.name)
         self.farshore.call("failover", "cleanup", "web")
         job = self.farshore.call("copy", "remove", "web", "--store", "second", "--delete-points")
         self.assertEqual("succeeded", job["state"], job)
