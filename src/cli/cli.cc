@@ -49,6 +49,7 @@ struct Arguments {
     CatalogArguments catalog;
     StoreCheckArguments store_check;
     StoreArguments store;
+    NotifierArguments notifier;
     std::string copy;
     bool delete_points = false;
     std::string token_kind = "agent";
@@ -571,6 +572,7 @@ class Parser {
             };
         });
         add_stores(*store);
+        add_notifiers();
         CLI::App* token = app_.add_subcommand("token", "Enrolment tokens");
         token->require_subcommand(1);
         CLI::App* create =
@@ -583,6 +585,42 @@ class Parser {
             ->check(CLI::IsMember({"agent", "appliance"}));
         create->add_option("--name", a.token_name, "the only name that it admits");
         create->add_option("--valid", a.token_valid_s, "seconds")->capture_default_str();
+    }
+
+    void add_notifiers() {
+        Arguments& a = arguments_;
+        CLI::App* notify = app_.add_subcommand("notify", "Who is told of events");
+        notify->require_subcommand(1);
+        for (const auto& [name, kind, help, target] :
+             {std::tuple("add-webhook", "webhook", "Tell a program, by signed POSTs",
+                         "https:// URL"),
+              std::tuple("add-mail", "mail", "Tell people, by mail",
+                         "addresses, separated by commas")}) {
+            CLI::App* add =
+                verb(*notify, name, help, [&a, kind = std::string(kind)](ClientVerbs& v) {
+                    a.notifier.kind = kind;
+                    return v.add_notifier(a.notifier);
+                });
+            add->add_option("NAME", a.notifier.name, "what it is to be called")->required();
+            add->add_option("TO", a.notifier.target, target)->required();
+            add->add_option("--settings", a.notifier.settings,
+                            "file with its secrets (docs/operations/events.md), on the vault's "
+                            "machine; only its owner may read it")
+                ->required();
+            add->add_option("--severity", a.notifier.severity,
+                            "from which on: information, warning, critical")
+                ->capture_default_str();
+        }
+        verb(*notify, "list", "Who is told, and whether it works",
+             [](ClientVerbs& v) { return v.notifiers(); });
+        verb(*notify, "test", "Send a message to try one",
+             [&a](ClientVerbs& v) { return v.test_notifier(a.notifier.name); })
+            ->add_option("NAME", a.notifier.name, "the notifier")
+            ->required();
+        verb(*notify, "remove", "Tell one nothing any more",
+             [&a](ClientVerbs& v) { return v.remove_notifier(a.notifier.name); })
+            ->add_option("NAME", a.notifier.name, "the notifier")
+            ->required();
     }
 
     void add_stores(CLI::App& store) {

@@ -85,6 +85,11 @@ struct StoreArguments {
     bool take_over = false;
 };
 
+struct NotifierArguments {
+    std::string name, kind, target, settings;
+    std::string severity = "warning";
+};
+
 struct ListArguments {
     std::string item;
     std::string copy;  // of points
@@ -137,6 +142,10 @@ class ClientVerbs {
     int job(uint64_t id, bool wait);
     int cancel_job(uint64_t id);
     int events(const ListArguments& arguments);
+    int notifiers();
+    int add_notifier(const NotifierArguments& arguments);
+    int remove_notifier(const std::string& name);
+    int test_notifier(const std::string& name);
     int agents();
     int stores();
     int add_store(const StoreArguments& arguments);

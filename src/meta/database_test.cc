@@ -76,6 +76,7 @@ TEST(Database, TheFirstVersionIsUpgraded) {
                                   "ALTER TABLE items DROP COLUMN verify_interval_s",
                                   "ALTER TABLE items DROP COLUMN bandwidth",
                                   "ALTER TABLE items DROP COLUMN keep",
+                                  "DROP TABLE notifiers",
                                   "DROP TABLE copies",
                                   "DROP TABLE stores",
                                   "DROP TABLE ledger_kept",

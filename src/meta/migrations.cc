@@ -357,6 +357,23 @@ CREATE INDEX ledger_kept_by_kind ON ledger_kept(item_id, kind, sequence);
 CREATE INDEX ledger_kept_by_label ON ledger_kept(item_id, label, sequence);
 )sql";
 
+constexpr std::string_view kNotifiers = R"sql(
+CREATE TABLE notifiers (
+    name TEXT PRIMARY KEY NOT NULL,
+    kind TEXT NOT NULL,
+    target TEXT NOT NULL,
+    settings_file TEXT NOT NULL,
+    least TEXT NOT NULL,
+    event_cursor BIGINT NOT NULL,
+    created_us BIGINT NOT NULL,
+    delivered_us BIGINT NOT NULL,
+    error_code TEXT NOT NULL,
+    error_what TEXT NOT NULL,
+    error_remedy TEXT NOT NULL,
+    failing_since_us BIGINT NOT NULL
+);
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
@@ -367,6 +384,7 @@ constexpr std::array kMigrations{
     Migration{7, "how disks change", kChanges},
     Migration{8, "copies in other stores", kCopies},
     Migration{9, "points by kind and label", kPointIndexes},
+    Migration{10, "who is told of events", kNotifiers},
 };
 
 }  // namespace

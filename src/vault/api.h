@@ -11,6 +11,7 @@
 
 namespace farshore {
 
+class Notifications;
 class RecoveryDesk;
 
 inline constexpr int64_t kMaxWaitS = 25;
@@ -19,7 +20,8 @@ inline constexpr size_t kMaxRequestBytes = 4u << 20;
 class Api {
   public:
     // Borrows both; `recovery` may be null: its verbs are kUnsupported then.
-    Api(Vault& vault, RecoveryDesk* recovery) : vault_(vault), recovery_(recovery) {}
+    Api(Vault& vault, RecoveryDesk* recovery, Notifications* notifications = nullptr)
+        : vault_(vault), recovery_(recovery), notifications_(notifications) {}
     HttpResponse handle(const HttpRequest& request);
 
   private:
@@ -38,6 +40,7 @@ class Api {
     Result<HttpResponse> events(const Call& call);
     Result<HttpResponse> keys(const Call& call);
     Result<HttpResponse> stores(const Call& call);
+    Result<HttpResponse> notifiers(const Call& call);
     Result<HttpResponse> copies(const Call& call);
     Result<HttpResponse> item_key(const Call& call);
     Result<HttpResponse> server();
@@ -46,6 +49,7 @@ class Api {
 
     Vault& vault_;
     RecoveryDesk* recovery_;
+    Notifications* notifications_;
 };
 
 // Compares in a time that does not depend on where the two differ.

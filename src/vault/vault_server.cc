@@ -4,14 +4,19 @@
 #include "os/log.h"
 #include "os/tls_connection.h"
 #include "vault/api.h"
+#include "vault/notifications.h"
 #include "vault/recovery_desk.h"
 
 namespace farshore {
+
+// How soon an event is told of.
+static constexpr int64_t kNotifyUs = 2'000'000;
 
 struct VaultServer::Impl {
     // In the order of dependence: destroyed from the last to the first.
     std::unique_ptr<Vault> vault;
     std::unique_ptr<RecoveryDesk> recovery;
+    std::unique_ptr<Notifications> notifications;
     std::unique_ptr<Api> api;
     std::unique_ptr<HttpServer> http;
 };
@@ -45,7 +50,10 @@ Result<std::unique_ptr<VaultServer>> VaultServer::start(const VaultServerOptions
             log::error("vault", "recoveries of an earlier run: {}", resumed.error().to_string());
     }
     impl->vault->resume_jobs();
-    impl->api = std::make_unique<Api>(*impl->vault, impl->recovery.get());
+    impl->notifications = std::make_unique<Notifications>(
+        *impl->vault, files, clock, random, options.vault.tend_interval_us == 0 ? 0 : kNotifyUs);
+    impl->api =
+        std::make_unique<Api>(*impl->vault, impl->recovery.get(), impl->notifications.get());
     HttpServerOptions http;
     http.address = options.listen;
     std::vector<std::string> names = options.names;

@@ -159,7 +159,7 @@ class Api(EndToEnd):
                                       {"point": "here", "socket": str(self.work / "export.sock")})
         self.assertEqual(201, status, export)
         return {"item": "web", "point": point, "hold": hold, "job": job, "store": "second", "disk": 0,
-                "bookmark": bookmark["id"], "export": export["id"], "agent": "nobody"}
+                "bookmark": bookmark["id"], "export": export["id"], "agent": "nobody", "notifier": "nobody"}
 
     def test_answers_are_as_described(self):
         """Breaks when an answer misses what the description promises, or has another shape."""
@@ -183,7 +183,7 @@ class Api(EndToEnd):
         """Breaks when a body with a member that is missing, of a wrong type or out of range is taken, or is
         answered with anything but which member is wrong; or when any body makes the server fail."""
         values = {"item": "web", "hold": "x", "job": 1, "store": "second", "disk": 0, "bookmark": "x", "export": "x",
-                  "agent": "x", "point": "latest"}
+                  "agent": "x", "point": "latest", "notifier": "x"}
         values = {**values, **self.site()}
         tried = 0
         for method, path, operation, _ in self.description.operations():
@@ -284,7 +284,7 @@ class Api(EndToEnd):
         one."""
         open_to_all = {"getHealth", "enrol"}
         values = {"item": "web", "point": "latest", "hold": "x", "job": 1, "store": "x", "disk": 0, "bookmark": "x",
-                  "export": "x", "agent": "x"}
+                  "export": "x", "agent": "x", "notifier": "x"}
         tried = 0
         for method, path, operation, _ in self.description.operations():
             if operation["operationId"] in open_to_all or operation.get("security") == []:
