@@ -6,6 +6,7 @@
 #include <atomic>
 #include <map>
 #include <mutex>
+#include <set>
 
 #include "meta/json_fields.h"
 #include "meta/parties.h"
@@ -38,12 +39,17 @@ struct Settings {
 }  // namespace
 
 struct Notifications::Impl {
+    Impl(Vault& vault_in, FileSystem& files_in, Clock& clock_in, Random& random_in)
+        : vault(vault_in), files(files_in), clock(clock_in), random(random_in) {}
+
     Vault& vault;
     FileSystem& files;
     Clock& clock;
     Random& random;
     std::atomic<bool> ending{false};
-    std::mutex work;  // held while one is told
+    std::mutex client_mutex;       // below
+    std::set<HttpClient*> asking;  // that an end has to interrupt
+    std::mutex work;               // held while one is told
     struct Pace {
         int64_t next_us = 0;   // steady: not before
         int64_t retry_us = 0;  // 0: the newest attempt went well
@@ -108,7 +114,17 @@ struct Notifications::Impl {
         request.headers = {
             {"Content-Type", "application/json"},
             {"Farshore-Signature", webhook_signature(settings.secret, context.now, request.body)}};
-        FS_ASSIGN(const HttpResponse response, client.request(request));
+        {
+            const std::lock_guard hold(client_mutex);
+            if (ending) return fail(Code::kCancelled, "the vault ends");
+            asking.insert(&client);
+        }
+        auto answered = client.request(request);
+        {
+            const std::lock_guard hold(client_mutex);
+            asking.erase(&client);
+        }
+        FS_ASSIGN(const HttpResponse response, std::move(answered));
         if (response.status >= 200 && response.status < 300) return {};
         return fail(response.status == 429 || response.status >= 500 ? Code::kUnavailable
                                                                      : Code::kForbidden,
@@ -165,7 +181,7 @@ struct Notifications::Impl {
 
 Notifications::Notifications(Vault& vault, FileSystem& files, Clock& clock, Random& random,
                              int64_t tick_interval_us)
-    : impl_(new Impl{vault, files, clock, random, {}, {}, {}, {}}) {
+    : impl_(new Impl(vault, files, clock, random)) {
     if (tick_interval_us == 0) return;
     impl_->ticker = std::make_unique<ThreadExecutor>("fs-notify");
     auto round = std::make_shared<std::function<void()>>();
@@ -178,7 +194,11 @@ Notifications::Notifications(Vault& vault, FileSystem& files, Clock& clock, Rand
 }
 
 Notifications::~Notifications() {
-    impl_->ending = true;
+    {
+        const std::lock_guard hold(impl_->client_mutex);
+        impl_->ending = true;
+        for (HttpClient* client : impl_->asking) client->cancel();
+    }
     if (impl_->ticker) impl_->ticker->stop();
 }
 

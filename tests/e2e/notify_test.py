@@ -19,13 +19,14 @@ class Webhook:
     """Takes POSTs; answers what it is told to, or nothing for a while."""
 
     def __init__(self):
-        self.taken, self.answer, self.hang = [], 200, threading.Event()
+        self.taken, self.answer, self.hang, self.waiting = [], 200, threading.Event(), False
         self.hang.set()
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.waiting = not outer.hang.is_set()
                 outer.hang.wait()
                 if outer.answer == 200:
                     outer.taken.append((self.headers["Farshore-Signature"], body))
@@ -179,6 +180,14 @@ class Notifications(EndToEnd):
         ids = list(dict.fromkeys(event["id"] for event in hook.events()))
         self.assertEqual(ids, sorted(ids))
         self.farshore.wait_for("it is well again", lambda: not self.shown("one").get("error"), 60)
+        # One that hangs does not keep the vault from ending.
+        hook.hang.clear()
+        self.something_happens("fourth")
+        self.farshore.wait_for("it is being told", lambda: hook.waiting, 60)
+        self.farshore.stop_servers("up")
+        hook.hang.set()
+        self.farshore.restart_server("up")
+        self.farshore.wait_until_serving()
         self.farshore.call("notify", "remove", "one")
         self.assertEqual(["other"], [row["name"] for row in self.farshore.call("notify", "list")["notifiers"]])
         for log in (self.work / "logs").glob("*.log"):
