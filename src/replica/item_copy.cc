@@ -154,8 +154,14 @@ Status ItemCopy::begin_seeding() {
         last.push_back(name);
         return {};
     };
-    for (const KeptRow& row : kept)
-        if (row.sequence < lease.sequence) FS_TRY(take(row.object_name));
+    std::vector<std::string> damaged;
+    for (const KeptRow& row : kept) {
+        if (row.sequence >= lease.sequence) continue;
+        const Status taken = take(row.object_name);
+        if (!taken && !is_damage(taken.error().code())) return taken;
+        // A point that is lost here must not cost the copy all others.
+        if (!taken) damaged.push_back(row.object_name);
+    }
     FS_TRY(take(seed.floor_manifest));
     seed.names.assign(payload.begin(), payload.end());
     seed.names.insert(seed.names.end(), last.begin(), last.end() - 1);
@@ -174,6 +180,7 @@ Status ItemCopy::begin_seeding() {
     status_.seeding = true;
     status_.seed_objects_total = total;
     status_.seed_objects = total - 1 - seed.names.size();
+    status_.damaged.insert(status_.damaged.end(), damaged.begin(), damaged.end());
     seed_ = std::move(seed);
     return {};
 }

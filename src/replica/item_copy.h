@@ -51,7 +51,8 @@ struct ItemCopyStatus {
     bool seeding = false;
     uint64_t seed_objects = 0, seed_objects_total = 0;
     uint64_t copied_objects = 0, copied_bytes = 0;  // by this process
-    std::vector<std::string> damaged;  // of these, with payload that the source cannot read
+    // Of these, with payload that the source cannot read; and kept points that it has lost.
+    std::vector<std::string> damaged;
 };
 
 class ItemCopy {

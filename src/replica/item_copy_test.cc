@@ -473,6 +473,31 @@ TEST(ItemCopyTest, WhatPointsLostIsPutAgainFromTheCopy) {
     EXPECT_LT(not_there, 65u) << "what only later manifests had";
 }
 
+// Broken if one kept point that the source has lost kept all others from the copy.
+TEST(ItemCopyTest, ALostKeptPointCostsTheCopyOnlyItself) {
+    World w(11);
+    Rng rng(11);
+    w.policy.grid = *RetentionGrid::parse("2m:1h");
+    begin(w, false);
+    for (int round = 0; round < 40; ++round) {
+        w.clock.now_us += 30 * kSecond;
+        w.write(rng);
+        ASSERT_TRUE(w.replica->run_retention(w.policy));
+    }
+    const auto kept = *w.ledger.list_kept();
+    ASSERT_GT(kept.size(), 3u);
+    Bytes bytes = *w.memory.get(kept[1].object_name);
+    bytes[bytes.size() / 2] ^= 1;
+    w.memory.replace(kept[1].object_name, bytes);
+    w.has_copy = true;
+    const Status caught = w.catch_up();
+    ASSERT_TRUE(caught) << caught.error().to_string();
+    EXPECT_EQ(w.copy->status().damaged, std::vector<std::string>{kept[1].object_name});
+    const auto copied = *w.copy_ledger.list_kept();
+    EXPECT_EQ(copied.size(), kept.size() - 1);
+    w.check(*w.copy->replica(), w.copy_memory, rng);
+}
+
 // Broken if a key that was exchanged at the source opened the copy for ever, or the copy were
 // without a key for a moment.
 TEST(ItemCopyTest, WhatOpensTheItemFollows) {
