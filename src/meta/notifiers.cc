@@ -15,12 +15,6 @@ using T = std::string;
 
 constexpr std::array<std::string_view, 2> kKinds{"webhook", "mail"};
 
-Severity severity_column(const T& text) {
-    for (const Severity severity : {Severity::kWarning, Severity::kCritical})
-        if (severity_name(severity) == text) return severity;
-    return Severity::kInformation;
-}
-
 template <typename... Args>
 Result<std::vector<NotifierRecord>> select_notifiers(soci::session& sql, std::string_view condition,
                                                      const Args&... args) {
@@ -38,7 +32,7 @@ Result<std::vector<NotifierRecord>> select_notifiers(soci::session& sql, std::st
             record.kind = kind == kKinds[1] ? NotifierKind::kMail : NotifierKind::kWebhook;
             record.target = target;
             record.settings_file = settings;
-            record.least = severity_column(least);
+            record.least = severity_from_name(least).value_or(Severity::kInformation);
             record.cursor = from_column(cursor);
             record.created.us = created;
             record.delivered.us = delivered;
@@ -149,40 +143,6 @@ Status notifier_failed(Database& database, const std::string& name, const ItemEr
                 name);
         return {};
     });
-}
-
-Result<std::vector<EventRecord>> list_events_after(Database& database, uint64_t after,
-                                                   size_t limit) {
-    return in_snapshot(
-        database, "listing events", [&](soci::session& sql) -> Result<std::vector<EventRecord>> {
-            std::vector<EventRecord> events;
-            Status damaged;
-            select<L, L, T, T, T, T, T, T>(
-                sql,
-                "SELECT id, time_us, severity, code, item_id, item_name, cause, remedy FROM events "
-                "WHERE id > :a ORDER BY id LIMIT :l",
-                [&](L id, L time, const T& severity, const T& code, const T& item, const T& name,
-                    const T& cause, const T& remedy) {
-                    EventRecord event;
-                    event.id = from_column(id);
-                    event.time.us = time;
-                    event.severity = severity_column(severity);
-                    event.code = code;
-                    if (!item.empty()) {
-                        if (auto parsed = item_id_column(item))
-                            event.item = *parsed;
-                        else
-                            damaged = tl::unexpected(parsed.error());
-                    }
-                    event.item_name = name;
-                    event.cause = cause;
-                    event.remedy = remedy;
-                    events.push_back(std::move(event));
-                },
-                after, limit);
-            FS_TRY(damaged);
-            return events;
-        });
 }
 
 }  // namespace farshore

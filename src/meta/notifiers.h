@@ -43,8 +43,4 @@ Status remove_notifier(Database& database, const std::string& name);
 Status notifier_told(Database& database, const std::string& name, uint64_t cursor, bool arrived);
 Status notifier_failed(Database& database, const std::string& name, const ItemError& error);
 
-// Events with a larger id, oldest first.
-Result<std::vector<EventRecord>> list_events_after(Database& database, uint64_t after,
-                                                   size_t limit);
-
 }  // namespace farshore

@@ -53,6 +53,12 @@ std::string_view severity_name(Severity severity) {
     return kSeverities.at(static_cast<size_t>(severity));
 }
 
+std::optional<Severity> severity_from_name(std::string_view name) {
+    for (size_t i = 0; i < kSeverities.size(); ++i)
+        if (kSeverities[i] == name) return static_cast<Severity>(i);
+    return {};
+}
+
 Status add_token(Database& database, const EnrolmentToken& token) {
     return in_transaction(database, "adding a token", [&](soci::session& sql) -> Status {
         const TimePoint now = database.impl().clock->now();
@@ -171,25 +177,27 @@ Status add_event(Database& database, const EventRecord& event) {
     });
 }
 
-Result<std::vector<EventRecord>> list_events(Database& database, uint64_t before, size_t limit,
-                                             const std::optional<ItemId>& item) {
+namespace {
+
+template <typename... Args>
+Result<std::vector<EventRecord>> select_events(Database& database, std::string_view condition,
+                                               const Args&... args) {
     return in_snapshot(
         database, "listing events", [&](soci::session& sql) -> Result<std::vector<EventRecord>> {
             std::vector<EventRecord> events;
             Status damaged;
             using T = std::string;
-            const std::string wanted = item ? item->to_string() : std::string();
             select<long long, long long, T, T, T, T, T, T>(
                 sql,
-                "SELECT id, time_us, severity, code, item_id, item_name, cause, remedy FROM events "
-                "WHERE id < :b AND (:i = '' OR item_id = :j) ORDER BY id DESC LIMIT :l",
+                "SELECT id, time_us, severity, code, item_id, item_name, cause, remedy FROM "
+                "events " +
+                    std::string(condition),
                 [&](long long id, long long time, const T& severity, const T& code,
                     const T& item_id, const T& item_name, const T& cause, const T& remedy) {
                     EventRecord event;
                     event.id = from_column(id);
                     event.time.us = time;
-                    for (size_t i = 0; i < kSeverities.size(); ++i)
-                        if (kSeverities[i] == severity) event.severity = static_cast<Severity>(i);
+                    event.severity = severity_from_name(severity).value_or(event.severity);
                     event.code = code;
                     if (!item_id.empty()) {
                         auto parsed = item_id_column(item_id);
@@ -203,10 +211,25 @@ Result<std::vector<EventRecord>> list_events(Database& database, uint64_t before
                     event.remedy = remedy;
                     events.push_back(std::move(event));
                 },
-                before == 0 ? UINT64_MAX : before, wanted, wanted, limit);
+                args...);
             FS_TRY(damaged);
             return events;
         });
+}
+
+}  // namespace
+
+Result<std::vector<EventRecord>> list_events(Database& database, uint64_t before, size_t limit,
+                                             const std::optional<ItemId>& item) {
+    const std::string wanted = item ? item->to_string() : std::string();
+    return select_events(database,
+                         "WHERE id < :b AND (:i = '' OR item_id = :j) ORDER BY id DESC LIMIT :l",
+                         before == 0 ? UINT64_MAX : before, wanted, wanted, limit);
+}
+
+Result<std::vector<EventRecord>> list_events_after(Database& database, uint64_t after,
+                                                   size_t limit) {
+    return select_events(database, "WHERE id > :a ORDER BY id LIMIT :l", after, limit);
 }
 
 Result<std::string> get_setting(Database& database, const std::string& key) {

@@ -44,11 +44,17 @@ Status remove_party(Database& database, const std::string& name);
 
 // ---- events ----------------------------------------------------------------------------------
 
+// Of its name; nothing: it is none.
+std::optional<Severity> severity_from_name(std::string_view name);
+
 // `id` and `time` are set.
 Status add_event(Database& database, const EventRecord& event);
 // Newest first, with an id below `before` (0: from the newest).
 Result<std::vector<EventRecord>> list_events(Database& database, uint64_t before, size_t limit,
                                              const std::optional<ItemId>& item = {});
+// Those with a larger id, oldest first.
+Result<std::vector<EventRecord>> list_events_after(Database& database, uint64_t after,
+                                                   size_t limit);
 
 // ---- settings --------------------------------------------------------------------------------
 

@@ -209,17 +209,12 @@ Result<NotifierRecord> Notifications::add(const AddNotifierRequest& request) {
     FS_ASSIGN(record.kind, notifier_kind_from_name(request.kind));
     record.target = request.target;
     record.settings_file = request.settings_file;
-    bool known = false;
-    for (const Severity severity :
-         {Severity::kInformation, Severity::kWarning, Severity::kCritical})
-        if (severity_name(severity) == request.least) {
-            record.least = severity;
-            known = true;
-        }
-    if (!known)
+    const auto least = severity_from_name(request.least);
+    if (!least)
         return fail(Code::kInvalidArgument,
                     fmt::format("severity: there is no '{}'", request.least.substr(0, 64)),
                     "use information, warning or critical");
+    record.least = *least;
     if (record.settings_file.empty() || record.settings_file[0] != '/')
         return fail(Code::kInvalidArgument, "settings: must be an absolute path",
                     "a file on the vault's machine");

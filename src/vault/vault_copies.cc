@@ -16,7 +16,6 @@ namespace {
 constexpr int64_t kOpenAgainUs = 10'000'000;
 constexpr int64_t kDescriptionUs = 600'000'000;
 constexpr int kStepsARound = 16;
-constexpr size_t kDeleteBatch = 1000;
 // A copy that is so far behind is said to be.
 constexpr int64_t kBehindUs = 900'000'000;
 constexpr size_t kNamedDamage = 5;
@@ -418,24 +417,7 @@ Result<uint64_t> Vault::Impl::delete_copy_objects(JobRun& run, const ItemId& ite
                                                   const std::string& store_name) {
     FS_TRY(stop_copy(item, store_name));
     FS_ASSIGN(const auto second, second_store(store_name));
-    const std::string own = item_object_name(item), description = item_description_name(item);
-    uint64_t removed = 0;
-    std::string after;
-    while (true) {
-        FS_TRY(second->fence->still_mine());
-        FS_ASSIGN(const auto objects, second->store->list(item_prefix(item), after, kDeleteBatch));
-        if (objects.empty()) break;
-        for (const ObjectInfo& object : objects) {
-            if (object.name != own && object.name != description) {
-                FS_TRY(second->store->remove(object.name));
-                ++removed;
-            }
-            after = object.name;
-        }
-        FS_TRY(run.report(0.5, fmt::format("{} objects deleted in '{}'", removed, store_name)));
-    }
-    FS_TRY(second->store->remove(own));
-    FS_TRY(second->store->remove(description));
+    FS_ASSIGN(const uint64_t removed, delete_objects(run, *second->store, *second->fence, item));
     FS_TRY(farshore::remove_copy(*database, item, store_name));
     return removed;
 }

@@ -345,6 +345,8 @@ struct Vault::Impl {
     void run_upkeep(ItemRuntime& runtime, const ItemRecord& record);
     Status take_status(Vault& vault, const std::string& agent, const AgentItemStatus& status,
                        int64_t clock_ahead_us);
+    Result<uint64_t> delete_objects(JobRun& run, ObjectStore& from, const VaultFence& claim,
+                                    const ItemId& id);
     Result<std::string> delete_everything(Vault& vault, JobRun& run, const ItemId& id, bool force);
     void run_job(uint64_t id, const JobWork& work);
     void launch_job(uint64_t id, JobWork work);

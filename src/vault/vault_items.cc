@@ -545,6 +545,30 @@ Result<JobRecord> Vault::unprotect(const std::string& name_or_id, bool force) {
         [this, id, force](JobRun& run) { return impl_->delete_everything(*this, run, id, force); });
 }
 
+// All of an item that a store holds.
+Result<uint64_t> Vault::Impl::delete_objects(JobRun& run, ObjectStore& from,
+                                             const VaultFence& claim, const ItemId& id) {
+    const std::string own = item_object_name(id), description = item_description_name(id);
+    uint64_t removed = 0;
+    std::string after;
+    while (true) {
+        FS_TRY(claim.still_mine());
+        FS_ASSIGN(const auto objects, from.list(item_prefix(id), after, kDeleteBatch));
+        if (objects.empty()) break;
+        for (const ObjectInfo& object : objects) {
+            if (object.name != own && object.name != description) {
+                FS_TRY(from.remove(object.name));
+                ++removed;
+            }
+            after = object.name;
+        }
+        FS_TRY(run.report(0.5, fmt::format("{} objects deleted", removed)));
+    }
+    FS_TRY(from.remove(own));
+    FS_TRY(from.remove(description));
+    return removed;
+}
+
 Result<std::string> Vault::Impl::delete_everything(Vault& vault, JobRun& run, const ItemId& id,
                                                    bool force) {
     auto record = get_item(*database, id);
@@ -595,24 +619,7 @@ Result<std::string> Vault::Impl::delete_everything(Vault& vault, JobRun& run, co
     // 3. Objects, then what we know of them: a crash between leaves an item that is deleted again.
     // The item object goes last: without it nobody could tell whose the others are.
     FS_TRY(run.report(0.2, "deleting the recovery points"));
-    const std::string own = item_object_name(id), description = item_description_name(id);
-    uint64_t removed = 0;
-    std::string after;
-    while (true) {
-        FS_TRY(fence->still_mine());
-        FS_ASSIGN(const auto objects, store->list(item_prefix(id), after, kDeleteBatch));
-        if (objects.empty()) break;
-        for (const ObjectInfo& object : objects) {
-            if (object.name != own && object.name != description) {
-                FS_TRY(store->remove(object.name));
-                ++removed;
-            }
-            after = object.name;
-        }
-        FS_TRY(run.report(0.5, fmt::format("{} objects deleted", removed)));
-    }
-    FS_TRY(store->remove(own));
-    FS_TRY(store->remove(description));
+    FS_ASSIGN(const uint64_t removed, delete_objects(run, *store, *fence, id));
     FS_TRY(remove_ledger(*database, id));
     FS_TRY(delete_item(*database, id));
     forget_runtime(id);
