@@ -147,6 +147,29 @@ Result<std::unique_ptr<Database>> Database::open(const DatabaseOptions& options,
     return database;
 }
 
+long long Database::Impl::changes() {
+    auto* backend = static_cast<soci::sqlite3_session_backend*>(writer.get_backend());
+    return backend == nullptr ? 0 : sqlite_api::sqlite3_total_changes(backend->conn_);
+}
+
+void Database::Impl::wrote(std::optional<Error> error, long long changes_before) {
+    if (!error) {
+        if (changes() == changes_before) return;
+    } else {
+        const Code code = error->code();
+        if (code != Code::kNoSpace && code != Code::kIo && code != Code::kForbidden &&
+            code != Code::kCorrupt)
+            return;
+    }
+    const std::lock_guard lock(trouble_mutex);
+    trouble = std::move(error);
+}
+
+std::optional<Error> Database::trouble() const {
+    const std::lock_guard lock(impl_->trouble_mutex);
+    return impl_->trouble;
+}
+
 int Database::schema_version() const { return impl_->version; }
 
 Status Database::set_max_pages(uint32_t pages) {

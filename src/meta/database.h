@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/error.h"
@@ -41,6 +42,9 @@ class Database {
     Database& operator=(const Database&) = delete;
 
     int schema_version() const;
+    // What the newest write failed with, when that was the disk's doing (kNoSpace, kIo, kForbidden,
+    // kCorrupt); none when it went well.
+    std::optional<Error> trouble() const;
     // For tests: changes the limit of DatabaseOptions::max_pages.
     Status set_max_pages(uint32_t pages);
 

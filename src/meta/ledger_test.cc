@@ -260,8 +260,14 @@ TEST(SqliteLedger, FullDiskLeavesNothingHalfDone) {
     EXPECT_EQ(status.error().code(), Code::kNoSpace) << status.error().to_string();
     EXPECT_EQ(ledger.state()->last_segment.v, done);
     EXPECT_EQ(ledger.list_points({.limit = 1'000'000})->size(), done * 50);
+    // What nobody can write, everybody can see: a write of nothing does not hide it.
+    ASSERT_TRUE(test.database->trouble());
+    EXPECT_EQ(test.database->trouble()->code(), Code::kNoSpace);
+    EXPECT_TRUE(ledger.commit_idle({1}, {1}, {-1}));
+    EXPECT_TRUE(test.database->trouble());
     ASSERT_TRUE(test.database->set_max_pages(0));
     EXPECT_TRUE(ledger.commit_registration(commit));
+    EXPECT_FALSE(test.database->trouble());
     EXPECT_EQ(ledger.state()->last_segment.v, done + 1);
 }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -26,6 +27,13 @@ struct Database::Impl {
     soci::session writer;
     std::mutex read_mutex;
     soci::session reader;
+    mutable std::mutex trouble_mutex;
+    std::optional<Error> trouble;
+
+    // Rows that the writer has changed since it was opened.
+    long long changes();
+    // What a write ended with; none: well. One that changed nothing proves nothing.
+    void wrote(std::optional<Error> error, long long changes_before);
 };
 
 // The error for what a session threw. `what` names the use case.
@@ -41,6 +49,7 @@ std::invoke_result_t<Function, soci::session&> in_transaction(Database& database
                                                               Function&& function) {
     Database::Impl& db = database.impl();
     const std::lock_guard lock(db.write_mutex);
+    const long long before = db.changes();
     try {
         db.writer << "BEGIN IMMEDIATE";
         auto result = function(db.writer);
@@ -49,10 +58,13 @@ std::invoke_result_t<Function, soci::session&> in_transaction(Database& database
             return result;
         }
         db.writer << "COMMIT";
+        db.wrote({}, before);
         return result;
     } catch (const std::exception& thrown) {
         roll_back(db.writer);
-        return fail(error_from_soci(thrown, what));
+        Error error = error_from_soci(thrown, what);
+        db.wrote(error, before);
+        return fail(std::move(error));
     }
 }
 

@@ -120,6 +120,8 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
     health.error = record.error;
     health.fenced = fenced;
     health.rpo_threshold_us = int64_t{record.policy.rpo_threshold_s} * 1'000'000;
+    if (const auto trouble = database->trouble())
+        report.troubles.push_back(trouble_of(*trouble, "vault"));
     if (record.policy.consistent_interval_s != 0)
         if (auto consistent = get_consistent_state(*database, record.id)) {
             report.consistent = *consistent;
