@@ -374,6 +374,50 @@ CREATE TABLE notifiers (
 );
 )sql";
 
+constexpr std::string_view kPeople = R"sql(
+CREATE TABLE users (
+    name TEXT PRIMARY KEY NOT NULL,
+    password_hash TEXT NOT NULL,
+    role TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    disabled INTEGER NOT NULL,
+    failed_logins BIGINT NOT NULL,
+    locked_until_us BIGINT NOT NULL,
+    created_us BIGINT NOT NULL,
+    last_login_us BIGINT NOT NULL
+);
+CREATE TABLE access_tokens (
+    id TEXT PRIMARY KEY NOT NULL,
+    name TEXT NOT NULL,
+    is_session INTEGER NOT NULL,
+    hash TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    role TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    created_us BIGINT NOT NULL,
+    expires_us BIGINT NOT NULL,
+    last_used_us BIGINT NOT NULL,
+    revoked_us BIGINT NOT NULL
+);
+CREATE INDEX access_tokens_by_owner ON access_tokens(owner, id);
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    time_us BIGINT NOT NULL,
+    known INTEGER NOT NULL,
+    who TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    token TEXT NOT NULL,
+    source TEXT NOT NULL,
+    method TEXT NOT NULL,
+    path TEXT NOT NULL,
+    operation TEXT NOT NULL,
+    item TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    detail TEXT NOT NULL
+);
+CREATE INDEX audit_by_known ON audit(known, id);
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
@@ -385,6 +429,7 @@ constexpr std::array kMigrations{
     Migration{8, "copies in other stores", kCopies},
     Migration{9, "points by kind and label", kPointIndexes},
     Migration{10, "who is told of events", kNotifiers},
+    Migration{11, "users, access tokens, audit", kPeople},
 };
 
 }  // namespace
