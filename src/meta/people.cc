@@ -154,9 +154,9 @@ Result<Scope> scope_of_items(std::vector<std::string> items) {
     for (const std::string& item : items)
         if (item.empty() || item.size() > kMaxItemNameBytes ||
             std::ranges::any_of(item, [](unsigned char c) { return c < 0x20 || c == 0x7f; }))
-            return fail(Code::kInvalidArgument,
-                        fmt::format("items: '{}' is not the name or id of an item",
-                                    item.substr(0, 64)));
+            return fail(
+                Code::kInvalidArgument,
+                fmt::format("items: '{}' is not the name or id of an item", item.substr(0, 64)));
     std::ranges::sort(items);
     items.erase(std::unique(items.begin(), items.end()), items.end());
     scope.items = std::move(items);
@@ -272,8 +272,7 @@ Status login_succeeded(Database& database, const std::string& name) {
 
 Result<AccessTokenRecord> add_access_token(Database& database, const AccessTokenRecord& token) {
     return in_transaction(
-        database, "adding an access token",
-        [&](soci::session& sql) -> Result<AccessTokenRecord> {
+        database, "adding an access token", [&](soci::session& sql) -> Result<AccessTokenRecord> {
             const TimePoint now = database.impl().clock->now();
             // What has ended is shown for a while; of a session nobody wants to know.
             const TimePoint old{now.us - kEndedTokenKeptUs};
@@ -360,8 +359,8 @@ Status add_audit(Database& database, const AuditRecord& record) {
         select<L>(sql, "SELECT COALESCE(MAX(id), 0) FROM audit",
                   [&](L newest) { id = from_column(newest); });
         if (id % kAuditPruneRows != 0) return {};
-        for (const auto& [known, kept] : {std::pair(1, kMaxKeptAudit),
-                                          std::pair(0, kMaxKeptAuditOfNobody)})
+        for (const auto& [known, kept] :
+             {std::pair(1, kMaxKeptAudit), std::pair(0, kMaxKeptAuditOfNobody)})
             execute(sql,
                     "DELETE FROM audit WHERE known = :k AND id <= (SELECT COALESCE(MIN(id), 0) "
                     "FROM (SELECT id FROM audit WHERE known = :l ORDER BY id DESC LIMIT 1 OFFSET "
@@ -383,8 +382,19 @@ Result<std::vector<AuditRecord>> list_audit(Database& database, const AuditQuery
                 [&](L id, L time, L known, const T& who, const T& kind, const T& token,
                     const T& source, const T& method, const T& path, const T& operation,
                     const T& item, const T& outcome, const T& detail) {
-                    out.push_back({from_column(id), {time}, known != 0, who, kind, token, source,
-                                   method, path, operation, item, outcome, detail});
+                    out.push_back({from_column(id),
+                                   {time},
+                                   known != 0,
+                                   who,
+                                   kind,
+                                   token,
+                                   source,
+                                   method,
+                                   path,
+                                   operation,
+                                   item,
+                                   outcome,
+                                   detail});
                 },
                 query.before == 0 ? UINT64_MAX : query.before, query.who, query.who, query.item,
                 query.item, query.outcome, query.outcome, query.limit);

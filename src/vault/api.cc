@@ -33,28 +33,6 @@ namespace {
 // An agent answers within a round or two, and the tap within two seconds.
 constexpr int64_t kCancelWaitUs = 10'000'000;
 
-// One page of a list; `next`, where the following page begins, only when there may be one.
-template <typename Rows, typename View, typename Cursor>
-HttpResponse answer_page(const char* member, const Rows& rows, size_t limit, View view,
-                         Cursor cursor) {
-    Json list = Json::array();
-    for (const auto& row : rows) list.push_back(view(row));
-    Json json{{member, std::move(list)}};
-    if (rows.size() == limit) json["next"] = cursor(rows.back());
-    return answer(json);
-}
-
-HttpResponse refusal(const Error& error) {
-    HttpResponse response =
-        HttpResponse::json(dump_json(problem_view(error)), code_http_status(error.code()));
-    for (auto& [name, value] : response.headers)
-        if (name == "Content-Type" || name == "content-type") value = "application/problem+json";
-    if (error.code() == Code::kUnauthenticated)
-        response.headers.push_back({"WWW-Authenticate", "Bearer"});
-    if (error.retry() != Retry::kNever) response.headers.push_back({"Retry-After", "1"});
-    return response;
-}
-
 std::vector<std::string> split(const std::string& path) {
     std::vector<std::string> parts;
     for (size_t from = 1; from <= path.size();) {
@@ -65,29 +43,7 @@ std::vector<std::string> split(const std::string& path) {
     return parts;
 }
 
-// A metric's label value (exposition format: backslash, quote and line end are escaped).
-std::string label(std::string_view text) {
-    std::string out;
-    for (char c : text) {
-        if (c == '\\' || c == '"') out.push_back('\\');
-        if (c == '\n')
-            out += "\\n";
-        else
-            out.push_back(c);
-    }
-    return out;
-}
-
 }  // namespace
-
-HttpResponse Api::handle(const HttpRequest& request) {
-    auto response = route(request);
-    if (response) return std::move(*response);
-    if (code_http_status(response.error().code()) >= 500)
-        log::warn("api", "{} {}: {}", request.method, request.path.substr(0, 200),
-                  response.error().to_string());
-    return refusal(response.error());
-}
 
 Result<RecoveryDesk*> Api::desk() {
     if (recovery_ == nullptr)
@@ -95,15 +51,15 @@ Result<RecoveryDesk*> Api::desk() {
     return recovery_;
 }
 
-Result<HttpResponse> Api::route(const HttpRequest& request) {
+Result<HttpResponse> Api::route(const HttpRequest& request, Attempt& attempt) {
     if (request.body.size() > kMaxRequestBytes)
         return fail(Code::kTooLarge,
                     fmt::format("a request has at most {} bytes", kMaxRequestBytes));
-    Call call{request, split(request.path), {}};
+    Call call{request, attempt, split(request.path), {}};
     if (call.part(0) == "internal") {
         if (call.part(1) == "v1" && call.part(2) == "link" && call.parts.size() == 4 &&
             call.is("POST"))
-            return link(request, call.part(3));
+            return link(request, call.part(3), attempt);
         return no_such_resource(request);
     }
     if (request.path == "/v1/health" && (call.is("GET") || call.is("HEAD"))) {
@@ -111,26 +67,34 @@ Result<HttpResponse> Api::route(const HttpRequest& request) {
         FS_TRY(get_setting(vault_.database(), "vault_id"));
         return answer({{"status", "ok"}});
     }
+    const auto found = find_operation(request.method, call.parts);
+    if (found) attempt.operation = found->operation;
+    if (!found || found->operation->reach != Reach::kOpen) {
+        FS_ASSIGN(attempt.who, access_.identify(request.bearer_token(), attempt.detail));
+    }
+    if (!found) return no_such_resource(request);
+    attempt.item = found->item;
+    FS_TRY(check_role(attempt.who, *found->operation));
+    if (!found->item.empty()) FS_TRY(check_item(call, found->item));
     if (!request.body.empty()) {
         FS_ASSIGN(call.body, parse_json(request.body, "the request's body", kMaxRequestBytes));
     }
-    if (request.path == "/v1/enrol" && call.is("POST")) {
-        FS_ASSIGN(const JsonFields fields, call.fields({"token", "request_pem"}));
-        FS_ASSIGN(const std::string token, fields.required_text("token", 1024));
-        FS_ASSIGN(const std::string request_pem, fields.required_text("request_pem", 64u << 10));
-        FS_ASSIGN(const std::string certificate, vault_.enrol(token, request_pem));
-        return answer({{"certificate_pem", certificate}});
-    }
-    if (!same_secret(as_bytes(request.bearer_token()), vault_.admin_token().reveal()))
-        return fail(Code::kUnauthenticated,
-                    request.bearer_token().empty() ? "the request carries no access token"
-                                                   : "the access token is not this vault's",
-                    "the token is in vault/admin.token of the server's data directory");
-    if (request.path == "/metrics" && call.is("GET")) return metrics();
-    if (call.part(0) != "v1") return no_such_resource(request);
+    describe(call);
+    return dispatch(call);
+}
+
+// By the resource; what the table of vault/access.h lets through.
+Result<HttpResponse> Api::dispatch(Call& call) {
+    if (call.part(0) == "metrics") return metrics(call);
     call.parts.erase(call.parts.begin());
     const std::string& resource = call.part(0);
-    if (resource == "server" && call.is("GET")) return server();
+    if (resource == "enrol") return enrol(call);
+    if (resource == "login" || resource == "logout") return login(call);
+    if (resource == "me") return me(call);
+    if (resource == "users") return users(call);
+    if (resource == "access-tokens") return access_tokens(call);
+    if (resource == "audit") return audit(call);
+    if (resource == "server") return server(call);
     if (resource == "items") return call.parts.size() <= 1 ? items(call) : item(call);
     if (resource == "bookmarks" || resource == "exports")
         return resource == "exports" ? exports(call) : bookmarks(call);
@@ -140,11 +104,25 @@ Result<HttpResponse> Api::route(const HttpRequest& request) {
     if (resource == "stores") return stores(call);
     if (resource == "notifiers") return notifiers(call);
     if (resource == "agents" || resource == "enrolment-tokens") return parties(call);
-    return no_such_resource(request);
+    return no_such_resource(call.request);
 }
 
-Result<HttpResponse> Api::link(const HttpRequest& request, const std::string& method) {
+Result<HttpResponse> Api::enrol(const Call& call) {
+    FS_ASSIGN(const JsonFields fields, call.fields({"token", "request_pem"}));
+    FS_ASSIGN(const std::string token, fields.required_text("token", 1024));
+    FS_ASSIGN(const std::string request_pem, fields.required_text("request_pem", 64u << 10));
+    FS_ASSIGN(const std::string certificate, vault_.enrol(token, request_pem));
+    if (const auto info = inspect_certificate(certificate)) {
+        call.attempt.who.kind = IdentityKind::kParty;
+        call.attempt.who.name = info->common_name;
+    }
+    return answer({{"certificate_pem", certificate}});
+}
+
+Result<HttpResponse> Api::link(const HttpRequest& request, const std::string& method,
+                               Attempt& attempt) {
     if (method != "enrol") {
+        attempt.detail = "certificate of " + request.peer_certificate_name;
         if (request.peer_certificate_name.empty())
             return fail(Code::kUnauthenticated, "this needs the certificate of an appliance");
         FS_ASSIGN(const PartyRecord party, vault_.check_party(request.peer_certificate_name));
@@ -162,9 +140,11 @@ Result<HttpResponse> Api::link(const HttpRequest& request, const std::string& me
 Result<HttpResponse> Api::items(const Call& call) {
     if (call.is("GET")) {
         FS_ASSIGN(const size_t limit, call.limit());
-        FS_ASSIGN(const auto reports, vault_.items(call.query("after"), limit));
-        return answer_page("items", reports, limit, item_view,
-                           [](const ItemReport& report) { return report.record.name; });
+        return answer_page(
+            "items", limit, call.query("after"),
+            [&](const std::string& after, size_t rows) { return vault_.items(after, rows); },
+            [&](const ItemReport& row) { return call.sees(row.record.id, row.record.name); },
+            item_view, [](const ItemReport& report) { return report.record.name; });
     }
     if (!call.is("POST")) return no_such_resource(call.request);
     FS_ASSIGN(const JsonFields fields, call.fields({"name", "qmp_socket", "agent", "disks",
@@ -190,6 +170,12 @@ Result<HttpResponse> Api::items(const Call& call) {
     }
     FS_ASSIGN(protect.policy, read_policy(fields, {}));
     FS_ASSIGN(const uint64_t wait_s, fields.u64("wait_s", 30, 60));
+    if (!call.who().may_see(protect.name, protect.name))
+        return fail(Code::kForbidden,
+                    fmt::format("'{}' is not among the items that are yours", protect.name),
+                    "an owner can change that: `farshore user set`");
+    for (const std::string& seed : protect.seeds) FS_TRY(check_seed(call, seed));
+    call.attempt.item = protect.name;
     FS_ASSIGN(ItemReport report, vault_.protect(protect));
     FS_ASSIGN(report, vault_.wait_for_item(
                           report.record.id,
@@ -436,6 +422,10 @@ Result<HttpResponse> Api::bookmarks(const Call& call) {
     if (call.part(0) == "bookmarks") {
         if (!call.is("GET") || call.parts.size() != 2) return no_such_resource(call.request);
         FS_ASSIGN(const int64_t wait_us, call.wait_us());
+        FS_ASSIGN(const BookmarkReport now, vault_.bookmark(call.part(1), 0));
+        FS_TRY(check_item(call, now.record.item,
+                          Error(Code::kNotFound, fmt::format("there is no bookmark '{}'",
+                                                             call.part(1).substr(0, 64)))));
         FS_ASSIGN(const BookmarkReport report, vault_.bookmark(call.part(1), wait_us));
         return answer(bookmark_view(report));
     }
@@ -470,9 +460,15 @@ Result<HttpResponse> Api::exports(const Call& call) {
     if (call.parts.size() == 1 && call.is("GET")) {
         Json list = Json::array();
         for (const ExportReport& report : recovery->exports())
-            list.push_back(export_view(report.state, report.size_bytes));
+            if (call.sees(report.state.item, report.state.item_name))
+                list.push_back(export_view(report.state, report.size_bytes));
         return answer({{"exports", std::move(list)}});
     }
+    for (const ExportReport& report : recovery->exports())
+        if (report.state.id == call.part(1))
+            FS_TRY(check_item(call, report.state.item,
+                              Error(Code::kNotFound, fmt::format("there is no export {}",
+                                                                 call.part(1).substr(0, 64)))));
     if (call.parts.size() == 2 && call.is("GET")) {
         FS_ASSIGN(const ExportReport report, recovery->renew_export(call.part(1)));
         return answer(export_view(report.state, report.size_bytes));
@@ -488,17 +484,28 @@ Result<HttpResponse> Api::exports(const Call& call) {
 
 Result<HttpResponse> Api::jobs(const Call& call) {
     if (call.parts.size() == 1 && call.is("GET")) {
+        if (const std::string item = call.query("item"); !item.empty())
+            FS_TRY(check_item(call, item));
         FS_ASSIGN(const RowQuery query, call.row_query(vault_.database()));
-        FS_ASSIGN(const auto rows,
-                  list_jobs(vault_.database(), query.before, query.limit, query.item));
-        return answer_page("jobs", rows, query.limit, job_view,
-                           [](const JobRecord& row) { return row.id; });
+        return answer_page(
+            "jobs", query.limit, query.before,
+            [&](uint64_t before, size_t rows) {
+                return list_jobs(vault_.database(), before, rows, query.item);
+            },
+            [&](const JobRecord& row) { return call.sees(row.item, row.item_name); }, job_view,
+            [](const JobRecord& row) { return row.id; });
     }
     const std::string& text = call.part(1);
     uint64_t id = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
     if (error != std::errc() || end != text.data() + text.size())
         return fail(Code::kNotFound, fmt::format("there is no job '{}'", text.substr(0, 64)));
+    FS_ASSIGN(const JobRecord asked, get_job(vault_.database(), id));
+    call.attempt.item = asked.item_name;
+    if (!call.sees(asked.item, asked.item_name)) {
+        call.attempt.outcome = "out-of-scope";
+        return fail(Code::kNotFound, fmt::format("there is no job {}", id));
+    }
     if (call.parts.size() == 2 && call.is("GET")) {
         FS_ASSIGN(const int64_t wait_us, call.wait_us());
         FS_ASSIGN(const JobRecord job, vault_.job(id, wait_us));
@@ -520,11 +527,15 @@ Result<HttpResponse> Api::jobs(const Call& call) {
 
 Result<HttpResponse> Api::events(const Call& call) {
     if (call.parts.size() != 1 || !call.is("GET")) return no_such_resource(call.request);
+    if (const std::string item = call.query("item"); !item.empty()) FS_TRY(check_item(call, item));
     FS_ASSIGN(const RowQuery query, call.row_query(vault_.database()));
-    FS_ASSIGN(const auto rows,
-              list_events(vault_.database(), query.before, query.limit, query.item));
-    return answer_page("events", rows, query.limit, event_view,
-                       [](const EventRecord& row) { return row.id; });
+    return answer_page(
+        "events", query.limit, query.before,
+        [&](uint64_t before, size_t rows) {
+            return list_events(vault_.database(), before, rows, query.item);
+        },
+        [&](const EventRecord& row) { return call.sees(row.item, row.item_name); }, event_view,
+        [](const EventRecord& row) { return row.id; });
 }
 
 Result<HttpResponse> Api::parties(const Call& call) {
@@ -545,120 +556,17 @@ Result<HttpResponse> Api::parties(const Call& call) {
     }
     if (call.parts.size() == 1 && call.is("GET")) {
         FS_ASSIGN(const size_t limit, call.limit());
-        FS_ASSIGN(const auto reports, vault_.parties(call.query("after"), limit));
-        return answer_page("agents", reports, limit, party_view,
-                           [](const PartyReport& report) { return report.record.name; });
+        return answer_page(
+            "agents", limit, call.query("after"),
+            [&](const std::string& after, size_t rows) { return vault_.parties(after, rows); },
+            [](const PartyReport&) { return true; }, party_view,
+            [](const PartyReport& report) { return report.record.name; });
     }
     if (call.parts.size() == 2 && call.is("DELETE")) {
         FS_TRY(vault_.remove_party(call.part(1)));
         return nothing();
     }
     return no_such_resource(call.request);
-}
-
-Result<HttpResponse> Api::server() {
-    const VaultInfo info = vault_.info();
-    uint64_t count = 0, stored = 0, written = 0;
-    std::string after;
-    while (true) {
-        FS_ASSIGN(const auto reports, vault_.items(after, 500));
-        if (reports.empty()) break;
-        after = reports.back().record.name;
-        for (const ItemReport& report : reports) {
-            ++count;
-            if (!report.replica) continue;
-            stored += report.replica->stored_bytes;
-            written += report.replica->written_bytes;
-        }
-    }
-    return answer({{"version", kFarshoreVersion},
-                   {"vault_id", info.vault_id},
-                   {"store_id", info.store_id},
-                   {"key_id", info.key_id},
-                   {"epoch", info.epoch.v},
-                   {"time_zone", info.time_zone},
-                   {"started", to_rfc3339(info.started)},
-                   {"fenced", info.fenced},
-                   {"items", count},
-                   {"stored_bytes", stored},
-                   {"written_bytes", written}});
-}
-
-Result<HttpResponse> Api::metrics() {
-    struct Metric {
-        const char* name;
-        const char* help;
-        const char* type;
-        std::string lines;
-    };
-    Metric metrics[] = {
-        {"farshore_item_state", "1 for the state that the item has", "gauge", {}},
-        {"farshore_item_health", "0 normal, 1 warning, 2 critical", "gauge", {}},
-        {"farshore_item_rpo_seconds", "age of the newest point", "gauge", {}},
-        {"farshore_item_lag_bytes", "captured and not yet received", "gauge", {}},
-        {"farshore_item_stored_bytes", "in the object store", "gauge", {}},
-        {"farshore_item_written_bytes_total", "written by the machine", "counter", {}},
-        {"farshore_item_stored_sequence", "newest sequence stored", "counter", {}},
-        {"farshore_item_tap_restarts_total", "of the tap, since the agent started", "counter", {}},
-    };
-    std::string after;
-    while (true) {
-        FS_ASSIGN(const auto reports, vault_.items(after, 500));
-        if (reports.empty()) break;
-        after = reports.back().record.name;
-        for (const ItemReport& report : reports) {
-            const std::string item = fmt::format("item=\"{}\"", label(report.record.name));
-            const auto add = [&](size_t which, auto value) {
-                metrics[which].lines +=
-                    fmt::format("{}{{{}}} {}\n", metrics[which].name, item, value);
-            };
-            metrics[0].lines += fmt::format("{}{{{},state=\"{}\"}} 1\n", metrics[0].name, item,
-                                            item_state_name(report.record.state));
-            const std::string_view health = health_name(report.troubles);
-            add(1, health == "critical" ? 2 : health == "warning" ? 1 : 0);
-            if (report.rpo_us) add(2, static_cast<double>(*report.rpo_us) / 1e6);
-            if (report.agent) {
-                add(3, report.agent->ring_used_bytes + report.agent->spill_used_bytes);
-                add(7, report.agent->tap_restarts);
-            }
-            if (report.replica) {
-                add(4, report.replica->stored_bytes);
-                add(5, report.replica->written_bytes);
-                add(6, report.replica->stored.v);
-            }
-        }
-    }
-    const VaultInfo info = vault_.info();
-    std::string text = fmt::format(
-        "# HELP farshore_vault_info what runs here\n# TYPE farshore_vault_info gauge\n"
-        "farshore_vault_info{{version=\"{}\",vault=\"{}\"}} 1\n"
-        "# HELP farshore_vault_fenced another vault has taken over the store\n"
-        "# TYPE farshore_vault_fenced gauge\nfarshore_vault_fenced {}\n",
-        kFarshoreVersion, info.vault_id, info.fenced ? 1 : 0);
-    const StoreCounts counts = vault_.store_counts();
-    text +=
-        "# HELP farshore_store_requests_total to the object store, by this process\n"
-        "# TYPE farshore_store_requests_total counter\n";
-    for (size_t i = 0; i < counts.requests.size(); ++i)
-        text += fmt::format("farshore_store_requests_total{{kind=\"{}\"}} {}\n",
-                            kStoreRequestNames[i], counts.requests[i]);
-    text += fmt::format(
-        "# HELP farshore_store_failed_requests_total of these\n"
-        "# TYPE farshore_store_failed_requests_total counter\n"
-        "farshore_store_failed_requests_total {}\n"
-        "# HELP farshore_store_bytes_total payload to and from the object store\n"
-        "# TYPE farshore_store_bytes_total counter\n"
-        "farshore_store_bytes_total{{direction=\"out\"}} {}\n"
-        "farshore_store_bytes_total{{direction=\"in\"}} {}\n",
-        counts.failed, counts.bytes_put, counts.bytes_got);
-    for (const Metric& metric : metrics)
-        text += fmt::format("# HELP {} {}\n# TYPE {} {}\n{}", metric.name, metric.help, metric.name,
-                            metric.type, metric.lines);
-    HttpResponse response = HttpResponse::text(std::move(text));
-    for (auto& [name, value] : response.headers)
-        if (name == "Content-Type" || name == "content-type")
-            value = "text/plain; version=0.0.4; charset=utf-8";
-    return response;
 }
 
 }  // namespace farshore

@@ -1,12 +1,14 @@
 // The API of api/openapi.yaml over a vault, and the internal one that appliances use
 // (/internal/v1/link/<method>, replicate/remote_link.h). Requests in, responses out: no sockets.
 //
-// Who may call: health and enrolment anybody; /internal a party whose certificate was verified and
-// that is enrolled; everything else the administrator's bearer token. Any thread may call; long
-// polls hold theirs for up to kMaxWaitS.
+// Who may call: health, enrolment and login anybody; /internal a party whose certificate was
+// verified and that is enrolled; everything else whose role and scope the table of vault/access.h
+// lets. What changes something, and what was refused, is written to the audit. Any thread may call;
+// long polls hold theirs for up to kMaxWaitS.
 #pragma once
 
 #include "os/http.h"
+#include "vault/access_desk.h"
 #include "vault/vault.h"
 
 namespace farshore {
@@ -21,13 +23,27 @@ class Api {
   public:
     // Borrows both; `recovery` may be null: its verbs are kUnsupported then.
     Api(Vault& vault, RecoveryDesk* recovery, Notifications* notifications = nullptr)
-        : vault_(vault), recovery_(recovery), notifications_(notifications) {}
+        : vault_(vault), recovery_(recovery), notifications_(notifications), access_(vault) {}
     HttpResponse handle(const HttpRequest& request);
 
   private:
     struct Call;
-    Result<HttpResponse> route(const HttpRequest& request);
-    Result<HttpResponse> link(const HttpRequest& request, const std::string& method);
+    Result<HttpResponse> route(const HttpRequest& request, Attempt& attempt);
+    Result<HttpResponse> dispatch(Call& call);
+    Result<HttpResponse> link(const HttpRequest& request, const std::string& method,
+                              Attempt& attempt);
+    Result<HttpResponse> enrol(const Call& call);
+    Result<HttpResponse> login(const Call& call);
+    Result<HttpResponse> me(const Call& call);
+    Result<HttpResponse> users(const Call& call);
+    Result<HttpResponse> access_tokens(const Call& call);
+    Result<HttpResponse> audit(const Call& call);
+    // Of what the caller asks for whether he may see it; else it is not there.
+    Status check_item(const Call& call, const std::string& name);
+    Status check_item(const Call& call, const std::optional<ItemId>& item, const Error& none);
+    Status check_seed(const Call& call, const std::string& seed);
+    // What of a request stands in the audit.
+    static void describe(Call& call);
     Result<HttpResponse> items(const Call& call);
     Result<HttpResponse> item(const Call& call);
     Result<HttpResponse> disks(const Call& call);
@@ -43,13 +59,14 @@ class Api {
     Result<HttpResponse> notifiers(const Call& call);
     Result<HttpResponse> copies(const Call& call);
     Result<HttpResponse> item_key(const Call& call);
-    Result<HttpResponse> server();
-    Result<HttpResponse> metrics();
+    Result<HttpResponse> server(const Call& call);
+    Result<HttpResponse> metrics(const Call& call);
     Result<RecoveryDesk*> desk();
 
     Vault& vault_;
     RecoveryDesk* recovery_;
     Notifications* notifications_;
+    AccessDesk access_;
 };
 
 // Compares in a time that does not depend on where the two differ.

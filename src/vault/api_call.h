@@ -10,6 +10,7 @@
 
 #include "meta/items.h"
 #include "meta/json_fields.h"
+#include "vault/access_desk.h"
 #include "vault/api.h"
 #include "vault/policy.h"
 
@@ -25,8 +26,17 @@ struct RowQuery {
 // A request with its path in pieces: /v1/items/web/points is {"items", "web", "points"}.
 struct Api::Call {
     const HttpRequest& request;
+    Attempt& attempt;
     std::vector<std::string> parts;
     Json body;
+
+    const Identity& who() const { return attempt.who; }
+    std::string address() const { return address_without_port(request.peer_address); }
+    // Whether a row of an item, or of none, is for the caller.
+    bool sees(const std::optional<ItemId>& item, const std::string& item_name) const {
+        if (who().scope.all) return true;
+        return item && who().may_see(item_name, item->to_string());
+    }
 
     bool is(std::string_view method) const { return request.method == method; }
     const std::string& part(size_t i) const {
@@ -83,6 +93,30 @@ inline HttpResponse nothing() {
     response.status = 204;
     return response;
 }
+
+// One page of what the caller may see: rows of fetch(cursor, limit) that `keep` says yes to, as
+// `view` shows them. `next`, where the following page begins, only when there may be one.
+template <typename Cursor, typename Fetch, typename Keep, typename View, typename CursorOf>
+Result<HttpResponse> answer_page(const char* member, size_t limit, Cursor cursor, Fetch fetch,
+                                 Keep keep, View view, CursorOf cursor_of) {
+    Json list = Json::array();
+    while (true) {
+        FS_ASSIGN(const auto rows, fetch(cursor, limit));
+        for (const auto& row : rows) {
+            cursor = cursor_of(row);
+            if (!keep(row)) continue;
+            list.push_back(view(row));
+            if (list.size() < limit) continue;
+            return answer({{member, std::move(list)}, {"next", cursor}});
+        }
+        if (rows.size() < limit) return answer({{member, std::move(list)}});
+    }
+}
+
+// The problem document of an error.
+HttpResponse refusal(const Error& error);
+// The same, to be tried again after so long.
+HttpResponse refusal(const Error& error, int64_t retry_s);
 
 inline tl::unexpected<Error> no_such_resource(const HttpRequest& request) {
     return fail(Code::kNotFound,

@@ -35,11 +35,11 @@ inline std::string fresh_directory() {
 // A vault behind HTTPS in a directory of its own, without background rounds: the test calls tend().
 struct Site {
     Site() : directory(fresh_directory()) { start(); }
-    ~Site() {
+    virtual ~Site() {
         server.reset();
         std::filesystem::remove_all(directory);
     }
-    VaultServerOptions options() const {
+    virtual VaultServerOptions options() const {
         VaultServerOptions options;
         options.vault.data_directory = directory;
         options.vault.tend_interval_us = 0;

@@ -282,6 +282,8 @@ ObjectStore& Vault::store() { return *impl_->store; }
 
 StoreCounts Vault::store_counts() const { return impl_->bare_store->counts(); }
 Clock& Vault::clock() { return impl_->clock; }
+Random& Vault::random() { return impl_->random; }
+const KdfCost& Vault::kdf_cost() const { return impl_->options.kdf; }
 const std::string& Vault::directory() const { return impl_->vault_directory; }
 const std::string& Vault::authority_pem() const { return impl_->authority->certificate_pem(); }
 const Secret& Vault::admin_token() const { return impl_->admin_token; }

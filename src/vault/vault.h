@@ -46,7 +46,7 @@ struct VaultOptions {
     std::string key_file;             // empty: DATA/vault/key
     // keys/key_source.h; empty: key_file, or what the newest rotation has named.
     std::string key_source;
-    KdfCost kdf;  // of passphrases that are used from now on
+    KdfCost kdf;  // of passwords and passphrases that are used from now on
     // Take the store back from a vault that has claimed it since this one ran.
     bool take_over = false;
     // Of windows that name no time zone; an IANA name.
@@ -213,6 +213,9 @@ class Vault final : public VaultLink {
     // What this process has asked the store for.
     StoreCounts store_counts() const;
     Clock& clock();
+    Random& random();
+    // Of passwords and passphrases that are used from now on.
+    const KdfCost& kdf_cost() const;
     // DATA/vault: for the run files of exports and failovers.
     const std::string& directory() const;
 

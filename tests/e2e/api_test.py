@@ -158,8 +158,14 @@ class Api(EndToEnd):
         status, _, export = self.call("post", "/v1/items/web/exports",
                                       {"point": "here", "socket": str(self.work / "export.sock")})
         self.assertEqual(201, status, export)
+        status, _, user = self.call("post", "/v1/users", {"name": "alice", "password": "a long password", "items": ["web"]})
+        self.assertEqual(201, status, user)
+        status, _, made = self.call("post", "/v1/access-tokens", {"name": "cron"})
+        self.assertEqual(201, status, made)
+        token = made["id"]
         return {"item": "web", "point": point, "hold": hold, "job": job, "store": "second", "disk": 0,
-                "bookmark": bookmark["id"], "export": export["id"], "agent": "nobody", "notifier": "nobody"}
+                "bookmark": bookmark["id"], "export": export["id"], "agent": "nobody", "notifier": "nobody",
+                "user": "alice", "token": token}
 
     def test_answers_are_as_described(self):
         """Breaks when an answer misses what the description promises, or has another shape."""
@@ -183,7 +189,7 @@ class Api(EndToEnd):
         """Breaks when a body with a member that is missing, of a wrong type or out of range is taken, or is
         answered with anything but which member is wrong; or when any body makes the server fail."""
         values = {"item": "web", "hold": "x", "job": 1, "store": "second", "disk": 0, "bookmark": "x", "export": "x",
-                  "agent": "x", "point": "latest", "notifier": "x"}
+                  "agent": "x", "point": "latest", "notifier": "x", "user": "x", "token": "x"}
         values = {**values, **self.site()}
         tried = 0
         for method, path, operation, _ in self.description.operations():
@@ -282,9 +288,9 @@ class Api(EndToEnd):
     def test_nobody_without_a_token_gets_anything(self):
         """Breaks when any operation but those for everybody answers somebody who shows no token, or a wrong
         one."""
-        open_to_all = {"getHealth", "enrol"}
+        open_to_all = {"getHealth", "enrol", "login"}
         values = {"item": "web", "point": "latest", "hold": "x", "job": 1, "store": "x", "disk": 0, "bookmark": "x",
-                  "export": "x", "agent": "x", "notifier": "x"}
+                  "export": "x", "agent": "x", "notifier": "x", "user": "x", "token": "x"}
         tried = 0
         for method, path, operation, _ in self.description.operations():
             if operation["operationId"] in open_to_all or operation.get("security") == []:
