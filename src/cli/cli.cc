@@ -4,6 +4,7 @@
 #include <ostream>
 
 #include "base/version.h"
+#include "cli/access_commands.h"
 #include "cli/agent_check.h"
 #include "cli/catalog_verb.h"
 #include "cli/client_verbs.h"
@@ -50,6 +51,7 @@ struct Arguments {
     StoreCheckArguments store_check;
     StoreArguments store;
     NotifierArguments notifier;
+    AccessCommandArguments access;
     std::string copy;
     bool delete_points = false;
     std::string token_kind = "agent";
@@ -573,6 +575,11 @@ class Parser {
         });
         add_stores(*store);
         add_notifiers();
+        add_access_commands(
+            app_, a.access,
+            [this](CLI::App& parent, const std::string& name, const std::string& help,
+                   const ClientVerb& run) { return verb(parent, name, help, run); },
+            duration());
         CLI::App* token = app_.add_subcommand("token", "Enrolment tokens");
         token->require_subcommand(1);
         CLI::App* create =

@@ -5,6 +5,7 @@
 #include <map>
 #include <sstream>
 
+#include "cli/client_verbs.h"
 #include "cli/environment.h"
 #include "cli/format.h"
 #include "cli/server_location.h"
@@ -49,6 +50,7 @@ struct Terminal {
     std::ostringstream out, err;
     ServerLocation connected;
     int pauses_until_interrupt = 1000;
+    std::vector<std::string> asked;
     bool terminal = false;
 
     int run(std::vector<const char*> words) {
@@ -65,6 +67,18 @@ struct Terminal {
         environment.read_file = [this](const std::string& path) -> Result<std::string> {
             if (!files.count(path)) return fail(Code::kNotFound, path);
             return files[path];
+        };
+        environment.keep_secret = [this](const std::string& path, const std::string& text) {
+            files[path] = text;
+            return Status{};
+        };
+        environment.remove_file = [this](const std::string& path) {
+            files.erase(path);
+            return Status{};
+        };
+        environment.ask_secret = [this](const std::string& prompt) -> Result<std::string> {
+            asked.push_back(prompt);
+            return std::string("typed secret");
         };
         environment.connect =
             [this](const ServerLocation& location) -> Result<std::unique_ptr<ApiTransport>> {
@@ -473,6 +487,79 @@ TEST(Cli, ResyncInAWindowAndCancelled) {
                  fail(Code::kWrongState, "the item needs it", "wait")}};
     EXPECT_EQ(t.run({"resync", "web", "--cancel"}), 75);
     EXPECT_EQ(t.run({"resync", "web", "--cancel", "--in-window"}), 64);
+}
+
+// Broken if a login were kept where another server's is, went on after a logout, or lost to the
+// administrator's token; or a password were shown.
+TEST(Cli, ALoginIsKeptForItsServer) {
+    Terminal t;
+    t.variables["HOME"] = "/homes/alice";
+    t.variables["USER"] = "alice";
+    t.script = {{R"(POST /v1/login {"password":"typed secret","user":"alice"})",
+                 std::string(R"({"token":"fs_1_2","id":"1","user":"alice","role":"reader",)"
+                             R"("expires":"2026-01-31T08:00:00.000000Z"})")}};
+    EXPECT_EQ(t.run({"login"}), 0) << t.err.str();
+    EXPECT_EQ(t.out.str(),
+              "Logged in as alice, reader of all items, until 2026-01-31 08:00:00 UTC.\n");
+    EXPECT_EQ(t.asked, std::vector<std::string>{"Password of alice at https://127.0.0.1:8443: "});
+    EXPECT_EQ(t.connected.token_file, "") << "a login shows nothing";
+    const std::string kept = "/homes/alice/.config/farshore/login-127.0.0.1:8443";
+    EXPECT_EQ(t.files[kept], "fs_1_2\n");
+    const auto used = [&](std::vector<const char*> words) {
+        t.script = {{"GET /v1/me", std::string(R"({"name":"n","kind":"user","role":"reader"})")}};
+        EXPECT_EQ(t.run(std::move(words)), 0);
+        return t.connected.token_file;
+    };
+    EXPECT_EQ(used({"whoami"}), kept);
+    EXPECT_EQ(used({"whoami", "--token-file", "/other"}), "/other");
+    EXPECT_EQ(used({"whoami", "--server", "https://elsewhere:8443"}), "/data/t");
+    t.script = {{"POST /v1/logout", std::string()}};
+    EXPECT_EQ(t.run({"logout"}), 0);
+    EXPECT_EQ(used({"whoami"}), "/data/t") << "the administrator's again";
+    EXPECT_EQ(t.run({"logout"}), code_exit_status(Code::kWrongState));
+    // One that has ended is forgotten all the same.
+    t.files[kept] = "fs_1_2";
+    t.script = {{"POST /v1/logout", fail(Code::kUnauthenticated, "expired")}};
+    EXPECT_EQ(t.run({"logout"}), 0);
+    EXPECT_FALSE(t.files.contains(kept));
+}
+
+// Broken if what users may is sent or shown wrongly.
+TEST(Cli, UsersHaveRolesAndItems) {
+    Terminal t;
+    const std::string user =
+        R"({"name":"bob","role":"operator","items":["db","web"],"disabled":false,"failed_logins":0,)"
+        R"("created":"2026-01-31T08:00:00.000000Z"})";
+    t.files["/here/pw"] = "a long password\r\n";
+    t.script = {
+        {R"(POST /v1/users {"items":["web","db"],"name":"bob","password":"a long password",)"
+         R"("role":"operator"})",
+         user}};
+    EXPECT_EQ(t.run({"user", "add", "bob", "--role", "operator", "--item", "web", "--item", "db",
+                     "--password-file", "pw"}),
+              0)
+        << t.err.str();
+    EXPECT_EQ(t.out.str(), "bob is operator of db, web items.\n");
+    t.script = {{"GET /v1/users?limit=1000", R"({"users":[)" + user + "]}"}};
+    EXPECT_EQ(t.run({"user", "list"}), 0);
+    EXPECT_EQ(t.out.str(),
+              "NAME  ROLE      ITEMS    STATE  LAST LOGIN\n"
+              "bob   operator  db, web  good   never\n");
+    t.script = {{R"(PATCH /v1/users/bob {"all_items":true,"disabled":true})", user}};
+    EXPECT_EQ(t.run({"user", "set", "bob", "--all-items", "--disable"}), 0);
+    EXPECT_EQ(t.run({"user", "set", "bob"}), kExitUsage) << "nothing to change";
+    EXPECT_EQ(t.run({"user", "set", "bob", "--role", "king"}), kExitUsage);
+    t.script = {{R"(POST /v1/access-tokens {"name":"cron","role":"reader","valid_s":3600})",
+                 std::string(R"({"token":"fs_1_2","id":"1","role":"reader"})")}};
+    EXPECT_EQ(t.run({"access-token", "create", "cron", "--role", "reader", "--valid", "1h"}), 0);
+    EXPECT_EQ(t.out.str(), "fs_1_2\n") << "alone on standard output";
+    t.script = {
+        {"GET /v1/audit?who=bob&outcome=forbidden&limit=100",
+         std::string(R"({"audit":[{"id":1,"time":"2026-01-31T08:00:00.000000Z","who":"bob",)"
+                     R"("kind":"user","from":"192.0.2.1","method":"GET","path":"/v1/users",)"
+                     R"("operation":"GET /v1/users","outcome":"forbidden"}]})")}};
+    EXPECT_EQ(t.run({"audit", "--who", "bob", "--outcome", "forbidden"}), 0);
+    EXPECT_NE(t.out.str().find("bob  192.0.2.1  GET /v1/users"), std::string::npos) << t.out.str();
 }
 
 }  // namespace

@@ -90,6 +90,21 @@ struct NotifierArguments {
     std::string severity = "warning";
 };
 
+struct AccessArguments {
+    std::string name;  // of a user; of a token, or its id
+    std::string role;
+    std::vector<std::string> items;
+    bool all_items = false;
+    bool disable = false, enable = false;
+    std::string password_file, old_password_file;
+    uint64_t valid_s = 0;  // 0: as long as the vault thinks fit
+};
+
+struct AuditArguments {
+    std::string who, item, outcome;
+    uint64_t limit = 100;
+};
+
 struct ListArguments {
     std::string item;
     std::string copy;  // of points
@@ -163,6 +178,19 @@ class ClientVerbs {
                     bool wait);
     int create_token(const std::string& kind, const std::string& name, uint64_t valid_s);
     int server();
+    int login(const AccessArguments& arguments);
+    int logout();
+    int whoami();
+    int change_password(const AccessArguments& arguments);
+    int users();
+    int add_user(const AccessArguments& arguments);
+    int set_user(const AccessArguments& arguments);
+    int set_user_password(const AccessArguments& arguments);
+    int remove_user(const std::string& name);
+    int access_tokens(bool all);
+    int create_access_token(const AccessArguments& arguments);
+    int revoke_access_token(const std::string& id);
+    int audit(const AuditArguments& arguments);
 
   private:
     struct Impl;

@@ -39,6 +39,12 @@ struct CliEnvironment {
     std::function<std::string(const std::string&)> variable;
     // A small file's text.
     std::function<Result<std::string>(const std::string&)> read_file;
+    // Writes a file that only this user can read, and the directories above it.
+    std::function<Status(const std::string& path, const std::string& text)> keep_secret;
+    std::function<Status(const std::string&)> remove_file;
+    // A line from the terminal that is not shown.
+    std::function<Result<std::string>(const std::string& prompt)> ask_secret;
+    // `token_file` empty: nobody asks.
     std::function<Result<std::unique_ptr<ApiTransport>>(const ServerLocation&)> connect;
     // Waits; true when the user wants to stop (SIGINT, SIGTERM).
     std::function<bool(int64_t milliseconds)> pause;

@@ -13,6 +13,7 @@
 #include "meta/json_fields.h"
 #include "os/http.h"
 #include "os/real.h"
+#include "os/secret_input.h"
 
 namespace farshore {
 namespace {
@@ -83,6 +84,8 @@ Result<std::unique_ptr<ApiTransport>> connect_https(const ServerLocation& locati
     if (!location.ca_file.empty()) {
         FS_ASSIGN(options.authority_pem, read_text(location.ca_file, kMaxCertificateBytes));
     }
+    if (location.token_file.empty())
+        return std::make_unique<HttpsTransport>(location.url, std::move(options));
     PosixFileSystem files;
     auto token = read_whole_file(files, location.token_file, kMaxTokenBytes);
     if (!token)
@@ -112,6 +115,19 @@ CliEnvironment local_environment() {
     };
     environment.read_file = [](const std::string& path) {
         return read_text(path, kMaxServerFileBytes);
+    };
+    environment.keep_secret = [](const std::string& path, const std::string& text) -> Status {
+        PosixFileSystem files;
+        FS_TRY(files.make_directories(parent_directory(path)));
+        return write_file_durably(files, path, as_bytes(text));
+    };
+    environment.remove_file = [](const std::string& path) {
+        PosixFileSystem files;
+        return files.remove(path);
+    };
+    environment.ask_secret = [](const std::string& prompt) -> Result<std::string> {
+        FS_ASSIGN(const Secret secret, farshore::ask_secret(prompt));
+        return std::string(as_text(secret.reveal()));
     };
     environment.connect = connect_https;
     environment.pause = wait_for_signal;

@@ -42,7 +42,7 @@ Result<ServerLocation> parse_server_file(const std::string& text, const std::str
 }
 
 Result<ServerLocation> find_server(const CliEnvironment& environment,
-                                   const LocationOptions& options) {
+                                   const LocationOptions& options, bool needs_token) {
     const std::string server = first_of(options.server, environment.variable("FARSHORE_SERVER"));
     const std::string named_data = first_of(options.data, environment.variable("FARSHORE_DATA"));
     const std::string data =
@@ -64,17 +64,37 @@ Result<ServerLocation> find_server(const CliEnvironment& environment,
         location.url = server.find("://") == std::string::npos ? "https://" + server : server;
     location.ca_file =
         first_of(options.ca_file, first_of(environment.variable("FARSHORE_CA"), location.ca_file));
-    location.token_file =
-        first_of(options.token_file,
-                 first_of(environment.variable("FARSHORE_TOKEN_FILE"), location.token_file));
+    const std::string named_token =
+        first_of(options.token_file, environment.variable("FARSHORE_TOKEN_FILE"));
+    const std::string login = login_file(environment, location.url);
+    if (!named_token.empty())
+        location.token_file = named_token;
+    else if (!login.empty() && environment.read_file(login))
+        location.token_file = login;
     if (location.url.rfind("https://", 0) != 0)
         return fail(Code::kInvalidArgument,
                     fmt::format("'{}' is not an https address", location.url.substr(0, 200)),
                     "write it like https://host:8443");
-    if (location.token_file.empty())
+    if (needs_token && location.token_file.empty())
         return fail(Code::kUnauthenticated, "no access token is known for this server",
-                    "name its file with --token-file or FARSHORE_TOKEN_FILE");
+                    "log in with `farshore login`, or name a file with --token-file or "
+                    "FARSHORE_TOKEN_FILE");
     return location;
+}
+
+std::string login_file(const CliEnvironment& environment, const std::string& url) {
+    std::string directory = environment.variable("XDG_CONFIG_HOME");
+    if (directory.empty()) {
+        const std::string home = environment.variable("HOME");
+        if (home.empty()) return {};
+        directory = home + "/.config";
+    }
+    const size_t scheme = url.find("://");
+    std::string name = scheme == std::string::npos ? url : url.substr(scheme + 3);
+    while (!name.empty() && name.back() == '/') name.pop_back();
+    for (char& c : name)
+        if (c == '/') c = '_';
+    return fmt::format("{}/farshore/login-{}", directory, name);
 }
 
 }  // namespace farshore
