@@ -691,6 +691,9 @@ class Parser {
         app->add_option("--listen", options.listen,
                         std::string("address of the API (") + kDefaultListen + ")");
         add_store(app, options.store, options.store_settings, " (DIR/store)");
+        app->add_option("--database", options.database,
+                        "PostgreSQL, e.g. postgresql://USER@HOST/NAME?passfile=FILE "
+                        "(DIR/vault/farshore.db)");
         CLI::Option* key =
             app->add_option("--key", options.key_file, "key-encryption key file (DIR/vault/key)");
         app->add_option("--key-source", options.key_source, kKeySourceHelp)->excludes(key);

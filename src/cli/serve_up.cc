@@ -32,6 +32,7 @@ Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, Syste
     vault.vault.store_location = options.store;
     vault.vault.store_settings_file = options.store_settings;
     vault.vault.key_file = options.key_file;
+    vault.vault.database = options.database;
     vault.vault.key_source = options.key_source;
     vault.vault.take_over = options.take_over;
     if (!options.scrub_bandwidth.empty()) vault.vault.scrub_bandwidth = options.scrub_bandwidth;

@@ -10,8 +10,10 @@
 #include <iostream>
 #include <map>
 
+#include <soci/sqlite3/soci-sqlite3.h>
 #include "meta/database.h"
 #include "meta/parties.h"
+
 #include "meta/sql.h"
 #include "meta/test_database.h"
 #include "os/real.h"
@@ -229,7 +231,7 @@ class Vault {
         if (!database) return "does not open: " + database.error().to_string();
         database_ = std::move(*database);
         // Copies the log into the file often.
-        database_->impl().writer << "PRAGMA wal_autocheckpoint = 6";
+        database_->impl().writers.at(0) << "PRAGMA wal_autocheckpoint = 6";
         return {};
     }
     void commit(size_t payload_bytes) {
@@ -264,7 +266,7 @@ class Vault {
         if (one < least || one > most)
             return fmt::format("transaction {}, not {} to {}", one, least, most);
         std::string intact;
-        after.database_->impl().writer << "PRAGMA integrity_check", soci::into(intact);
+        after.database_->impl().readers.at(0) << "PRAGMA integrity_check", soci::into(intact);
         return intact == "ok" ? "" : intact;
     }
 

@@ -265,7 +265,7 @@ Result<ItemRecord> create_item(Database& database, ItemRecord item) {
     FS_TRY(in_transaction(database, "creating an item", [&](soci::session& sql) -> Status {
         long long count = 0, taken = 0;
         select<long long, long long>(
-            sql, "SELECT count(*), coalesce(sum(name = :n), 0) FROM items",
+            sql, "SELECT count(*), count(CASE WHEN name = :n THEN 1 END) FROM items",
             [&](long long all, long long same) {
                 count = all;
                 taken = same;
@@ -440,13 +440,11 @@ Result<ConsistentState> change_consistent_state(
             ConsistentState state = read_consistent_state(sql, item);
             change(state);
             const ItemError error = state.error.value_or(ItemError{});
-            execute(sql,
-                    "INSERT OR REPLACE INTO consistent_points (item_id, request, asked_us, "
-                    "made_us, error_code, error_what, error_remedy, failed_us) VALUES (:i, :r, :a, "
-                    ":m, :ec, :ew, :er, :f)",
-                    item, state.request, state.asked, state.made,
-                    state.error ? code_name(error.code) : std::string_view{}, error.what,
-                    error.remedy, state.failed);
+            upsert(sql, "consistent_points", "item_id",
+                   "request, asked_us, made_us, error_code, error_what, error_remedy, failed_us",
+                   item, state.request, state.asked, state.made,
+                   state.error ? code_name(error.code) : std::string_view{}, error.what,
+                   error.remedy, state.failed);
             return state;
         });
 }
@@ -511,11 +509,10 @@ Result<ResyncPlan> change_resync_plan(
             FS_ASSIGN(ResyncPlan plan, read_resync_plan(sql, item));
             FS_TRY(change_item_in(sql, database.impl().clock->now(), item,
                                   [&](ItemRecord& record) { return change(record, plan); }));
-            execute(sql,
-                    "INSERT OR REPLACE INTO resync_plans (item_id, stage, kind, request, asked_us, "
-                    "finished_us, cancel) VALUES (:i, :s, :k, :r, :a, :f, :c)",
-                    item, resync_stage_name(plan.stage), resync_kind_name(plan.kind), plan.request,
-                    plan.asked, plan.finished, plan.cancel);
+            upsert(sql, "resync_plans", "item_id",
+                   "stage, kind, request, asked_us, finished_us, cancel", item,
+                   resync_stage_name(plan.stage), resync_kind_name(plan.kind), plan.request,
+                   plan.asked, plan.finished, plan.cancel);
             return plan;
         });
 }
@@ -525,16 +522,14 @@ Result<FailoverRecord> add_failover(Database& database, FailoverRecord failover)
         database, "a failover", [&](soci::session& sql) -> Result<FailoverRecord> {
             FS_TRY(read_item(sql, failover.item));
             failover.created = failover.updated = database.impl().clock->now();
-            execute(
+            failover.id = insert_returning(
                 sql,
                 "INSERT INTO failovers (item_id, kind, state, sequence, point_time_us, lease_id, "
                 "job_id, details, created_us, updated_us) VALUES (:i, :k, :s, :q, :t, :l, :j, "
-                ":d, :c, :u)",
+                ":d, :c, :u) RETURNING id",
                 failover.item, failover.kind, failover.state, failover.sequence,
                 failover.point_time, failover.lease_id, failover.job_id, failover.details,
                 failover.created, failover.updated);
-            select<long long>(sql, "SELECT last_insert_rowid()",
-                              [&](long long id) { failover.id = from_column(id); });
             return failover;
         });
 }

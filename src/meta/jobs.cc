@@ -93,17 +93,17 @@ Result<JobRecord> add_job(Database& database, JobRecord job) {
                         "wait until some have ended");
         job.state = JobState::kQueued;
         job.created = database.impl().clock->now();
-        execute(sql,
-                "INSERT INTO jobs (kind, item_id, item_name, state, cancellable, cancel_requested, "
-                "progress_permille, eta_s, message, input, result, error_code, error_what, "
-                "error_remedy, created_us, started_us, ended_us) VALUES (:k, :i, :n, 'queued', :c, "
-                "0, 0, -1, '', :in, '', '', '', '', :t, 0, 0)",
-                job.kind, job.item ? job.item->to_string() : std::string(), job.item_name,
-                job.cancellable, job.input, job.created);
-        select<long long>(sql, "SELECT last_insert_rowid()",
-                          [&](long long id) { job.id = from_column(id); });
-        execute(sql, "DELETE FROM jobs WHERE state NOT IN ('queued', 'running') AND id <= :i - :l",
-                job.id, kMaxKeptJobs);
+        job.id = insert_returning(
+            sql,
+            "INSERT INTO jobs (kind, item_id, item_name, state, cancellable, cancel_requested, "
+            "progress_permille, eta_s, message, input, result, error_code, error_what, "
+            "error_remedy, created_us, started_us, ended_us) VALUES (:k, :i, :n, 'queued', :c, "
+            "0, 0, -1, '', :in, '', '', '', '', :t, 0, 0) RETURNING id",
+            job.kind, job.item ? job.item->to_string() : std::string(), job.item_name,
+            job.cancellable, job.input, job.created);
+        if (job.id > kMaxKeptJobs)
+            execute(sql, "DELETE FROM jobs WHERE state NOT IN ('queued', 'running') AND id <= :i",
+                    job.id - kMaxKeptJobs);
         return job;
     });
 }

@@ -57,6 +57,7 @@ class JsonFields {
         if (text.size() > limit)
             return fail(Code::kTooLarge, fmt::format("{}.{} has {} bytes, at most {} are allowed",
                                                      path_, key, text.size(), limit));
+        if (text.find('\0') != text.npos) return wrong(key, "must not hold a null character");
         return text;
     }
     Result<std::string> required_text(const char* key, size_t limit) const {

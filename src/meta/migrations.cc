@@ -374,6 +374,23 @@ CREATE TABLE notifiers (
 );
 )sql";
 
+constexpr std::string_view kNodes = R"sql(
+CREATE TABLE vault_lease (
+    id INTEGER PRIMARY KEY NOT NULL,
+    epoch BIGINT NOT NULL,
+    node TEXT NOT NULL,
+    address TEXT NOT NULL,
+    until_us BIGINT NOT NULL
+);
+CREATE TABLE vault_nodes (
+    name TEXT PRIMARY KEY NOT NULL,
+    address TEXT NOT NULL,
+    version TEXT NOT NULL,
+    started_us BIGINT NOT NULL,
+    seen_us BIGINT NOT NULL
+);
+)sql";
+
 constexpr std::string_view kPeople = R"sql(
 CREATE TABLE users (
     name TEXT PRIMARY KEY NOT NULL,
@@ -416,6 +433,11 @@ CREATE TABLE audit (
     detail TEXT NOT NULL
 );
 CREATE INDEX audit_by_known ON audit(known, id);
+CREATE TABLE party_certificates (
+    name TEXT PRIMARY KEY NOT NULL,
+    until_us BIGINT NOT NULL,
+    warned_us BIGINT NOT NULL
+);
 )sql";
 
 constexpr std::array kMigrations{
@@ -429,7 +451,8 @@ constexpr std::array kMigrations{
     Migration{8, "copies in other stores", kCopies},
     Migration{9, "points by kind and label", kPointIndexes},
     Migration{10, "who is told of events", kNotifiers},
-    Migration{11, "users, access tokens, audit", kPeople},
+    Migration{11, "vault nodes", kNodes},
+    Migration{12, "users, access tokens, audit", kPeople},
 };
 
 }  // namespace

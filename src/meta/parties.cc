@@ -166,13 +166,15 @@ Status remove_party(Database& database, const std::string& name) {
 
 Status add_event(Database& database, const EventRecord& event) {
     return in_transaction(database, "an event", [&](soci::session& sql) -> Status {
-        execute(sql,
-                "INSERT INTO events (time_us, severity, code, item_id, item_name, cause, remedy) "
-                "VALUES (:t, :s, :c, :i, :n, :w, :r)",
-                database.impl().clock->now(), severity_name(event.severity), event.code,
-                event.item ? event.item->to_string() : std::string(), event.item_name, event.cause,
-                event.remedy);
-        execute(sql, "DELETE FROM events WHERE id <= last_insert_rowid() - :l", kMaxKeptEvents);
+        const uint64_t id = insert_returning(
+            sql,
+            "INSERT INTO events (time_us, severity, code, item_id, item_name, cause, remedy) "
+            "VALUES (:t, :s, :c, :i, :n, :w, :r) RETURNING id",
+            database.impl().clock->now(), severity_name(event.severity), event.code,
+            event.item ? event.item->to_string() : std::string(), event.item_name, event.cause,
+            event.remedy);
+        if (id > kMaxKeptEvents)
+            execute(sql, "DELETE FROM events WHERE id <= :i", id - kMaxKeptEvents);
         return {};
     });
 }
@@ -245,7 +247,7 @@ Result<std::string> get_setting(Database& database, const std::string& key) {
 
 Status set_setting(Database& database, const std::string& key, const std::string& value) {
     return in_transaction(database, "a setting", [&](soci::session& sql) -> Status {
-        execute(sql, "INSERT OR REPLACE INTO settings (key, value) VALUES (:k, :v)", key, value);
+        upsert(sql, "settings", "key", "value", key, value);
         return {};
     });
 }

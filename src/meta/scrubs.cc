@@ -48,14 +48,12 @@ Status put_scrub(Database& database, const ItemId& item, const ScrubRecord& reco
     return in_transaction(database, "keeping a scrub", [&](soci::session& sql) -> Status {
         FS_TRY(check_item(sql, item));
         const ItemError error = record.error.value_or(ItemError{});
-        execute(sql,
-                "INSERT OR REPLACE INTO scrubs (item_id, started_us, ended_us, finished_us, after, "
-                "objects, bytes, damaged, error_code, error_what, error_remedy) VALUES (:i, :s, "
-                ":e, :f, :a, :o, :b, :d, :ec, :ew, :er)",
-                item, record.started, record.ended, record.finished, record.after, record.objects,
-                record.bytes, record.damaged,
-                record.error ? code_name(error.code) : std::string_view{}, error.what,
-                error.remedy);
+        upsert(sql, "scrubs", "item_id",
+               "started_us, ended_us, finished_us, after, objects, bytes, damaged, error_code, "
+               "error_what, error_remedy",
+               item, record.started, record.ended, record.finished, record.after, record.objects,
+               record.bytes, record.damaged,
+               record.error ? code_name(error.code) : std::string_view{}, error.what, error.remedy);
         return {};
     });
 }
@@ -103,12 +101,10 @@ Status put_damage(Database& database, const ItemId& item, const DamageRecord& da
         if (!known && there >= static_cast<L>(kMaxDamagedObjects))
             return fail(Code::kLimitReached,
                         fmt::format("{} damaged objects of this item are known already", there));
-        execute(sql,
-                "INSERT OR REPLACE INTO scrub_damage (item_id, object_name, code, what, chunks, "
-                "found_us, newest, points, asked_us) VALUES (:i, :o, :c, :w, :k, :f, :n, :p, :a)",
-                item, damage.object_name, code_name(damage.code), damage.what,
-                dump_json(Json(damage.chunks)), TimePoint{found}, uint32_t{damage.newest},
-                damage.points, TimePoint{asked});
+        upsert(sql, "scrub_damage", "item_id, object_name",
+               "code, what, chunks, found_us, newest, points, asked_us", item, damage.object_name,
+               code_name(damage.code), damage.what, dump_json(Json(damage.chunks)),
+               TimePoint{found}, uint32_t{damage.newest}, damage.points, TimePoint{asked});
         return {};
     });
 }

@@ -59,13 +59,12 @@ Result<SeedRecord> change_seed(Database& database, const ItemId& item,
             FS_ASSIGN(SeedRecord seed, read_seed(sql, item));
             FS_TRY(change(seed));
             const ItemError error = seed.error.value_or(ItemError{});
-            execute(sql,
-                    "INSERT OR REPLACE INTO seeds (item_id, sources, state, error_code, "
-                    "error_what, error_remedy, sampled_bytes, differing_bytes) VALUES (:i, :so, "
-                    ":st, :ec, :ew, :er, :s, :d)",
-                    item, dump_json(Json(seed.sources)), seed_state_name(seed.state),
-                    seed.error ? code_name(error.code) : std::string_view{}, error.what,
-                    error.remedy, seed.sampled_bytes, seed.differing_bytes);
+            upsert(sql, "seeds", "item_id",
+                   "sources, state, error_code, error_what, error_remedy, sampled_bytes, "
+                   "differing_bytes",
+                   item, dump_json(Json(seed.sources)), seed_state_name(seed.state),
+                   seed.error ? code_name(error.code) : std::string_view{}, error.what,
+                   error.remedy, seed.sampled_bytes, seed.differing_bytes);
             return seed;
         });
 }

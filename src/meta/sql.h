@@ -1,12 +1,14 @@
-// What the use-case files of this folder share: transactions over the session, exceptions turned
-// into errors, and the few conversions between our types and columns. Private to src/meta.
+// What the use-case files of this folder share: transactions over a session, exceptions turned into
+// errors, and the few conversions between our types and columns. The statements themselves are
+// understood by SQLite and PostgreSQL alike; what differs is behind Backend. Private to src/meta.
 #pragma once
 
 #include <soci/soci.h>
-#include <soci/sqlite3/soci-sqlite3.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -19,70 +21,128 @@
 
 namespace farshore {
 
+// What the databases do not have in common. Its functions throw what SOCI throws.
+class Backend {
+  public:
+    virtual ~Backend() = default;
+    virtual std::string place() const = 0;
+    virtual bool is_shared() const = 0;
+    virtual size_t sessions() const = 0;  // for writers, and as many for readers
+    virtual Status open(soci::session& session) = 0;
+    virtual void make_reader(soci::session& session) = 0;
+    // Before a transaction: a session that has lost its server finds it again.
+    virtual void make_ready(soci::session& session) = 0;
+    virtual bool is_alive(soci::session& session) noexcept = 0;
+    // Refuses a database of another program; marks an empty one as ours.
+    virtual Status take(soci::session& session) = 0;
+    // Of a migration, which is written for SQLite.
+    virtual std::string translate(std::string statement) const = 0;
+    // Begins a transaction that changes something; those with one key take turns. `epoch`: what
+    // the lease of the vault must still say (nodes.h), 0: not asked.
+    virtual Status begin(soci::session& session, uint32_t key, uint64_t epoch) = 0;
+    virtual void begin_reading(soci::session& session) = 0;
+    // Begins a transaction beside which no other changes anything.
+    virtual void begin_alone(soci::session& session) = 0;
+    // Ends an open transaction whatever state it is in.
+    virtual void roll_back(soci::session& session) noexcept = 0;
+    // Rows that the session has changed since it was opened; none: it cannot say.
+    virtual std::optional<long long> changes(soci::session& session) noexcept = 0;
+    // Of what SOCI has thrown.
+    virtual Error error_of(const std::exception& thrown, std::string_view what) const = 0;
+};
+std::unique_ptr<Backend> sqlite_backend(const DatabaseOptions& options);
+Result<std::unique_ptr<Backend>> postgres_backend(const DatabaseOptions& options);
+
 struct Database::Impl {
+    explicit Impl(std::unique_ptr<Backend> backend_in)
+        : backend(std::move(backend_in)),
+          writers(backend->sessions()),
+          readers(backend->sessions()) {}
+
+    std::unique_ptr<Backend> backend;
     Clock* clock = nullptr;
-    std::string path;
+    std::string place;
     int version = 0;
-    std::mutex write_mutex;
-    soci::session writer;
-    std::mutex read_mutex;
-    soci::session reader;
+    soci::connection_pool writers, readers;
+    std::atomic<uint64_t> epoch{0};  // of the vault's lease; 0: there is none
     mutable std::mutex trouble_mutex;
     std::optional<Error> trouble;
 
-    // Rows that the writer has changed since it was opened.
-    long long changes();
+    Status begin(soci::session& session, uint32_t key);
+    Error error_of(const std::exception& thrown, std::string_view what) const;
+    void begin_reading(soci::session& session);
     // What a write ended with; none: well. One that changed nothing proves nothing.
-    void wrote(std::optional<Error> error, long long changes_before);
+    void wrote(const std::optional<Error>& error, bool changed);
 };
 
-// The error for what a session threw. `what` names the use case.
-Error error_from_soci(const std::exception& thrown, std::string_view what);
+// What was thrown, without the values of a statement's parameters.
+std::string message_of(const std::exception& thrown);
 
-// Ends an open transaction whatever state it is in.
-void roll_back(soci::session& sql) noexcept;
+inline constexpr uint32_t kWholeDatabase = 1;
+uint32_t key_of_ledger(const std::string& ledger);  // two may share one: they take turns then
 
 // Runs `function(session)` in one transaction; commits when it returns ok, rolls back otherwise.
+template <typename Function>
+std::invoke_result_t<Function, soci::session&> in_keyed_transaction(Database& database,
+                                                                    uint32_t key,
+                                                                    std::string_view what,
+                                                                    Function&& function) {
+    Database::Impl& db = database.impl();
+    soci::session sql(db.writers);
+    const auto before = db.backend->changes(sql);
+    try {
+        if (Status begun = db.begin(sql, key); !begun) {
+            db.backend->roll_back(sql);
+            return tl::unexpected(std::move(begun).error());
+        }
+        auto result = function(sql);
+        if (!result) {
+            db.backend->roll_back(sql);
+            return result;
+        }
+        sql << "COMMIT";
+        db.wrote({}, !before || before != db.backend->changes(sql));
+        return result;
+    } catch (const std::exception& thrown) {
+        Error error = db.error_of(thrown, what);
+        db.backend->roll_back(sql);
+        db.wrote(error, false);
+        return fail(std::move(error));
+    }
+}
 template <typename Function>
 std::invoke_result_t<Function, soci::session&> in_transaction(Database& database,
                                                               std::string_view what,
                                                               Function&& function) {
-    Database::Impl& db = database.impl();
-    const std::lock_guard lock(db.write_mutex);
-    const long long before = db.changes();
-    try {
-        db.writer << "BEGIN IMMEDIATE";
-        auto result = function(db.writer);
-        if (!result) {
-            roll_back(db.writer);
-            return result;
-        }
-        db.writer << "COMMIT";
-        db.wrote({}, before);
-        return result;
-    } catch (const std::exception& thrown) {
-        roll_back(db.writer);
-        Error error = error_from_soci(thrown, what);
-        db.wrote(error, before);
-        return fail(std::move(error));
-    }
+    return in_keyed_transaction(database, kWholeDatabase, what, std::forward<Function>(function));
 }
 
-// Runs `function(session)` on the reading session: a consistent snapshot, no writes.
+// As in_transaction(), for one that changes nothing but the ledger `ledger`.
+template <typename Function>
+std::invoke_result_t<Function, soci::session&> in_transaction_of(Database& database,
+                                                                 const std::string& ledger,
+                                                                 std::string_view what,
+                                                                 Function&& function) {
+    return in_keyed_transaction(database, key_of_ledger(ledger), what,
+                                std::forward<Function>(function));
+}
+
+// Runs `function(session)` on a reading session: a consistent snapshot, no writes.
 template <typename Function>
 std::invoke_result_t<Function, soci::session&> in_snapshot(Database& database,
                                                            std::string_view what,
                                                            Function&& function) {
     Database::Impl& db = database.impl();
-    const std::lock_guard lock(db.read_mutex);
+    soci::session sql(db.readers);
     try {
-        db.reader << "BEGIN";
-        auto result = function(db.reader);
-        roll_back(db.reader);
+        db.begin_reading(sql);
+        auto result = function(sql);
+        db.backend->roll_back(sql);
         return result;
     } catch (const std::exception& thrown) {
-        roll_back(db.reader);
-        return fail(error_from_soci(thrown, what));
+        Error error = db.error_of(thrown, what);
+        db.backend->roll_back(sql);
+        return fail(std::move(error));
     }
 }
 
@@ -100,8 +160,9 @@ long long to_column(Counter<Tag> counter) {
     return to_column(counter.v);
 }
 inline long long to_column(TimePoint time) { return time.us; }
-inline std::string to_column(std::string_view text) { return std::string(text); }
-inline std::string to_column(const std::string& text) { return text; }
+// Throws std::invalid_argument (kInvalidArgument): PostgreSQL's text ends at a null character.
+std::string to_column(std::string_view text);
+inline std::string to_column(const std::string& text) { return to_column(std::string_view(text)); }
 inline std::string to_column(const char* text) { return text; }
 template <typename Tag>
 std::string to_column(const Id<Tag>& id) {
@@ -110,13 +171,19 @@ std::string to_column(const Id<Tag>& id) {
 inline std::string to_column(const Digest& digest) { return to_hex(digest); }
 inline uint64_t from_column(long long v) { return static_cast<uint64_t>(v); }
 
+std::string upsert_text(std::string_view table, std::string_view keys, std::string_view columns);
+
 // Runs one statement with its parameters in order; returns how many rows it changed.
 template <typename... Args>
 long long execute(soci::session& sql, std::string_view text, const Args&... args) {
     auto values = std::make_tuple(to_column(args)...);
     return std::apply(
         [&](auto&... value) {
-            soci::statement statement = (sql.prepare << std::string(text), ..., soci::use(value));
+            soci::statement statement(sql);
+            (statement.exchange(soci::use(value)), ...);
+            statement.alloc();
+            statement.prepare(std::string(text), soci::details::st_one_time_query);
+            statement.define_and_bind();
             statement.execute(true);
             return static_cast<long long>(statement.get_affected_rows());
         },
@@ -136,7 +203,7 @@ void select(soci::session& sql, std::string_view text, OnRow&& on_row, const Arg
                     (statement.exchange(soci::into(column)), ...);
                     (statement.exchange(soci::use(value)), ...);
                     statement.alloc();
-                    statement.prepare(std::string(text));
+                    statement.prepare(std::string(text), soci::details::st_one_time_query);
                     statement.define_and_bind();
                     statement.execute(false);
                     while (statement.fetch()) on_row(column...);
@@ -144,6 +211,23 @@ void select(soci::session& sql, std::string_view text, OnRow&& on_row, const Arg
                 row);
         },
         values);
+}
+
+// Inserts a row with its columns in order, or replaces what the one with the same keys has. `keys`
+// and `columns`: names with ", " between.
+template <typename... Args>
+void upsert(soci::session& sql, std::string_view table, std::string_view keys,
+            std::string_view columns, const Args&... args) {
+    execute(sql, upsert_text(table, keys, columns), args...);
+}
+
+// The id that an INSERT … RETURNING id has given its row.
+template <typename... Args>
+uint64_t insert_returning(soci::session& sql, std::string_view text, const Args&... args) {
+    uint64_t id = 0;
+    select<long long>(
+        sql, text, [&](long long given) { id = from_column(given); }, args...);
+    return id;
 }
 
 // Column text that we wrote ourselves: what does not parse is a damaged database.

@@ -2,8 +2,8 @@
 
 #include <fmt/core.h>
 
+#include "meta/database_ledger.h"
 #include "meta/sql.h"
-#include "meta/sqlite_ledger.h"
 
 namespace farshore {
 namespace {

@@ -7,8 +7,8 @@
 
 #include <filesystem>
 
+#include "meta/database_ledger.h"
 #include "meta/json_fields.h"
-#include "meta/sqlite_ledger.h"
 #include "os/http.h"
 #include "os/real.h"
 #include "vault/vault_server.h"
@@ -74,7 +74,7 @@ struct Site {
             row.disks = {{0, 64ull << 30}};
             start.kept.push_back(std::move(row));
         }
-        SqliteLedger ledger(server->vault().database(), item->record.id);
+        DatabaseLedger ledger(server->vault().database(), item->record.id);
         must(ledger.begin_rebuild(start));
         must(ledger.finish_rebuild(start.state));
 

@@ -9,7 +9,7 @@
 #include <optional>
 #include <string>
 
-#include "meta/sqlite_ledger.h"
+#include "meta/database_ledger.h"
 #include "meta/stores.h"
 #include "os/real.h"
 #include "os/worker_pool.h"
@@ -26,7 +26,7 @@ struct SecondStore;
 struct CopyRuntime {
     std::shared_ptr<SecondStore> store;
     std::shared_ptr<ItemRuntime> source;
-    std::unique_ptr<SqliteLedger> ledger;
+    std::unique_ptr<DatabaseLedger> ledger;
     std::unique_ptr<ItemCopy> copy;  // not before it could be opened; then for good
 
     // Held while it moves or is looked after; once `deleting`, it writes nothing any more.

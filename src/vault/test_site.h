@@ -10,6 +10,7 @@
 #include <filesystem>
 
 #include "meta/json_fields.h"
+#include "meta/test_database.h"
 #include "os/http.h"
 #include "os/real.h"
 #include "replica/segment.h"
@@ -34,7 +35,7 @@ inline std::string fresh_directory() {
 
 // A vault behind HTTPS in a directory of its own, without background rounds: the test calls tend().
 struct Site {
-    Site() : directory(fresh_directory()) { start(); }
+    Site() : directory(fresh_directory()), database(test_schema(directory)) { start(); }
     virtual ~Site() {
         server.reset();
         std::filesystem::remove_all(directory);
@@ -42,6 +43,7 @@ struct Site {
     virtual VaultServerOptions options() const {
         VaultServerOptions options;
         options.vault.data_directory = directory;
+        options.vault.database = database;
         options.vault.tend_interval_us = 0;
         options.vault.scrub_bandwidth.clear();  // the test's clock stands still while it waits
         options.listen = "127.0.0.1:0";
@@ -57,6 +59,12 @@ struct Site {
         client.authority_pem = vault().authority_pem();
         client.bearer_token = vault().admin_token();
         http = std::make_unique<HttpClient>(client);
+    }
+    // While no vault runs.
+    void remove_database() {
+        if (!database.empty()) database = test_schema(fresh_directory());
+        for (const char* name : {"farshore.db", "farshore.db-wal", "farshore.db-shm"})
+            std::filesystem::remove(directory + "/vault/" + name);
     }
     Vault& vault() { return server->vault(); }
 
@@ -90,7 +98,7 @@ struct Site {
         return json["code"];
     }
 
-    std::string directory;
+    std::string directory, database;
     PosixFileSystem files;
     TestClock clock;
     RealRandom random;

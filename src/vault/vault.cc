@@ -133,7 +133,7 @@ Status Vault::Impl::forget_lost_items() {
             FS_ASSIGN(const bool there, is_described(record.id));
             if (there) continue;
             if (why_set_aside(record.id)) continue;
-            SqliteLedger ledger(*database, record.id);
+            DatabaseLedger ledger(*database, record.id);
             FS_ASSIGN(const LedgerState state, ledger.state());
             if (state.stored.v == 0) continue;
             FS_TRY(remove_ledger(*database, record.id));
@@ -157,7 +157,9 @@ Status Vault::Impl::open() {
         options.store_location.empty() ? options.data_directory + "/store" : options.store_location;
     FS_TRY(files.make_directories(vault_directory));
     FS_ASSIGN(lock, InstanceLock::acquire(vault_directory + "/lock", kInstanceLockPatienceMs));
-    FS_ASSIGN(database, Database::open({.path = vault_directory + "/farshore.db"}, clock));
+    FS_ASSIGN(database, Database::open({.path = vault_directory + "/farshore.db",
+                                        .postgresql = options.database},
+                                       clock));
     FS_ASSIGN(info.vault_id, get_setting(*database, "vault_id"));
     if (info.vault_id.empty()) {
         info.vault_id = random_hex(random, 16);

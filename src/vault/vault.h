@@ -46,6 +46,9 @@ struct VaultOptions {
     std::string key_file;             // empty: DATA/vault/key
     // keys/key_source.h; empty: key_file, or what the newest rotation has named.
     std::string key_source;
+    // A libpq connection string: the database of vaults that share it (docs/design/nodes.md);
+    // empty: the file DATA/vault/farshore.db.
+    std::string database;
     KdfCost kdf;  // of passwords and passphrases that are used from now on
     // Take the store back from a vault that has claimed it since this one ran.
     bool take_over = false;

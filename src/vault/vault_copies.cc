@@ -35,7 +35,7 @@ std::shared_ptr<CopyRuntime> Vault::Impl::copy_runtime(const std::shared_ptr<Sec
     at = std::make_shared<CopyRuntime>();
     at->store = second;
     at->source = item;
-    at->ledger = std::make_unique<SqliteLedger>(*database, record.item, second->name);
+    at->ledger = std::make_unique<DatabaseLedger>(*database, record.item, second->name);
     return at;
 }
 
@@ -193,7 +193,7 @@ Result<std::optional<Sequence>> Vault::Impl::followed(const ItemId& item) {
     std::optional<Sequence> least;
     for (const CopyRecord& record : copies) {
         if (record.removing) continue;
-        SqliteLedger ledger(*database, item, record.store);
+        DatabaseLedger ledger(*database, item, record.store);
         FS_ASSIGN(const Sequence sequence, ItemCopy::followed(ledger));
         least = least ? std::min(*least, sequence) : sequence;
     }
@@ -259,8 +259,8 @@ Result<std::shared_ptr<ItemReplica>> Vault::replica(const ItemId& id, const std:
 Result<CopyReport> Vault::Impl::copy_report(const CopyRecord& record) {
     CopyReport report;
     report.record = record;
-    SqliteLedger ledger(*database, record.item, record.store);
-    SqliteLedger source(*database, record.item);
+    DatabaseLedger ledger(*database, record.item, record.store);
+    DatabaseLedger source(*database, record.item);
     FS_ASSIGN(const LedgerState own, ledger.state());
     FS_ASSIGN(const LedgerState from, source.state());
     report.behind_segments =
@@ -392,7 +392,7 @@ Status Vault::Impl::stop_copy(const ItemId& item, const std::string& store_name)
         copy->store->copies.erase(item);
     }
     // The lease of a seeding.
-    SqliteLedger source(*database, item);
+    DatabaseLedger source(*database, item);
     FS_ASSIGN(const auto leases, source.list_leases());
     for (const LeaseRow& lease : leases)
         if (lease.holder == std::string(kCopyHolderPrefix) + store_name)
@@ -402,7 +402,7 @@ Status Vault::Impl::stop_copy(const ItemId& item, const std::string& store_name)
 
 // kWrongState when a point of the copy is read or held.
 Status Vault::Impl::check_copy_is_free(const ItemId& item, const std::string& store_name) {
-    SqliteLedger ledger(*database, item, store_name);
+    DatabaseLedger ledger(*database, item, store_name);
     FS_ASSIGN(const auto leases, ledger.list_leases());
     for (const LeaseRow& lease : leases)
         if (lease.expires > clock.now())

@@ -93,8 +93,7 @@ TEST(VaultHolds, PointsStayByPolicyAndByHold) {
 
     // A vault that lost its database finds the hold in the store.
     site.server.reset();
-    for (const char* name : {"farshore.db", "farshore.db-wal", "farshore.db-shm"})
-        std::filesystem::remove(site.directory + "/vault/" + name);
+    site.remove_database();
     site.start();
     EXPECT_EQ(site.call("GET", "/v1/items/web/holds", 200)["holds"], Json::array({hold}));
 

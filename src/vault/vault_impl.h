@@ -17,11 +17,11 @@
 #include "codec/key_file.h"
 #include "keys/key_source.h"
 #include "meta/database.h"
+#include "meta/database_ledger.h"
 #include "meta/items.h"
 #include "meta/jobs.h"
 #include "meta/parties.h"
 #include "meta/seeds.h"
-#include "meta/sqlite_ledger.h"
 #include "os/process.h"
 #include "os/real.h"
 #include "replica/item_key.h"
@@ -43,7 +43,7 @@ struct CopyRuntime;
 struct ItemRuntime {
     ItemId id;
     Secret key;
-    std::unique_ptr<SqliteLedger> ledger;
+    std::unique_ptr<DatabaseLedger> ledger;
     std::shared_ptr<ItemReplica> replica;  // borrows ledger; whoever holds it holds the runtime
 
     // Held while checkpoints and retention work; once `deleting`, they write nothing any more.

@@ -32,7 +32,7 @@ Result<std::shared_ptr<ItemRuntime>> Vault::Impl::open_runtime(const ItemRecord&
     made->id = record.id;
     FS_ASSIGN(OpenedItemKey opened, open_for_item(record.id, record.wrapped_key, keks()));
     made->key = std::move(opened.key);
-    made->ledger = std::make_unique<SqliteLedger>(*database, record.id);
+    made->ledger = std::make_unique<DatabaseLedger>(*database, record.id);
     ItemReplicaOptions replica_options;
     replica_options.fence = &*fence;
     FS_ASSIGN(made->replica, ItemReplica::open(*store, *made->ledger, clock, random, record.id,

@@ -252,7 +252,7 @@ Result<std::string> Vault::Impl::run_key_destruction(Vault& vault, JobRun& run, 
             return {};
         }));
     }
-    SqliteLedger ledger(*database, id);
+    DatabaseLedger ledger(*database, id);
     FS_TRY(ledger.begin_rebuild({}));  // each start looks at it again, and finds out why
     vault.event(
         Severity::kCritical, "key-destroyed", &record,

@@ -166,6 +166,7 @@ TEST(VaultKeys, TheVaultLooksAtItsKeysEachDay) {
 struct RemoteSite : Site {
     explicit RemoteSite(FakeKeyVault& service_in) : service(service_in) {
         server.reset();
+        remove_database();
         std::filesystem::remove_all(directory);
         restart();
     }

@@ -93,7 +93,7 @@ Status Vault::Impl::rebuild_items() {
 Result<bool> Vault::Impl::rebuild_item(const ItemId& id) {
     const auto known = get_item(*database, id);
     if (!known && known.error().code() != Code::kItemNotFound) return tl::unexpected(known.error());
-    SqliteLedger ledger(*database, id);
+    DatabaseLedger ledger(*database, id);
     std::optional<ItemObject> object;
     bool is_destroyed = false;
     const auto rebuild = [&]() -> Status {
@@ -186,7 +186,7 @@ Result<ItemRecord> Vault::Impl::adopt_item(const ItemId& id, const ItemObject* o
 Status Vault::Impl::put_aside(const ItemId& id, const ItemObject* object, const Error& damage) {
     // Emptied and marked: nothing takes half a ledger for a whole one, and the next start tries
     // again.
-    SqliteLedger ledger(*database, id);
+    DatabaseLedger ledger(*database, id);
     FS_TRY(ledger.begin_rebuild({}));
     FS_ASSIGN(const ItemRecord record, adopt_item(id, object));
     const std::string cause = fmt::format(

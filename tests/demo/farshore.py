@@ -106,12 +106,24 @@ class Farshore:
     def start_server(self, name, *arguments):
         if "--shared-dir" not in arguments and arguments[0] in ("up", "agent"):
             arguments = (*arguments, "--shared-dir", self.rings)
+        if arguments[0] in ("up", "vault") and "--database" not in arguments:
+            arguments = (*arguments, *self.database_options())
         self._commands[name] = arguments
         with open(self.log_directory / f"{name}.log", "ab") as log:
             self.servers[name] = subprocess.Popen(
                 [*self.prefixes.get(name, []), str(self.binary), *map(str, arguments)],
                 stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, env=self.environment, start_new_session=True)
+
+    def database_options(self):
+        """With FARSHORE_TEST_POSTGRES (tests/services/postgres.py): a schema of its own there."""
+        server = self.environment.get("FARSHORE_TEST_POSTGRES")
+        if not server:
+            return ()
+        schema = f"e_{self.mark}".replace("-", "_").lower()
+        subprocess.run(["psql", "-Xq", "-d", server, "-c", f"CREATE SCHEMA IF NOT EXISTS {schema}"],
+                       check=True, stdin=subprocess.DEVNULL)
+        return "--database", f"{server} options='-c search_path={schema}'"
 
     def restart_server(self, name):
         """One that was killed, as it was started before."""

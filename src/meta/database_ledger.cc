@@ -1,4 +1,4 @@
-#include "meta/sqlite_ledger.h"
+#include "meta/database_ledger.h"
 
 #include <fmt/core.h>
 
@@ -102,7 +102,7 @@ Result<LedgerState> read_state(soci::session& sql, const std::string& item) {
 }
 
 void ensure_row(soci::session& sql, const std::string& item) {
-    execute(sql, "INSERT OR IGNORE INTO ledgers (item_id) VALUES (:item)", item);
+    execute(sql, "INSERT INTO ledgers (item_id) VALUES (:item) ON CONFLICT DO NOTHING", item);
 }
 
 // A number that no row of the item has carried before: leases and deaths are ordered by it.
@@ -117,10 +117,8 @@ uint64_t next_tick(soci::session& sql, const std::string& item) {
 }
 
 void put_point(soci::session& sql, const std::string& item, const PointRow& point) {
-    execute(sql,
-            "INSERT OR REPLACE INTO ledger_points (item_id, sequence, kind, time_us, label) VALUES "
-            "(:i, :s, :k, :t, :l)",
-            item, point.sequence, point.kind, point.time, point.label);
+    upsert(sql, "ledger_points", "item_id, sequence", "kind, time_us, label", item, point.sequence,
+           point.kind, point.time, point.label);
 }
 
 // What a query of points asks for, as conditions over :item, :from, :to, :kind and :label. Each is
@@ -134,10 +132,8 @@ std::string_view order_of(const PointQuery& query) { return query.newest_first ?
 int kind_of(const PointQuery& query) { return query.kind ? static_cast<int>(*query.kind) : 0; }
 
 void put_geometry(soci::session& sql, const std::string& item, const GeometryRow& geometry) {
-    execute(sql,
-            "INSERT OR REPLACE INTO ledger_geometry (item_id, disk, since, size_bytes, joining) "
-            "VALUES (:i, :d, :s, :b, :j)",
-            item, geometry.disk, geometry.since, geometry.size_bytes, geometry.joining);
+    upsert(sql, "ledger_geometry", "item_id, disk, since", "size_bytes, joining", item,
+           geometry.disk, geometry.since, geometry.size_bytes, geometry.joining);
 }
 
 // "0:10737418240 1:4096+": index and size of each disk, '+' while it joins.
@@ -169,22 +165,22 @@ std::vector<DiskSize> disks_of_column(const std::string& text) {
 
 void add_change(soci::session& sql, const std::string& item, const ChangeRow& row) {
     execute(sql,
-            "INSERT INTO ledger_changes (item_id, grain_s, start_us, disk, records, written_bytes, "
+            "INSERT INTO ledger_changes AS c (item_id, grain_s, start_us, disk, records, "
+            "written_bytes, "
             "zeroed_bytes, dense_bytes, regions) VALUES (:i, :g, :s, :d, :r, :w, :z, :c, :n) "
-            "ON CONFLICT (item_id, grain_s, start_us, disk) DO UPDATE SET records = records + "
-            "excluded.records, written_bytes = written_bytes + excluded.written_bytes, "
-            "zeroed_bytes = zeroed_bytes + excluded.zeroed_bytes, dense_bytes = dense_bytes + "
-            "excluded.dense_bytes, regions = regions + excluded.regions",
+            "ON CONFLICT (item_id, grain_s, start_us, disk) DO UPDATE SET records = c.records + "
+            "excluded.records, written_bytes = c.written_bytes + excluded.written_bytes, "
+            "zeroed_bytes = c.zeroed_bytes + excluded.zeroed_bytes, dense_bytes = c.dense_bytes + "
+            "excluded.dense_bytes, regions = c.regions + excluded.regions",
             item, row.grain_s, row.start_us, row.disk, row.records, row.written_bytes,
             row.zeroed_bytes, row.dense_bytes, row.regions);
 }
 
 void put_kept(soci::session& sql, const std::string& item, const KeptRow& row) {
-    execute(sql,
-            "INSERT OR REPLACE INTO ledger_kept (item_id, object_name, sequence, generation, "
-            "time_us, recorded, kind, label, disks) VALUES (:i, :o, :s, :g, :t, :r, :k, :l, :d)",
-            item, row.object_name, row.sequence, row.generation, row.time, row.recorded, row.kind,
-            row.label, disks_column(row.disks));
+    upsert(sql, "ledger_kept", "item_id, object_name",
+           "sequence, generation, time_us, recorded, kind, label, disks", item, row.object_name,
+           row.sequence, row.generation, row.time, row.recorded, row.kind, row.label,
+           disks_column(row.disks));
 }
 
 void raise_floor(soci::session& sql, const std::string& item, const ManifestCommit& commit) {
@@ -211,20 +207,20 @@ void raise_floor(soci::session& sql, const std::string& item, const ManifestComm
 
 }  // namespace
 
-SqliteLedger::SqliteLedger(Database& database, const ItemId& item, const std::string& copy)
+DatabaseLedger::DatabaseLedger(Database& database, const ItemId& item, const std::string& copy)
     : database_(database), item_(copy.empty() ? item.to_string() : copy_ledger_name(item, copy)) {}
 
 std::string copy_ledger_name(const ItemId& item, const std::string& store) {
     return item.to_string() + "@" + store;
 }
 
-Result<LedgerState> SqliteLedger::state() {
+Result<LedgerState> DatabaseLedger::state() {
     return in_snapshot(database_, "reading a ledger",
                        [&](soci::session& sql) { return read_state(sql, item_); });
 }
 
-Status SqliteLedger::commit_epoch(Epoch epoch, const std::string& appliance) {
-    return in_transaction(database_, "a log lease", [&](soci::session& sql) -> Status {
+Status DatabaseLedger::commit_epoch(Epoch epoch, const std::string& appliance) {
+    return in_transaction_of(database_, item_, "a log lease", [&](soci::session& sql) -> Status {
         FS_ASSIGN(LedgerState state, read_state(sql, item_));
         if (epoch <= state.epoch)
             return fail(Code::kFenced, "a newer log lease was handed out meanwhile");
@@ -235,50 +231,51 @@ Status SqliteLedger::commit_epoch(Epoch epoch, const std::string& appliance) {
     });
 }
 
-Status SqliteLedger::commit_registration(const RegistrationCommit& commit) {
-    return in_transaction(database_, "registering a segment", [&](soci::session& sql) -> Status {
-        const SegmentRow& row = commit.segment;
-        FS_ASSIGN(LedgerState state, read_state(sql, item_));
-        if (!state.rebuilding && row.epoch != state.epoch)
-            return fail(Code::kFenced, "the segment's log lease is no longer the item's");
-        if (row.number.v != state.last_segment.v + 1)
-            return fail(Code::kSequenceHole, "the segment does not follow the last one");
-        ensure_row(sql, item_);
-        execute(sql,
-                "INSERT OR REPLACE INTO ledger_segments (item_id, number, epoch, object_name, "
-                "object_bytes, header_hash, first, last, first_time_us, last_time_us, "
-                "written_bytes, entries) VALUES (:i, :n, :e, :o, :b, :h, :f, :l, :ft, :lt, :w, :c)",
-                item_, row.number, row.epoch, row.object_name, row.object_bytes, row.header_hash,
-                row.first, row.last, row.first_time, row.last_time, row.written_bytes, row.entries);
-        for (const PointRow& point : commit.points) put_point(sql, item_, point);
-        for (const GapRow& gap : commit.gaps)
-            execute(sql,
-                    "INSERT OR REPLACE INTO ledger_gaps (item_id, last_good, gap, resynced, "
-                    "last_good_time_us, resynced_time_us) VALUES (:i, :l, :g, :r, :lt, :rt)",
-                    item_, gap.last_good, gap.gap, gap.resynced, gap.last_good_time,
-                    gap.resynced_time);
-        for (const GeometryRow& geometry : commit.geometry) put_geometry(sql, item_, geometry);
-        for (const ChangeRow& minute : commit.changes) {
-            add_change(sql, item_, minute);
-            add_change(sql, item_, hour_of(minute));
-        }
-        for (const int64_t grain_s : {kMinuteS, kHourS})
-            execute(sql,
+Status DatabaseLedger::commit_registration(const RegistrationCommit& commit) {
+    return in_transaction_of(
+        database_, item_, "registering a segment", [&](soci::session& sql) -> Status {
+            const SegmentRow& row = commit.segment;
+            FS_ASSIGN(LedgerState state, read_state(sql, item_));
+            if (!state.rebuilding && row.epoch != state.epoch)
+                return fail(Code::kFenced, "the segment's log lease is no longer the item's");
+            if (row.number.v != state.last_segment.v + 1)
+                return fail(Code::kSequenceHole, "the segment does not follow the last one");
+            ensure_row(sql, item_);
+            upsert(sql, "ledger_segments", "item_id, number",
+                   "epoch, object_name, object_bytes, header_hash, first, last, first_time_us, "
+                   "last_time_us, written_bytes, entries",
+                   item_, row.number, row.epoch, row.object_name, row.object_bytes, row.header_hash,
+                   row.first, row.last, row.first_time, row.last_time, row.written_bytes,
+                   row.entries);
+            for (const PointRow& point : commit.points) put_point(sql, item_, point);
+            for (const GapRow& gap : commit.gaps)
+                upsert(sql, "ledger_gaps", "item_id, last_good",
+                       "gap, resynced, last_good_time_us, resynced_time_us", item_, gap.last_good,
+                       gap.gap, gap.resynced, gap.last_good_time, gap.resynced_time);
+            for (const GeometryRow& geometry : commit.geometry) put_geometry(sql, item_, geometry);
+            for (const ChangeRow& minute : commit.changes) {
+                add_change(sql, item_, minute);
+                add_change(sql, item_, hour_of(minute));
+            }
+            for (const int64_t grain_s : {kMinuteS, kHourS})
+                execute(
+                    sql,
                     "DELETE FROM ledger_changes WHERE item_id = :i AND grain_s = :g AND start_us < "
                     ":t",
                     item_, grain_s, oldest_change_us(grain_s, row.last_time));
-        execute(sql,
+            execute(
+                sql,
                 "UPDATE ledgers SET last_segment = :n, last_header = :h, last_segment_epoch = :e, "
                 "stored = :s, stored_time_us = :t, written_bytes = written_bytes + :w, "
                 "stored_bytes = stored_bytes + :b WHERE item_id = :i",
                 row.number, row.header_hash, row.epoch, row.last, row.last_time, row.written_bytes,
                 row.object_bytes, item_);
-        return {};
-    });
+            return {};
+        });
 }
 
-Status SqliteLedger::commit_idle(Epoch epoch, Sequence sequence, TimePoint time) {
-    return in_transaction(database_, "an idle mark", [&](soci::session& sql) -> Status {
+Status DatabaseLedger::commit_idle(Epoch epoch, Sequence sequence, TimePoint time) {
+    return in_transaction_of(database_, item_, "an idle mark", [&](soci::session& sql) -> Status {
         FS_ASSIGN(LedgerState state, read_state(sql, item_));
         if (epoch != state.epoch)
             return fail(Code::kFenced, "the log lease is no longer the item's");
@@ -290,9 +287,9 @@ Status SqliteLedger::commit_idle(Epoch epoch, Sequence sequence, TimePoint time)
     });
 }
 
-Result<uint64_t> SqliteLedger::reserve_generation() {
-    return in_transaction(
-        database_, "reserving a generation", [&](soci::session& sql) -> Result<uint64_t> {
+Result<uint64_t> DatabaseLedger::reserve_generation() {
+    return in_transaction_of(
+        database_, item_, "reserving a generation", [&](soci::session& sql) -> Result<uint64_t> {
             ensure_row(sql, item_);
             execute(sql, "UPDATE ledgers SET generation = generation + 1 WHERE item_id = :i",
                     item_);
@@ -301,8 +298,8 @@ Result<uint64_t> SqliteLedger::reserve_generation() {
         });
 }
 
-Status SqliteLedger::commit_manifest(const ManifestCommit& commit, TimePoint now) {
-    return in_transaction(database_, "a manifest", [&](soci::session& sql) -> Status {
+Status DatabaseLedger::commit_manifest(const ManifestCommit& commit, TimePoint now) {
+    return in_transaction_of(database_, item_, "a manifest", [&](soci::session& sql) -> Status {
         ensure_row(sql, item_);
         FS_ASSIGN(LedgerState state, read_state(sql, item_));
         for (const KeptRow& row : commit.kept) put_kept(sql, item_, row);
@@ -320,10 +317,9 @@ Status SqliteLedger::commit_manifest(const ManifestCommit& commit, TimePoint now
             std::max(commit.floor.value_or(Sequence{}), state.floor));
         if (lost != 0) return fail(Code::kWrongState, "a leased point would be lost");
         for (const ManifestRow& row : commit.added)
-            execute(sql,
-                    "INSERT OR REPLACE INTO ledger_manifests (item_id, object_name, sequence, "
-                    "segment, generation, time_us) VALUES (:i, :o, :s, :n, :g, :t)",
-                    item_, row.object_name, row.sequence, row.segment, row.generation, row.time);
+            upsert(sql, "ledger_manifests", "item_id, object_name",
+                   "sequence, segment, generation, time_us", item_, row.object_name, row.sequence,
+                   row.segment, row.generation, row.time);
         for (const std::string& name : commit.dropped)
             execute(sql, "DELETE FROM ledger_manifests WHERE item_id = :i AND object_name = :o",
                     item_, name);
@@ -335,77 +331,87 @@ Status SqliteLedger::commit_manifest(const ManifestCommit& commit, TimePoint now
     });
 }
 
-Status SqliteLedger::commit_dead(const std::vector<DeadRow>& dead) {
-    return in_transaction(database_, "listing dead objects", [&](soci::session& sql) -> Status {
-        const uint64_t tick = next_tick(sql, item_);
-        for (const DeadRow& row : dead)
-            execute(sql,
-                    "INSERT OR IGNORE INTO ledger_dead (item_id, object_name, object_bytes, "
-                    "since_us, tick) VALUES (:i, :o, :b, :s, :t)",
-                    item_, row.object_name, row.object_bytes, row.since, tick);
-        return {};
-    });
-}
-
-Status SqliteLedger::commit_removed(const std::vector<std::string>& names, bool revived) {
-    return in_transaction(database_, "removed objects", [&](soci::session& sql) -> Status {
-        for (const std::string& name : names) {
-            if (!revived)
+Status DatabaseLedger::commit_dead(const std::vector<DeadRow>& dead) {
+    return in_transaction_of(
+        database_, item_, "listing dead objects", [&](soci::session& sql) -> Status {
+            const uint64_t tick = next_tick(sql, item_);
+            for (const DeadRow& row : dead)
                 execute(sql,
-                        "UPDATE ledgers SET stored_bytes = max(0, stored_bytes - coalesce((SELECT "
-                        "object_bytes FROM ledger_dead WHERE item_id = :i AND object_name = :o), "
-                        "0)) WHERE item_id = :j",
-                        item_, name, item_);
-            execute(sql, "DELETE FROM ledger_dead WHERE item_id = :i AND object_name = :o", item_,
-                    name);
-        }
-        return {};
-    });
+                        "INSERT INTO ledger_dead (item_id, object_name, object_bytes, since_us, "
+                        "tick) VALUES (:i, :o, :b, :s, :t) ON CONFLICT DO NOTHING",
+                        item_, row.object_name, row.object_bytes, row.since, tick);
+            return {};
+        });
 }
 
-Result<LeaseRow> SqliteLedger::commit_lease(const LeaseRow& lease) {
-    return in_transaction(database_, "a lease", [&](soci::session& sql) -> Result<LeaseRow> {
-        FS_ASSIGN(LedgerState state, read_state(sql, item_));
-        long long kept = 0;
-        select<long long>(
-            sql, "SELECT count(*) FROM ledger_kept WHERE item_id = :i AND sequence = :s",
-            [&](long long count) { kept = count; }, item_, lease.sequence);
-        if (lease.sequence < state.floor && kept == 0)
-            return fail(Code::kPointOutsideWindow, "the point left the window");
-        LeaseRow row = lease;
-        row.tick = row.id = next_tick(sql, item_);
-        execute(sql,
-                "INSERT INTO ledger_leases (item_id, id, tick, sequence, holder, expires_us) "
-                "VALUES (:i, :n, :t, :s, :h, :e)",
-                item_, row.id, row.tick, row.sequence, row.holder, row.expires);
-        return row;
-    });
+Status DatabaseLedger::commit_removed(const std::vector<std::string>& names, bool revived) {
+    return in_transaction_of(
+        database_, item_, "removed objects", [&](soci::session& sql) -> Status {
+            for (const std::string& name : names) {
+                long long bytes = 0;
+                select<long long>(
+                    sql,
+                    "SELECT object_bytes FROM ledger_dead WHERE item_id = :i AND object_name = :o",
+                    [&](long long known) { bytes = known; }, item_, name);
+                if (!revived)
+                    execute(sql,
+                            "UPDATE ledgers SET stored_bytes = CASE WHEN stored_bytes > :b THEN "
+                            "stored_bytes - :c ELSE 0 END WHERE item_id = :i",
+                            bytes, bytes, item_);
+                execute(sql, "DELETE FROM ledger_dead WHERE item_id = :i AND object_name = :o",
+                        item_, name);
+            }
+            return {};
+        });
 }
 
-Status SqliteLedger::renew_lease(uint64_t id, TimePoint expires) {
-    return in_transaction(database_, "renewing a lease", [&](soci::session& sql) -> Status {
-        if (execute(sql, "UPDATE ledger_leases SET expires_us = :e WHERE item_id = :i AND id = :n",
-                    expires, item_, id) == 0)
-            return fail(Code::kNotFound, "the lease is gone");
-        return {};
-    });
+Result<LeaseRow> DatabaseLedger::commit_lease(const LeaseRow& lease) {
+    return in_transaction_of(
+        database_, item_, "a lease", [&](soci::session& sql) -> Result<LeaseRow> {
+            FS_ASSIGN(LedgerState state, read_state(sql, item_));
+            long long kept = 0;
+            select<long long>(
+                sql, "SELECT count(*) FROM ledger_kept WHERE item_id = :i AND sequence = :s",
+                [&](long long count) { kept = count; }, item_, lease.sequence);
+            if (lease.sequence < state.floor && kept == 0)
+                return fail(Code::kPointOutsideWindow, "the point left the window");
+            LeaseRow row = lease;
+            row.tick = row.id = next_tick(sql, item_);
+            execute(sql,
+                    "INSERT INTO ledger_leases (item_id, id, tick, sequence, holder, expires_us) "
+                    "VALUES (:i, :n, :t, :s, :h, :e)",
+                    item_, row.id, row.tick, row.sequence, row.holder, row.expires);
+            return row;
+        });
 }
 
-Status SqliteLedger::release_lease(uint64_t id) {
-    return in_transaction(database_, "releasing a lease", [&](soci::session& sql) -> Status {
-        execute(sql, "DELETE FROM ledger_leases WHERE item_id = :i AND id = :n", item_, id);
-        return {};
-    });
+Status DatabaseLedger::renew_lease(uint64_t id, TimePoint expires) {
+    return in_transaction_of(
+        database_, item_, "renewing a lease", [&](soci::session& sql) -> Status {
+            if (execute(sql,
+                        "UPDATE ledger_leases SET expires_us = :e WHERE item_id = :i AND id = :n",
+                        expires, item_, id) == 0)
+                return fail(Code::kNotFound, "the lease is gone");
+            return {};
+        });
 }
 
-Result<std::vector<SegmentRow>> SqliteLedger::list_segments(SegmentNumber after, size_t limit) {
+Status DatabaseLedger::release_lease(uint64_t id) {
+    return in_transaction_of(
+        database_, item_, "releasing a lease", [&](soci::session& sql) -> Status {
+            execute(sql, "DELETE FROM ledger_leases WHERE item_id = :i AND id = :n", item_, id);
+            return {};
+        });
+}
+
+Result<std::vector<SegmentRow>> DatabaseLedger::list_segments(SegmentNumber after, size_t limit) {
     return in_snapshot(database_, "listing segments", [&](soci::session& sql) {
         return select_segments(sql, "WHERE item_id = :i AND number > :n ORDER BY number LIMIT :l",
                                item_, after, limit);
     });
 }
 
-Result<SegmentRow> SqliteLedger::segment_with(Sequence sequence) {
+Result<SegmentRow> DatabaseLedger::segment_with(Sequence sequence) {
     return in_snapshot(database_, "finding a segment", [&](soci::session& sql) {
         return first_segment(
             select_segments(sql, "WHERE item_id = :i AND last >= :s ORDER BY last, number LIMIT 1",
@@ -414,19 +420,19 @@ Result<SegmentRow> SqliteLedger::segment_with(Sequence sequence) {
     });
 }
 
-Result<SegmentRow> SqliteLedger::segment_before(TimePoint time) {
+Result<SegmentRow> DatabaseLedger::segment_before(TimePoint time) {
     return in_snapshot(database_, "finding a segment", [&](soci::session& sql) {
         return first_segment(
             select_segments(
                 sql,
-                "WHERE item_id = :i AND min(first_time_us, last_time_us) <= :t ORDER BY "
+                "WHERE item_id = :i AND (first_time_us <= :t OR last_time_us <= :u) ORDER BY "
                 "number DESC LIMIT 1",
-                item_, time),
+                item_, time, time),
             "no registered segment is that old");
     });
 }
 
-Result<SegmentRow> SqliteLedger::segment_ended(Sequence sequence, TimePoint time) {
+Result<SegmentRow> DatabaseLedger::segment_ended(Sequence sequence, TimePoint time) {
     return in_snapshot(database_, "finding a segment", [&](soci::session& sql) {
         return first_segment(
             select_segments(sql,
@@ -437,7 +443,7 @@ Result<SegmentRow> SqliteLedger::segment_ended(Sequence sequence, TimePoint time
     });
 }
 
-Result<std::vector<PointRow>> SqliteLedger::list_points(const PointQuery& query) {
+Result<std::vector<PointRow>> DatabaseLedger::list_points(const PointQuery& query) {
     return in_snapshot(
         database_, "listing points", [&](soci::session& sql) -> Result<std::vector<PointRow>> {
             std::vector<PointRow> rows;
@@ -458,7 +464,7 @@ Result<std::vector<PointRow>> SqliteLedger::list_points(const PointQuery& query)
         });
 }
 
-Result<std::vector<GapRow>> SqliteLedger::list_gaps() {
+Result<std::vector<GapRow>> DatabaseLedger::list_gaps() {
     return in_snapshot(
         database_, "listing gaps", [&](soci::session& sql) -> Result<std::vector<GapRow>> {
             std::vector<GapRow> rows;
@@ -479,7 +485,7 @@ Result<std::vector<GapRow>> SqliteLedger::list_gaps() {
         });
 }
 
-Result<std::vector<GeometryRow>> SqliteLedger::list_geometry() {
+Result<std::vector<GeometryRow>> DatabaseLedger::list_geometry() {
     return in_snapshot(
         database_, "listing geometry", [&](soci::session& sql) -> Result<std::vector<GeometryRow>> {
             std::vector<GeometryRow> rows;
@@ -498,7 +504,7 @@ Result<std::vector<GeometryRow>> SqliteLedger::list_geometry() {
         });
 }
 
-Result<std::vector<ManifestRow>> SqliteLedger::list_manifests() {
+Result<std::vector<ManifestRow>> DatabaseLedger::list_manifests() {
     return in_snapshot(
         database_, "listing manifests",
         [&](soci::session& sql) -> Result<std::vector<ManifestRow>> {
@@ -520,13 +526,13 @@ Result<std::vector<ManifestRow>> SqliteLedger::list_manifests() {
         });
 }
 
-Result<std::vector<KeptRow>> SqliteLedger::list_kept() {
+Result<std::vector<KeptRow>> DatabaseLedger::list_kept() {
     PointQuery all;
     all.limit = SIZE_MAX;
     return find_kept(all);
 }
 
-Result<std::vector<KeptRow>> SqliteLedger::find_kept(const PointQuery& query) {
+Result<std::vector<KeptRow>> DatabaseLedger::find_kept(const PointQuery& query) {
     return in_snapshot(
         database_, "listing kept points", [&](soci::session& sql) -> Result<std::vector<KeptRow>> {
             std::vector<KeptRow> rows;
@@ -557,7 +563,7 @@ Result<std::vector<KeptRow>> SqliteLedger::find_kept(const PointQuery& query) {
         });
 }
 
-Result<std::vector<ChangeRow>> SqliteLedger::list_changes() {
+Result<std::vector<ChangeRow>> DatabaseLedger::list_changes() {
     return in_snapshot(
         database_, "listing changes", [&](soci::session& sql) -> Result<std::vector<ChangeRow>> {
             std::vector<ChangeRow> rows;
@@ -577,7 +583,7 @@ Result<std::vector<ChangeRow>> SqliteLedger::list_changes() {
         });
 }
 
-Result<std::vector<DeadRow>> SqliteLedger::list_dead(const std::string& after, size_t limit) {
+Result<std::vector<DeadRow>> DatabaseLedger::list_dead(const std::string& after, size_t limit) {
     return in_snapshot(
         database_, "listing dead objects", [&](soci::session& sql) -> Result<std::vector<DeadRow>> {
             std::vector<DeadRow> rows;
@@ -593,7 +599,7 @@ Result<std::vector<DeadRow>> SqliteLedger::list_dead(const std::string& after, s
         });
 }
 
-Result<std::vector<LeaseRow>> SqliteLedger::list_leases() {
+Result<std::vector<LeaseRow>> DatabaseLedger::list_leases() {
     return in_snapshot(
         database_, "listing leases", [&](soci::session& sql) -> Result<std::vector<LeaseRow>> {
             std::vector<LeaseRow> rows;
@@ -635,28 +641,30 @@ void write_state(soci::session& sql, const std::string& item, const LedgerState&
 
 }  // namespace
 
-Status SqliteLedger::begin_rebuild(const RebuildStart& start) {
-    return in_transaction(database_, "beginning a rebuild", [&](soci::session& sql) -> Status {
-        uint64_t tick = 0;  // stays: no lease id is ever used twice
-        select<long long>(
-            sql, "SELECT tick FROM ledgers WHERE item_id = :item",
-            [&](long long value) { tick = from_column(value); }, item_);
-        execute(sql, "DELETE FROM ledgers WHERE item_id = :i", item_);
-        execute(sql, "INSERT INTO ledgers (item_id, tick) VALUES (:i, :t)", item_, tick);
-        write_state(sql, item_, start.state, true);
-        for (const PointRow& point : start.points) put_point(sql, item_, point);
-        for (const GeometryRow& geometry : start.geometry) put_geometry(sql, item_, geometry);
-        for (const KeptRow& row : start.kept) put_kept(sql, item_, row);
-        return {};
-    });
+Status DatabaseLedger::begin_rebuild(const RebuildStart& start) {
+    return in_transaction_of(
+        database_, item_, "beginning a rebuild", [&](soci::session& sql) -> Status {
+            uint64_t tick = 0;  // stays: no lease id is ever used twice
+            select<long long>(
+                sql, "SELECT tick FROM ledgers WHERE item_id = :item",
+                [&](long long value) { tick = from_column(value); }, item_);
+            execute(sql, "DELETE FROM ledgers WHERE item_id = :i", item_);
+            execute(sql, "INSERT INTO ledgers (item_id, tick) VALUES (:i, :t)", item_, tick);
+            write_state(sql, item_, start.state, true);
+            for (const PointRow& point : start.points) put_point(sql, item_, point);
+            for (const GeometryRow& geometry : start.geometry) put_geometry(sql, item_, geometry);
+            for (const KeptRow& row : start.kept) put_kept(sql, item_, row);
+            return {};
+        });
 }
 
-Status SqliteLedger::finish_rebuild(const LedgerState& state) {
-    return in_transaction(database_, "finishing a rebuild", [&](soci::session& sql) -> Status {
-        ensure_row(sql, item_);
-        write_state(sql, item_, state, false);
-        return {};
-    });
+Status DatabaseLedger::finish_rebuild(const LedgerState& state) {
+    return in_transaction_of(database_, item_, "finishing a rebuild",
+                             [&](soci::session& sql) -> Status {
+                                 ensure_row(sql, item_);
+                                 write_state(sql, item_, state, false);
+                                 return {};
+                             });
 }
 
 Status remove_ledger(Database& database, const ItemId& item) {

@@ -11,10 +11,10 @@ namespace farshore {
 
 class Database;
 
-class SqliteLedger final : public ReplicaLedger {
+class DatabaseLedger final : public ReplicaLedger {
   public:
     // `copy`: the name of the store that a copy is in; empty: the item's own replica.
-    SqliteLedger(Database& database, const ItemId& item, const std::string& copy = {});
+    DatabaseLedger(Database& database, const ItemId& item, const std::string& copy = {});
 
     Result<LedgerState> state() override;
     Status commit_epoch(Epoch epoch, const std::string& appliance) override;

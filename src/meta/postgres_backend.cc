@@ -1,0 +1,209 @@
+// PostgreSQL as the vault's database.
+//
+// Transactions that change something take turns by advisory locks, one for each item's ledger and
+// one for all else, so that each sees what was committed before it: nothing has to be run twice.
+// All of them hold a second lock together, which a change of the vault's lease (nodes.h) takes
+// alone: who commits after that change knows of it.
+#include <fmt/core.h>
+#include <libpq-fe.h>
+#include <soci/postgresql/soci-postgresql.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+#include "meta/sql.h"
+
+namespace farshore {
+namespace {
+
+std::string replaced(std::string text, std::string_view what, std::string_view by) {
+    for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + by.size()))
+        text.replace(at, what.size(), by);
+    return text;
+}
+
+bool contains(std::string_view text, std::string_view part) {
+    return text.find(part) != std::string_view::npos;
+}
+
+soci::postgresql_session_backend* backend_of(soci::session& session) {
+    return static_cast<soci::postgresql_session_backend*>(session.get_backend());
+}
+
+// The values of a connection string by their names; those that it does not name are left out.
+Result<std::map<std::string, std::string>> parse_connection(const std::string& text) {
+    char* words = nullptr;
+    PQconninfoOption* options = PQconninfoParse(text.c_str(), &words);
+    if (options == nullptr) {
+        std::string why = words != nullptr ? words : "out of memory";
+        PQfreemem(words);
+        why.erase(why.find_last_not_of("\n ") + 1);
+        return fail(Code::kInvalidArgument, "the database's connection string: " + why,
+                    "postgresql://USER@HOST:PORT/DATABASE?sslmode=verify-full");
+    }
+    std::map<std::string, std::string> values;
+    for (const PQconninfoOption* option = options; option->keyword != nullptr; ++option)
+        if (option->val != nullptr) values[option->keyword] = option->val;
+    PQconninfoFree(options);
+    return values;
+}
+
+class PostgresBackend final : public Backend {
+  public:
+    PostgresBackend(std::map<std::string, std::string> values, size_t sessions)
+        : sessions_(sessions) {
+        const auto value = [&](const char* name, const char* otherwise) {
+            const auto found = values.find(name);
+            return found == values.end() ? std::string(otherwise) : found->second;
+        };
+        place_ = fmt::format("{} at {}:{}", value("dbname", value("user", "").c_str()),
+                             value("host", value("hostaddr", "localhost").c_str()),
+                             value("port", "5432"));
+        values.try_emplace("connect_timeout", std::to_string(kDatabaseConnectS));
+        values.try_emplace("application_name", "farshore");
+        // A server that has gone without a word is noticed.
+        values.try_emplace("keepalives_idle", "5");
+        values.try_emplace("keepalives_interval", "2");
+        values.try_emplace("keepalives_count", "3");
+        values.try_emplace("tcp_user_timeout", std::to_string(kDatabaseBusyMs));
+        values["client_encoding"] = "UTF8";
+        for (const auto& [name, text] : values)
+            connection_ += fmt::format("{}{}='{}'", connection_.empty() ? "" : " ", name,
+                                       replaced(replaced(text, "\\", "\\\\"), "'", "\\'"));
+    }
+
+    std::string place() const override { return place_; }
+    bool is_shared() const override { return true; }
+    size_t sessions() const override { return sessions_; }
+
+    Status open(soci::session& session) override {
+        session.open(soci::postgresql, connection_);
+        settle(session);
+        return {};
+    }
+    void make_reader(soci::session& session) override {
+        session << "SET default_transaction_read_only = on";
+    }
+    void make_ready(soci::session& session) override {
+        if (is_alive(session)) return;
+        session.reconnect();
+        settle(session);
+    }
+    bool is_alive(soci::session& session) noexcept override {
+        auto* backend = backend_of(session);
+        return backend != nullptr && PQstatus(backend->conn_) == CONNECTION_OK;
+    }
+
+    Status take(soci::session& session) override {
+        long long tables = 0, ours = 0;
+        session << "SELECT count(*), count(*) FILTER (WHERE table_name = 'schema_migrations') "
+                   "FROM information_schema.tables WHERE table_schema = current_schema()",
+            soci::into(tables), soci::into(ours);
+        if (tables != 0 && ours == 0)
+            return fail(Code::kForeignStore,
+                        fmt::format("{} has tables of another program", place_),
+                        "give Farshore a database, or a schema, of its own");
+        return {};
+    }
+
+    std::string translate(std::string statement) const override {
+        statement = replaced(std::move(statement), "INTEGER PRIMARY KEY AUTOINCREMENT",
+                             "BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY");
+        statement = replaced(std::move(statement), "WITHOUT ROWID", "");
+        // Bytes in order, as in SQLite: pages of a list go on behind a name.
+        return replaced(std::move(statement), " TEXT", " TEXT COLLATE \"C\"");
+    }
+
+    Status begin(soci::session& session, uint32_t key, uint64_t epoch) override {
+        const std::string begun = fmt::format(
+            "BEGIN; SELECT pg_advisory_xact_lock_shared({0}, 0); "
+            "SELECT pg_advisory_xact_lock({0}, {1})",
+            kDatabaseApplicationId, static_cast<int32_t>(std::max(key, 1u)));
+        if (epoch == 0) {
+            session << begun;
+            return {};
+        }
+        long long now = 0;
+        session << begun + "; SELECT coalesce(max(epoch), 0) FROM vault_lease", soci::into(now);
+        if (from_column(now) == epoch) return {};
+        return fail(Code::kFenced, "another vault node leads now",
+                    "nothing: this one takes its turn when that one ends");
+    }
+    void begin_reading(soci::session& session) override {
+        session << "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    }
+    void begin_alone(soci::session& session) override {
+        session << fmt::format("BEGIN; SELECT pg_advisory_xact_lock({}, 0)",
+                               kDatabaseApplicationId);
+    }
+
+    void roll_back(soci::session& session) noexcept override {
+        try {
+            if (is_alive(session) &&
+                PQtransactionStatus(backend_of(session)->conn_) != PQTRANS_IDLE)
+                session << "ROLLBACK";
+        } catch (const std::exception&) {
+            // The connection is gone, and the transaction with it.
+        }
+    }
+
+    std::optional<long long> changes(soci::session&) noexcept override { return std::nullopt; }
+
+    Error error_of(const std::exception& thrown, std::string_view what) const override {
+        const std::string message = message_of(thrown);
+        const std::string words = fmt::format("database, {}: {}", what, message);
+        std::string state;
+        if (const auto* known = dynamic_cast<const soci::postgresql_soci_error*>(&thrown))
+            state = known->sqlstate();
+        const auto begins = [&](std::string_view with) { return state.starts_with(with); };
+        if (begins("53100")) return Error(Code::kNoSpace, words, "free space on its server");
+        if (begins("58") || begins("XX"))
+            return begins("XX00") && state > "XX000"
+                       ? Error(Code::kCorrupt, words,
+                               "restore the database, or rebuild it from "
+                               "the object store")
+                       : Error(Code::kIo, words, "look at the database's server");
+        if (begins("42501") || begins("28") || contains(message, "authentication failed") ||
+            contains(message, "no password supplied") || contains(message, "pg_hba.conf"))
+            return Error(Code::kForbidden, words,
+                         "give the user its rights, and its password in a password file");
+        if (begins("3D") || (state.empty() && contains(message, "does not exist")))
+            return Error(Code::kNotFound, words, "create the database and its user");
+        if (begins("22021") || begins("22P05"))
+            return Error(Code::kInvalidArgument, words, "use text without null characters");
+        if (begins("25006"))
+            return Error(Code::kUnavailable, words, "this server is a standby: name the primary");
+        if (begins("23")) return Error(Code::kAlreadyExists, words);
+        const bool ours = begins("42") || begins("22") || begins("0A");
+        if (ours) return Error(Code::kInternal, words);
+        return Error(Code::kUnavailable, words, "look whether the database's server answers");
+    }
+
+  private:
+    static void settle(soci::session& session) {
+        // A node that stands still must not keep the others waiting.
+        session << fmt::format(
+            "SET lock_timeout = {0}; SET statement_timeout = {0}; SET "
+            "idle_in_transaction_session_timeout = {0}; SET "
+            "synchronous_commit = on; SET client_min_messages = warning",
+            kDatabaseBusyMs);
+    }
+
+    const size_t sessions_;
+    std::string connection_, place_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Backend>> postgres_backend(const DatabaseOptions& options) {
+    FS_ASSIGN(auto values, parse_connection(options.postgresql));
+    if (values.contains("password"))
+        return fail(Code::kInvalidArgument,
+                    "the database's connection string holds a password, which others can read",
+                    "put it into a file and name that: passfile=FILE");
+    return std::unique_ptr<Backend>(std::make_unique<PostgresBackend>(
+        std::move(values), std::max<size_t>(options.sessions, 1)));
+}
+
+}  // namespace farshore

@@ -1,0 +1,191 @@
+// What only the shared database does. Run by tests/services/postgres.py; without a server there is
+// nothing to test here.
+#include <fmt/core.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "meta/database_ledger.h"
+#include "meta/nodes.h"
+#include "meta/parties.h"
+#include "meta/sql.h"
+#include "meta/test_database.h"
+
+namespace farshore {
+namespace {
+
+struct Postgres : testing::Test {
+    void SetUp() override {
+        if (test_postgres().empty()) GTEST_SKIP() << "needs tests/services/postgres.py";
+        test = std::make_unique<TestDatabase>();
+    }
+    std::unique_ptr<Database> second(std::string name = "farshore") {
+        DatabaseOptions options = test->options();
+        options.postgresql += " application_name=" + name;
+        auto opened = Database::open(options, test->clock);
+        EXPECT_TRUE(opened) << opened.error().to_string();
+        return opened ? std::move(*opened) : nullptr;
+    }
+    // As a server that restarts, or a firewall, does it.
+    void cut(const std::string& name) {
+        FS_CHECK(in_snapshot(*test->database, "cutting", [&](soci::session& sql) -> Status {
+            select<long long>(
+                sql,
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE "
+                "application_name = :n",
+                [](long long) {}, name);
+            return {};
+        }));
+    }
+    std::unique_ptr<TestDatabase> test;
+};
+
+// Broken if a secret could stand where every user of the machine reads it, or a wrong word in the
+// connection string were answered by anything but its name.
+TEST_F(Postgres, ConnectionStringsAreChecked) {
+    const auto code = [&](const std::string& text) {
+        auto opened = Database::open({.postgresql = text}, test->clock);
+        return opened ? std::string("ok") : std::string(code_name(opened.error().code()));
+    };
+    EXPECT_EQ(code("postgresql://u:secret@localhost/x"), "invalid-argument");
+    EXPECT_EQ(code("nonsense"), "invalid-argument");
+    EXPECT_EQ(code("host=x colour=red"), "invalid-argument");
+    EXPECT_EQ(code("host=/nowhere dbname=x"), "unavailable");
+    EXPECT_EQ(code(test_postgres() + " dbname=no_such_database"), "not-found");
+    auto refused = Database::open({.postgresql = "user=u password=hidden"}, test->clock);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().to_string().find("hidden"), std::string::npos);
+}
+
+// Broken if a restart of the server, or a line that was cut, were more than an error of what was
+// under way: what comes next must find the server by itself.
+TEST_F(Postgres, LostConnectionsAreFoundAgain) {
+    auto database = second("to-be-cut");
+    ASSERT_TRUE(set_setting(*database, "a", "1"));
+    for (int i = 0; i < 3; ++i) {
+        cut("to-be-cut");
+        EXPECT_TRUE(set_setting(*database, "a", std::to_string(i)));
+        cut("to-be-cut");
+        auto read = get_setting(*database, "a");
+        ASSERT_TRUE(read) << read.error().to_string();
+        EXPECT_EQ(*read, std::to_string(i));
+    }
+    // In the middle of a transaction: nothing of it is left, and it is said.
+    const Status halfway = in_transaction(*database, "test", [&](soci::session& sql) -> Status {
+        execute(sql, "INSERT INTO settings (key, value) VALUES ('b', '1')");
+        cut("to-be-cut");
+        execute(sql, "INSERT INTO settings (key, value) VALUES ('c', '1')");
+        return {};
+    });
+    ASSERT_FALSE(halfway);
+    EXPECT_EQ(halfway.error().code(), Code::kUnavailable) << halfway.error().to_string();
+    EXPECT_EQ(*get_setting(*database, "b"), "");
+    EXPECT_TRUE(database->trouble());
+    EXPECT_TRUE(set_setting(*database, "c", "2"));
+    EXPECT_FALSE(database->trouble());
+}
+
+// Broken if two writers of one ledger saw the same state and both went on from it.
+TEST_F(Postgres, WritersOfOneLedgerTakeTurns) {
+    auto other = second();
+    const ItemId item = *ItemId::parse(std::string(32, '1'));
+    constexpr int kEach = 60;
+    std::atomic<int> registered{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; ++i)
+        threads.emplace_back([&, i] {
+            DatabaseLedger ledger(i % 2 == 0 ? *test->database : *other, item);
+            for (int k = 0; k < kEach; ++k) {
+                auto generation = ledger.reserve_generation();
+                ASSERT_TRUE(generation) << generation.error().to_string();
+                ASSERT_TRUE(set_setting(*other, fmt::format("g{}", *generation), "x"));
+                ++registered;
+            }
+        });
+    for (std::thread& thread : threads) thread.join();
+    DatabaseLedger ledger(*test->database, item);
+    EXPECT_EQ(ledger.state()->generation, static_cast<uint64_t>(registered.load()));
+    EXPECT_EQ(registered, 4 * kEach);
+}
+
+// Broken if two nodes could lead, or one that lost its lease could still change something.
+TEST_F(Postgres, OneNodeLeadsAndTheOthersAreFenced) {
+    Database& first = *test->database;
+    auto second_node = second();
+    constexpr int64_t kLong = 60'000'000;
+    auto lease = take_vault_lease(first, "one", "h1:1", kLong);
+    ASSERT_TRUE(lease) << lease.error().to_string();
+    EXPECT_EQ(lease->epoch, 1u);
+    fence_by_vault_lease(first, 1);
+    EXPECT_TRUE(set_setting(first, "a", "1"));
+
+    auto refused = take_vault_lease(*second_node, "two", "h2:2", kLong);
+    ASSERT_TRUE(refused);
+    EXPECT_EQ(refused->node, "one");
+    EXPECT_EQ(refused->address, "h1:1");
+    EXPECT_GT(refused->left_us, 0);
+    EXPECT_TRUE(renew_vault_lease(first, 1, -1));  // it has ended: nobody renewed it in time
+
+    auto taken = take_vault_lease(*second_node, "two", "h2:2", kLong);
+    ASSERT_TRUE(taken);
+    EXPECT_EQ(taken->node, "two");
+    EXPECT_EQ(taken->epoch, 2u);
+    fence_by_vault_lease(*second_node, 2);
+    EXPECT_TRUE(set_setting(*second_node, "a", "2"));
+    // The first was only asleep.
+    EXPECT_EQ(set_setting(first, "a", "3").error().code(), Code::kFenced);
+    DatabaseLedger ledger(first, *ItemId::parse(std::string(32, '1')));
+    EXPECT_EQ(ledger.commit_epoch({1}, "x").error().code(), Code::kFenced);
+    EXPECT_EQ(renew_vault_lease(first, 1, kLong).error().code(), Code::kFenced);
+    EXPECT_TRUE(give_up_vault_lease(first, 1));
+    EXPECT_EQ(*get_setting(first, "a"), "2");
+    EXPECT_EQ(read_vault_lease(first)->epoch, 2u);
+    // One that starts again need not wait for itself; one that ends makes room at once.
+    EXPECT_EQ(take_vault_lease(*second_node, "two", "h2:2", kLong)->epoch, 3u);
+    EXPECT_TRUE(give_up_vault_lease(*second_node, 3));
+    EXPECT_EQ(take_vault_lease(first, "one", "h1:1", kLong)->epoch, 4u);
+}
+
+// Broken if a change whose check was made before a take-over could be committed after it.
+TEST_F(Postgres, NoChangeCommitsBehindATakeOver) {
+    auto other = second();
+    ASSERT_EQ(take_vault_lease(*test->database, "one", "", -1)->epoch, 1u);
+    fence_by_vault_lease(*test->database, 1);
+    std::atomic<bool> inside{false}, taken{false};
+    std::thread taker;
+    const Status changed =
+        in_transaction(*test->database, "slow", [&](soci::session& sql) -> Status {
+            taker = std::thread([&] {
+                inside = true;
+                EXPECT_EQ(take_vault_lease(*other, "two", "", 60'000'000)->epoch, 2u);
+                taken = true;
+            });
+            while (!inside) std::this_thread::yield();
+            // Nothing that this thread does lets the other one in before the commit.
+            for (int i = 0; i < 200; ++i)
+                execute(sql, "UPDATE settings SET value = 'x' WHERE key = 'none'");
+            EXPECT_FALSE(taken);
+            execute(sql, "INSERT INTO settings (key, value) VALUES ('k', 'v')");
+            return {};
+        });
+    taker.join();
+    EXPECT_TRUE(changed);
+    EXPECT_EQ(set_setting(*test->database, "k", "w").error().code(), Code::kFenced);
+}
+
+TEST_F(Postgres, NodesAreKnown) {
+    ASSERT_TRUE(vault_node_seen(*test->database, {"b", "h:2", "1.0", {5}, 0}));
+    ASSERT_TRUE(vault_node_seen(*test->database, {"a", "h:1", "1.0", {6}, 0}));
+    ASSERT_TRUE(vault_node_seen(*test->database, {"b", "h:3", "1.1", {7}, 0}));
+    auto nodes = list_vault_nodes(*test->database);
+    ASSERT_TRUE(nodes);
+    ASSERT_EQ(nodes->size(), 2u);
+    EXPECT_EQ(nodes->at(0).name, "a");
+    EXPECT_EQ(nodes->at(1).address, "h:3");
+    EXPECT_EQ(nodes->at(1).started.us, 7);
+    EXPECT_GE(nodes->at(1).silent_us, 0);
+}
+
+}  // namespace
+}  // namespace farshore
