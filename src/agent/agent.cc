@@ -190,11 +190,13 @@ Result<std::unique_ptr<Agent>> Agent::start(const AgentOptions& options,
     return std::unique_ptr<Agent>(new Agent(std::move(impl)));
 }
 
-Status Agent::enrol(const std::string& appliance, const std::string& token, const std::string& name,
-                    const std::string& authority_pem, FileSystem& files,
-                    const std::string& credentials_path) {
+// A new key, and the certificate that the appliance has for it; kept. `token` empty: for who shows
+// a good certificate.
+static Result<Credentials> ask_certificate(const std::string& appliance, const std::string& token,
+                                           const std::string& name,
+                                           const std::shared_ptr<TlsContext>& tls,
+                                           FileSystem& files, const std::string& credentials_path) {
     FS_ASSIGN(KeyAndRequest request, make_key_and_request(name));
-    FS_ASSIGN(auto tls, TlsContext::make(authority_pem, std::nullopt));
     TlsNetwork network(1);
     TlsDialer dialer(network, tls);
     ThreadExecutor executor("enrol");
@@ -238,12 +240,28 @@ Status Agent::enrol(const std::string& appliance, const std::string& token, cons
             const Error error = outcome.chain->error();
             lock.unlock();
             (void)executor.run_sync([&] { outcome.connection.reset(); });
-            return fail(error.with_context("enrolment"));
+            return fail(error.with_context(token.empty() ? "renewal" : "enrolment"));
         }
         chain = **outcome.chain;
     }
     FS_TRY(executor.run_sync([&] { outcome.connection.reset(); }));
-    return save_credentials(files, credentials_path, {chain, std::move(request.key_pem)});
+    Credentials credentials{chain, std::move(request.key_pem)};
+    FS_TRY(save_credentials(files, credentials_path, credentials));
+    return credentials;
+}
+
+Status Agent::enrol(const std::string& appliance, const std::string& token, const std::string& name,
+                    const std::string& authority_pem, FileSystem& files,
+                    const std::string& credentials_path) {
+    FS_ASSIGN(auto tls, TlsContext::make(authority_pem, std::nullopt));
+    FS_TRY(ask_certificate(appliance, token, name, tls, files, credentials_path));
+    return {};
+}
+
+Result<Credentials> Agent::renew(const std::string& appliance, const std::string& name,
+                                 const std::shared_ptr<TlsContext>& tls, FileSystem& files,
+                                 const std::string& credentials_path) {
+    return ask_certificate(appliance, {}, name, tls, files, credentials_path);
 }
 
 }  // namespace farshore

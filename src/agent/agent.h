@@ -40,6 +40,11 @@ class Agent {
     static Status enrol(const std::string& appliance, const std::string& token,
                         const std::string& name, const std::string& authority_pem,
                         FileSystem& files, const std::string& credentials_path);
+    // A new certificate, for a new key, with the one that `tls` shows; kept, and not in use yet. As
+    // enrol(); kUnauthenticated: it was removed, kUnsupported: the vault is older.
+    static Result<Credentials> renew(const std::string& appliance, const std::string& name,
+                                     const std::shared_ptr<TlsContext>& tls, FileSystem& files,
+                                     const std::string& credentials_path);
 
   private:
     struct Impl;

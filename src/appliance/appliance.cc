@@ -51,6 +51,7 @@ struct Appliance::Impl {
 
     Status take_total();
     void sync_uploads();
+    void check_agents();
 };
 
 // The file's word, when there is one, else the option's.
@@ -71,6 +72,17 @@ Status Appliance::Impl::take_total() {
     bandwidth = text;
     wrong_bandwidth.clear();
     return {};
+}
+
+// On `limits`, each second: who was removed, connections that stand included.
+void Appliance::Impl::check_agents() {
+    std::vector<std::string> names;
+    (void)home.run_sync([&] { names = server->agents(); });
+    if (names.empty()) return;
+    auto refused = vault->refused_agents(names);
+    // While the vault is away nothing is known against anybody. (An older one does not know.)
+    if (!refused) return;
+    (void)home.run_sync([&] { server->refuse_agents({refused->begin(), refused->end()}); });
 }
 
 // On `limits`, each second: what the vault's policies allow.
@@ -94,6 +106,7 @@ void Appliance::Impl::sync_uploads() {
         }
         (void)home.run_sync([&] { server->set_item_bandwidths(std::move(allowed)); });
     }
+    check_agents();
     limits.post_after_us(kUploadsSyncUs, [this] { sync_uploads(); });
 }
 

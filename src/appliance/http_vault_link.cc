@@ -35,7 +35,19 @@ std::shared_ptr<HttpClient> make_vault_client(const std::string& authority_pem,
     return std::make_shared<HttpClient>(std::move(options));
 }
 
-std::unique_ptr<VaultLink> make_http_vault_link(std::shared_ptr<HttpClient> client,
+void VaultClient::replace(std::shared_ptr<HttpClient> client) {
+    const std::lock_guard hold(mutex_);
+    if (cancelled_) client->cancel();
+    client_ = std::move(client);
+}
+
+void VaultClient::cancel() {
+    const std::lock_guard hold(mutex_);
+    cancelled_ = true;
+    client_->cancel();
+}
+
+std::unique_ptr<VaultLink> make_http_vault_link(std::shared_ptr<VaultClient> client,
                                                 std::string url) {
     return std::make_unique<RemoteVaultLink>(
         [client = std::move(client), url = std::move(url)](
@@ -45,7 +57,7 @@ std::unique_ptr<VaultLink> make_http_vault_link(std::shared_ptr<HttpClient> clie
             request.url = url + "/internal/v1/link/" + method;
             request.headers = {{"content-type", "application/json"}};
             request.body = body;
-            FS_ASSIGN(HttpResponse response, client->request(request));
+            FS_ASSIGN(HttpResponse response, client->get()->request(request));
             if (response.status / 100 != 2) return fail(problem_of(response));
             return std::move(response.body);
         });

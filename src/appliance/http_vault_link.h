@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 
@@ -11,9 +12,29 @@
 
 namespace farshore {
 
+// The client of a link, which another one can take the place of: with a renewed certificate. Calls
+// that are under way end on the one that they began with. Any thread.
+class VaultClient {
+  public:
+    explicit VaultClient(std::shared_ptr<HttpClient> client) : client_(std::move(client)) {}
+    std::shared_ptr<HttpClient> get() const {
+        const std::lock_guard hold(mutex_);
+        return client_;
+    }
+    // One that takes the place of a cancelled one is cancelled, too.
+    void replace(std::shared_ptr<HttpClient> client);
+    // For the end: calls of this and every later client end with kCancelled.
+    void cancel();
+
+  private:
+    mutable std::mutex mutex_;
+    std::shared_ptr<HttpClient> client_;
+    bool cancelled_ = false;
+};
+
 // A link to `url` ("https://host:port"). Without credentials only enrol() is answered. Any thread.
 // The client is shared with the link: keep it to cancel() at shutdown.
-std::unique_ptr<VaultLink> make_http_vault_link(std::shared_ptr<HttpClient> client,
+std::unique_ptr<VaultLink> make_http_vault_link(std::shared_ptr<VaultClient> client,
                                                 std::string url);
 
 std::shared_ptr<HttpClient> make_vault_client(const std::string& authority_pem,

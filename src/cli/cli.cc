@@ -794,6 +794,11 @@ class Parser {
         add_capture_bounds(agent_serve, a.agent.capture);
         serve(agent_serve, a.agent, run_agent);
 
+        for (CLI::App* parent : {agent, appliance})
+            verb(*parent, "revoke", "Refuse one from now on, on connections that stand, too",
+                 [&a](ClientVerbs& v) { return v.revoke_agent(a.name); })
+                ->add_option("NAME", a.name, "as `agents` shows it")
+                ->required();
         CLI::App* check = agent->add_subcommand(
             "check", "Whether this machine's own disks can be captured; changes nothing");
         check->add_option("--device", a.check.devices, "a disk; once for each (all of them)");

@@ -500,7 +500,7 @@ TEST(Cli, ALoginIsKeptForItsServer) {
                              R"("expires":"2026-01-31T08:00:00.000000Z"})")}};
     EXPECT_EQ(t.run({"login"}), 0) << t.err.str();
     EXPECT_EQ(t.out.str(),
-              "Logged in as alice, reader of all items, until 2026-01-31 08:00:00 UTC.\n");
+              "Logged in as alice, reader of all items, until 2026-01-31 08:00:00.000 UTC.\n");
     EXPECT_EQ(t.asked, std::vector<std::string>{"Password of alice at https://127.0.0.1:8443: "});
     EXPECT_EQ(t.connected.token_file, "") << "a login shows nothing";
     const std::string kept = "/homes/alice/.config/farshore/login-127.0.0.1:8443";

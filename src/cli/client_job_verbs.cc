@@ -158,6 +158,16 @@ int ClientVerbs::agents() {
     return 0;
 }
 
+int ClientVerbs::revoke_agent(const std::string& name) {
+    auto answer = impl_->call("DELETE", "/v1/agents/" + url_encode(name));
+    if (!answer) return impl_->failed(answer.error());
+    if (!impl_->json)
+        impl_->say(
+            "Revoked: what it says is refused from now on. Its items stay protected as they are "
+            "until it is enrolled anew, or another agent is named.\n");
+    return 0;
+}
+
 int ClientVerbs::create_token(const std::string& kind, const std::string& name, uint64_t valid_s) {
     auto answer = impl_->call("POST", "/v1/enrolment-tokens",
                               {{"kind", kind}, {"name", name}, {"valid_s", valid_s}});

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "cli/serve.h"
 #include "cli/serve_common.h"
+#include "os/certificate_keeper.h"
 #include "os/log.h"
 #include "os/process.h"
 #include "os/real.h"
@@ -31,6 +32,7 @@ Status serve(const AgentServeOptions& options) {
     FS_ASSIGN(Credentials credentials, load_credentials(files, identity));
     FS_ASSIGN(CertificateInfo info, inspect_certificate(credentials.certificate_pem));
     FS_ASSIGN(auto tls, TlsContext::make(authority, credentials));
+    RealClock clock;
     AgentOptions agent;
     agent.name = info.common_name;
     agent.directory = options.data;
@@ -39,6 +41,11 @@ Status serve(const AgentServeOptions& options) {
     apply_bounds(options.capture, agent);
     FS_ASSIGN(auto running, Agent::start(agent, tls));
     log::info("agent", "'{}' runs; its appliance is {}", agent.name, options.appliance);
+    CertificateKeeper keeper(
+        agent.name, clock, credentials.certificate_pem,
+        [&] { return Agent::renew(options.appliance, agent.name, tls, files, identity); },
+        [&](const Credentials& renewed) { return tls->reload(authority, renewed); });
+    keeper.start();
     const int signal = signals.wait();
     log::info("agent", "signal {}: taps and mirrors stay, the agent ends", signal);
     return {};

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "cli/serve.h"
 #include "cli/serve_common.h"
+#include "os/certificate_keeper.h"
 #include "os/log.h"
 #include "os/process.h"
 #include "os/real.h"
@@ -16,7 +17,8 @@ Status enrol(const ApplianceServeOptions& options, FileSystem& files, const std:
              const std::string& identity) {
     FS_ASSIGN(std::string token, read_token(files, options.token_file));
     FS_ASSIGN(KeyAndRequest request, make_key_and_request(options.name));
-    auto link = make_http_vault_link(make_vault_client(authority, std::nullopt), options.vault);
+    auto link = make_http_vault_link(
+        std::make_shared<VaultClient>(make_vault_client(authority, std::nullopt)), options.vault);
     FS_ASSIGN(std::string chain, link->enrol(token, request.request_pem));
     FS_TRY(save_credentials(files, identity, {chain, std::move(request.key_pem)}));
     log::info("appliance", "enrolled at {}", options.vault);
@@ -42,7 +44,7 @@ Status serve(const ApplianceServeOptions& options) {
     // Waits for at most what one call may take; then the intake tries again.
     FS_ASSIGN(auto store,
               open_retrying_store(files, clock, random, settings, false, sleep_for_retry));
-    auto client = make_vault_client(authority, credentials);
+    auto client = std::make_shared<VaultClient>(make_vault_client(authority, credentials));
     auto link = make_http_vault_link(client, options.vault);
     ApplianceOptions appliance;
     appliance.name = info.common_name;
@@ -55,6 +57,20 @@ Status serve(const ApplianceServeOptions& options) {
     FS_ASSIGN(auto running, Appliance::start(appliance, tls, *store, *link));
     log::info("appliance", "'{}' listens on {}; its vault is {}", appliance.name,
               running->address(), options.vault);
+    CertificateKeeper keeper(
+        appliance.name, clock, credentials.certificate_pem,
+        [&]() -> Result<Credentials> {
+            FS_ASSIGN(KeyAndRequest request, make_key_and_request(appliance.name));
+            FS_ASSIGN(std::string chain, link->renew(appliance.name, request.request_pem));
+            Credentials renewed{std::move(chain), std::move(request.key_pem)};
+            FS_TRY(save_credentials(files, identity, renewed));
+            return renewed;
+        },
+        [&](const Credentials& renewed) -> Status {
+            client->replace(make_vault_client(authority, renewed));
+            return tls->reload(authority, renewed);
+        });
+    keeper.start();
     const int signal = signals.wait();
     log::info("appliance", "signal {}: what is in the spool is stored at the next start", signal);
     client->cancel();

@@ -8,6 +8,7 @@
 #include "cli/serve.h"
 #include "cli/serve_common.h"
 #include "cli/server_location.h"
+#include "os/certificate_keeper.h"
 #include "os/log.h"
 #include "os/process.h"
 #include "os/real.h"
@@ -51,9 +52,24 @@ Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, Syste
     return server;
 }
 
-Result<std::shared_ptr<TlsContext>> local_tls(Vault& vault, PartyKind kind, const char* name) {
+// A party in this process, whose certificate is kept good.
+struct LocalParty {
+    std::shared_ptr<TlsContext> tls;
+    std::unique_ptr<CertificateKeeper> keeper;
+};
+
+Result<LocalParty> local_party(Vault& vault, PartyKind kind, const char* name) {
     FS_ASSIGN(Credentials credentials, vault.local_party(kind, name));
-    return TlsContext::make(vault.authority_pem(), credentials);
+    LocalParty party;
+    FS_ASSIGN(party.tls, TlsContext::make(vault.authority_pem(), credentials));
+    party.keeper = std::make_unique<CertificateKeeper>(
+        name, vault.clock(), credentials.certificate_pem,
+        [&vault, kind, name] { return vault.local_party(kind, name); },
+        [&vault, tls = party.tls](const Credentials& renewed) {
+            return tls->reload(vault.authority_pem(), renewed);
+        });
+    party.keeper->start();
+    return party;
 }
 
 Status serve_up(const UpOptions& options) {
@@ -73,9 +89,10 @@ Status serve_up(const UpOptions& options) {
     appliance.spool_bytes = options.spool_mib << 20;
     appliance.bandwidth = options.bandwidth;
     FS_ASSIGN(appliance.time_zone, find_time_zone(options.time_zone, system.files));
-    FS_ASSIGN(auto appliance_tls, local_tls(vault, PartyKind::kAppliance, kLocalAppliance));
+    FS_ASSIGN(const LocalParty appliance_party,
+              local_party(vault, PartyKind::kAppliance, kLocalAppliance));
     FS_ASSIGN(auto running_appliance,
-              Appliance::start(appliance, appliance_tls, vault.store(), vault));
+              Appliance::start(appliance, appliance_party.tls, vault.store(), vault));
 
     AgentOptions agent;
     agent.name = kLocalAgent;
@@ -83,8 +100,8 @@ Status serve_up(const UpOptions& options) {
     agent.appliance = running_appliance->address();
     apply_bounds(options.capture, agent);
     agent.appliance_name = kLocalAppliance;
-    FS_ASSIGN(auto agent_tls, local_tls(vault, PartyKind::kAgent, kLocalAgent));
-    FS_ASSIGN(auto running_agent, Agent::start(agent, agent_tls));
+    FS_ASSIGN(const LocalParty agent_party, local_party(vault, PartyKind::kAgent, kLocalAgent));
+    FS_ASSIGN(auto running_agent, Agent::start(agent, agent_party.tls));
 
     log::info("up", "the API is on https://{}, records are taken on {}", server->address(),
               running_appliance->address());

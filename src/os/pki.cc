@@ -352,15 +352,24 @@ Status check_credentials(const Credentials& credentials) {
     return {};
 }
 
+static Status write_pair(FileSystem& files, const std::string& path,
+                         const Credentials& credentials) {
+    FS_TRY(write_file_durably(files, path + ".key", credentials.key_pem.reveal()));
+    return write_file_durably(files, path + ".crt", as_bytes(credentials.certificate_pem),
+                              FileAccess::kPublic);
+}
+
 Status save_credentials(FileSystem& files, const std::string& path_without_suffix,
                         const Credentials& credentials) {
     FS_TRY(check_credentials(credentials));
-    FS_TRY(write_file_durably(files, path_without_suffix + ".key", credentials.key_pem.reveal()));
-    return write_file_durably(files, path_without_suffix + ".crt",
-                              as_bytes(credentials.certificate_pem), FileAccess::kPublic);
+    const std::string next = path_without_suffix + ".next";
+    FS_TRY(write_pair(files, next, credentials));
+    FS_TRY(write_pair(files, path_without_suffix, credentials));
+    for (const char* suffix : {".key", ".crt"}) FS_TRY(files.remove(next + suffix));
+    return {};
 }
 
-Result<Credentials> load_credentials(FileSystem& files, const std::string& path_without_suffix) {
+static Result<Credentials> load_pair(FileSystem& files, const std::string& path_without_suffix) {
     constexpr size_t kMaxPemBytes = 256u << 10;
     Credentials credentials;
     FS_ASSIGN(const Bytes certificate,
@@ -371,6 +380,15 @@ Result<Credentials> load_credentials(FileSystem& files, const std::string& path_
     if (auto good = check_credentials(credentials); !good)
         return fail(good.error().with_context(path_without_suffix));
     return credentials;
+}
+
+Result<Credentials> load_credentials(FileSystem& files, const std::string& path_without_suffix) {
+    auto kept = load_pair(files, path_without_suffix);
+    if (kept) return kept;
+    const Code code = kept.error().code();
+    if (code != Code::kWrongKey && code != Code::kNotFound) return kept;
+    auto next = load_pair(files, path_without_suffix + ".next");
+    return next ? next : kept;
 }
 
 }  // namespace farshore

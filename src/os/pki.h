@@ -89,7 +89,8 @@ Result<CertificateInfo> inspect_certificate(std::string_view pem);
 bool certificate_wants_renewal(const CertificateInfo& info, TimePoint now);
 
 // Reads and writes NAME.crt (0644) and NAME.key (0600). Reading checks that they belong together:
-// kWrongKey.
+// kWrongKey. A write that is cut short leaves either the old ones or the new ones to be read: both
+// are written as NAME.next first, which is read when NAME's do not belong together.
 Status save_credentials(FileSystem& files, const std::string& path_without_suffix,
                         const Credentials& credentials);
 Result<Credentials> load_credentials(FileSystem& files, const std::string& path_without_suffix);

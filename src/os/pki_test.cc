@@ -99,5 +99,39 @@ TEST(PkiTest, CredentialsSurviveTheDiskAndTheKeyIsPrivate) {
     EXPECT_EQ(code_of(load_credentials(files, directory / "y")), Code::kNotFound);
 }
 
+// Broken if a renewal that a crash cut short left a party without credentials.
+TEST(PkiTest, ARenewalThatIsCutShortLeavesTheOldOrTheNew) {
+    TestDirectory directory;
+    PosixFileSystem files;
+    auto authority = CertificateAuthority::create("ca", kNow).value();
+    IssueOptions options;
+    options.common_name = "x";
+    options.now = kNow;
+    const auto old = authority.issue_with_key(options).value();
+    const auto fresh = authority.issue_with_key(options).value();
+    const std::string path = directory / "x";
+    const auto write = [&](const char* name, const Credentials& from, bool key) {
+        ASSERT_TRUE(write_file_durably(
+            files, path + name, key ? from.key_pem.reveal() : as_bytes(from.certificate_pem)));
+    };
+    const auto loaded = [&] {
+        auto credentials = load_credentials(files, path);
+        EXPECT_TRUE(credentials) << credentials.error().to_string();
+        return credentials ? credentials->certificate_pem : std::string();
+    };
+    ASSERT_TRUE(save_credentials(files, path, old));
+    EXPECT_FALSE(*files.exists(path + ".next.key"));
+    write(".next.key", fresh, true);
+    EXPECT_EQ(loaded(), old.certificate_pem);
+    write(".next.crt", fresh, false);
+    EXPECT_EQ(loaded(), old.certificate_pem);
+    write(".key", fresh, true);
+    EXPECT_EQ(loaded(), fresh.certificate_pem) << "the old key is gone";
+    write(".crt", fresh, false);
+    EXPECT_EQ(loaded(), fresh.certificate_pem);
+    ASSERT_TRUE(save_credentials(files, path, fresh));
+    EXPECT_FALSE(*files.exists(path + ".next.crt"));
+}
+
 }  // namespace
 }  // namespace farshore

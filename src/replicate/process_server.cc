@@ -37,6 +37,11 @@ ProcessServer::ProcessServer(FileSystem& fs, ObjectStore& store, VaultLink& vaul
 
 ProcessServer::~ProcessServer() = default;
 
+static Error not_enrolled(const std::string& agent) {
+    return Error(Code::kUnauthenticated, fmt::format("'{}' is not enrolled, or was removed", agent),
+                 "enrol it with a new token");
+}
+
 Status ProcessServer::start() {
     FS_TRY(fs_.make_directories(options_.spool_directory));
     FS_ASSIGN(std::vector<std::string> names, fs_.list(options_.spool_directory));
@@ -117,26 +122,31 @@ void ProcessServer::on_first_frame(uint64_t session_id, ByteView frame) {
     if (view->type == FrameType::kEnrol && session.role == Session::Role::kUnknown) {
         auto enrol = decode_enrol(view->body);
         if (!enrol) return refuse(enrol.error());
+        if (refused_.contains(session.peer)) return refuse(not_enrolled(session.peer));
         session.role = Session::Role::kControl;
-        executors_.control->post([this, session_id, alive = std::weak_ptr(alive_), e = *enrol] {
-            auto chain =
-                std::make_shared<Result<std::string>>(vault_.enrol(e.token, e.request_pem));
-            executors_.home->post([this, session_id, alive, chain] {
-                if (alive.expired()) return;
-                auto found = sessions_.find(session_id);
-                if (found == sessions_.end()) return;
-                if (!*chain) {
-                    end_session(session_id, &chain->error());
-                    return;
-                }
-                found->second->connection->send(encode(EnrolledFrame{**chain}));
+        // Who has a good certificate needs no token for its next one.
+        executors_.control->post(
+            [this, session_id, alive = std::weak_ptr(alive_), e = *enrol, peer = session.peer] {
+                auto chain = std::make_shared<Result<std::string>>(
+                    e.token.empty() && !peer.empty() ? vault_.renew(peer, e.request_pem)
+                                                     : vault_.enrol(e.token, e.request_pem));
+                executors_.home->post([this, session_id, alive, chain] {
+                    if (alive.expired()) return;
+                    auto found = sessions_.find(session_id);
+                    if (found == sessions_.end()) return;
+                    if (!*chain) {
+                        end_session(session_id, &chain->error());
+                        return;
+                    }
+                    found->second->connection->send(encode(EnrolledFrame{**chain}));
+                });
             });
-        });
         return;
     }
     if (session.peer.empty())
         return refuse(Error(Code::kUnauthenticated, "this peer has shown no certificate",
                             "enrol it first with a token from 'farshore token create'"));
+    if (refused_.contains(session.peer)) return refuse(not_enrolled(session.peer));
     if (view->type == FrameType::kHello && session.role == Session::Role::kUnknown) {
         auto hello = decode_hello(view->body);
         if (!hello) return refuse(hello.error());
@@ -169,6 +179,25 @@ void ProcessServer::on_first_frame(uint64_t session_id, ByteView frame) {
     }
     refuse(Error(Code::kMalformed,
                  fmt::format("frame of type {} is not due here", static_cast<int>(view->type))));
+}
+
+std::vector<std::string> ProcessServer::agents() const {
+    std::set<std::string> names = refused_;
+    for (const auto& [id, session] : sessions_)
+        if (!session->peer.empty()) names.insert(session->peer);
+    return {names.begin(), names.end()};
+}
+
+void ProcessServer::refuse_agents(std::set<std::string> names) {
+    refused_ = std::move(names);
+    std::vector<uint64_t> ending;
+    for (const auto& [id, session] : sessions_)
+        if (session->role != Session::Role::kEnding && refused_.contains(session->peer))
+            ending.push_back(id);
+    for (const uint64_t id : ending) {
+        const Error error = not_enrolled(sessions_.at(id)->peer);
+        end_session(id, &error);
+    }
 }
 
 void ProcessServer::on_sync(uint64_t session_id, ByteView body) {

@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -96,6 +97,11 @@ class ProcessServer {
     void set_bandwidth(BandwidthLimit total);
     void set_item_bandwidths(std::map<ItemId, BandwidthLimit> limits);
     void set_item_bandwidth(const ItemId& item, BandwidthLimit limit);
+    // Whose connections there are, and who was refused. On `home`.
+    std::vector<std::string> agents() const;
+    // Of these the connections end, and new ones are refused until they are not among them any
+    // more. On `home`.
+    void refuse_agents(std::set<std::string> names);
     // Forgets an item that is no longer protected, spool included.
     void remove(const ItemId& item);
 
@@ -131,6 +137,7 @@ class ProcessServer {
     std::vector<Executor*> free_puts_;
     bool pumping_ = false;
     std::map<uint64_t, std::shared_ptr<Session>> sessions_;
+    std::set<std::string> refused_;  // agents whose certificates count no more
     uint64_t next_session_ = 1;
     std::shared_ptr<int> alive_ = std::make_shared<int>(0);  // tasks hold it weakly
 };

@@ -246,6 +246,48 @@ TEST_F(ProcessServerTest, QuestionsAreAnsweredByTheVault) {
     EXPECT_EQ(wire->to_agent.size(), 2 * kMaxCompareQuestions);
 }
 
+// Broken if an agent that was removed went on sending, or could come again, or took others with it.
+TEST_F(ProcessServerTest, ARefusedAgentsConnectionsEnd) {
+    auto gone = connect("agent-1");
+    auto stays = open("agent-2");
+    EXPECT_EQ(server_->agents(), (std::vector<std::string>{"agent-1", "agent-2"}));
+    server_->refuse_agents({"agent-1"});
+    time_.run();
+    ASSERT_TRUE(error(*gone));
+    EXPECT_EQ(error(*gone)->code(), Code::kUnauthenticated);
+    EXPECT_FALSE(error(*stays));
+    time_.advance(2'000'000);
+    EXPECT_EQ(server_->agents(), (std::vector<std::string>{"agent-1", "agent-2"}))
+        << "it is asked about, so that it may come back";
+    for (const Bytes& frame : {encode(EnrolFrame{"", "request"}), encode_sync({1, "status"})}) {
+        auto again = open("agent-1");
+        again->handlers.on_frame(frame);
+        time_.run();
+        ASSERT_TRUE(error(*again));
+        EXPECT_EQ(error(*again)->code(), Code::kUnauthenticated);
+    }
+    server_->refuse_agents({});
+    auto back = open("agent-1");
+    back->handlers.on_frame(encode_sync({1, "status"}));
+    time_.run();
+    EXPECT_FALSE(error(*back));
+}
+
+// Broken if an agent needed a token for its next certificate, or a stranger did not.
+TEST_F(ProcessServerTest, AnAgentsCertificateIsRenewedWithoutAToken) {
+    auto agent = open("agent-1");
+    agent->handlers.on_frame(encode(EnrolFrame{"", "request"}));
+    time_.run();
+    ASSERT_EQ(agent->to_agent.size(), 1u);
+    EXPECT_EQ(decode_enrolled(decode_frame(agent->to_agent.front())->body)->chain_pem,
+              "chain of agent-1");
+    auto stranger = open("");
+    stranger->handlers.on_frame(encode(EnrolFrame{"", "request"}));
+    time_.run();
+    ASSERT_TRUE(error(*stranger));
+    EXPECT_EQ(error(*stranger)->code(), Code::kUnauthenticated);
+}
+
 // Broken if anybody but an enrolled agent could learn what a replica has.
 TEST_F(ProcessServerTest, StrangersCompareNothing) {
     auto stranger = open("");

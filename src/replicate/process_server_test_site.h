@@ -120,6 +120,9 @@ class FakeVault final : public VaultLink {
     Result<std::string> sync_agent(const std::string& agent, const std::string& status) override {
         return agent + ":" + status;
     }
+    Result<std::string> renew(const std::string& party, const std::string&) override {
+        return "chain of " + party;
+    }
     Result<std::string> enrol(const std::string& token, const std::string&) override {
         if (token != "good") return fail(Code::kUnauthenticated, "unknown token");
         return "chain";

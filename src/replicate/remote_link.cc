@@ -33,6 +33,17 @@ auto reading(Read read) -> Result<decltype(read())> {
     }
 }
 
+// A list of names, bounded by what an appliance has connections.
+Result<std::vector<std::string>> texts_field(const json& document, const char* name) {
+    constexpr size_t kMaxTexts = 4096;
+    FS_ASSIGN(auto texts,
+              reading([&] { return document.at(name).get<std::vector<std::string>>(); }));
+    if (texts.size() > kMaxTexts)
+        return fail(Code::kTooLarge,
+                    fmt::format("link document: '{}' has {} entries", name, texts.size()));
+    return texts;
+}
+
 template <size_t N>
 Result<std::array<uint8_t, N>> hex_field(const json& document, const char* name) {
     auto text = reading([&] { return document.at(name).get<std::string>(); });
@@ -250,6 +261,16 @@ Result<std::string> serve_link(VaultLink& link, std::string_view method, std::st
         const Bytes encoded = encode(ComparedFrame{asked.request, std::move(answer)});
         return json{{"frame", to_hex(ByteView(encoded).subspan(1))}}.dump();
     }
+    if (method == "refused-agents") {
+        FS_ASSIGN(const std::vector<std::string> agents, texts_field(in, "agents"));
+        FS_ASSIGN(const std::vector<std::string> refused, link.refused_agents(agents));
+        return json{{"refused", refused}}.dump();
+    }
+    if (method == "renew") {
+        FS_ASSIGN(TextPair call, text_pair(in, "party", "request_pem"));
+        FS_ASSIGN(std::string chain, link.renew(call.first, call.second));
+        return json{{"chain_pem", chain}}.dump();
+    }
     if (method == "enrol") {
         FS_ASSIGN(TextPair call, text_pair(in, "token", "request_pem"));
         FS_ASSIGN(std::string chain, link.enrol(call.first, call.second));
@@ -322,6 +343,20 @@ Result<CompareAnswer> RemoteVaultLink::compare(const std::string& agent, const I
     FS_ASSIGN(const Bytes raw, from_hex(frame));
     FS_ASSIGN(ComparedFrame answer, decode_compared(raw));
     return std::move(answer.answer);
+}
+
+Result<std::vector<std::string>> RemoteVaultLink::refused_agents(
+    const std::vector<std::string>& agents) {
+    FS_ASSIGN(std::string answer, transport_("refused-agents", json{{"agents", agents}}.dump()));
+    FS_ASSIGN(json document, parse(answer));
+    return texts_field(document, "refused");
+}
+
+Result<std::string> RemoteVaultLink::renew(const std::string& party,
+                                           const std::string& request_pem) {
+    FS_ASSIGN(std::string answer,
+              transport_("renew", json{{"party", party}, {"request_pem", request_pem}}.dump()));
+    return text_field(answer, "chain_pem");
 }
 
 Result<std::string> RemoteVaultLink::enrol(const std::string& token,

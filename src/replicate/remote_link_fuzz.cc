@@ -27,8 +27,11 @@ class AnyVault final : public VaultLink {
     }
 };
 
-constexpr const char* kMethods[] = {"acquire-log",    "register-segment", "mark-idle", "sync-agent",
-                                    "report-trouble", "compare",          "enrol",     "none"};
+constexpr const char* kMethods[] = {"acquire-log",    "register-segment",
+                                    "mark-idle",      "sync-agent",
+                                    "report-trouble", "compare",
+                                    "enrol",          "none",
+                                    "refused-agents", "renew"};
 
 }  // namespace
 

@@ -44,6 +44,13 @@ struct RecordingVault final : VaultLink {
         if (question.disk == 9) return fail(Code::kForbidden, "another agent's");
         return answer;
     }
+    Result<std::string> renew(const std::string& party, const std::string& request) override {
+        return "new " + request + " of " + party;
+    }
+    Result<std::vector<std::string>> refused_agents(
+        const std::vector<std::string>& agents) override {
+        return std::vector<std::string>{agents.back()};
+    }
     Result<UploadPolicies> sync_uploads(const std::string& appliance,
                                         const std::vector<UploadStatus>& status) override {
         EXPECT_EQ(appliance, "appliance-1");
@@ -84,6 +91,10 @@ TEST(RemoteLink, CarriesEveryCall) {
     EXPECT_TRUE(link.mark_idle(item, {3}, {4}, {-5}));
     EXPECT_EQ(*link.sync_agent("a", "{\"x\":1}"), "a/{\"x\":1}");
     EXPECT_EQ(*link.enrol("t", "p"), "tp");
+    EXPECT_EQ(*link.renew("a", "p"), "new p of a");
+    EXPECT_EQ(*link.refused_agents({"a", "b"}), std::vector<std::string>{"b"});
+    EXPECT_EQ(link.refused_agents(std::vector<std::string>(5000, "a")).error().code(),
+              Code::kTooLarge);
     auto policies = link.sync_uploads("appliance-1", {{item, 5, true, true, 6, 7, 8},
                                                       {item, kUnlimited, false, false, 0, -1, 0}});
     ASSERT_TRUE(policies) << policies.error().to_string();

@@ -69,6 +69,17 @@ class VaultLink {
                                           const CompareQuestion&) {
         return fail(Code::kUnsupported, "this vault compares nothing");
     }
+    // Which of these agents, whose connections an appliance has, are not enrolled, or no more. Each
+    // second.
+    virtual Result<std::vector<std::string>> refused_agents(const std::vector<std::string>&) {
+        return std::vector<std::string>{};
+    }
+    // A new certificate for a party that has a good one: a PEM certificate request in, a chain out.
+    // kUnauthenticated: it is not enrolled, or was removed.
+    virtual Result<std::string> renew(const std::string& /*party*/,
+                                      const std::string& /*request_pem*/) {
+        return fail(Code::kUnsupported, "this vault renews no certificates");
+    }
     // A one-time token and a PEM certificate request in, a PEM certificate chain out.
     virtual Result<std::string> enrol(const std::string& token, const std::string& request_pem) = 0;
 };

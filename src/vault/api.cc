@@ -131,6 +131,18 @@ Result<HttpResponse> Api::link(const HttpRequest& request, const std::string& me
                 Code::kForbidden,
                 fmt::format("'{}' is an agent; agents speak through an appliance", party.name));
     }
+    if (method == "renew") {
+        // Its own, or that of an agent, for which it speaks in everything else, too.
+        FS_ASSIGN(const Json json,
+                  parse_json(request.body, "the request's body", kMaxRequestBytes));
+        FS_ASSIGN(const JsonFields fields, JsonFields::of(json, "body"));
+        FS_ASSIGN(const std::string name, fields.required_text("party", 256));
+        FS_ASSIGN(const PartyRecord party, vault_.check_party(name));
+        if (name != request.peer_certificate_name && party.kind != PartyKind::kAgent)
+            return fail(Code::kForbidden,
+                        fmt::format("'{}' cannot renew the certificate of another appliance",
+                                    request.peer_certificate_name));
+    }
     FS_ASSIGN(std::string body, serve_link(vault_, method, request.body));
     return HttpResponse::json(std::move(body));
 }

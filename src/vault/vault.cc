@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include "codec/hash.h"
+#include "meta/certificates.h"
 #include "os/log.h"
 #include "os/waiting.h"
 #include "replica/item_object.h"
@@ -320,9 +321,10 @@ Result<Credentials> Vault::local_party(PartyKind kind, const std::string& name) 
         fmt::format("{}/{}-{}", impl_->pki_directory, party_kind_name(kind), "local");
     const TimePoint now = impl_->clock.now();
     Credentials credentials;
-    bool good = false;
+    bool good = false, had = false;
     if (auto kept = load_credentials(impl_->files, path)) {
         auto certificate = inspect_certificate(kept->certificate_pem);
+        had = true;
         good = certificate && certificate->common_name == name &&
                !certificate_wants_renewal(*certificate, now);
         if (good) credentials = std::move(*kept);
@@ -340,6 +342,11 @@ Result<Credentials> Vault::local_party(PartyKind kind, const std::string& name) 
     party.kind = kind;
     party.fingerprint = certificate.fingerprint_hex();
     FS_TRY(enrol_party(*impl_->database, party));
+    FS_TRY(keep_certificate(*impl_->database, name, certificate.not_after));
+    if (!good && had)
+        event(Severity::kInformation, "certificate-renewed", nullptr,
+              fmt::format("the certificate of {} '{}' was renewed, until {}", party_kind_name(kind),
+                          name, to_rfc3339(certificate.not_after)));
     return credentials;
 }
 
@@ -386,6 +393,7 @@ Result<std::string> Vault::enrol(const std::string& token_text, const std::strin
     FS_ASSIGN(const CertificateInfo certificate, inspect_certificate(certificate_pem));
     party.fingerprint = certificate.fingerprint_hex();
     FS_TRY(enrol_party(*impl_->database, party));
+    FS_TRY(keep_certificate(*impl_->database, party.name, certificate.not_after));
     event(Severity::kInformation, "party-enrolled", nullptr,
           fmt::format("{} '{}' was enrolled", party_kind_name(party.kind), party.name));
     return certificate_pem + authority_pem();

@@ -37,6 +37,7 @@ namespace farshore {
 class Database;
 class ObjectStore;
 
+inline constexpr int64_t kCertificateWarnUs = int64_t{14} * 86'400 * 1'000'000;
 inline constexpr std::string_view kDefaultScrubBandwidth = "20MB/s";
 
 struct VaultOptions {
@@ -239,6 +240,9 @@ class Vault final : public VaultLink {
     // kUnauthenticated.
     Result<PartyRecord> check_party(const std::string& name);
     Status remove_party(const std::string& name);
+    // Told once of each: warns of certificates that end within kCertificateWarnUs. Each hour, by
+    // tend().
+    Status warn_of_certificates();
     Result<std::vector<PartyReport>> parties(const std::string& after, size_t limit);
 
     // ---- items
@@ -355,6 +359,9 @@ class Vault final : public VaultLink {
                                         const std::vector<UploadStatus>& uploads) override;
     Result<CompareAnswer> compare(const std::string& agent, const ItemId& item,
                                   const CompareQuestion& question) override;
+    Result<std::vector<std::string>> refused_agents(
+        const std::vector<std::string>& agents) override;
+    Result<std::string> renew(const std::string& party, const std::string& request_pem) override;
     Result<std::string> enrol(const std::string& token, const std::string& request_pem) override;
 
     // Whoever waits for an item, a bookmark or a job gets what there is now. For the end of a

@@ -144,6 +144,7 @@ struct KeyRotation {
 };
 
 struct Vault::Impl {
+    int64_t certificates_looked_us = 0;  // steady, by tend()
     Impl(const VaultOptions& options_in, FileSystem& files_in, Clock& clock_in, Random& random_in)
         : options(options_in), files(files_in), clock(clock_in), random(random_in) {}
 

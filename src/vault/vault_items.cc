@@ -1,6 +1,7 @@
 // Items: protecting, reporting, states, background rounds, deleting.
 #include <fmt/core.h>
 
+#include "os/certificate_keeper.h"
 #include "os/log.h"
 #include "replica/item_object.h"
 #include "replica/manifest.h"
@@ -499,6 +500,12 @@ void Vault::Impl::run_upkeep(ItemRuntime& item, const ItemRecord& record) {
 
 void Vault::tend() {
     impl_->tend_keys(*this);
+    if (impl_->certificates_looked_us == 0 ||
+        impl_->clock.steady_us() - impl_->certificates_looked_us >= kCertificateLookUs) {
+        impl_->certificates_looked_us = impl_->clock.steady_us();
+        if (auto looked = warn_of_certificates(); !looked)
+            log::warn("vault", "certificates that end: {}", looked.error().to_string());
+    }
     std::string after;
     while (!impl_->ending) {
         auto records = list_items(*impl_->database, after, 500);

@@ -1,5 +1,6 @@
 #include "vault/vault_server.h"
 
+#include "os/certificate_keeper.h"
 #include "os/http.h"
 #include "os/log.h"
 #include "os/tls_connection.h"
@@ -19,10 +20,12 @@ struct VaultServer::Impl {
     std::unique_ptr<Notifications> notifications;
     std::unique_ptr<Api> api;
     std::unique_ptr<HttpServer> http;
+    std::unique_ptr<CertificateKeeper> certificate;
 };
 
 VaultServer::VaultServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 VaultServer::~VaultServer() {
+    impl_->certificate.reset();
     // Long polls are told first: the server waits for its handlers.
     impl_->vault->stop_waiting();
     impl_->http->stop();
@@ -68,6 +71,13 @@ Result<std::unique_ptr<VaultServer>> VaultServer::start(const VaultServerOptions
               HttpServer::start(http, [api = impl->api.get()](const HttpRequest& request) {
                   return api->handle(request);
               }));
+    impl->certificate = std::make_unique<CertificateKeeper>(
+        "farshore-vault", clock, http.credentials->certificate_pem,
+        [vault = impl->vault.get(), names] { return vault->server_credentials(names); },
+        [vault = impl->vault.get(), server = impl->http.get()](const Credentials& credentials) {
+            return server->reload(credentials, vault->authority_pem());
+        });
+    if (options.vault.tend_interval_us != 0) impl->certificate->start();
     log::info("vault", "serves at https://{}", impl->http->address());
     return std::unique_ptr<VaultServer>(new VaultServer(std::move(impl)));
 }

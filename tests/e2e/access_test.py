@@ -12,7 +12,7 @@ import subprocess
 
 import support
 from api_test import Description
-from support import ROOT, EndToEnd, FarshoreError
+from support import ROOT, EndToEnd, FarshoreError, Model, seeded
 
 MIB = 1 << 20
 ROLES = ("reader", "operator", "contributor", "owner")
@@ -261,6 +261,40 @@ class Access(EndToEnd):
         self.farshore.wait_for("the vault is back", lambda: self.farshore.call("server"), 60)
         after = self.farshore.call("audit", "--limit", 1000)["audit"]
         self.assertEqual(before, after[-len(before):])
+
+    def test_a_revoked_agent_is_refused_on_connections_that_stand(self):
+        """Breaks when an agent that was revoked goes on sending what a machine writes, or does not go on when it is
+        enrolled anew; or when what it had sent is lost."""
+        rng = seeded()
+        model = Model([MIB], rng)
+        arguments = [word for path in model.make_files(self.work) for word in ("--disk", path)]
+        self.farshore.call("protect", "web", *arguments)
+        self.wait_state("web", "protected")
+        clients = self.open_disks("web")
+        for _ in range(20):
+            model.random_step(clients, rng)
+        point = self.farshore.call("point", "web", "--bookmark", "before")["sequence"]
+        kept = model.copy()
+        self.farshore.call("agent", "revoke", "agent-local")
+        self.farshore.wait_for("the vault hears nothing of it", lambda: any(
+            trouble["code"] == "agent-lost" for trouble in self.farshore.call("item", "web")["troubles"]), 60)
+        before = self.farshore.call("item", "web")
+        for _ in range(20):
+            model.random_step(clients, rng)
+        # Whatever goes on would have come long before.
+        after = self.farshore.wait_for("the newest point is older", lambda: (
+            item := self.farshore.call("item", "web"))["rpo_s"] > before["rpo_s"] + 3 and item, 60)
+        self.assertEqual(before["stored_sequence"], after["stored_sequence"], "nothing was taken from it")
+        self.assertIn("'agent-local' is not enrolled", (self.work / "logs/up.log").read_text(errors="replace"))
+        rows = self.farshore.call("audit", "--outcome", "ok")["audit"]
+        self.assertTrue(any(row.get("operation") == "DELETE /v1/agents/{agent}" for row in rows), rows)
+        self.assert_point("web", point, kept)
+        # `up` enrols its own parts when it starts.
+        self.farshore.stop_servers("up")
+        self.farshore.restart_server("up")
+        self.wait_state("web", "protected")
+        after = self.farshore.call("point", "web", "--bookmark", "after")["sequence"]
+        self.assert_point("web", after, model.copy())
 
     def no_secret_anywhere(self):
         """No password and no token in a log, the audit, or any other file of the vault's that is not for it."""
