@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "os/http.h"
 #include "os/pki.h"
@@ -11,10 +12,14 @@
 
 namespace farshore {
 
-// A link to `url` ("https://host:port"). Without credentials only enrol() is answered. Any thread.
-// The client is shared with the link: keep it to cancel() at shutdown.
+// "https://host:port[,https://host:port…]": the vault, or its nodes. kInvalidArgument.
+Result<std::vector<std::string>> parse_vault_urls(const std::string& text);
+
+// A link to the vault at `urls` (one at least), any of which will do: the next is asked when one
+// cannot be reached. Without credentials only enrol() is answered. Any thread. The client is shared
+// with the link: keep it to cancel() at shutdown.
 std::unique_ptr<VaultLink> make_http_vault_link(std::shared_ptr<HttpClient> client,
-                                                std::string url);
+                                                std::vector<std::string> urls);
 
 std::shared_ptr<HttpClient> make_vault_client(const std::string& authority_pem,
                                               const std::optional<Credentials>& credentials);

@@ -147,6 +147,7 @@ class ClientVerbs {
     int remove_notifier(const std::string& name);
     int test_notifier(const std::string& name);
     int agents();
+    int nodes();
     int stores();
     int add_store(const StoreArguments& arguments);
     int remove_store(const std::string& name);

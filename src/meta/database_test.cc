@@ -80,6 +80,7 @@ TEST(Database, TheFirstVersionIsUpgraded) {
                                   "DROP TABLE notifiers",
                                   "DROP TABLE vault_lease",
                                   "DROP TABLE vault_nodes",
+                                  "ALTER TABLE jobs DROP COLUMN node",
                                   "DROP TABLE copies",
                                   "DROP TABLE stores",
                                   "DROP TABLE ledger_kept",
