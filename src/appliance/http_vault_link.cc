@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <atomic>
 #include <nlohmann/json.hpp>
 
 namespace farshore {
@@ -47,19 +49,48 @@ void VaultClient::cancel() {
     client_->cancel();
 }
 
+Result<std::vector<std::string>> parse_vault_urls(const std::string& text) {
+    std::vector<std::string> urls;
+    for (size_t from = 0; from <= text.size();) {
+        const size_t end = std::min(text.find(',', from), text.size());
+        std::string url = text.substr(from, end - from);
+        while (url.ends_with('/')) url.pop_back();
+        if (!url.starts_with("https://") || url.size() == sizeof "https://" - 1)
+            return fail(Code::kInvalidArgument,
+                        fmt::format("'{}' is not the address of a vault", url.substr(0, 200)),
+                        "https://HOST:PORT, of several nodes with commas between");
+        urls.push_back(std::move(url));
+        from = end + 1;
+    }
+    return urls;
+}
+
 std::unique_ptr<VaultLink> make_http_vault_link(std::shared_ptr<VaultClient> client,
-                                                std::string url) {
+                                                std::vector<std::string> urls) {
+    FS_CHECK(!urls.empty());
+    auto at = std::make_shared<std::atomic<size_t>>(0);
     return std::make_unique<RemoteVaultLink>(
-        [client = std::move(client), url = std::move(url)](
+        [client = std::move(client), urls = std::move(urls), at](
             const std::string& method, const std::string& body) -> Result<std::string> {
-            HttpClientRequest request;
-            request.method = "POST";
-            request.url = url + "/internal/v1/link/" + method;
-            request.headers = {{"content-type", "application/json"}};
-            request.body = body;
-            FS_ASSIGN(HttpResponse response, client->get()->request(request));
-            if (response.status / 100 != 2) return fail(problem_of(response));
-            return std::move(response.body);
+            for (size_t tried = 1;; ++tried) {
+                const size_t now = at->load();
+                HttpClientRequest request;
+                request.method = "POST";
+                request.url = urls[now % urls.size()] + "/internal/v1/link/" + method;
+                request.headers = {{"content-type", "application/json"}};
+                request.body = body;
+                Result<HttpResponse> response = client->get()->request(request);
+                if (!response) {
+                    size_t expected = now;  // others may have moved on meanwhile
+                    at->compare_exchange_strong(expected, now + 1);
+                    // Not even a connection: nothing was done. Else the caller decides.
+                    if (response.error().code() == Code::kUnavailable && tried < urls.size())
+                        continue;
+                    return tl::unexpected(std::move(response).error());
+                }
+                if (response->status / 100 != 2) return fail(problem_of(*response));
+                return std::move(response->body);
+            }
         });
 }
 

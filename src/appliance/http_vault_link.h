@@ -5,6 +5,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "os/http.h"
 #include "os/pki.h"
@@ -32,10 +33,14 @@ class VaultClient {
     bool cancelled_ = false;
 };
 
-// A link to `url` ("https://host:port"). Without credentials only enrol() is answered. Any thread.
-// The client is shared with the link: keep it to cancel() at shutdown.
+// "https://host:port[,https://host:port…]": the vault, or its nodes. kInvalidArgument.
+Result<std::vector<std::string>> parse_vault_urls(const std::string& text);
+
+// A link to the vault at `urls` (one at least), any of which will do: the next is asked when one
+// cannot be reached. Without credentials only enrol() is answered. Any thread. The client is shared
+// with the link: keep it to cancel() at shutdown.
 std::unique_ptr<VaultLink> make_http_vault_link(std::shared_ptr<VaultClient> client,
-                                                std::string url);
+                                                std::vector<std::string> urls);
 
 std::shared_ptr<HttpClient> make_vault_client(const std::string& authority_pem,
                                               const std::optional<Credentials>& credentials);

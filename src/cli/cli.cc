@@ -512,6 +512,8 @@ class Parser {
         add_list(verb(app_, "events", "What happened, newest first",
                       [&a](ClientVerbs& v) { return v.events(a.list); }));
         verb(app_, "agents", "Agents and appliances", [](ClientVerbs& v) { return v.agents(); });
+        verb(app_, "nodes", "Vault nodes that share a database, and which of them leads",
+             [](ClientVerbs& v) { return v.nodes(); });
         verb(app_, "server", "What the server is", [](ClientVerbs& v) { return v.server(); });
         CLI::App* extract = app_.add_subcommand(
             "extract", "Copy a disk at a point out of a store, with nothing but its key");
@@ -694,6 +696,9 @@ class Parser {
         app->add_option("--database", options.database,
                         "PostgreSQL, e.g. postgresql://USER@HOST/NAME?passfile=FILE "
                         "(DIR/vault/farshore.db)");
+        app->add_option("--node-address", options.node_address,
+                        "HOST:PORT at which other vault nodes on that database reach this one "
+                        "(--listen)");
         CLI::Option* key =
             app->add_option("--key", options.key_file, "key-encryption key file (DIR/vault/key)");
         app->add_option("--key-source", options.key_source, kKeySourceHelp)->excludes(key);
@@ -765,7 +770,10 @@ class Parser {
         appliance->require_subcommand(1);
         CLI::App* appliance_serve = appliance->add_subcommand("serve", "Run it");
         appliance_serve->add_option("--data", a.appliance.data, "data directory")->required();
-        appliance_serve->add_option("--vault", a.appliance.vault, "https://host:port")->required();
+        appliance_serve
+            ->add_option("--vault", a.appliance.vault,
+                         "https://host:port; of several nodes with commas between")
+            ->required();
         appliance_serve->add_option("--ca", a.appliance.ca_file, "certificate of its authority");
         appliance_serve->add_option("--enrol-token-file", a.appliance.token_file,
                                     "file with an enrolment token, for the first start");

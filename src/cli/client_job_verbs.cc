@@ -168,6 +168,26 @@ int ClientVerbs::revoke_agent(const std::string& name) {
     return 0;
 }
 
+int ClientVerbs::nodes() {
+    auto answer = impl_->call("GET", "/v1/nodes");
+    if (!answer) return impl_->failed(answer.error());
+    if (impl_->json) {
+        impl_->print(*answer);
+        return 0;
+    }
+    Table table({{"NAME"}, {"ADDRESS"}, {"STATE"}, {"VERSION"}, {"MACHINES"}, {"STARTED"}});
+    for (const Json& node : member(*answer, "nodes"))
+        table.add({text_of(node, "name"), text_of(node, "address"), text_of(node, "state"),
+                   text_of(node, "version"), std::to_string(count_of(node, "machines")),
+                   human_time(text_of(node, "started"))});
+    if (table.empty())
+        impl_->note(fmt::format("One vault has the database {} to itself.\n",
+                                text_of(*answer, "database")));
+    else
+        impl_->say(table.to_string());
+    return 0;
+}
+
 int ClientVerbs::create_token(const std::string& kind, const std::string& name, uint64_t valid_s) {
     auto answer = impl_->call("POST", "/v1/enrolment-tokens",
                               {{"kind", kind}, {"name", name}, {"valid_s", valid_s}});

@@ -163,6 +163,7 @@ class ClientVerbs {
     int test_notifier(const std::string& name);
     int agents();
     int revoke_agent(const std::string& name);
+    int nodes();
     int stores();
     int add_store(const StoreArguments& arguments);
     int remove_store(const std::string& name);

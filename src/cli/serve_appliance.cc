@@ -14,11 +14,11 @@ namespace farshore {
 namespace {
 
 Status enrol(const ApplianceServeOptions& options, FileSystem& files, const std::string& authority,
-             const std::string& identity) {
+             const std::string& identity, const std::vector<std::string>& urls) {
     FS_ASSIGN(std::string token, read_token(files, options.token_file));
     FS_ASSIGN(KeyAndRequest request, make_key_and_request(options.name));
     auto link = make_http_vault_link(
-        std::make_shared<VaultClient>(make_vault_client(authority, std::nullopt)), options.vault);
+        std::make_shared<VaultClient>(make_vault_client(authority, std::nullopt)), urls);
     FS_ASSIGN(std::string chain, link->enrol(token, request.request_pem));
     FS_TRY(save_credentials(files, identity, {chain, std::move(request.key_pem)}));
     log::info("appliance", "enrolled at {}", options.vault);
@@ -31,10 +31,11 @@ Status serve(const ApplianceServeOptions& options) {
     PosixFileSystem files;
     RealRandom random;
     FS_TRY(files.make_directories(options.data));
+    FS_ASSIGN(const auto urls, parse_vault_urls(options.vault));
     const std::string identity = options.data + "/identity";
     FS_ASSIGN(std::string authority, remember_authority(files, options.data, options.ca_file));
     FS_ASSIGN(bool enrolled, files.exists(identity + ".crt"));
-    if (!enrolled) FS_TRY(enrol(options, files, authority, identity));
+    if (!enrolled) FS_TRY(enrol(options, files, authority, identity, urls));
     FS_ASSIGN(Credentials credentials, load_credentials(files, identity));
     FS_ASSIGN(CertificateInfo info, inspect_certificate(credentials.certificate_pem));
     FS_ASSIGN(auto tls, TlsContext::make(authority, credentials));
@@ -45,7 +46,7 @@ Status serve(const ApplianceServeOptions& options) {
     FS_ASSIGN(auto store,
               open_retrying_store(files, clock, random, settings, false, sleep_for_retry));
     auto client = std::make_shared<VaultClient>(make_vault_client(authority, credentials));
-    auto link = make_http_vault_link(client, options.vault);
+    auto link = make_http_vault_link(client, urls);
     ApplianceOptions appliance;
     appliance.name = info.common_name;
     appliance.directory = options.data;

@@ -1,4 +1,6 @@
 // farshore up: vault, appliance and agent in one process; farshore vault serve: the vault alone.
+#include <fmt/core.h>
+
 #include <memory>
 
 #include "agent/agent.h"
@@ -12,6 +14,9 @@
 #include "os/log.h"
 #include "os/process.h"
 #include "os/real.h"
+#include "os/tcp_relay.h"
+#include "os/tls_connection.h"
+#include "vault/node_seat.h"
 #include "vault/vault_server.h"
 
 namespace farshore {
@@ -20,13 +25,32 @@ namespace {
 constexpr const char* kLocalAppliance = "appliance-local";
 constexpr const char* kLocalAgent = "agent-local";
 
+// How long a node that could not lead leaves that to others.
+constexpr int64_t kStepBackUs = 10'000'000;
+constexpr int kNodeLockPatienceMs = 5'000;
+constexpr size_t kMaxAuthorityBytes = 64u << 10;
+
 struct System {
     PosixFileSystem files;
     RealClock clock;
     RealRandom random;
 };
 
-Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, System& system) {
+// For clients that are told nothing but the data directory.
+Status write_location(const UpOptions& options, System& system, const std::string& address,
+                      const std::string& authority_pem) {
+    FS_TRY(write_file_durably(system.files, options.data + "/authority.crt",
+                              as_bytes(authority_pem), FileAccess::kPublic));
+    ServerLocation location;
+    location.url = "https://" + address;
+    location.ca_file = "authority.crt";
+    location.token_file = "vault/admin.token";
+    return write_file_durably(system.files, options.data + "/" + kServerFile,
+                              as_bytes(format_server_file(location)), FileAccess::kPublic);
+}
+
+Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, System& system,
+                                                 NodeSeat* seat = nullptr) {
     FS_TRY(system.files.make_directories(options.data));
     VaultServerOptions vault;
     vault.vault.data_directory = options.data;
@@ -34,6 +58,10 @@ Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, Syste
     vault.vault.store_settings_file = options.store_settings;
     vault.vault.key_file = options.key_file;
     vault.vault.database = options.database;
+    if (seat != nullptr) {
+        vault.vault.node = seat->name();
+        vault.vault.node_epoch = seat->epoch();
+    }
     vault.vault.key_source = options.key_source;
     vault.vault.take_over = options.take_over;
     if (!options.scrub_bandwidth.empty()) vault.vault.scrub_bandwidth = options.scrub_bandwidth;
@@ -41,15 +69,68 @@ Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, Syste
     vault.listen = options.listen.empty() ? kDefaultListen : options.listen;
     vault.names = options.names;
     FS_ASSIGN(auto server, VaultServer::start(vault, system.files, system.clock, system.random));
-    FS_TRY(write_file_durably(system.files, options.data + "/authority.crt",
-                              as_bytes(server->vault().authority_pem()), FileAccess::kPublic));
-    ServerLocation location;
-    location.url = "https://" + server->address();
-    location.ca_file = "authority.crt";
-    location.token_file = "vault/admin.token";
-    FS_TRY(write_file_durably(system.files, options.data + "/" + kServerFile,
-                              as_bytes(format_server_file(location)), FileAccess::kPublic));
+    FS_TRY(write_location(options, system, server->address(), server->vault().authority_pem()));
     return server;
+}
+
+// The node's seat, told through `signals` when it begins or ceases to lead.
+Result<std::unique_ptr<NodeSeat>> take_seat(const UpOptions& options, System& system,
+                                            ShutdownSignals& signals) {
+    FS_TRY(system.files.make_directories(options.data + "/vault"));
+    const std::string listen = options.listen.empty() ? kDefaultListen : options.listen;
+    NodeSeatOptions seat;
+    seat.database = options.database;
+    FS_ASSIGN(seat.name, node_name(system.files, system.random, options.data + "/vault/node"));
+    seat.address = options.node_address.empty() ? listen : options.node_address;
+    FS_ASSIGN(const HostPort where, parse_host_port(seat.address));
+    if (where.host.empty() || where.host == "0.0.0.0" || where.host == "::" || where.port == 0)
+        return fail(Code::kInvalidArgument,
+                    fmt::format("other nodes cannot reach this one at {}", seat.address),
+                    "name an address of this host: --node-address HOST:PORT");
+    seat.recoveries_directory = options.data + "/vault/recoveries";
+    return NodeSeat::start(seat, system.files, system.clock, [&signals] { signals.request(); });
+}
+
+// One of several vaults on a database: hands connections on to the one that leads until it leads
+// itself.
+Status serve_vault_node(const UpOptions& options, System& system, ShutdownSignals& signals) {
+    FS_TRY(system.files.make_directories(options.data + "/vault"));
+    FS_ASSIGN(const auto lock,
+              InstanceLock::acquire(options.data + "/vault/node.lock", kNodeLockPatienceMs));
+    FS_ASSIGN(const auto seat, take_seat(options, system, signals));
+    const std::string listen = options.listen.empty() ? kDefaultListen : options.listen;
+    for (bool led = false;; led = true) {
+        if (seat->epoch() == 0) {
+            FS_ASSIGN(const auto relay,
+                      TcpRelay::start(listen, [&seat] { return seat->leader_address(); }));
+            if (auto authority =
+                    read_whole_file(system.files, options.data + "/pki/ca.crt", kMaxAuthorityBytes))
+                FS_TRY(write_location(options, system, relay->address(),
+                                      std::string(as_text(*authority))));
+            log::info("vault", "node '{}' is ready on {} and hands on to the one that leads",
+                      seat->name(), relay->address());
+            while (seat->epoch() == 0)
+                if (const int signal = signals.wait(); signal != 0) {
+                    log::info("vault", "signal {}: the vault node ends", signal);
+                    return {};
+                }
+        }
+        auto server = start_vault(options, system, seat.get());
+        if (!server) {
+            // Others may be better off: a store that is not mounted here, a key that is not there.
+            if (!led) return tl::unexpected(server.error());
+            log::error("vault", "node '{}' cannot lead: {}", seat->name(),
+                       server.error().to_string());
+            seat->step_back(kStepBackUs);
+            continue;
+        }
+        log::info("vault", "the API is on https://{}", (*server)->address());
+        while (seat->epoch() != 0)
+            if (const int signal = signals.wait(); signal != 0) {
+                log::info("vault", "signal {}: the vault node ends", signal);
+                return {};
+            }
+    }
 }
 
 // A party in this process, whose certificate is kept good.
@@ -78,7 +159,18 @@ Status serve_up(const UpOptions& options) {
     System system;
     // First of all, as in serve_agent.cc: the data directory may be on a disk that was left frozen.
     FileSystemFreeze::thaw_all_leftovers(options.capture.shared_directory, system.files);
-    FS_ASSIGN(auto server, start_vault(options, system));
+    std::unique_ptr<NodeSeat> seat;
+    if (!options.database.empty()) {
+        FS_ASSIGN(seat, take_seat(options, system, signals));
+        while (seat->epoch() == 0) {
+            if (!seat->leader_address().empty())
+                return fail(Code::kWrongState,
+                            fmt::format("another vault node leads, at {}", seat->leader_address()),
+                            "further nodes are started with `farshore vault serve`");
+            if (signals.wait() != 0) return {};
+        }
+    }
+    FS_ASSIGN(auto server, start_vault(options, system, seat.get()));
     Vault& vault = server->vault();
 
     ApplianceOptions appliance;
@@ -105,12 +197,14 @@ Status serve_up(const UpOptions& options) {
 
     log::info("up", "the API is on https://{}, records are taken on {}", server->address(),
               running_appliance->address());
-    const int signal = signals.wait();
+    int signal = 0;
+    while (signal == 0 && (seat == nullptr || seat->epoch() != 0)) signal = signals.wait();
     log::info("up", "signal {}: taps and mirrors stay; what is under way goes on at the next start",
               signal);
     // From the source to the store, so that nobody talks to what has ended.
     running_agent.reset();
     running_appliance.reset();
+    if (signal == 0) return fail(Code::kFenced, "another vault node leads now");
     return {};
 }
 
@@ -118,6 +212,7 @@ Status serve_vault(const UpOptions& options) {
     ShutdownSignals signals;
     FS_TRY(set_up_log(options.log_level));
     System system;
+    if (!options.database.empty()) return serve_vault_node(options, system, signals);
     FS_ASSIGN(auto server, start_vault(options, system));
     log::info("vault", "the API is on https://{}", server->address());
     const int signal = signals.wait();

@@ -84,6 +84,7 @@ TEST(Database, TheFirstVersionIsUpgraded) {
                                   "DROP TABLE party_certificates",
                                   "DROP TABLE vault_lease",
                                   "DROP TABLE vault_nodes",
+                                  "ALTER TABLE jobs DROP COLUMN node",
                                   "DROP TABLE copies",
                                   "DROP TABLE stores",
                                   "DROP TABLE ledger_kept",

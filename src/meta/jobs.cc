@@ -19,16 +19,16 @@ Result<std::vector<JobRecord>> select_jobs(soci::session& sql, std::string_view 
     Status damaged;
     using L = long long;
     using T = std::string;
-    select<L, T, T, T, T, L, L, L, L, T, T, T, T, T, T, L, L, L>(
+    select<L, T, T, T, T, L, L, L, L, T, T, T, T, T, T, L, L, L, T>(
         sql,
         "SELECT id, kind, item_id, item_name, state, cancellable, cancel_requested, "
         "progress_permille, eta_s, message, input, result, error_code, error_what, error_remedy, "
-        "created_us, started_us, ended_us FROM jobs " +
+        "created_us, started_us, ended_us, node FROM jobs " +
             std::string(condition),
         [&](L id, const T& kind, const T& item, const T& item_name, const T& state, L cancellable,
             L cancel, L progress, L eta, const T& message, const T& input, const T& result,
             const T& error_code, const T& error_what, const T& error_remedy, L created, L started,
-            L ended) {
+            L ended, const T& node) {
             JobRecord job;
             job.id = from_column(id);
             job.kind = kind;
@@ -54,6 +54,7 @@ Result<std::vector<JobRecord>> select_jobs(soci::session& sql, std::string_view 
             job.created.us = created;
             job.started.us = started;
             job.ended.us = ended;
+            job.node = node;
             jobs.push_back(std::move(job));
         },
         args...);
@@ -93,14 +94,16 @@ Result<JobRecord> add_job(Database& database, JobRecord job) {
                         "wait until some have ended");
         job.state = JobState::kQueued;
         job.created = database.impl().clock->now();
+        job.node = database.impl().node;
         job.id = insert_returning(
             sql,
             "INSERT INTO jobs (kind, item_id, item_name, state, cancellable, cancel_requested, "
             "progress_permille, eta_s, message, input, result, error_code, error_what, "
-            "error_remedy, created_us, started_us, ended_us) VALUES (:k, :i, :n, 'queued', :c, "
-            "0, 0, -1, '', :in, '', '', '', '', :t, 0, 0) RETURNING id",
+            "error_remedy, created_us, started_us, ended_us, node) VALUES (:k, :i, :n, 'queued', "
+            ":c, "
+            "0, 0, -1, '', :in, '', '', '', '', :t, 0, 0, :o) RETURNING id",
             job.kind, job.item ? job.item->to_string() : std::string(), job.item_name,
-            job.cancellable, job.input, job.created);
+            job.cancellable, job.input, job.created, job.node);
         if (job.id > kMaxKeptJobs)
             execute(sql, "DELETE FROM jobs WHERE state NOT IN ('queued', 'running') AND id <= :i",
                     job.id - kMaxKeptJobs);

@@ -387,8 +387,10 @@ CREATE TABLE vault_nodes (
     address TEXT NOT NULL,
     version TEXT NOT NULL,
     started_us BIGINT NOT NULL,
+    machines BIGINT NOT NULL,
     seen_us BIGINT NOT NULL
 );
+ALTER TABLE jobs ADD COLUMN node TEXT NOT NULL DEFAULT '';
 )sql";
 
 constexpr std::string_view kPeople = R"sql(

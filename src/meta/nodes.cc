@@ -105,7 +105,10 @@ Status give_up_vault_lease(Database& database, uint64_t epoch) {
         });
 }
 
-void fence_by_vault_lease(Database& database, uint64_t epoch) { database.impl().epoch = epoch; }
+void fence_by_vault_lease(Database& database, uint64_t epoch, const std::string& node) {
+    database.impl().epoch = epoch;
+    database.impl().node = node;
+}
 
 Status vault_node_seen(Database& database, const VaultNode& node) {
     FS_TRY(check_shared(database));
@@ -119,13 +122,16 @@ Status vault_node_seen(Database& database, const VaultNode& node) {
         if (others >= static_cast<L>(kMaxVaultNodes))
             return fail(Code::kLimitReached,
                         fmt::format("{} vault nodes share this database already", others));
-        execute(sql,
-                fmt::format("INSERT INTO vault_nodes (name, address, version, started_us, seen_us) "
-                            "VALUES (:n, :a, :v, :s, {}) ON CONFLICT (name) DO UPDATE SET address "
-                            "= excluded.address, version = excluded.version, started_us = "
-                            "excluded.started_us, seen_us = excluded.seen_us",
-                            kNow),
-                node.name, node.address, node.version, node.started);
+        execute(
+            sql,
+            fmt::format(
+                "INSERT INTO vault_nodes (name, address, version, started_us, machines, "
+                "seen_us) VALUES (:n, :a, :v, :s, :m, {}) ON CONFLICT (name) DO UPDATE SET address "
+                "= excluded.address, version = excluded.version, started_us = "
+                "excluded.started_us, machines = excluded.machines, seen_us = "
+                "excluded.seen_us",
+                kNow),
+            node.name, node.address, node.version, node.started, node.machines);
         return {};
     });
 }
@@ -134,13 +140,16 @@ Result<std::vector<VaultNode>> list_vault_nodes(Database& database) {
     FS_TRY(check_shared(database));
     return in_snapshot(database, "listing vault nodes", [](soci::session& sql) {
         Result<std::vector<VaultNode>> nodes = std::vector<VaultNode>();
-        select<T, T, T, L, L>(
+        select<T, T, T, L, L, L>(
             sql,
-            fmt::format("SELECT name, address, version, started_us, {} - seen_us FROM vault_nodes "
+            fmt::format("SELECT name, address, version, started_us, machines, {} - seen_us FROM "
+                        "vault_nodes "
                         "ORDER BY name",
                         kNow),
-            [&](const T& name, const T& address, const T& version, L started, L silent) {
-                nodes->push_back({name, address, version, {started}, silent});
+            [&](const T& name, const T& address, const T& version, L started, L machines,
+                L silent) {
+                nodes->push_back(
+                    {name, address, version, {started}, from_column(machines), silent});
             });
         return nodes;
     });

@@ -32,6 +32,7 @@ struct VaultNode {
     std::string address;  // host:port at which the other nodes reach it
     std::string version;
     TimePoint started;
+    uint64_t machines = 0;  // recovered ones that run there
     int64_t silent_us = 0;  // since it was heard of
 };
 
@@ -44,8 +45,9 @@ Result<VaultLease> take_vault_lease(Database& database, const std::string& node,
 Status renew_vault_lease(Database& database, uint64_t epoch, int64_t duration_us);
 // Ends it at once. Ok when it is another's by now.
 Status give_up_vault_lease(Database& database, uint64_t epoch);
-// From now on every change by `database` needs this epoch; 0: none is asked for.
-void fence_by_vault_lease(Database& database, uint64_t epoch);
+// From now on every change by `database` needs this epoch (0: none is asked for), and jobs that are
+// added are `node`'s. Before other threads use the database.
+void fence_by_vault_lease(Database& database, uint64_t epoch, const std::string& node = {});
 
 // Known from now on; nodes that have been silent for a day are forgotten. kLimitReached.
 Status vault_node_seen(Database& database, const VaultNode& node);

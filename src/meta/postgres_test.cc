@@ -175,13 +175,14 @@ TEST_F(Postgres, NoChangeCommitsBehindATakeOver) {
 }
 
 TEST_F(Postgres, NodesAreKnown) {
-    ASSERT_TRUE(vault_node_seen(*test->database, {"b", "h:2", "1.0", {5}, 0}));
-    ASSERT_TRUE(vault_node_seen(*test->database, {"a", "h:1", "1.0", {6}, 0}));
-    ASSERT_TRUE(vault_node_seen(*test->database, {"b", "h:3", "1.1", {7}, 0}));
+    ASSERT_TRUE(vault_node_seen(*test->database, {"b", "h:2", "1.0", {5}, 0, 0}));
+    ASSERT_TRUE(vault_node_seen(*test->database, {"a", "h:1", "1.0", {6}, 2, 0}));
+    ASSERT_TRUE(vault_node_seen(*test->database, {"b", "h:3", "1.1", {7}, 0, 0}));
     auto nodes = list_vault_nodes(*test->database);
     ASSERT_TRUE(nodes);
     ASSERT_EQ(nodes->size(), 2u);
     EXPECT_EQ(nodes->at(0).name, "a");
+    EXPECT_EQ(nodes->at(0).machines, 2u);
     EXPECT_EQ(nodes->at(1).address, "h:3");
     EXPECT_EQ(nodes->at(1).started.us, 7);
     EXPECT_GE(nodes->at(1).silent_us, 0);

@@ -125,6 +125,7 @@ struct JobRecord {
     std::string kind;  // "protect", "test-failover", ...
     std::optional<ItemId> item;
     std::string item_name;  // kept when the item is gone
+    std::string node;       // of several vault nodes, the one that began it; empty: there is one
     JobState state = JobState::kQueued;
     bool cancellable = false;
     bool cancel_requested = false;

@@ -65,6 +65,7 @@ struct Database::Impl {
     int version = 0;
     soci::connection_pool writers, readers;
     std::atomic<uint64_t> epoch{0};  // of the vault's lease; 0: there is none
+    std::string node;                // that holds it
     mutable std::mutex trouble_mutex;
     std::optional<Error> trouble;
 

@@ -618,7 +618,11 @@ ShutdownSignals::ShutdownSignals() {
 int ShutdownSignals::wait() {
     pollfd fds[2] = {{signals_.get(), POLLIN, 0}, {event_.get(), POLLIN, 0}};
     FS_CHECK(poll_until(fds, 2, -1) > 0);
-    if (fds[0].revents == 0) return 0;
+    if (fds[0].revents == 0) {
+        uint64_t requests = 0;
+        (void)!::read(event_.get(), &requests, sizeof requests);
+        return 0;
+    }
     signalfd_siginfo info{};
     const ssize_t n = ::read(signals_.get(), &info, sizeof info);
     return n == static_cast<ssize_t>(sizeof info) ? static_cast<int>(info.ssi_signo) : 0;

@@ -152,7 +152,7 @@ class ShutdownSignals {
     ShutdownSignals();
     // Returns the signal that came, or 0 after request().
     int wait();
-    // Lets wait() return. Any thread.
+    // Lets wait() return, this one or the next. Any thread.
     void request();
 
   private:

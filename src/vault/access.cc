@@ -36,6 +36,7 @@ constexpr Operation kOperations[] = {
     {"GET", "/v1/items/{item}/copies", Reach::kItem, Role::kReader},
     {"GET", "/v1/items/{item}/cost", Reach::kItem, Role::kReader},
     {"GET", "/v1/items/{item}/failovers", Reach::kItem, Role::kReader},
+    {"GET", "/v1/nodes", Reach::kVault, Role::kReader},
     {"GET", "/v1/notifiers", Reach::kVault, Role::kReader},
     {"GET", "/v1/stores", Reach::kVault, Role::kReader},
     {"GET", "/v1/keys", Reach::kVault, Role::kReader},

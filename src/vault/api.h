@@ -57,6 +57,7 @@ class Api {
     Result<HttpResponse> keys(const Call& call);
     Result<HttpResponse> stores(const Call& call);
     Result<HttpResponse> notifiers(const Call& call);
+    Result<HttpResponse> nodes(const Call& call);
     Result<HttpResponse> copies(const Call& call);
     Result<HttpResponse> item_key(const Call& call);
     Result<HttpResponse> server(const Call& call);

@@ -4,6 +4,7 @@
 
 #include "codec/hash.h"
 #include "meta/certificates.h"
+#include "meta/nodes.h"
 #include "os/log.h"
 #include "os/waiting.h"
 #include "replica/item_object.h"
@@ -56,23 +57,43 @@ Status Vault::Impl::open_store() {
     return {};
 }
 
+// Nodes that share a database share what they are known by: their agents, appliances and people
+// must not notice which of them leads. The database knows it by its hash only.
+Status Vault::Impl::check_shared(const std::string& setting, const std::string& file,
+                                 ByteView content) {
+    if (!database->is_shared()) return {};
+    FS_ASSIGN(const std::string known, get_setting(*database, setting));
+    const std::string ours = content.empty() ? std::string() : to_hex(sha256(content));
+    if (known.empty() && !ours.empty()) return set_setting(*database, setting, ours);
+    if (known == ours) return {};
+    return fail(
+        ours.empty() ? Code::kNotFound : Code::kForeignStore,
+        fmt::format("{} is not that of the other vault nodes on {}", file, database->place()),
+        "copy pki/ca.crt, pki/ca.key, vault/admin.token and vault/key (or name the same "
+        "--key-source) from the data directory of another node");
+}
+
 Status Vault::Impl::open_authority() {
     FS_TRY(files.make_directories(pki_directory));
-    FS_ASSIGN(const bool there, files.exists(pki_directory + "/ca.key"));
-    if (there) {
-        FS_ASSIGN(const Credentials credentials, load_credentials(files, pki_directory + "/ca"));
+    const std::string path = pki_directory + "/ca";
+    FS_ASSIGN(const bool there, files.exists(path + ".key"));
+    if (!there) {
+        FS_TRY(check_shared("authority", path, {}));
+        FS_ASSIGN(authority, CertificateAuthority::create("farshore-" + info.vault_id.substr(0, 8),
+                                                          clock.now()));
+        FS_TRY(save_credentials(files, path, authority->credentials()));
+    } else {
+        FS_ASSIGN(const Credentials credentials, load_credentials(files, path));
         FS_ASSIGN(authority, CertificateAuthority::load(credentials));
-        return {};
     }
-    FS_ASSIGN(authority,
-              CertificateAuthority::create("farshore-" + info.vault_id.substr(0, 8), clock.now()));
-    return save_credentials(files, pki_directory + "/ca", authority->credentials());
+    return check_shared("authority", path, as_bytes(authority->certificate_pem()));
 }
 
 Status Vault::Impl::open_token() {
     const std::string path = vault_directory + "/admin.token";
     FS_ASSIGN(const bool there, files.exists(path));
     if (!there) {
+        FS_TRY(check_shared("admin_token", path, {}));
         const std::string text = random_hex(random, kTokenBytes) + "\n";
         FS_TRY(write_file_durably(files, path, as_bytes(text)));
     }
@@ -81,6 +102,7 @@ Status Vault::Impl::open_token() {
     if (text.size() < 2 * kTokenBytes)
         return fail(Code::kMalformed, fmt::format("{} holds no token", path),
                     "remove the file: a new token is made at the next start");
+    FS_TRY(check_shared("admin_token", path, text));
     admin_token = Secret(std::move(text));
     return {};
 }
@@ -161,6 +183,7 @@ Status Vault::Impl::open() {
     FS_ASSIGN(database, Database::open({.path = vault_directory + "/farshore.db",
                                         .postgresql = options.database},
                                        clock));
+    fence_by_vault_lease(*database, options.node_epoch, options.node);
     FS_ASSIGN(info.vault_id, get_setting(*database, "vault_id"));
     if (info.vault_id.empty()) {
         info.vault_id = random_hex(random, 16);

@@ -50,6 +50,9 @@ struct VaultOptions {
     // A libpq connection string: the database of vaults that share it (docs/design/nodes.md);
     // empty: the file DATA/vault/farshore.db.
     std::string database;
+    // Of several nodes on that database, who this one is, and the epoch of its lease (node_seat.h).
+    std::string node;
+    uint64_t node_epoch = 0;
     KdfCost kdf;  // of passwords and passphrases that are used from now on
     // Take the store back from a vault that has claimed it since this one ran.
     bool take_over = false;

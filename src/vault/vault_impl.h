@@ -212,6 +212,8 @@ struct Vault::Impl {
     uint64_t change_counter = 0;
 
     std::map<std::string, std::function<JobWork(const JobRecord&)>> resumers;
+    // A job that only the vault node that began it can go on with.
+    bool is_of_another_node(const JobRecord& job) const;
     std::mutex jobs_mutex;
     std::map<uint64_t, std::unique_ptr<ThreadExecutor>> job_threads;
     std::set<uint64_t> finished_jobs;  // threads that can be collected
@@ -274,6 +276,7 @@ struct Vault::Impl {
     Status open();
     Status open_store();
     Status open_key();
+    Status check_shared(const std::string& setting, const std::string& file, ByteView content);
     Status open_authority();
     Status open_token();
     Status claim_store();

@@ -2,6 +2,9 @@
 // vault when its kind has a resumer.
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <array>
+
 #include "os/log.h"
 #include "vault/vault_impl.h"
 
@@ -139,6 +142,14 @@ void Vault::resume_jobs() {
     }
     for (const JobRecord& job : *jobs) {
         if (job.kind == "initial-replication") continue;  // tend() goes on watching
+        if (impl_->is_of_another_node(job)) {
+            // Its files, and perhaps its machine, are there: nothing is done twice.
+            log::info("vault", "job {} ({}) waits for the vault node '{}'", job.id, job.kind,
+                      job.node);
+            (void)report_job(*impl_->database, job.id, job.progress_permille, -1,
+                             fmt::format("waits for the vault node '{}'", job.node));
+            continue;
+        }
         const auto resumer = impl_->resumers.find(job.kind);
         if (resumer != impl_->resumers.end()) {
             log::info("vault", "job {} ({}) goes on", job.id, job.kind);
@@ -161,7 +172,24 @@ Result<JobRecord> Vault::job(uint64_t id, int64_t timeout_us) {
     }
 }
 
+// Others can go on anywhere.
+bool Vault::Impl::is_of_another_node(const JobRecord& job) const {
+    static constexpr std::array<std::string_view, 4> kBound{"failover", "test-failover",
+                                                            "materialise", "seed"};
+    return !job.node.empty() && job.node != options.node &&
+           std::ranges::find(kBound, job.kind) != kBound.end();
+}
+
 Status Vault::cancel_job(uint64_t id) {
+    FS_ASSIGN(const JobRecord job, get_job(*impl_->database, id));
+    if (!job.over() && impl_->is_of_another_node(job)) {
+        FS_TRY(end_job(*impl_->database, id, JobState::kCancelled, "",
+                       ItemError{Code::kCancelled,
+                                 fmt::format("the vault node '{}' had not ended it", job.node),
+                                 "what it left there is removed when that node is back"}));
+        impl_->notify();
+        return {};
+    }
     FS_TRY(farshore::cancel_job(*impl_->database, id));
     impl_->notify();
     return {};

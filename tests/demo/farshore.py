@@ -56,6 +56,7 @@ class Farshore:
         self.environment = {**os.environ, **(environment or {}), "FARSHORE_DEMO": self.mark}
         self.servers = {}
         self.authority = None
+        self.vault_urls = None    # for appliances, where there are several nodes
         self.replication_listen = ""
         self.store_options = []    # --store, --store-settings; none: DIR/store
         self._commands = {}
@@ -228,7 +229,7 @@ class Farshore:
             token.write_text(self.new_token(kind) + "\n")
             token.chmod(0o600)
             store = self.store_options or ["--store", self.data / "store"]
-            where = (["--vault", server["address"], *store,
+            where = (["--vault", self.vault_urls or server["address"], *store,
                       "--replication-listen", self.replication_listen] if kind == "appliance"
                      else ["--appliance", self.replication_listen, *agent_options])
             self.start_server(kind, kind, "serve", "--data", site / kind, "--ca", self.authority,
