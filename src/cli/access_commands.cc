@@ -66,7 +66,12 @@ void add_access_commands(CLI::App& app, AccessCommandArguments& arguments,
     CLI::App* login = verb(app, "login", "Log in; the verbs act as that user from then on",
                            [&a](ClientVerbs& v) { return v.login(a); });
     login->add_option("--user", a.name, "the user (USER)");
-    login->add_option("--password-file", a.password_file, kPasswordHelp);
+    CLI::Option* with_password =
+        login->add_option("--password-file", a.password_file, kPasswordHelp);
+    login
+        ->add_option("--id-token-file", a.id_token_file,
+                     "file with an ID token of the server's OpenID provider, instead")
+        ->excludes(with_password);
     verb(app, "logout", "End the login", [](ClientVerbs& v) { return v.logout(); });
     verb(app, "whoami", "Who you are here, and with which rights",
          [](ClientVerbs& v) { return v.whoami(); });

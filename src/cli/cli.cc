@@ -709,6 +709,9 @@ class Parser {
                         "(20MB/s)");
         app->add_flag("--take-over", options.take_over,
                       "take the store back from a vault that replaced this one (vault-replaced)");
+        app->add_option("--oidc", options.oidc,
+                        "settings of the OpenID provider that people may log in with "
+                        "(docs/operations/access.md)");
         app->add_option("--server-name", options.names,
                         "further DNS name or address for the certificate");
         app->add_option("--log-level", options.log_level, "debug, info, warn or error");

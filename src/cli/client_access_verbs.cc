@@ -52,6 +52,17 @@ Result<std::string> ClientVerbs::Impl::password(const std::string& file, const s
     return text;
 }
 
+// What a login with a password asks for.
+Result<Json> ClientVerbs::Impl::credentials_of(const AccessArguments& arguments,
+                                               const std::string& url) {
+    const std::string user = arguments.name.empty() ? environment.variable("USER") : arguments.name;
+    if (user.empty()) return fail(Code::kInvalidArgument, "who logs in?", "name it with --user");
+    FS_ASSIGN(
+        const std::string given,
+        password(arguments.password_file, fmt::format("Password of {} at {}", user, url), false));
+    return Json{{"user", user}, {"password", given}};
+}
+
 int ClientVerbs::login(const AccessArguments& arguments) {
     Impl& impl = *impl_;
     auto location = find_server(impl.environment, impl.options, false);
@@ -62,18 +73,23 @@ int ClientVerbs::login(const AccessArguments& arguments) {
     if (file.empty())
         return impl.failed(Error(Code::kInvalidArgument, "there is no place for the login",
                                  "set HOME, or name a file with --token-file"));
-    const std::string user =
-        arguments.name.empty() ? impl.environment.variable("USER") : arguments.name;
-    if (user.empty())
-        return impl.failed(Error(Code::kInvalidArgument, "who logs in?", "name it with --user"));
-    auto password = impl.password(arguments.password_file,
-                                  fmt::format("Password of {} at {}", user, location->url), false);
-    if (!password) return impl.failed(password.error());
+    Json body;
+    std::string target = "/v1/login";
+    if (!arguments.id_token_file.empty()) {
+        auto token = impl.password(arguments.id_token_file, {}, false);
+        if (!token) return impl.failed(token.error());
+        target += "/oidc";
+        body["id_token"] = *token;
+    } else if (auto given = impl.credentials_of(arguments, location->url); given) {
+        body = std::move(*given);
+    } else {
+        return impl.failed(given.error());
+    }
     location->token_file.clear();
     auto transport = impl.environment.connect(*location);
     if (!transport) return impl.failed(transport.error());
     impl.transport = std::move(*transport);
-    auto answer = impl.call("POST", "/v1/login", {{"user", user}, {"password", *password}});
+    auto answer = impl.call("POST", target, body);
     if (!answer) return impl.failed(answer.error());
     const Json& token = member(*answer, "token");
     if (!token.is_string())

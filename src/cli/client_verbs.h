@@ -97,7 +97,8 @@ struct AccessArguments {
     bool all_items = false;
     bool disable = false, enable = false;
     std::string password_file, old_password_file;
-    uint64_t valid_s = 0;  // 0: as long as the vault thinks fit
+    std::string id_token_file;  // of a login by a provider
+    uint64_t valid_s = 0;       // 0: as long as the vault thinks fit
 };
 
 struct AuditArguments {

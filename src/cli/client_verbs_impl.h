@@ -41,6 +41,7 @@ struct ClientVerbs::Impl {
     // Words beside the result: not for programs, not in the way of a pipe.
     void note(const std::string& text);
     std::string absolute(const std::string& path) const;
+    Result<Json> credentials_of(const AccessArguments& arguments, const std::string& url);
     Result<std::string> password(const std::string& file, const std::string& prompt, bool twice);
 
     bool shows_progress() const { return environment.err_is_terminal && !json; }

@@ -29,6 +29,7 @@ struct UpOptions {
     std::string key_file;            // key-encryption key; DIR/vault/key
     std::string node_address;        // at which other vault nodes reach the API; `listen`
     std::string database;            // libpq connection string; DIR/vault/farshore.db
+    std::string oidc;                // settings file of an OpenID provider; empty: none
     std::string key_source;          // keys/key_source.h; instead of key_file
     std::string scrub_bandwidth;     // of what scrubs read from the store; the vault's default
     std::string time_zone;           // of windows that name none; the machine's, or UTC

@@ -68,6 +68,7 @@ Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, Syste
     FS_ASSIGN(vault.vault.time_zone, find_time_zone(options.time_zone, system.files));
     vault.listen = options.listen.empty() ? kDefaultListen : options.listen;
     vault.names = options.names;
+    vault.oidc_settings_file = options.oidc;
     FS_ASSIGN(auto server, VaultServer::start(vault, system.files, system.clock, system.random));
     FS_TRY(write_location(options, system, server->address(), server->vault().authority_pem()));
     return server;

@@ -196,6 +196,24 @@ Result<UserRecord> add_user(Database& database, const UserRecord& user) {
     });
 }
 
+Result<UserRecord> keep_provided_user(Database& database, const std::string& name, Role role) {
+    UserRecord user;
+    user.name = name;
+    user.password_hash = kProvidedUser;
+    user.role = role;
+    auto added = add_user(database, user);
+    if (added || added.error().code() != Code::kAlreadyExists) return added;
+    return in_transaction(
+        database, "a provider's user", [&](soci::session& sql) -> Result<UserRecord> {
+            if (execute(sql, "UPDATE users SET role = :r WHERE name = :n AND password_hash = :p",
+                        role_name(role), name, kProvidedUser) == 0)
+                return fail(Code::kForbidden,
+                            fmt::format("'{}' is a user with a password here", name),
+                            "log in with it, or have an owner remove that user");
+            return user_named(sql, name);
+        });
+}
+
 Result<UserRecord> get_user(Database& database, const std::string& name) {
     return in_snapshot(database, "reading a user",
                        [&](soci::session& sql) { return user_named(sql, name); });

@@ -43,9 +43,12 @@ struct Scope {
 // Sorted and checked. kInvalidArgument, kLimitReached.
 Result<Scope> scope_of_items(std::vector<std::string> items);
 
+// Instead of a hash: a provider says who it is.
+inline constexpr std::string_view kProvidedUser = "provided";
+
 struct UserRecord {
     std::string name;
-    std::string password_hash;  // codec/password.h
+    std::string password_hash;  // codec/password.h, or kProvidedUser
     Role role = Role::kReader;
     Scope scope;
     bool disabled = false;
@@ -101,6 +104,9 @@ Result<UserRecord> add_user(Database& database, const UserRecord& user);
 Result<UserRecord> get_user(Database& database, const std::string& name);
 Result<std::vector<UserRecord>> list_users(Database& database, const std::string& after,
                                            size_t limit);
+// Somebody whom a provider vouches for: added, or with that role from now on. Has no password.
+// kForbidden: somebody with a password has the name.
+Result<UserRecord> keep_provided_user(Database& database, const std::string& name, Role role);
 struct UserChange {
     std::optional<Role> role;
     std::optional<Scope> scope;

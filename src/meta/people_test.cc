@@ -60,6 +60,26 @@ TEST(People, UsersAreKept) {
     EXPECT_EQ(remove_user(*test.database, "").error().code(), Code::kNotFound);
 }
 
+// Broken if a provider could take over somebody with a password, or a role that it has taken away
+// stayed, or an owner's word about somebody did not.
+TEST(People, ProvidedUsersAreTheirOwn) {
+    TestDatabase test;
+    ASSERT_TRUE(add_user(*test.database, user("alice", Role::kOwner)));
+    EXPECT_EQ(keep_provided_user(*test.database, "alice", Role::kOwner).error().code(),
+              Code::kForbidden);
+    ASSERT_TRUE(keep_provided_user(*test.database, "bob", Role::kOwner));
+    UserChange change;
+    change.disabled = true;
+    change.scope = *scope_of_items({"web"});
+    ASSERT_TRUE(change_user(*test.database, "bob", change));
+    const auto bob = keep_provided_user(*test.database, "bob", Role::kReader);
+    ASSERT_TRUE(bob);
+    EXPECT_EQ(bob->role, Role::kReader);
+    EXPECT_TRUE(bob->disabled);
+    EXPECT_FALSE(bob->scope.all);
+    EXPECT_EQ(bob->password_hash, kProvidedUser);
+}
+
 // Broken if a scope let somebody at more than what it names.
 TEST(People, ScopesNameItems) {
     const Scope all;

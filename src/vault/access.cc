@@ -12,6 +12,8 @@ constexpr Operation kOperations[] = {
     {"GET", "/v1/health", Reach::kOpen, Role::kReader},
     {"POST", "/v1/enrol", Reach::kOpen, Role::kReader},
     {"POST", "/v1/login", Reach::kOpen, Role::kReader},
+    {"GET", "/v1/login/oidc", Reach::kOpen, Role::kReader},
+    {"POST", "/v1/login/oidc", Reach::kOpen, Role::kReader},
 
     {"POST", "/v1/logout", Reach::kSelf, Role::kReader},
     {"GET", "/v1/me", Reach::kSelf, Role::kReader},

@@ -148,7 +148,8 @@ Result<bool> AccessDesk::check_password(const std::string& user, const Secret& p
         }
         failures = throttle_.begin(user, address, now_us);
         if (found) failures = std::max(failures, found->failed_logins + 1);
-        hash = found ? found->password_hash : nobodys_hash_;
+        const bool has_password = found && found->password_hash != kProvidedUser;
+        hash = has_password ? found->password_hash : nobodys_hash_;
     }
     const auto right = is_password(password, hash);
     if (!right) {
@@ -185,15 +186,32 @@ Result<MadeToken> AccessDesk::login(const std::string& user, const Secret& passw
         return fail(Code::kUnauthenticated, "the user or the password is wrong",
                     "an owner can set another: `farshore user password`");
     FS_TRY(login_succeeded(vault_.database(), user));
+    return begin_session(*found, attempt);
+}
+
+Result<MadeToken> AccessDesk::login_provided(const IdTokenUser& provided, Attempt& attempt) {
+    attempt.detail = "user " + provided.name + ", by the provider";
+    FS_ASSIGN(const UserRecord user,
+              keep_provided_user(vault_.database(), provided.name, provided.role));
+    if (user.disabled) {
+        attempt.detail += ", disabled";
+        return fail(Code::kForbidden, fmt::format("'{}' is disabled here", user.name),
+                    "an owner can change it: `farshore user set`");
+    }
+    FS_TRY(login_succeeded(vault_.database(), user.name));
+    return begin_session(user, attempt);
+}
+
+Result<MadeToken> AccessDesk::begin_session(const UserRecord& user, Attempt& attempt) {
     AccessTokenRecord record;
     record.name = "login";
     record.session = true;
-    record.owner = user;
-    record.role = found->role;
-    record.scope = found->scope;
+    record.owner = user.name;
+    record.role = user.role;
+    record.scope = user.scope;
     record.expires = {vault_.clock().now().us + kSessionS * 1'000'000};
     attempt.who.kind = IdentityKind::kUser;
-    attempt.who.name = user;
+    attempt.who.name = user.name;
     attempt.detail.clear();
     auto made = keep_token(std::move(record));
     if (made) attempt.who.token_id = made->record.id;

@@ -11,6 +11,7 @@
 
 #include "base/secret.h"
 #include "vault/access.h"
+#include "vault/id_token.h"
 #include "vault/login_throttle.h"
 
 namespace farshore {
@@ -53,6 +54,8 @@ class AccessDesk {
     // apart; kThrottled: in `retry_s`. `address` without its port.
     Result<MadeToken> login(const std::string& user, const Secret& password,
                             const std::string& address, int64_t& retry_s, Attempt& attempt);
+    // The same for somebody whom the provider vouches for. kForbidden: he has no role here.
+    Result<MadeToken> login_provided(const IdTokenUser& provided, Attempt& attempt);
     // Ends the session that was shown. kWrongState: it is none.
     Status logout(const Identity& who);
 
@@ -84,6 +87,7 @@ class AccessDesk {
                                 const std::string& address, int64_t& retry_s,
                                 std::optional<UserRecord>& found);
     Result<MadeToken> keep_token(AccessTokenRecord record);
+    Result<MadeToken> begin_session(const UserRecord& user, Attempt& attempt);
 
     Vault& vault_;
     std::atomic<int> logins_{0};

@@ -13,6 +13,7 @@
 
 namespace farshore {
 
+class IdTokens;
 class Notifications;
 class RecoveryDesk;
 
@@ -22,8 +23,14 @@ inline constexpr size_t kMaxRequestBytes = 4u << 20;
 class Api {
   public:
     // Borrows both; `recovery` may be null: its verbs are kUnsupported then.
-    Api(Vault& vault, RecoveryDesk* recovery, Notifications* notifications = nullptr)
-        : vault_(vault), recovery_(recovery), notifications_(notifications), access_(vault) {}
+    // `id_tokens` null: nobody logs in by a provider.
+    Api(Vault& vault, RecoveryDesk* recovery, Notifications* notifications = nullptr,
+        IdTokens* id_tokens = nullptr)
+        : vault_(vault),
+          recovery_(recovery),
+          notifications_(notifications),
+          id_tokens_(id_tokens),
+          access_(vault) {}
     HttpResponse handle(const HttpRequest& request);
 
   private:
@@ -34,6 +41,7 @@ class Api {
                               Attempt& attempt);
     Result<HttpResponse> enrol(const Call& call);
     Result<HttpResponse> login(const Call& call);
+    Result<HttpResponse> login_provided(const Call& call);
     Result<HttpResponse> me(const Call& call);
     Result<HttpResponse> users(const Call& call);
     Result<HttpResponse> access_tokens(const Call& call);
@@ -67,6 +75,7 @@ class Api {
     Vault& vault_;
     RecoveryDesk* recovery_;
     Notifications* notifications_;
+    IdTokens* id_tokens_;
     AccessDesk access_;
 };
 

@@ -6,6 +6,7 @@
 #include "vault/access.h"
 #include "vault/api.h"
 #include "vault/api_call.h"
+#include "vault/id_tokens.h"
 #include "vault/views.h"
 
 namespace farshore {
@@ -39,6 +40,7 @@ void show_rights(Json& json, Role role, const Scope& scope) {
 Json user_view(const UserRecord& user, TimePoint now) {
     Json json{{"name", user.name},
               {"disabled", user.disabled},
+              {"provided", user.password_hash == kProvidedUser},
               {"failed_logins", user.failed_logins},
               {"created", to_rfc3339(user.created)}};
     show_rights(json, user.role, user.scope);
@@ -57,6 +59,15 @@ Json token_view(const AccessTokenRecord& token) {
     show_rights(json, token.role, token.scope);
     if (token.last_used.us != 0) json["last_used"] = to_rfc3339(token.last_used);
     if (token.revoked.us != 0) json["revoked"] = to_rfc3339(token.revoked);
+    return json;
+}
+
+Json session_view(const MadeToken& made) {
+    Json json{{"token", made.text},
+              {"id", made.record.id},
+              {"user", made.record.owner},
+              {"expires", to_rfc3339(made.record.expires)}};
+    show_rights(json, made.record.role, made.record.scope);
     return json;
 }
 
@@ -210,6 +221,7 @@ Result<HttpResponse> Api::login(const Call& call) {
         FS_TRY(access_.logout(call.who()));
         return nothing();
     }
+    if (call.parts.size() == 2) return login_provided(call);
     FS_ASSIGN(const JsonFields fields, call.fields({"user", "password"}));
     FS_ASSIGN(const std::string user, fields.required_text("user", kMaxUserNameBytes));
     FS_ASSIGN(const Secret password, read_password(fields, "password"));
@@ -217,12 +229,25 @@ Result<HttpResponse> Api::login(const Call& call) {
     const auto made = access_.login(user, password, call.address(), retry_s, call.attempt);
     if (!made && made.error().code() == Code::kThrottled) return refusal(made.error(), retry_s);
     if (!made) return tl::unexpected(made.error());
-    Json json{{"token", made->text},
-              {"id", made->record.id},
-              {"user", user},
-              {"expires", to_rfc3339(made->record.expires)}};
-    show_rights(json, made->record.role, made->record.scope);
-    return answer(json, 201);
+    return answer(session_view(*made), 201);
+}
+
+// /v1/login/oidc
+Result<HttpResponse> Api::login_provided(const Call& call) {
+    std::string token;
+    if (call.is("POST")) {
+        FS_ASSIGN(const JsonFields fields, call.fields({"id_token"}));
+        FS_ASSIGN(token, fields.required_text("id_token", kMaxIdTokenBytes));
+    }
+    if (id_tokens_ == nullptr)
+        return fail(Code::kUnsupported, "this vault has no OpenID provider",
+                    "log in with a password; `--oidc` of the server names a provider");
+    if (call.is("GET"))
+        return answer({{"issuer", id_tokens_->settings().issuer},
+                       {"client_id", id_tokens_->settings().client_id}});
+    FS_ASSIGN(const IdTokenUser user, id_tokens_->check(token));
+    FS_ASSIGN(const MadeToken made, access_.login_provided(user, call.attempt));
+    return answer(session_view(made), 201);
 }
 
 // /v1/me[/password]

@@ -20,6 +20,7 @@ struct Served {
         VaultOptions options;
         options.data_directory = directory;
         options.tend_interval_us = 0;
+        options.kdf = {.memory_kib = 64, .passes = 1, .lanes = 1};
         auto opened = Vault::open(options, files, clock, random);
         FS_CHECK(opened.has_value());
         vault = std::move(*opened);

@@ -5,6 +5,7 @@
 #include "os/log.h"
 #include "os/tls_connection.h"
 #include "vault/api.h"
+#include "vault/id_tokens.h"
 #include "vault/notifications.h"
 #include "vault/recovery_desk.h"
 
@@ -18,6 +19,7 @@ struct VaultServer::Impl {
     std::unique_ptr<Vault> vault;
     std::unique_ptr<RecoveryDesk> recovery;
     std::unique_ptr<Notifications> notifications;
+    std::unique_ptr<IdTokens> id_tokens;
     std::unique_ptr<Api> api;
     std::unique_ptr<HttpServer> http;
     std::unique_ptr<CertificateKeeper> certificate;
@@ -39,6 +41,9 @@ Result<std::unique_ptr<VaultServer>> VaultServer::start(const VaultServerOptions
                                                         FileSystem& files, Clock& clock,
                                                         Random& random) {
     auto impl = std::make_unique<Impl>();
+    if (!options.oidc_settings_file.empty()) {
+        FS_ASSIGN(impl->id_tokens, IdTokens::open(options.oidc_settings_file, files, clock));
+    }
     FS_ASSIGN(impl->vault, Vault::open(options.vault, files, clock, random));
     if (options.recovery) {
         RecoveryDesk::Options recovery;
@@ -55,8 +60,8 @@ Result<std::unique_ptr<VaultServer>> VaultServer::start(const VaultServerOptions
     impl->vault->resume_jobs();
     impl->notifications = std::make_unique<Notifications>(
         *impl->vault, files, clock, random, options.vault.tend_interval_us == 0 ? 0 : kNotifyUs);
-    impl->api =
-        std::make_unique<Api>(*impl->vault, impl->recovery.get(), impl->notifications.get());
+    impl->api = std::make_unique<Api>(*impl->vault, impl->recovery.get(), impl->notifications.get(),
+                                      impl->id_tokens.get());
     HttpServerOptions http;
     http.address = options.listen;
     std::vector<std::string> names = options.names;

@@ -19,7 +19,8 @@ struct VaultServerOptions {
     std::string listen = "127.0.0.1:8443";
     std::vector<std::string> names;  // further DNS names and addresses for the certificate
     bool recovery = true;
-    std::string run_directory;  // for sockets of failovers; empty: DATA/vault/run
+    std::string oidc_settings_file;  // vault/id_token.h; empty: nobody logs in by a provider
+    std::string run_directory;       // for sockets of failovers; empty: DATA/vault/run
 };
 
 class VaultServer {

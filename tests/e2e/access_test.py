@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """End to end: who may do what. Every operation of the API with every role, as docs/operations/access.md says;
 tokens that have ended; items out of scope; the audit; and that no secret is anywhere."""
+import base64
 import http.client
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import ssl
 import stat
 import subprocess
+import time
 
 import support
 from api_test import Description
@@ -21,6 +23,10 @@ PASSWORD = "a password of the test"
 NOTHING = {"item": "nothing", "point": "latest", "hold": "nothing", "job": 999999, "store": "nothing", "disk": 0,
            "bookmark": "nothing", "export": "nothing", "agent": "nothing", "notifier": "nothing", "user": "nothing",
            "token": "0" * 16}
+
+
+def base64url(data):
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def documented():
@@ -152,19 +158,19 @@ class Access(EndToEnd):
 
     def test_items_out_of_scope_are_not_there(self):
         """Breaks when somebody whose role is for one item sees, or touches, another."""
-        for name in ("web", "db"):
+        for name in ("web", "payroll"):
             self.protect(name)
         self.add_user("web-only", "--role", "operator", "--item", "web")
         token = self.login("web-only")
-        point = self.farshore.call("point", "db", "--bookmark", "secret")["sequence"]
-        self.farshore.call("scrub", "db", "--now")
-        job = self.farshore.call("jobs", "--item", "db")["jobs"][0]["id"]
+        point = self.farshore.call("point", "payroll", "--bookmark", "secret")["sequence"]
+        self.farshore.call("scrub", "payroll", "--now")
+        job = self.farshore.call("jobs", "--item", "payroll")["jobs"][0]["id"]
         seen = 0
         for operation, (least, scope) in documented().items():
             method, path = operation.split(" ", 1)
             if ROLES.index("operator") < (ROLES.index(least) if least in ROLES else 0) or least == "anybody":
                 continue
-            values = {**NOTHING, "item": "db", "job": job, "point": point}
+            values = {**NOTHING, "item": "payroll", "job": job, "point": point}
             target = re.sub(r"\{(\w+)\}", lambda name: str(values[name.group(1)]), path)
             if path in ("/v1/logout",):
                 continue
@@ -176,14 +182,14 @@ class Access(EndToEnd):
                 elif scope in ("the item", "of an item in scope"):
                     self.assertEqual(404, status, answer)
                 else:
-                    self.assertNotIn("db", json.dumps(answer).replace("dbus", ""), "a row of another item")
+                    self.assertNotIn("payroll", json.dumps(answer), "a row of another item")
                 seen += 1
         self.assertGreater(seen, 25)
         self.assertEqual(200, self.call("GET", "/v1/items/web", token=token)[0])
         _, items = self.call("GET", "/v1/items", token=token)
         self.assertEqual(["web"], [item["name"] for item in items["items"]])
         rows = self.farshore.call("audit", "--who", "web-only", "--outcome", "out-of-scope")["audit"]
-        self.assertTrue(any(row["operation"] == "POST /v1/items/{item}/failovers" and row["item"] == "db"
+        self.assertTrue(any(row["operation"] == "POST /v1/items/{item}/failovers" and row["item"] == "payroll"
                             for row in rows), rows)
         status, _ = self.call("POST", "/v1/items/web/scrub", token=token)
         self.assertEqual(202, status)
@@ -295,6 +301,51 @@ class Access(EndToEnd):
         self.wait_state("web", "protected")
         after = self.farshore.call("point", "web", "--bookmark", "after")["sequence"]
         self.assert_point("web", after, model.copy())
+
+    def test_people_of_a_provider_log_in(self):
+        """Breaks when an ID token of the provider lets nobody in, or one that is another's, for another client, or old
+        lets somebody in; or its user has another role than it says."""
+        key = self.work / "provider.pem"
+        subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+        stranger = self.work / "stranger.pem"
+        subprocess.run(["openssl", "genrsa", "-out", stranger, "2048"], check=True, capture_output=True)
+        modulus = subprocess.run(["openssl", "rsa", "-in", key, "-noout", "-modulus"], check=True, text=True,
+                                 capture_output=True).stdout.strip().split("=")[1]
+        (self.work / "keys.json").write_text(json.dumps(
+            {"keys": [{"kty": "RSA", "kid": "1", "n": base64url(bytes.fromhex(modulus)), "e": "AQAB"}]}))
+        (self.work / "oidc.json").write_text(json.dumps(
+            {"issuer": "https://id.example.org", "client_id": "farshore", "keys_file": str(self.work / "keys.json"),
+             "user_claim": "email", "roles": {"dr": "operator"}}))
+        self.farshore.stop_servers("up")
+        self.farshore.start_up("--oidc", self.work / "oidc.json")
+        self.farshore.wait_for("the vault is back", lambda: self.farshore.call("server"), 60)
+
+        def login(by=key, **changes):
+            now = int(time.time())
+            claims = {"iss": "https://id.example.org", "aud": "farshore", "email": "alice@example.org",
+                      "roles": ["dr"], "iat": now, "exp": now + 300, **changes}
+            text = ".".join(base64url(json.dumps(part).encode())
+                            for part in ({"alg": "RS256", "kid": "1"}, claims))
+            signature = subprocess.run(["openssl", "dgst", "-sha256", "-sign", by], input=text.encode(), check=True,
+                                       capture_output=True).stdout
+            path = self.work / "id-token"
+            path.write_text(f"{text}.{base64url(signature)}\n")
+            self.secrets.add(base64url(signature))
+            return self.farshore.call("login", "--id-token-file", path)
+
+        self.assertEqual("alice@example.org", login()["user"])
+        self.assertEqual("operator", self.farshore.call("whoami")["role"])
+        for what, code, how in (("a stranger's", "unauthenticated", {"by": stranger}),
+                                ("another provider's", "unauthenticated", {"iss": "https://evil.example.org"}),
+                                ("for another client", "unauthenticated", {"aud": "mail"}),
+                                ("old", "unauthenticated", {"exp": 1_700_000_000}),
+                                ("without a role", "forbidden", {"roles": ["others"]})):
+            with self.subTest(token=what), self.assertRaises(FarshoreError) as refused:
+                login(**how)
+            self.assertEqual(code, refused.exception.code, what)
+        self.farshore.call("logout")
+        self.assertEqual([True], [user["provided"] for user in self.farshore.call("user", "list")["users"]])
+        self.no_secret_anywhere()
 
     def no_secret_anywhere(self):
         """No password and no token in a log, the audit, or any other file of the vault's that is not for it."""
