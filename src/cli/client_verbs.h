@@ -148,6 +148,8 @@ class ClientVerbs {
     int test_notifier(const std::string& name);
     int agents();
     int nodes();
+    int alarms(const ListArguments& arguments, bool all);
+    int acknowledge_alarm(uint64_t id, const std::string& note);
     int stores();
     int add_store(const StoreArguments& arguments);
     int remove_store(const std::string& name);

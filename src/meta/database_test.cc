@@ -78,6 +78,7 @@ TEST(Database, TheFirstVersionIsUpgraded) {
                                   "ALTER TABLE items DROP COLUMN bandwidth",
                                   "ALTER TABLE items DROP COLUMN keep",
                                   "DROP TABLE notifiers",
+                                  "DROP TABLE alarms",
                                   "DROP TABLE vault_lease",
                                   "DROP TABLE vault_nodes",
                                   "ALTER TABLE jobs DROP COLUMN node",
