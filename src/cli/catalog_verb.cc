@@ -112,4 +112,27 @@ int run_rebuild_catalog(CliEnvironment& environment, const CatalogArguments& arg
     return 0;
 }
 
+int run_migrate_database(CliEnvironment& environment, const std::string& data,
+                         const std::string& to, bool json) {
+    if (auto quiet = log::set_up({.level = log::Level::kOff}); !quiet)
+        return print_error(environment, quiet.error(), json);
+    PosixFileSystem files;
+    RealClock clock;
+    const auto report = migrate_database(data, to, files, clock);
+    if (!report) return print_error(environment, report.error(), json);
+    if (json) {
+        *environment.out << dump_json({{"database", report->place},
+                                       {"tables", report->tables},
+                                       {"rows", report->rows},
+                                       {"moved_to", report->moved_to}})
+                         << std::endl;
+        return 0;
+    }
+    *environment.out << fmt::format(
+        "{} rows of {} tables are in {}.\nThe file is {} now. Start the vault with --database.\n",
+        human_count(report->rows), report->tables, printable(report->place),
+        printable(report->moved_to));
+    return 0;
+}
+
 }  // namespace farshore

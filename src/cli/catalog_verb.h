@@ -15,6 +15,9 @@ struct CatalogArguments {
     bool replace = false;        // a database that is there is moved aside
 };
 
+// `farshore vault migrate-database`: from the file in DATA to PostgreSQL.
+int run_migrate_database(CliEnvironment& environment, const std::string& data,
+                         const std::string& to, bool json);
 int run_rebuild_catalog(CliEnvironment& environment, const CatalogArguments& arguments, bool json);
 
 }  // namespace farshore

@@ -34,6 +34,9 @@ struct Arguments {
     bool suspicious = false;
     bool wait = false;
     bool cancel = false;
+    bool all_alarms = false;
+    std::string alarm_note;
+    std::string migrate_data, migrate_to;
     bool in_window = false;
     PolicyArguments policy;
     uint64_t id = 0;
@@ -512,6 +515,17 @@ class Parser {
         add_list(verb(app_, "events", "What happened, newest first",
                       [&a](ClientVerbs& v) { return v.events(a.list); }));
         verb(app_, "agents", "Agents and appliances", [](ClientVerbs& v) { return v.agents(); });
+        CLI::App* alarms = verb(app_, "alarms", "What is wrong, newest first",
+                                [&a](ClientVerbs& v) { return v.alarms(a.list, a.all_alarms); });
+        add_list(alarms);
+        alarms->add_flag("--all", a.all_alarms, "those that have cleared as well");
+        CLI::App* alarm = app_.add_subcommand("alarm", "One alarm");
+        alarm->require_subcommand(1);
+        CLI::App* acknowledge =
+            verb(*alarm, "acknowledge", "Say that somebody has seen it",
+                 [&a](ClientVerbs& v) { return v.acknowledge_alarm(a.id, a.alarm_note); });
+        acknowledge->add_option("ID", a.id, "number of the alarm")->required();
+        acknowledge->add_option("--note", a.alarm_note, "what is being done about it");
         verb(app_, "nodes", "Vault nodes that share a database, and which of them leads",
              [](ClientVerbs& v) { return v.nodes(); });
         verb(app_, "server", "What the server is", [](ClientVerbs& v) { return v.server(); });
@@ -765,6 +779,18 @@ class Parser {
 
         CLI::App* vault = app_.add_subcommand("vault", "The vault alone");
         vault->require_subcommand(1);
+        CLI::App* migrate = vault->add_subcommand(
+            "migrate-database", "Move the database of a stopped vault to PostgreSQL");
+        migrate->add_option("--data", a.migrate_data, "data directory of the vault")->required();
+        migrate->add_option("--to", a.migrate_to, "PostgreSQL, as --database of `vault serve`")
+            ->required();
+        migrate->add_flag("--json", a.json, "one JSON document on one line, for programs");
+        migrate->callback([this] {
+            action_ = [this] {
+                return run_migrate_database(environment_, arguments_.migrate_data,
+                                            arguments_.migrate_to, arguments_.json);
+            };
+        });
         CLI::App* vault_serve = vault->add_subcommand("serve", "Run it");
         add_up_options(vault_serve, a.vault.common);
         serve(vault_serve, a.vault, run_vault);

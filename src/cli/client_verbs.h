@@ -165,6 +165,8 @@ class ClientVerbs {
     int agents();
     int revoke_agent(const std::string& name);
     int nodes();
+    int alarms(const ListArguments& arguments, bool all);
+    int acknowledge_alarm(uint64_t id, const std::string& note);
     int stores();
     int add_store(const StoreArguments& arguments);
     int remove_store(const std::string& name);

@@ -82,6 +82,7 @@ TEST(Database, TheFirstVersionIsUpgraded) {
                                   "DROP TABLE access_tokens",
                                   "DROP TABLE audit",
                                   "DROP TABLE party_certificates",
+                                  "DROP TABLE alarms",
                                   "DROP TABLE vault_lease",
                                   "DROP TABLE vault_nodes",
                                   "ALTER TABLE jobs DROP COLUMN node",

@@ -393,6 +393,25 @@ CREATE TABLE vault_nodes (
 ALTER TABLE jobs ADD COLUMN node TEXT NOT NULL DEFAULT '';
 )sql";
 
+constexpr std::string_view kAlarms = R"sql(
+CREATE TABLE alarms (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    item_id TEXT NOT NULL,
+    item_name TEXT NOT NULL,
+    code TEXT NOT NULL,
+    severity TEXT NOT NULL,
+    cause TEXT NOT NULL,
+    remedy TEXT NOT NULL,
+    raised_us BIGINT NOT NULL,
+    cleared_us BIGINT NOT NULL,
+    acknowledged_us BIGINT NOT NULL,
+    acknowledged_by TEXT NOT NULL,
+    note TEXT NOT NULL
+);
+CREATE INDEX alarms_standing ON alarms(cleared_us, id);
+CREATE INDEX alarms_by_item ON alarms(item_id, id);
+)sql";
+
 constexpr std::string_view kPeople = R"sql(
 CREATE TABLE users (
     name TEXT PRIMARY KEY NOT NULL,
@@ -454,7 +473,8 @@ constexpr std::array kMigrations{
     Migration{9, "points by kind and label", kPointIndexes},
     Migration{10, "who is told of events", kNotifiers},
     Migration{11, "vault nodes", kNodes},
-    Migration{12, "users, access tokens, audit", kPeople},
+    Migration{12, "alarms", kAlarms},
+    Migration{13, "users, access tokens, audit", kPeople},
 };
 
 }  // namespace

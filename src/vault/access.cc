@@ -27,6 +27,7 @@ constexpr Operation kOperations[] = {
     {"GET", "/v1/items", Reach::kRows, Role::kReader},
     {"GET", "/v1/jobs", Reach::kRows, Role::kReader},
     {"GET", "/v1/events", Reach::kRows, Role::kReader},
+    {"GET", "/v1/alarms", Reach::kRows, Role::kReader},
     {"GET", "/v1/exports", Reach::kRows, Role::kReader},
     {"GET", "/v1/jobs/{job}", Reach::kRow, Role::kReader},
     {"GET", "/v1/bookmarks/{bookmark}", Reach::kRow, Role::kReader},
@@ -54,6 +55,7 @@ constexpr Operation kOperations[] = {
     // A look at an export renews it: it is not for those who only look.
     {"GET", "/v1/exports/{export}", Reach::kRow, Role::kOperator},
     {"DELETE", "/v1/exports/{export}", Reach::kRow, Role::kOperator},
+    {"POST", "/v1/alarms/{alarm}/acknowledge", Reach::kRow, Role::kOperator},
     {"POST", "/v1/jobs/{job}/cancel", Reach::kRow, Role::kOperator},
     {"POST", "/v1/notifiers/{notifier}/test", Reach::kVault, Role::kOperator},
     {"POST", "/v1/keys/verify", Reach::kVault, Role::kOperator},

@@ -104,6 +104,7 @@ Result<HttpResponse> Api::dispatch(Call& call) {
     if (resource == "stores") return stores(call);
     if (resource == "notifiers") return notifiers(call);
     if (resource == "nodes") return nodes(call);
+    if (resource == "alarms") return alarms(call);
     if (resource == "agents" || resource == "enrolment-tokens") return parties(call);
     return no_such_resource(call.request);
 }

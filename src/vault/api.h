@@ -66,6 +66,7 @@ class Api {
     Result<HttpResponse> stores(const Call& call);
     Result<HttpResponse> notifiers(const Call& call);
     Result<HttpResponse> nodes(const Call& call);
+    Result<HttpResponse> alarms(const Call& call);
     Result<HttpResponse> copies(const Call& call);
     Result<HttpResponse> item_key(const Call& call);
     Result<HttpResponse> server(const Call& call);

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "meta/copy_database.h"
 #include "meta/database.h"
 #include "meta/items.h"
 #include "os/process.h"
@@ -136,6 +137,29 @@ Result<CatalogReport> rebuild_catalog(const VaultOptions& options, bool replace,
         if (!report.moved_to.empty()) FS_TRY(move_database(files, report.moved_to, path));
         return fail(built.error());
     }
+    return report;
+}
+
+Result<MigrationReport> migrate_database(const std::string& data_directory, const std::string& to,
+                                         FileSystem& files, Clock& clock) {
+    const std::string directory = data_directory + "/vault";
+    const std::string path = directory + "/farshore.db";
+    FS_ASSIGN(const bool there, files.exists(path));
+    if (!there)
+        return fail(Code::kNotFound, fmt::format("there is no database at {}", path),
+                    "give the data directory of a vault that has had its database there");
+    FS_ASSIGN(const auto lock, InstanceLock::acquire(directory + "/lock", kInstanceLockPatienceMs));
+    MigrationReport report;
+    {
+        FS_ASSIGN(const auto from, Database::open({.path = path}, clock));
+        FS_ASSIGN(const auto target, Database::open({.postgresql = to}, clock));
+        FS_ASSIGN(const DatabaseCopy copy, copy_database(*from, *target));
+        report.tables = copy.tables;
+        report.rows = copy.rows;
+        report.place = target->place();
+    }
+    FS_ASSIGN(report.moved_to, dated_name(files, path, clock.now()));
+    FS_TRY(move_database(files, path, report.moved_to));
     return report;
 }
 

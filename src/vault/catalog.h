@@ -36,4 +36,16 @@ struct CatalogReport {
 Result<CatalogReport> rebuild_catalog(const VaultOptions& options, bool replace, FileSystem& files,
                                       Clock& clock, Random& random);
 
+struct MigrationReport {
+    uint64_t tables = 0, rows = 0;
+    std::string place;     // of the new database
+    std::string moved_to;  // what the file is called now
+};
+
+// The vault's database from DATA/vault/farshore.db into the PostgreSQL database `to`, in one
+// transaction. The file is renamed behind it, so that no vault goes on with it by mistake. No vault
+// may run on the data directory (kDuplicateIdentity). kNotFound: there is no such file.
+Result<MigrationReport> migrate_database(const std::string& data_directory, const std::string& to,
+                                         FileSystem& files, Clock& clock);
+
 }  // namespace farshore

@@ -29,6 +29,13 @@ constexpr int64_t kWebhookPauseUs = 5'000'000, kMailPauseUs = 60'000'000;
 // One that has failed for so long is an event of its own.
 constexpr int64_t kFailingUs = 900'000'000;
 
+// The end of a critical alarm is told to everybody who was told of it.
+bool wants(const NotifierRecord& notifier, const EventRecord& event) {
+    if (event.code == "critical-alarm-cleared") return true;
+    if (event.code == "alarm-cleared") return notifier.least <= Severity::kWarning;
+    return event.severity >= notifier.least;
+}
+
 struct Settings {
     Secret secret;  // webhook
     SmtpServer smtp;
@@ -142,7 +149,7 @@ struct Notifications::Impl {
                       list_events_after(vault.database(), cursor, kEventsAMessage - wanted.size()));
             if (page.empty()) break;
             for (const EventRecord& event : page)
-                if (event.severity >= notifier.least) wanted.push_back(event);
+                if (wants(notifier, event)) wanted.push_back(event);
             cursor = page.back().id;
         }
         if (wanted.empty()) {

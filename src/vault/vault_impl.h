@@ -30,6 +30,7 @@
 #include "store/counting_store.h"
 #include "store/directory_store.h"
 #include "store/retrying_store.h"
+#include "vault/alarm_watch.h"
 #include "vault/resync_plan.h"
 #include "vault/seed_import.h"
 #include "vault/vault.h"
@@ -61,6 +62,8 @@ struct ItemRuntime {
     // Of the tender alone; steady.
     int64_t damage_weigh_us = 0, damage_recheck_us = 0, scrub_look_us = 0, changes_look_us = 0;
     Sequence changes_seen;
+    std::unique_ptr<AlarmWatch> alarms;     // null: not read yet
+    int64_t alarms_us = 0;                  // steady
     std::optional<TimePoint> changes_told;  // the newest event; none: not known yet
 
     std::mutex mutex;                                 // everything below
@@ -184,6 +187,9 @@ struct Vault::Impl {
     Result<std::string> run_key_destruction(Vault& vault, JobRun& run, const ItemId& id);
     Status check_no_lease(ItemRuntime& item);
     void tend_keys(Vault& vault);
+    void tend_alarms(Vault& vault, const ItemRecord& record);
+    Status change_alarm(Vault& vault, ItemRuntime& item, const ItemRecord& record,
+                        const AlarmChange& change);
 
     std::optional<CertificateAuthority> authority;
     Secret admin_token;

@@ -518,6 +518,7 @@ void Vault::tend() {
         for (const ItemRecord& record : *records) {
             if (impl_->ending) return;
             impl_->tend_item(*this, record);
+            impl_->tend_alarms(*this, record);
         }
     }
 }

@@ -188,8 +188,8 @@ class Api(EndToEnd):
     def test_wrong_bodies_are_refused_by_name(self):
         """Breaks when a body with a member that is missing, of a wrong type or out of range is taken, or is
         answered with anything but which member is wrong; or when any body makes the server fail."""
-        values = {"item": "web", "hold": "x", "job": 1, "store": "second", "disk": 0, "bookmark": "x", "export": "x",
-                  "agent": "x", "point": "latest", "notifier": "x", "user": "x", "token": "x"}
+        values = {"item": "web", "hold": "x", "job": 1, "alarm": 1, "store": "second", "disk": 0, "bookmark": "x",
+                  "export": "x", "agent": "x", "point": "latest", "notifier": "x", "user": "x", "token": "x"}
         values = {**values, **self.site()}
         tried = 0
         for method, path, operation, _ in self.description.operations():

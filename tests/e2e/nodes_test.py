@@ -213,6 +213,41 @@ class Nodes(EndToEnd):
         self.assertIn("pki/ca", words)
         self.assertIn("copy", words)
 
+    def test_a_vault_moves_to_postgresql(self):
+        """Breaks when a vault that had its database in a file is not the same one on PostgreSQL."""
+        rng = seeded()
+        model = Model([MIB], rng)
+        self.farshore.start_server("up", "up", "--data", self.farshore.data, "--listen",
+                                   f"127.0.0.1:{self.ports['a']}", "--replication-listen",
+                                   f"127.0.0.1:{free_port()}")
+        self.farshore.wait_until_serving()
+        clients = self.protect(model)
+        for _ in range(20):
+            model.random_step(clients, rng)
+        self.bookmark("before")
+        before = model.copy()
+        self.farshore.stop_servers("up")
+        for client in clients:
+            client.close()
+        connection = f"host={self.database.directory} user={self.database.user} dbname=farshore"
+        moved = self.farshore.call("vault", "migrate-database", "--to", connection)
+        self.assertGreater(moved["rows"], 20)
+        with self.assertRaises(FarshoreError) as error:
+            self.farshore.call("vault", "migrate-database", "--to", connection)
+        self.assertEqual("not-found", error.exception.code)
+        self.farshore.start_server("up", "up", "--data", self.farshore.data, "--listen",
+                                   f"127.0.0.1:{self.ports['a']}", "--replication-listen",
+                                   f"127.0.0.1:{free_port()}", "--database", connection)
+        self.farshore.wait_until_serving()
+        self.wait_state("web", "protected")
+        clients = self.open_disks("web")
+        for _ in range(20):
+            model.random_step(clients, rng)
+        self.bookmark("after")
+        self.assert_point("web", "before", before)
+        self.assert_point("web", "after", model.copy())
+        self.assertEqual([], self.farshore.call("points", "web")["gaps"])
+
     def run_node(self, name):
         done = subprocess.run(
             [str(BINARY), "vault", "serve", "--data", str(self.data[name]), "--listen",

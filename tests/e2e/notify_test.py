@@ -5,14 +5,19 @@ import hashlib
 import hmac
 import http.server
 import json
+import pathlib
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 
 import support
-from support import EndToEnd, FarshoreError
+from support import EndToEnd, FarshoreError, Model, seeded
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "services"))
+from smtp import SmtpServer    # noqa: E402 pylint: disable=wrong-import-position
 
 
 class Webhook:
@@ -241,6 +246,52 @@ class Notifications(EndToEnd):
         with self.assertRaises(FarshoreError) as failed:
             self.farshore.call("notify", "add-webhook", "x", "https://example.com/hook", "--settings", loose)
         self.assertEqual("forbidden", failed.exception.code)
+
+
+    def test_an_rpo_breach_and_its_end_are_told(self):
+        """Breaks when an RPO over its threshold is not told by webhook and mail, or told again and again;
+        when somebody who has seen it cannot say so; or when nobody hears that it is over."""
+        model = Model([1 << 20], seeded())
+        self.farshore.start_split(self.work / "site")
+        server = SmtpServer(self.work / "mail")
+        server.__enter__()    # pylint: disable=unnecessary-dunder-call
+        self.addCleanup(server.__exit__)
+        hook = self.hook()
+        self.farshore.call("notify", "add-webhook", "hook", hook.url, "--settings",
+                           self.settings("hook", secret="s"), "--severity", "critical")
+        self.farshore.call(
+            "notify", "add-mail", "ops", "ops@example.com", "--settings",
+            self.settings("ops", server=server.url, user=server.user, password=server.password, ca_file=str(server.ca),
+                          **{"from": "vault@example.com"}))
+        path = model.make_files(self.work)[0]
+        self.farshore.call("protect", "web", "--disk", path, "--rpo-threshold", 5)
+        self.wait_state("web", "protected")
+        self.farshore.kill_servers("agent")
+
+        def standing():
+            return {alarm["code"]: alarm for alarm in self.farshore.call("alarms")["alarms"]}
+        self.farshore.wait_for("both alarms stand", lambda: {"rpo-high", "agent-lost"} <= set(standing()), 90)
+        self.farshore.wait_for("the RPO is critical",
+                               lambda: standing()["rpo-high"]["severity"] == "critical", 90)
+        alarm = standing()["rpo-high"]
+        self.farshore.call("alarm", "acknowledge", alarm["id"], "--note", "looking")
+        self.assertEqual("looking", standing()["rpo-high"]["note"])
+        self.farshore.wait_for("the webhook heard", lambda: any(
+            event["code"] == "rpo-high" for event in hook.events()), 60)
+        self.farshore.wait_for("the mail came", lambda: any("rpo-high" in mail["text"] for mail in server.mails), 120)
+        self.assertEqual(["ops@example.com"], server.mails[0]["to"])
+
+        self.farshore.restart_server("agent")
+        self.farshore.wait_for("nothing is wrong any more", lambda: not standing(), 120)
+        self.farshore.wait_for("the webhook heard the all-clear", lambda: any(
+            event["code"] == "critical-alarm-cleared" and "rpo-high" in event["cause"] for event in hook.events()), 60)
+        self.farshore.wait_for("so did the mail", lambda: any(
+            "critical-alarm-cleared" in mail["text"] for mail in server.mails), 120)
+        told = [event["code"] for event in hook.events()]
+        self.assertEqual(1, told.count("rpo-high"), told)    # as a warning it is not for this one
+        self.assertEqual(1, told.count("agent-lost"), told)
+        log = (self.work / "logs/vault.log").read_text()
+        self.assertNotIn(server.password, log)
 
 
 if __name__ == "__main__":
