@@ -50,7 +50,7 @@ Status write_location(const UpOptions& options, System& system, const std::strin
 }
 
 Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, System& system,
-                                                 NodeSeat* seat = nullptr) {
+                                                 NodeSeat* seat = nullptr, uint64_t epoch = 0) {
     FS_TRY(system.files.make_directories(options.data));
     VaultServerOptions vault;
     vault.vault.data_directory = options.data;
@@ -60,7 +60,7 @@ Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, Syste
     vault.vault.database = options.database;
     if (seat != nullptr) {
         vault.vault.node = seat->name();
-        vault.vault.node_epoch = seat->epoch();
+        vault.vault.node_epoch = epoch;
     }
     vault.vault.key_source = options.key_source;
     vault.vault.take_over = options.take_over;
@@ -116,7 +116,9 @@ Status serve_vault_node(const UpOptions& options, System& system, ShutdownSignal
                     return {};
                 }
         }
-        auto server = start_vault(options, system, seat.get());
+        const uint64_t epoch = seat->epoch();
+        if (epoch == 0) continue;
+        auto server = start_vault(options, system, seat.get(), epoch);
         if (!server) {
             // Others may be better off: a store that is not mounted here, a key that is not there.
             if (!led) return tl::unexpected(server.error());
@@ -126,7 +128,8 @@ Status serve_vault_node(const UpOptions& options, System& system, ShutdownSignal
             continue;
         }
         log::info("vault", "the API is on https://{}", (*server)->address());
-        while (seat->epoch() != 0)
+        // The store may have been claimed by a node that was asleep while it began to lead.
+        while (seat->epoch() == epoch && !(*server)->vault().info().fenced)
             if (const int signal = signals.wait(); signal != 0) {
                 log::info("vault", "signal {}: the vault node ends", signal);
                 return {};
@@ -171,7 +174,8 @@ Status serve_up(const UpOptions& options) {
             if (signals.wait() != 0) return {};
         }
     }
-    FS_ASSIGN(auto server, start_vault(options, system, seat.get()));
+    const uint64_t epoch = seat == nullptr ? 0 : seat->epoch();
+    FS_ASSIGN(auto server, start_vault(options, system, seat.get(), epoch));
     Vault& vault = server->vault();
 
     ApplianceOptions appliance;
@@ -199,7 +203,7 @@ Status serve_up(const UpOptions& options) {
     log::info("up", "the API is on https://{}, records are taken on {}", server->address(),
               running_appliance->address());
     int signal = 0;
-    while (signal == 0 && (seat == nullptr || seat->epoch() != 0)) signal = signals.wait();
+    while (signal == 0 && (seat == nullptr || seat->epoch() == epoch)) signal = signals.wait();
     log::info("up", "signal {}: taps and mirrors stay; what is under way goes on at the next start",
               signal);
     // From the source to the store, so that nobody talks to what has ended.

@@ -51,7 +51,7 @@ struct HttpResponse {
 struct HttpServerOptions {
     // "host:port" (port 0: any) or "unix:/path" (made with mode 0600, without TLS).
     std::string address = "127.0.0.1:0";
-    // TLS 1.2 and 1.3; required for TCP.
+    // TLS 1.3; required for TCP.
     std::optional<Credentials> credentials;
     // Client certificates of this authority are accepted, and never required. Empty: none are asked
     // for.

@@ -50,11 +50,10 @@ Result<std::shared_ptr<asio::ssl::context>> make_context(const Credentials& cred
     SslCtxPtr context(SSL_CTX_new(TLS_server_method()));
     SSL_CTX* raw = context.get();
     if (raw == nullptr) return fail(openssl_error(Code::kInternal, "set up TLS"));
-    SSL_CTX_set_min_proto_version(raw, TLS1_2_VERSION);
+    SSL_CTX_set_min_proto_version(raw, TLS1_3_VERSION);
     SSL_CTX_set_options(raw, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE |
                                  SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION);
     SSL_CTX_set_session_cache_mode(raw, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_cipher_list(raw, "ECDHE+AESGCM:ECDHE+CHACHA20");
     const BioPtr bio = bio_of(as_bytes(credentials.certificate_pem));
     const X509Ptr own(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
     FS_ASSIGN(const EvpKeyPtr key, parse_private_key(credentials.key_pem.reveal()));

@@ -101,6 +101,7 @@ void NodeSeat::run() {
             log::warn("node", "the database does not answer: {}", done.error().to_string());
         if (done && said_) log::info("node", "the database answers again");
         said_ = !done;
+        changed_();
         std::unique_lock hold(mutex_);
         wake_.wait_for(hold, std::chrono::microseconds(kSeatRoundUs),
                        [&] { return ending_ || (giving_up_ && epoch_ != 0); });
@@ -162,6 +163,14 @@ Status NodeSeat::round() {
     }
     const std::lock_guard hold(mutex_);
     leader_ = lease.left_us > 0 && lease.node != options_.name ? lease.address : std::string();
+    if (!leader_.empty() && leader_ == options_.address) {
+        // Handing on to ourselves would never end.
+        log::error("node",
+                   "the node that leads says that it is at {}, which is this one's address: "
+                   "give each its own --node-address",
+                   leader_);
+        leader_.clear();
+    }
     return {};
 }
 

@@ -42,7 +42,8 @@ bool should_yield(const std::vector<VaultNode>& nodes, const std::string& own);
 
 class NodeSeat {
   public:
-    // `changed`: called, from the seat's thread, when this node begins or ceases to lead.
+    // `changed`: called, from the seat's thread, after each round, and when this node begins or
+    // ceases to lead.
     static Result<std::unique_ptr<NodeSeat>> start(const NodeSeatOptions& options,
                                                    FileSystem& files, Clock& clock,
                                                    std::function<void()> changed);

@@ -17,6 +17,7 @@ namespace farshore {
 namespace {
 
 constexpr size_t kTokenBytes = 32;
+constexpr size_t kKeptClaims = 32;
 constexpr size_t kMaxTokenFileBytes = 4096;
 
 std::string random_hex(Random& random, size_t bytes) {
@@ -119,7 +120,10 @@ Status Vault::Impl::claim_store() {
     FS_ASSIGN(const std::string known_id, get_setting(*database, "claim_id"));
     FS_ASSIGN(const VaultFence::Claim newest, VaultFence::newest(*store));
     // The id is written before the claim is made: a crash in between leaves a claim of ours.
-    const bool ours = newest.id == known_id && !newest.id.empty();
+    FS_ASSIGN(std::string claims, get_setting(*database, "claim_ids"));
+    // Of several nodes on a database, one that was asleep may have claimed behind the others.
+    const bool ours = !newest.id.empty() &&
+                      (newest.id == known_id || claims.find(newest.id) != std::string::npos);
     const std::string newest_text = fmt::format("{:016x}", newest.epoch.v);
     if (!known_id.empty() && !ours && newest_text > known) {
         if (!options.take_over)
@@ -138,6 +142,11 @@ Status Vault::Impl::claim_store() {
     const std::string id = new_claim_id();
     FS_TRY(set_setting(*database, "claim_epoch", newest_text));
     FS_TRY(set_setting(*database, "claim_id", id));
+    if (database->is_shared()) {
+        claims = id + " " + claims;
+        FS_TRY(
+            set_setting(*database, "claim_ids", claims.substr(0, kKeptClaims * (id.size() + 1))));
+    }
     FS_ASSIGN(fence, VaultFence::claim(*store, clock, random, info.vault_id, id));
     return set_setting(*database, "claim_epoch", fmt::format("{:016x}", fence->epoch().v));
 }

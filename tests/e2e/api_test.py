@@ -3,6 +3,7 @@
 import copy
 import http.client
 import json
+import socket
 import ssl
 
 import jsonschema
@@ -303,6 +304,20 @@ class Api(EndToEnd):
                                  body={} if method != "get" else None)
                     tried += 1
         self.assertGreater(tried, 150)
+
+
+    def test_old_tls_is_refused(self):
+        """Breaks when somebody is spoken to over less than TLS 1.3."""
+        for version, good in ((ssl.TLSVersion.TLSv1_2, False), (ssl.TLSVersion.TLSv1_3, True)):
+            context = ssl.create_default_context(cafile=str(self.farshore.data / "pki/ca.crt"))
+            context.minimum_version = context.maximum_version = version
+            with socket.create_connection(("127.0.0.1", int(self.address.rsplit(":", 1)[1]))) as plain:
+                if good:
+                    with context.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
+                        self.assertEqual("TLSv1.3", secure.version())
+                    continue
+                with self.assertRaises((ssl.SSLError, ConnectionError)):
+                    context.wrap_socket(plain, server_hostname="127.0.0.1").close()
 
 
 if __name__ == "__main__":
