@@ -34,6 +34,7 @@ struct Arguments {
     bool suspicious = false;
     bool wait = false;
     bool cancel = false;
+    bool retry = false;
     bool all_alarms = false;
     std::string alarm_note;
     std::string migrate_data, migrate_to;
@@ -507,11 +508,15 @@ class Parser {
         add_list(verb(app_, "jobs", "Long work: under way and done",
                       [&a](ClientVerbs& v) { return v.jobs(a.list); }));
         CLI::App* job = verb(app_, "job", "One job", [&a](ClientVerbs& v) {
-            return a.cancel ? v.cancel_job(a.id) : v.job(a.id, a.wait);
+            return a.cancel  ? v.cancel_job(a.id)
+                   : a.retry ? v.retry_job(a.id, a.wait)
+                             : v.job(a.id, a.wait);
         });
         job->add_option("ID", a.id, "number of the job")->required();
         CLI::Option* wait = job->add_flag("--wait", a.wait, "wait for its end");
-        job->add_flag("--cancel", a.cancel, "ask it to end")->excludes(wait);
+        CLI::Option* cancel = job->add_flag("--cancel", a.cancel, "ask it to end")->excludes(wait);
+        job->add_flag("--retry", a.retry, "do again what it failed with, as a new job")
+            ->excludes(cancel);
         add_list(verb(app_, "events", "What happened, newest first",
                       [&a](ClientVerbs& v) { return v.events(a.list); }));
         verb(app_, "agents", "Agents and appliances", [](ClientVerbs& v) { return v.agents(); });

@@ -100,6 +100,16 @@ int ClientVerbs::job(uint64_t id, bool wait) {
     return 0;
 }
 
+int ClientVerbs::retry_job(uint64_t id, bool wait) {
+    auto answer = impl_->call("POST", fmt::format("/v1/jobs/{}/retry", id));
+    if (!answer) return impl_->failed(answer.error());
+    const uint64_t again = count_of(*answer, "id");
+    if (!impl_->json) impl_->say(fmt::format("Job {} does it again.\n", again));
+    if (wait) return job(again, true);
+    if (impl_->json) impl_->print(*answer);
+    return 0;
+}
+
 int ClientVerbs::cancel_job(uint64_t id) {
     auto answer = impl_->call("POST", fmt::format("/v1/jobs/{}/cancel", id));
     if (!answer) return impl_->failed(answer.error());

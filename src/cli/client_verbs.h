@@ -157,6 +157,7 @@ class ClientVerbs {
     int jobs(const ListArguments& arguments);
     int job(uint64_t id, bool wait);
     int cancel_job(uint64_t id);
+    int retry_job(uint64_t id, bool wait);
     int events(const ListArguments& arguments);
     int notifiers();
     int add_notifier(const NotifierArguments& arguments);

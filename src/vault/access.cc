@@ -72,6 +72,7 @@ constexpr Operation kOperations[] = {
     {"POST", "/v1/items/{item}/copies", Reach::kItem, Role::kContributor},
     {"PATCH", "/v1/items/{item}/copies/{store}", Reach::kItem, Role::kContributor},
     {"DELETE", "/v1/items/{item}/copies/{store}", Reach::kItem, Role::kContributor},
+    {"POST", "/v1/jobs/{job}/retry", Reach::kRow, Role::kContributor},
     {"POST", "/v1/notifiers", Reach::kVault, Role::kContributor},
     {"DELETE", "/v1/notifiers/{notifier}", Reach::kVault, Role::kContributor},
     {"POST", "/v1/stores", Reach::kVault, Role::kContributor},

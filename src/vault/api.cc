@@ -536,6 +536,10 @@ Result<HttpResponse> Api::jobs(const Call& call) {
         FS_ASSIGN(const JobRecord job, vault_.job(id, 0));
         return answer(job_view(job), 202);
     }
+    if (call.parts.size() == 3 && call.part(2) == "retry" && call.is("POST")) {
+        FS_ASSIGN(const JobRecord job, vault_.retry_job(id));
+        return answer(job_view(job), 202);
+    }
     return no_such_resource(call.request);
 }
 

@@ -347,6 +347,9 @@ class Vault final : public VaultLink {
     // Waits until it is over, for at most `timeout_us`.
     Result<JobRecord> job(uint64_t id, int64_t timeout_us);
     Status cancel_job(uint64_t id);
+    // Another one that does what a failed or cancelled one did not. kWrongState: it has not failed,
+    // or one like it is under way; kUnsupported: it is begun anew by a verb of its own.
+    Result<JobRecord> retry_job(uint64_t id);
     void event(Severity severity, const std::string& code, const ItemRecord* item,
                const std::string& cause, const std::string& remedy = {});
 

@@ -220,6 +220,7 @@ struct Vault::Impl {
     std::map<std::string, std::function<JobWork(const JobRecord&)>> resumers;
     // A job that only the vault node that began it can go on with.
     bool is_of_another_node(const JobRecord& job) const;
+    std::mutex retry_mutex;  // between looking at the open jobs and adding one
     std::mutex jobs_mutex;
     std::map<uint64_t, std::unique_ptr<ThreadExecutor>> job_threads;
     std::set<uint64_t> finished_jobs;  // threads that can be collected

@@ -180,6 +180,34 @@ bool Vault::Impl::is_of_another_node(const JobRecord& job) const {
            std::ranges::find(kBound, job.kind) != kBound.end();
 }
 
+Result<JobRecord> Vault::retry_job(uint64_t id) {
+    // A machine that was to be started, and an image that was to be imported, have verbs that say
+    // what about what is there of them.
+    static constexpr std::array<std::string_view, 6> kKinds{
+        "scrub", "materialise", "unprotect", "copy-removal", "key-rotation", "key-destruction"};
+    const std::lock_guard hold(impl_->retry_mutex);
+    FS_ASSIGN(const JobRecord failed, get_job(*impl_->database, id));
+    if (failed.state != JobState::kFailed && failed.state != JobState::kCancelled)
+        return fail(Code::kWrongState,
+                    fmt::format("job {} is {}", id, job_state_name(failed.state)),
+                    "only what has failed or was cancelled is tried again");
+    const auto resumer = impl_->resumers.find(failed.kind);
+    if (std::ranges::find(kKinds, failed.kind) == kKinds.end() || resumer == impl_->resumers.end())
+        return fail(Code::kUnsupported,
+                    fmt::format("a job of kind {} is not tried again as it was", failed.kind),
+                    "use the verb that began it");
+    FS_ASSIGN(const auto open, open_jobs(*impl_->database));
+    for (const JobRecord& other : open)
+        if (other.kind == failed.kind && other.item == failed.item)
+            return fail(Code::kWrongState, fmt::format("job {} does the same", other.id),
+                        "wait for its end");
+    std::optional<ItemRecord> item;
+    if (failed.item) {
+        FS_ASSIGN(item, get_item(*impl_->database, *failed.item));
+    }
+    return start_job(failed.kind, item, failed.cancellable, failed.input, resumer->second(failed));
+}
+
 Status Vault::cancel_job(uint64_t id) {
     FS_ASSIGN(const JobRecord job, get_job(*impl_->database, id));
     if (!job.over() && impl_->is_of_another_node(job)) {

@@ -180,5 +180,32 @@ TEST_F(ScrubTest, GoesOnAfterARestart) {
     EXPECT_EQ(open_scrubs(), 0u);
 }
 
+// Broken if what failed could not be done again, or twice at once, or what went well was.
+TEST_F(ScrubTest, AFailedJobIsTriedAgain) {
+    JobRecord job;
+    job.kind = "scrub";
+    job.item = item->item;
+    job.item_name = "db";
+    job.cancellable = true;
+    const uint64_t id = add_job(site.vault().database(), job)->id;
+    const std::string retry = fmt::format("/v1/jobs/{}/retry", id);
+    EXPECT_EQ(site.refused("POST", retry), "wrong-state") << "it is under way";
+    ASSERT_TRUE(end_job(site.vault().database(), id, JobState::kFailed, "",
+                        ItemError{Code::kIo, "the store was away", ""}));
+    const uint64_t other = add_job(site.vault().database(), job)->id;
+    EXPECT_EQ(site.refused("POST", retry), "wrong-state") << "another does the same";
+    ASSERT_TRUE(end_job(site.vault().database(), other, JobState::kCancelled, "", {}));
+    const Json again = site.call("POST", retry, 202);
+    EXPECT_EQ(wait(again["id"])["state"], "succeeded");
+    EXPECT_EQ(site.refused("POST", fmt::format("/v1/jobs/{}/retry", again["id"].get<int>())),
+              "wrong-state");
+    EXPECT_EQ(site.call("GET", fmt::format("/v1/jobs/{}", id), 200)["state"], "failed");
+    job.kind = "failover";
+    const uint64_t machine = add_job(site.vault().database(), job)->id;
+    ASSERT_TRUE(end_job(site.vault().database(), machine, JobState::kFailed, "", {}));
+    EXPECT_EQ(site.refused("POST", fmt::format("/v1/jobs/{}/retry", machine)), "unsupported");
+    EXPECT_EQ(site.refused("POST", "/v1/jobs/4711/retry"), "not-found");
+}
+
 }  // namespace
 }  // namespace farshore
