@@ -2,15 +2,20 @@
 
 #include <CLI/CLI.hpp>
 #include <ostream>
+#include <set>
 
 #include "base/version.h"
 #include "cli/access_commands.h"
 #include "cli/agent_check.h"
 #include "cli/catalog_verb.h"
 #include "cli/client_verbs.h"
+#include "cli/config_arguments.h"
 #include "cli/environment.h"
 #include "cli/extract_verb.h"
+#include "cli/option_checks.h"
 #include "cli/serve.h"
+#include "cli/serve_check.h"
+#include "cli/serve_common.h"
 #include "cli/server_location.h"
 #include "cli/store_check_verb.h"
 #include "ebpf/freezer.h"
@@ -69,6 +74,8 @@ struct Arguments {
     FreezeOptions freeze;
     CaptureCheckOptions check;
     CaptureBounds check_bounds;
+    std::string config_file;
+    bool check_only = false;
 };
 
 void add_common(CLI::App& app, Arguments& arguments) {
@@ -93,6 +100,27 @@ class Parser {
               "farshore") {}
 
     int run(int argc, const char* const* argv) {
+        define();
+        std::vector<std::string> words(argv, argv + argc);
+        if (const Status configured = add_configuration(words); !configured) {
+            *environment_.err << "farshore: " << configured.error().to_string() << "\n";
+            return code_exit_status(configured.error().code());
+        }
+        try {
+            std::vector<const char*> whole;
+            for (const std::string& word : words) whole.push_back(word.c_str());
+            app_.parse(static_cast<int>(whole.size()), whole.data());
+        } catch (const CLI::ParseError& error) {
+            const int code = app_.exit(error, *environment_.out, *environment_.err);
+            return code == 0 ? 0 : kExitUsage;
+        }
+        return action_ ? action_() : kExitUsage;
+    }
+
+  private:
+    using Verb = std::function<int(ClientVerbs&)>;
+
+    void define() {
         app_.set_version_flag("--version", std::string("farshore ") + kFarshoreVersion);
         app_.require_subcommand(1);
         app_.fallthrough(false);
@@ -106,17 +134,41 @@ class Parser {
         app_.footer(
             "Exit codes: 0 success, 64 usage, 66 not found, 69 unavailable, 74 input/output, "
             "75 try later, 77 not allowed; all in docs/operations/cli.md.");
-        try {
-            app_.parse(argc, argv);
-        } catch (const CLI::ParseError& error) {
-            const int code = app_.exit(error, *environment_.out, *environment_.err);
-            return code == 0 ? 0 : kExitUsage;
-        }
-        return action_ ? action_() : kExitUsage;
     }
 
-  private:
-    using Verb = std::function<int(ClientVerbs&)>;
+    // The server verb that `words` begin with, and how many words name it; null: another verb.
+    CLI::App* configured_verb(const std::vector<std::string>& words, size_t& named) {
+        CLI::App* app = &app_;
+        for (named = 1; named < words.size() && !configured_.contains(app); ++named) {
+            const auto found = app->get_subcommands(
+                [&](const CLI::App* one) { return one->get_name() == words[named]; });
+            if (found.empty()) return nullptr;
+            app = found.front();
+        }
+        return configured_.contains(app) ? app : nullptr;
+    }
+
+    // Puts what the file of --config sets behind the words that are there.
+    Status add_configuration(std::vector<std::string>& words) {
+        size_t named = 0;
+        // Its options are tried with the file's values, and keep what they were tried with.
+        Parser scratch(environment_);
+        scratch.define();
+        CLI::App* app = scratch.configured_verb(words, named);
+        if (app == nullptr) return {};
+        const std::vector<std::string> given(words.begin() + static_cast<ptrdiff_t>(named),
+                                             words.end());
+        std::string file;
+        for (size_t i = 0; i < given.size(); ++i) {
+            if (given[i] == "--config" && i + 1 < given.size()) file = given[i + 1];
+            if (given[i].starts_with("--config=")) file = given[i].substr(9);
+        }
+        if (file.empty()) return {};
+        FS_ASSIGN(const std::string text, environment_.read_file(file));
+        FS_ASSIGN(const std::vector<std::string> more, config_arguments(*app, text, file, given));
+        words.insert(words.end(), more.begin(), more.end());
+        return {};
+    }
 
     CLI::App* verb(CLI::App& parent, const std::string& name, const std::string& help,
                    const Verb& run) {
@@ -694,6 +746,26 @@ class Parser {
         end->add_flag("--no-wait", a.no_wait, "do not wait for the job");
     }
 
+    // A server verb that a file can configure.
+    template <typename Options>
+    void serve_configured(CLI::App* app, const Options& options, int (*program)(const Options&)) {
+        configured_.insert(app);
+        app->add_option("--config", arguments_.config_file,
+                        "TOML file with these options (docs/operations/configuration.md); the "
+                        "command line wins");
+        app->add_flag("--check", arguments_.check_only,
+                      "only say whether options and configuration are right; starts nothing");
+        app->callback([this, &options, program] {
+            action_ = [this, &options, program] {
+                if (!arguments_.check_only) return program(options);
+                const Status checked = check_options(options);
+                if (!checked) return exit_code_of(checked);
+                *environment_.out << "ok\n";
+                return 0;
+            };
+        });
+    }
+
     template <typename Options>
     void serve(CLI::App* app, const Options& options, int (*program)(const Options&)) {
         app->callback([this, &options, program] {
@@ -704,13 +776,15 @@ class Parser {
     CLI::Option* add_store(CLI::App* app, std::string& location, std::string& settings,
                            const std::string& otherwise) {
         app->add_option("--store-settings", settings, kStoreSettingsHelp);
-        return app->add_option("--store", location, kStoreHelp + otherwise);
+        return app->add_option("--store", location, kStoreHelp + otherwise)
+            ->check(store_location_check());
     }
 
     void add_up_options(CLI::App* app, UpOptions& options) {
         app->add_option("--data", options.data, "data directory; made when missing")->required();
         app->add_option("--listen", options.listen,
-                        std::string("address of the API (") + kDefaultListen + ")");
+                        std::string("address of the API (") + kDefaultListen + ")")
+            ->check(address_check());
         add_store(app, options.store, options.store_settings, " (DIR/store)");
         app->add_option("--database", options.database,
                         "PostgreSQL, e.g. postgresql://USER@HOST/NAME?passfile=FILE "
@@ -722,10 +796,12 @@ class Parser {
             app->add_option("--key", options.key_file, "key-encryption key file (DIR/vault/key)");
         app->add_option("--key-source", options.key_source, kKeySourceHelp)->excludes(key);
         app->add_option("--time-zone", options.time_zone,
-                        "of time windows that name none, e.g. Europe/Berlin (the machine's)");
+                        "of time windows that name none, e.g. Europe/Berlin (the machine's)")
+            ->check(time_zone_check());
         app->add_option("--scrub-bandwidth", options.scrub_bandwidth,
                         "what scrubs read from the store in a second, like --bandwidth of `set` "
-                        "(20MB/s)");
+                        "(20MB/s)")
+            ->check(bandwidth_check());
         app->add_flag("--take-over", options.take_over,
                       "take the store back from a vault that replaced this one (vault-replaced)");
         app->add_option("--oidc", options.oidc,
@@ -733,7 +809,8 @@ class Parser {
                         "(docs/operations/access.md)");
         app->add_option("--server-name", options.names,
                         "further DNS name or address for the certificate");
-        app->add_option("--log-level", options.log_level, "debug, info, warn or error");
+        app->add_option("--log-level", options.log_level, "debug, info, warn or error")
+            ->check(log_level_check());
     }
 
     void add_capture_bounds(CLI::App* app, CaptureBounds& bounds) {
@@ -766,7 +843,8 @@ class Parser {
     void add_bandwidth(CLI::App* app, std::string& bandwidth) {
         app->add_option("--bandwidth", bandwidth,
                         "what may be sent to the store in a second for all items together, e.g. "
-                        "'20MB/s Mon-Fri 08:00-18:00 Europe/Berlin; 200MB/s' (no limit)");
+                        "'20MB/s Mon-Fri 08:00-18:00 Europe/Berlin; 200MB/s' (no limit)")
+            ->check(bandwidth_check());
     }
 
     void add_servers() {
@@ -775,12 +853,13 @@ class Parser {
             "up", "Agent, appliance and vault in one process: all that one machine needs");
         add_up_options(up, a.up);
         up->add_option(
-            "--replication-listen", a.up.replication_listen,
-            std::string("address for agents elsewhere (") + kDefaultReplicationListen + ")");
+              "--replication-listen", a.up.replication_listen,
+              std::string("address for agents elsewhere (") + kDefaultReplicationListen + ")")
+            ->check(address_check());
         add_capture_bounds(up, a.up.capture);
         add_spool_bound(up, a.up.spool_mib);
         add_bandwidth(up, a.up.bandwidth);
-        serve(up, a.up, run_up);
+        serve_configured(up, a.up, run_up);
 
         CLI::App* vault = app_.add_subcommand("vault", "The vault alone");
         vault->require_subcommand(1);
@@ -798,7 +877,7 @@ class Parser {
         });
         CLI::App* vault_serve = vault->add_subcommand("serve", "Run it");
         add_up_options(vault_serve, a.vault.common);
-        serve(vault_serve, a.vault, run_vault);
+        serve_configured(vault_serve, a.vault, run_vault);
 
         CLI::App* appliance = app_.add_subcommand("appliance", "The appliance alone");
         appliance->require_subcommand(1);
@@ -807,34 +886,43 @@ class Parser {
         appliance_serve
             ->add_option("--vault", a.appliance.vault,
                          "https://host:port; of several nodes with commas between")
-            ->required();
+            ->required()
+            ->check(vault_url_check());
         appliance_serve->add_option("--ca", a.appliance.ca_file, "certificate of its authority");
         appliance_serve->add_option("--enrol-token-file", a.appliance.token_file,
                                     "file with an enrolment token, for the first start");
         appliance_serve->add_option("--name", a.appliance.name, "its name (the host's)");
         add_store(appliance_serve, a.appliance.store, a.appliance.store_settings, "")->required();
-        appliance_serve->add_option("--replication-listen", a.appliance.replication_listen,
-                                    "address for agents");
-        appliance_serve->add_option("--log-level", a.appliance.log_level,
-                                    "debug, info, warn or error");
+        appliance_serve
+            ->add_option("--replication-listen", a.appliance.replication_listen,
+                         "address for agents")
+            ->check(address_check());
+        appliance_serve
+            ->add_option("--log-level", a.appliance.log_level, "debug, info, warn or error")
+            ->check(log_level_check());
         add_spool_bound(appliance_serve, a.appliance.spool_mib);
         add_bandwidth(appliance_serve, a.appliance.bandwidth);
-        appliance_serve->add_option("--time-zone", a.appliance.time_zone,
-                                    "of windows of --bandwidth that name none (the machine's)");
-        serve(appliance_serve, a.appliance, run_appliance);
+        appliance_serve
+            ->add_option("--time-zone", a.appliance.time_zone,
+                         "of windows of --bandwidth that name none (the machine's)")
+            ->check(time_zone_check());
+        serve_configured(appliance_serve, a.appliance, run_appliance);
 
         CLI::App* agent = app_.add_subcommand("agent", "The agent alone");
         agent->require_subcommand(1);
         CLI::App* agent_serve = agent->add_subcommand("serve", "Run it");
         agent_serve->add_option("--data", a.agent.data, "data directory")->required();
-        agent_serve->add_option("--appliance", a.agent.appliance, "host:port")->required();
+        agent_serve->add_option("--appliance", a.agent.appliance, "host:port")
+            ->required()
+            ->check(address_check());
         agent_serve->add_option("--ca", a.agent.ca_file, "certificate of the vault's authority");
         agent_serve->add_option("--enrol-token-file", a.agent.token_file,
                                 "file with an enrolment token, for the first start");
         agent_serve->add_option("--name", a.agent.name, "its name (the host's)");
-        agent_serve->add_option("--log-level", a.agent.log_level, "debug, info, warn or error");
+        agent_serve->add_option("--log-level", a.agent.log_level, "debug, info, warn or error")
+            ->check(log_level_check());
         add_capture_bounds(agent_serve, a.agent.capture);
-        serve(agent_serve, a.agent, run_agent);
+        serve_configured(agent_serve, a.agent, run_agent);
 
         for (CLI::App* parent : {agent, appliance})
             verb(*parent, "revoke", "Refuse one from now on, on connections that stand, too",
@@ -903,6 +991,7 @@ class Parser {
     CliEnvironment& environment_;
     Arguments arguments_;
     CLI::App app_;
+    std::set<const CLI::App*> configured_;
     std::function<int()> action_;
 };
 
