@@ -6,6 +6,7 @@
 #include "base/version.h"
 #include "cli/access_commands.h"
 #include "cli/agent_check.h"
+#include "cli/appliance_check.h"
 #include "cli/catalog_verb.h"
 #include "cli/client_verbs.h"
 #include "cli/environment.h"
@@ -769,6 +770,42 @@ class Parser {
                         "'20MB/s Mon-Fri 08:00-18:00 Europe/Berlin; 200MB/s' (no limit)");
     }
 
+    void add_appliance(CLI::App& appliance) {
+        Arguments& a = arguments_;
+        CLI::App* serve_verb = appliance.add_subcommand("serve", "Run it");
+        CLI::App* check = appliance.add_subcommand(
+            "check", "Try every step to all that it must reach; changes nothing");
+        for (CLI::App* app : {serve_verb, check}) {
+            app->add_option("--data", a.appliance.data, "data directory")->required();
+            app->add_option("--vault", a.appliance.vault,
+                            "https://host:port; of several nodes with commas between")
+                ->required();
+            app->add_option("--ca", a.appliance.ca_file, "certificate of its authority");
+            app->add_option("--enrol-token-file", a.appliance.token_file,
+                            "file with an enrolment token, for the first start");
+            app->add_option("--name", a.appliance.name, "its name (the host's)");
+            add_store(app, a.appliance.store, a.appliance.store_settings, "")->required();
+            app->add_option("--proxy", a.appliance.proxy,
+                            "http://host:port of the proxy to vault and store (none)");
+            app->add_option("--proxy-settings", a.appliance.proxy_settings,
+                            "file with its user and password; only its owner may read it");
+            app->add_option("--replication-listen", a.appliance.replication_listen,
+                            "address for agents");
+            app->add_option("--log-level", a.appliance.log_level, "debug, info, warn or error");
+            add_spool_bound(app, a.appliance.spool_mib);
+            add_bandwidth(app, a.appliance.bandwidth);
+            app->add_option("--time-zone", a.appliance.time_zone,
+                            "of windows of --bandwidth that name none (the machine's)");
+        }
+        serve(serve_verb, a.appliance, run_appliance);
+        check->add_flag("--json", a.json, "one JSON document on one line, for programs");
+        check->callback([this] {
+            action_ = [this] {
+                return run_appliance_check(environment_, arguments_.appliance, arguments_.json);
+            };
+        });
+    }
+
     void add_servers() {
         Arguments& a = arguments_;
         CLI::App* up = app_.add_subcommand(
@@ -802,26 +839,7 @@ class Parser {
 
         CLI::App* appliance = app_.add_subcommand("appliance", "The appliance alone");
         appliance->require_subcommand(1);
-        CLI::App* appliance_serve = appliance->add_subcommand("serve", "Run it");
-        appliance_serve->add_option("--data", a.appliance.data, "data directory")->required();
-        appliance_serve
-            ->add_option("--vault", a.appliance.vault,
-                         "https://host:port; of several nodes with commas between")
-            ->required();
-        appliance_serve->add_option("--ca", a.appliance.ca_file, "certificate of its authority");
-        appliance_serve->add_option("--enrol-token-file", a.appliance.token_file,
-                                    "file with an enrolment token, for the first start");
-        appliance_serve->add_option("--name", a.appliance.name, "its name (the host's)");
-        add_store(appliance_serve, a.appliance.store, a.appliance.store_settings, "")->required();
-        appliance_serve->add_option("--replication-listen", a.appliance.replication_listen,
-                                    "address for agents");
-        appliance_serve->add_option("--log-level", a.appliance.log_level,
-                                    "debug, info, warn or error");
-        add_spool_bound(appliance_serve, a.appliance.spool_mib);
-        add_bandwidth(appliance_serve, a.appliance.bandwidth);
-        appliance_serve->add_option("--time-zone", a.appliance.time_zone,
-                                    "of windows of --bandwidth that name none (the machine's)");
-        serve(appliance_serve, a.appliance, run_appliance);
+        add_appliance(*appliance);
 
         CLI::App* agent = app_.add_subcommand("agent", "The agent alone");
         agent->require_subcommand(1);
