@@ -9,7 +9,6 @@
 
 #include <cstdlib>
 #include <memory>
-#include <mutex>
 
 #include "os/fd.h"
 #include "os/openssl.h"
