@@ -18,7 +18,7 @@ Status enrol(const ApplianceServeOptions& options, FileSystem& files, const std:
              const std::string& identity, const std::vector<std::string>& urls,
              const ProxySettings& proxy) {
     FS_ASSIGN(std::string token, read_token(files, options.token_file));
-    FS_ASSIGN(KeyAndRequest request, make_key_and_request(options.name));
+    FS_ASSIGN(KeyAndRequest request, make_key_and_request(party_name(options.name)));
     auto link = make_http_vault_link(
         std::make_shared<VaultClient>(make_vault_client(authority, std::nullopt, proxy)), urls);
     FS_ASSIGN(std::string chain, link->enrol(token, request.request_pem));

@@ -1,5 +1,8 @@
 #include "cli/serve_common.h"
 
+#include <unistd.h>
+
+#include <array>
 #include <cstdio>
 
 #include "agent/agent.h"
@@ -42,6 +45,13 @@ Result<std::string> read_token(FileSystem& files, const std::string& token_file)
     std::string token = to_text(raw);
     while (!token.empty() && (token.back() == '\n' || token.back() == ' ')) token.pop_back();
     return token;
+}
+
+std::string party_name(const std::string& given) {
+    if (!given.empty()) return given;
+    std::array<char, 65> host{};
+    if (::gethostname(host.data(), host.size() - 1) != 0) return {};
+    return host.data();
 }
 
 void apply_bounds(const CaptureBounds& bounds, AgentOptions& agent) {
