@@ -4,8 +4,16 @@
 
 #include <algorithm>
 
-// Errors come back as values.
-#define TOML_EXCEPTIONS 0
+// toml++ 3.3 takes some input that is not TOML ("[=") for a mistake of its own and asserts. Here
+// that is an error of the file like any other, whatever the build does with assertions.
+namespace farshore {
+namespace {
+struct NotToml {};
+}  // namespace
+}  // namespace farshore
+#undef NDEBUG
+#define TOML_ASSERT(expression) ((expression) ? static_cast<void>(0) : throw ::farshore::NotToml{})
+#define TOML_EXCEPTIONS 1
 #include <toml++/toml.h>
 
 namespace farshore {
@@ -61,6 +69,51 @@ Result<ConfigSetting> setting_of(std::string key, const toml::node& node, const 
     return setting;
 }
 
+// Whether toml++ comes to one of its assertions.
+bool asserts(std::string_view text) {
+    try {
+        (void)toml::parse(text);
+    } catch (const NotToml&) {
+        return true;
+    } catch (const toml::parse_error&) {
+        return false;
+    }
+    return false;
+}
+
+// The first line, from 1 on, with which it does: what stands behind changes nothing, so halving
+// finds it.
+uint32_t asserting_line(std::string_view text) {
+    std::vector<size_t> ends;
+    for (size_t at = 0; at < text.size();) {
+        at = std::min(text.find('\n', at), text.size() - 1) + 1;
+        ends.push_back(at);
+    }
+    const auto line = std::ranges::partition_point(
+        ends, [&](size_t end) { return !asserts(text.substr(0, end)); });
+    return static_cast<uint32_t>(std::min<size_t>(line - ends.begin() + 1, ends.size()));
+}
+
+Result<toml::table> parse_table(std::string_view text, const std::string& file) {
+    constexpr const char* kRemedy =
+        "correct it there; docs/operations/configuration.md has the keys";
+    try {
+        return toml::parse(text);
+    } catch (const toml::parse_error& error) {
+        return fail(
+            Code::kMalformed,
+            fmt::format("{}: {}",
+                        config_place(file, error.source().begin.line, error.source().begin.column),
+                        error.description()),
+            kRemedy);
+    } catch (const NotToml&) {
+        return fail(
+            Code::kMalformed,
+            fmt::format("{}: this is not TOML", config_place(file, asserting_line(text), 1)),
+            kRemedy);
+    }
+}
+
 }  // namespace
 
 std::string config_place(const std::string& file, uint32_t line, uint32_t column) {
@@ -71,16 +124,9 @@ Result<std::vector<ConfigSetting>> parse_config(std::string_view text, const std
     if (text.size() > kMaxConfigBytes)
         return fail(Code::kTooLarge, fmt::format("{}:1:1: {} bytes of configuration, at most {}",
                                                  file, text.size(), kMaxConfigBytes));
-    const toml::parse_result parsed = toml::parse(text);
-    if (!parsed)
-        return fail(Code::kMalformed,
-                    fmt::format("{}: {}",
-                                config_place(file, parsed.error().source().begin.line,
-                                             parsed.error().source().begin.column),
-                                parsed.error().description()),
-                    "correct it there; docs/operations/configuration.md has the keys");
+    FS_ASSIGN(const toml::table parsed, parse_table(text, file));
     std::vector<ConfigSetting> settings;
-    for (const auto& [key, node] : parsed.table()) {
+    for (const auto& [key, node] : parsed) {
         FS_ASSIGN(ConfigSetting setting, setting_of(std::string(key.str()), node, file));
         settings.push_back(std::move(setting));
     }
