@@ -16,7 +16,8 @@ namespace {
 Status enrol(const ApplianceServeOptions& options, FileSystem& files, const std::string& authority,
              const std::string& identity, const std::vector<std::string>& urls) {
     FS_ASSIGN(std::string token, read_token(files, options.token_file));
-    FS_ASSIGN(KeyAndRequest request, make_key_and_request(options.name));
+    FS_ASSIGN(const std::string name, party_name(options.name));
+    FS_ASSIGN(KeyAndRequest request, make_key_and_request(name));
     auto link = make_http_vault_link(
         std::make_shared<VaultClient>(make_vault_client(authority, std::nullopt)), urls);
     FS_ASSIGN(std::string chain, link->enrol(token, request.request_pem));
@@ -61,6 +62,7 @@ Status serve(const ApplianceServeOptions& options) {
     CertificateKeeper keeper(
         appliance.name, clock, credentials.certificate_pem,
         [&]() -> Result<Credentials> {
+            FS_ASSIGN(const std::string name, party_name(options.name));
             FS_ASSIGN(KeyAndRequest request, make_key_and_request(appliance.name));
             FS_ASSIGN(std::string chain, link->renew(appliance.name, request.request_pem));
             Credentials renewed{std::move(chain), std::move(request.key_pem)};

@@ -1,5 +1,9 @@
 #include "cli/serve_common.h"
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
 #include <cstdio>
 
 #include "agent/agent.h"
@@ -42,6 +46,17 @@ Result<std::string> read_token(FileSystem& files, const std::string& token_file)
     std::string token = to_text(raw);
     while (!token.empty() && (token.back() == '\n' || token.back() == ' ')) token.pop_back();
     return token;
+}
+
+Result<std::string> party_name(const std::string& wanted) {
+    if (!wanted.empty()) return wanted;
+    std::array<char, 256> host{};
+    if (::gethostname(host.data(), host.size() - 1) != 0) host[0] = '\0';
+    std::string name(host.data());
+    name.resize(std::min(name.find('.'), name.size()));
+    if (name.empty())
+        return fail(Code::kInvalidArgument, "this host has no name", "name this one with --name");
+    return name;
 }
 
 void apply_bounds(const CaptureBounds& bounds, AgentOptions& agent) {
