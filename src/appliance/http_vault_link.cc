@@ -29,11 +29,13 @@ Error problem_of(const HttpResponse& response) {
 }
 
 std::shared_ptr<HttpClient> make_vault_client(const std::string& authority_pem,
-                                              const std::optional<Credentials>& credentials) {
+                                              const std::optional<Credentials>& credentials,
+                                              const ProxySettings& proxy) {
     HttpClientOptions options;
     options.authority_pem = authority_pem;
     options.credentials = credentials;
     options.timeout_us = kCallTimeoutUs;
+    use_proxy(options, proxy);
     return std::make_shared<HttpClient>(std::move(options));
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "appliance/proxy_settings.h"
 #include "os/http.h"
 #include "os/pki.h"
 #include "replicate/remote_link.h"
@@ -43,7 +44,8 @@ std::unique_ptr<VaultLink> make_http_vault_link(std::shared_ptr<VaultClient> cli
                                                 std::vector<std::string> urls);
 
 std::shared_ptr<HttpClient> make_vault_client(const std::string& authority_pem,
-                                              const std::optional<Credentials>& credentials);
+                                              const std::optional<Credentials>& credentials,
+                                              const ProxySettings& proxy);
 
 // The error that a problem document (RFC 9457) of the vault carries.
 Error problem_of(const HttpResponse& response);

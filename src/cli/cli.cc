@@ -7,6 +7,7 @@
 #include "base/version.h"
 #include "cli/access_commands.h"
 #include "cli/agent_check.h"
+#include "cli/appliance_check.h"
 #include "cli/catalog_verb.h"
 #include "cli/client_verbs.h"
 #include "cli/config_arguments.h"
@@ -746,13 +747,17 @@ class Parser {
         end->add_flag("--no-wait", a.no_wait, "do not wait for the job");
     }
 
-    // A server verb that a file can configure.
-    template <typename Options>
-    void serve_configured(CLI::App* app, const Options& options, int (*program)(const Options&)) {
+    void add_config(CLI::App* app) {
         configured_.insert(app);
         app->add_option("--config", arguments_.config_file,
                         "TOML file with these options (docs/operations/configuration.md); the "
                         "command line wins");
+    }
+
+    // A server verb that a file can configure.
+    template <typename Options>
+    void serve_configured(CLI::App* app, const Options& options, int (*program)(const Options&)) {
+        add_config(app);
         app->add_flag("--check", arguments_.check_only,
                       "only say whether options and configuration are right; starts nothing");
         app->callback([this, &options, program] {
@@ -847,6 +852,47 @@ class Parser {
             ->check(bandwidth_check());
     }
 
+    void add_appliance(CLI::App& appliance) {
+        Arguments& a = arguments_;
+        CLI::App* serve_verb = appliance.add_subcommand("serve", "Run it");
+        CLI::App* check = appliance.add_subcommand(
+            "check", "Try every step to all that it must reach; changes nothing");
+        for (CLI::App* app : {serve_verb, check}) {
+            app->add_option("--data", a.appliance.data, "data directory")->required();
+            app->add_option("--vault", a.appliance.vault,
+                            "https://host:port; of several nodes with commas between")
+                ->required()
+                ->check(vault_url_check());
+            app->add_option("--ca", a.appliance.ca_file, "certificate of its authority");
+            app->add_option("--enrol-token-file", a.appliance.token_file,
+                            "file with an enrolment token, for the first start");
+            app->add_option("--name", a.appliance.name, "its name (the host's)");
+            add_store(app, a.appliance.store, a.appliance.store_settings, "")->required();
+            app->add_option("--proxy", a.appliance.proxy,
+                            "http://host:port of the proxy to vault and store (none)");
+            app->add_option("--proxy-settings", a.appliance.proxy_settings,
+                            "file with its user and password; only its owner may read it");
+            app->add_option("--replication-listen", a.appliance.replication_listen,
+                            "address for agents")
+                ->check(address_check());
+            app->add_option("--log-level", a.appliance.log_level, "debug, info, warn or error")
+                ->check(log_level_check());
+            add_spool_bound(app, a.appliance.spool_mib);
+            add_bandwidth(app, a.appliance.bandwidth);
+            app->add_option("--time-zone", a.appliance.time_zone,
+                            "of windows of --bandwidth that name none (the machine's)")
+                ->check(time_zone_check());
+        }
+        serve_configured(serve_verb, a.appliance, run_appliance);
+        add_config(check);
+        check->add_flag("--json", a.json, "one JSON document on one line, for programs");
+        check->callback([this] {
+            action_ = [this] {
+                return run_appliance_check(environment_, arguments_.appliance, arguments_.json);
+            };
+        });
+    }
+
     void add_servers() {
         Arguments& a = arguments_;
         CLI::App* up = app_.add_subcommand(
@@ -881,32 +927,7 @@ class Parser {
 
         CLI::App* appliance = app_.add_subcommand("appliance", "The appliance alone");
         appliance->require_subcommand(1);
-        CLI::App* appliance_serve = appliance->add_subcommand("serve", "Run it");
-        appliance_serve->add_option("--data", a.appliance.data, "data directory")->required();
-        appliance_serve
-            ->add_option("--vault", a.appliance.vault,
-                         "https://host:port; of several nodes with commas between")
-            ->required()
-            ->check(vault_url_check());
-        appliance_serve->add_option("--ca", a.appliance.ca_file, "certificate of its authority");
-        appliance_serve->add_option("--enrol-token-file", a.appliance.token_file,
-                                    "file with an enrolment token, for the first start");
-        appliance_serve->add_option("--name", a.appliance.name, "its name (the host's)");
-        add_store(appliance_serve, a.appliance.store, a.appliance.store_settings, "")->required();
-        appliance_serve
-            ->add_option("--replication-listen", a.appliance.replication_listen,
-                         "address for agents")
-            ->check(address_check());
-        appliance_serve
-            ->add_option("--log-level", a.appliance.log_level, "debug, info, warn or error")
-            ->check(log_level_check());
-        add_spool_bound(appliance_serve, a.appliance.spool_mib);
-        add_bandwidth(appliance_serve, a.appliance.bandwidth);
-        appliance_serve
-            ->add_option("--time-zone", a.appliance.time_zone,
-                         "of windows of --bandwidth that name none (the machine's)")
-            ->check(time_zone_check());
-        serve_configured(appliance_serve, a.appliance, run_appliance);
+        add_appliance(*appliance);
 
         CLI::App* agent = app_.add_subcommand("agent", "The agent alone");
         agent->require_subcommand(1);

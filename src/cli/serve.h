@@ -53,6 +53,8 @@ struct ApplianceServeOptions {
     std::string name;
     std::string store;           // location (store/store_settings.h)
     std::string store_settings;  // file; none
+    std::string proxy;           // http://host:port; none
+    std::string proxy_settings;  // file with its user and password; none
     std::string replication_listen;
     uint64_t spool_mib = kDefaultSpoolMib;
     std::string bandwidth;  // of what it sends; none

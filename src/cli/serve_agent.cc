@@ -26,8 +26,8 @@ Status serve(const AgentServeOptions& options) {
     FS_ASSIGN(bool enrolled, files.exists(identity + ".crt"));
     if (!enrolled) {
         FS_ASSIGN(std::string token, read_token(files, options.token_file));
-        FS_ASSIGN(const std::string name, party_name(options.name));
-        FS_TRY(Agent::enrol(options.appliance, token, name, authority, files, identity));
+        FS_TRY(Agent::enrol(options.appliance, token, party_name(options.name), authority, files,
+                            identity));
         log::info("agent", "enrolled at {}", options.appliance);
     }
     FS_ASSIGN(Credentials credentials, load_credentials(files, identity));

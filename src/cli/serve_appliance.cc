@@ -2,6 +2,7 @@
 #include "appliance/appliance.h"
 #include "appliance/http_vault_link.h"
 #include "base/error.h"
+#include "cli/appliance_check.h"
 #include "cli/serve.h"
 #include "cli/serve_common.h"
 #include "os/certificate_keeper.h"
@@ -14,12 +15,12 @@ namespace farshore {
 namespace {
 
 Status enrol(const ApplianceServeOptions& options, FileSystem& files, const std::string& authority,
-             const std::string& identity, const std::vector<std::string>& urls) {
+             const std::string& identity, const std::vector<std::string>& urls,
+             const ProxySettings& proxy) {
     FS_ASSIGN(std::string token, read_token(files, options.token_file));
-    FS_ASSIGN(const std::string name, party_name(options.name));
-    FS_ASSIGN(KeyAndRequest request, make_key_and_request(name));
+    FS_ASSIGN(KeyAndRequest request, make_key_and_request(party_name(options.name)));
     auto link = make_http_vault_link(
-        std::make_shared<VaultClient>(make_vault_client(authority, std::nullopt)), urls);
+        std::make_shared<VaultClient>(make_vault_client(authority, std::nullopt, proxy)), urls);
     FS_ASSIGN(std::string chain, link->enrol(token, request.request_pem));
     FS_TRY(save_credentials(files, identity, {chain, std::move(request.key_pem)}));
     log::info("appliance", "enrolled at {}", options.vault);
@@ -33,20 +34,21 @@ Status serve(const ApplianceServeOptions& options) {
     RealRandom random;
     FS_TRY(files.make_directories(options.data));
     FS_ASSIGN(const auto urls, parse_vault_urls(options.vault));
+    FS_ASSIGN(const ProxySettings proxy,
+              load_proxy_settings(files, options.proxy, options.proxy_settings));
     const std::string identity = options.data + "/identity";
     FS_ASSIGN(std::string authority, remember_authority(files, options.data, options.ca_file));
     FS_ASSIGN(bool enrolled, files.exists(identity + ".crt"));
-    if (!enrolled) FS_TRY(enrol(options, files, authority, identity, urls));
+    if (!enrolled) FS_TRY(enrol(options, files, authority, identity, urls, proxy));
     FS_ASSIGN(Credentials credentials, load_credentials(files, identity));
     FS_ASSIGN(CertificateInfo info, inspect_certificate(credentials.certificate_pem));
     FS_ASSIGN(auto tls, TlsContext::make(authority, credentials));
     RealClock clock;
-    FS_ASSIGN(const StoreSettings settings,
-              load_store_settings(files, options.store, options.store_settings));
+    FS_ASSIGN(const StoreSettings settings, appliance_store_settings(files, options, proxy));
     // Waits for at most what one call may take; then the intake tries again.
     FS_ASSIGN(auto store,
               open_retrying_store(files, clock, random, settings, false, sleep_for_retry));
-    auto client = std::make_shared<VaultClient>(make_vault_client(authority, credentials));
+    auto client = std::make_shared<VaultClient>(make_vault_client(authority, credentials, proxy));
     auto link = make_http_vault_link(client, urls);
     ApplianceOptions appliance;
     appliance.name = info.common_name;
@@ -62,7 +64,6 @@ Status serve(const ApplianceServeOptions& options) {
     CertificateKeeper keeper(
         appliance.name, clock, credentials.certificate_pem,
         [&]() -> Result<Credentials> {
-            FS_ASSIGN(const std::string name, party_name(options.name));
             FS_ASSIGN(KeyAndRequest request, make_key_and_request(appliance.name));
             FS_ASSIGN(std::string chain, link->renew(appliance.name, request.request_pem));
             Credentials renewed{std::move(chain), std::move(request.key_pem)};
@@ -70,7 +71,7 @@ Status serve(const ApplianceServeOptions& options) {
             return renewed;
         },
         [&](const Credentials& renewed) -> Status {
-            client->replace(make_vault_client(authority, renewed));
+            client->replace(make_vault_client(authority, renewed, proxy));
             return tls->reload(authority, renewed);
         });
     keeper.start();
@@ -82,6 +83,20 @@ Status serve(const ApplianceServeOptions& options) {
 }
 
 }  // namespace
+
+Result<StoreSettings> appliance_store_settings(FileSystem& files,
+                                               const ApplianceServeOptions& options,
+                                               const ProxySettings& proxy) {
+    FS_ASSIGN(StoreSettings settings,
+              load_store_settings(files, options.store, options.store_settings));
+    FS_ASSIGN(const StoreLocation location, parse_store_location(options.store));
+    if (location.remote() && settings.proxy.empty()) {
+        settings.proxy = proxy.url;
+        settings.proxy_user = proxy.user;
+        settings.proxy_password = proxy.password;
+    }
+    return settings;
+}
 
 int run_appliance(const ApplianceServeOptions& options) { return exit_code_of(serve(options)); }
 

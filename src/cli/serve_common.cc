@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cstdio>
 
@@ -48,15 +47,11 @@ Result<std::string> read_token(FileSystem& files, const std::string& token_file)
     return token;
 }
 
-Result<std::string> party_name(const std::string& wanted) {
-    if (!wanted.empty()) return wanted;
-    std::array<char, 256> host{};
-    if (::gethostname(host.data(), host.size() - 1) != 0) host[0] = '\0';
-    std::string name(host.data());
-    name.resize(std::min(name.find('.'), name.size()));
-    if (name.empty())
-        return fail(Code::kInvalidArgument, "this host has no name", "name this one with --name");
-    return name;
+std::string party_name(const std::string& given) {
+    if (!given.empty()) return given;
+    std::array<char, 65> host{};
+    if (::gethostname(host.data(), host.size() - 1) != 0) return {};
+    return host.data();
 }
 
 void apply_bounds(const CaptureBounds& bounds, AgentOptions& agent) {

@@ -19,9 +19,8 @@ Result<std::string> remember_authority(FileSystem& files, const std::string& dat
                                        const std::string& ca_file);
 // One line; kInvalidArgument when no file was named.
 Result<std::string> read_token(FileSystem& files, const std::string& token_file);
-// What a new party is to be called: `wanted`, else the host's name without its domain.
-// kInvalidArgument: the host has none.
-Result<std::string> party_name(const std::string& wanted);
+// What a party is to be called: `given`, else as the host.
+std::string party_name(const std::string& given);
 void apply_bounds(const CaptureBounds& bounds, AgentOptions& agent);
 // Prints an error to standard error.
 int exit_code_of(const Status& status);

@@ -56,6 +56,7 @@ class Farshore:
         self.environment = {**os.environ, **(environment or {}), "FARSHORE_DEMO": self.mark}
         self.servers = {}
         self.authority = None
+        self.host_names = False    # parties are called as the host, which is the default
         self.vault_urls = None    # for appliances, where there are several nodes
         self.replication_listen = ""
         self.store_options = []    # --store, --store-settings; none: DIR/store
@@ -233,7 +234,8 @@ class Farshore:
                       "--replication-listen", self.replication_listen] if kind == "appliance"
                      else ["--appliance", self.replication_listen, *agent_options])
             self.start_server(kind, kind, "serve", "--data", site / kind, "--ca", self.authority,
-                              "--enrol-token-file", token, "--name", f"demo-{kind}", *where)
+                              "--enrol-token-file", token, *([] if self.host_names else ["--name", f"demo-{kind}"]),
+                          *where)
             # An appliance is heard of when it has an agent.
             self.wait_for(f"the {kind} is enrolled", lambda k=kind: any(
                 a["kind"] == k and (a.get("connected") or k == "appliance")

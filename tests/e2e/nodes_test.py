@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -56,7 +57,11 @@ class Nodes(EndToEnd):
         self.farshore.vault_urls = ",".join(
             f"https://127.0.0.1:{self.ports[name]}" for name in "ba")
         self.farshore.store_options = ["--store", self.work / "store"]
+        self.farshore.host_names = True
         self.farshore.start_site(self.work / "site", ("appliance", "agent"))
+        self.assertEqual({socket.gethostname()}, {
+            agent["name"] for agent in self.farshore.call("agents")["agents"]
+            if agent["kind"] == "appliance"})
 
     def nodes(self):
         return {node["address"].rsplit(":", 1)[1]: node

@@ -115,7 +115,7 @@ class PackageGuest(agent_guest.guests.SourceGuest):
         after = len(self.serial.lines)
         self.serial.send(f"mkdir -p /steps; mountpoint -q /steps || mount -r LABEL=steps /steps; "
                          f"sh -eu /steps/{name} >/run/{name}.log 2>&1 && echo STEP-DONE || "
-                         f"{{ tail -n 20 /run/{name}.log; journalctl -o cat --no-pager -n 40 -u 'farshore-*'; "
+                         f"{{ tail -n 12 /run/{name}.log; journalctl -q --no-pager -o cat -n 40 -u 'farshore-*'; "
                          "echo STEP-FAILED; }")
         _, found = self.serial.wait_for(r"^STEP-(DONE|FAILED)", timeout_s, after)
         said = [text for _, text in self.serial.lines[after:]]
