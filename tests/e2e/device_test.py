@@ -160,7 +160,17 @@ class Devices(DeviceTest):
     def end_equal(self, name, device):
         self.wait_state(name, "protected")
         self.farshore.call("point", name, "--bookmark", "end")
-        self.assert_point(name, "end", [self.whole(device)])
+        disk, replica = self.whole(device), self.read_point(name, "end", 0)
+        if disk != replica:
+            # Whether it is lost, or late, or the disk's own doing.
+            wrong = [at for at in range(0, len(disk), 4096) if disk[at:at + 4096] != replica[at:at + 4096]]
+            self.farshore.call("point", name, "--bookmark", "later")
+            self.fail(f"{len(wrong)} blocks from {wrong[0]} to {wrong[-1]} differ; the first is "
+                      f"{'zero' if not any(disk[wrong[0]:wrong[0] + 4096]) else 'data'} on the disk and "
+                      f"{'zero' if not any(replica[wrong[0]:wrong[0] + 4096]) else 'data'} at the point; the disk is "
+                      f"{'as it was' if disk == self.whole(device) else 'another meanwhile'}; a later point is "
+                      f"{'equal' if self.whole(device) == self.read_point(name, 'later', 0) else 'different'}; gaps: "
+                      f"{self.farshore.call('points', name)['gaps']}")
 
     def test_buffers_that_change_and_writes_that_overlap_end_equal(self):
         """Breaks when what was captured at a write's issue is taken for what the disk has although the
