@@ -55,6 +55,11 @@ TEST(Config, WhatIsWrongIsNamedWithItsPlace) {
     };
     begins("data = 'x'\nlisten = \n", "65 farshore: malformed: v.toml:2:");
     begins("data = 'x'\ndata = 'y'\n", "65 farshore: malformed: v.toml:2:");
+    // What toml++ asserts on.
+    begins("data = 'x'\n\n[=]\nlisten = 'x'\n",
+           "65 farshore: malformed: v.toml:3:1: this is not TOML");
+    begins("data = 'x'\nlisten = \xef\xb0\xa6\n", "65 farshore: malformed: v.toml:2:");
+    begins("[`", "65 farshore: malformed: v.toml:1:1: this is not TOML");
     begins("data = 'x'\n\n  lisen = ':1'\n",
            "64 farshore: invalid-argument: v.toml:3:11: there is no key 'lisen'");
     begins("data = 'x'\n[vault]\nlisten = 'x'\n",

@@ -168,6 +168,8 @@ for point in before after; do
 done
 """,
     "fail-over": """
+# The recovered machine is to have as much memory as this one, which does not use it.
+echo 1 >/proc/sys/vm/overcommit_memory
 farshore failover start web --point after-upgrade
 until_true sh -c "farshore item web | grep -Eq '^State +failed-over'"
 [ "$(users_of qemu-system-x86)" = farshore-vault ]
