@@ -814,8 +814,22 @@ class Parser {
                         "(docs/operations/access.md)");
         app->add_option("--server-name", options.names,
                         "further DNS name or address for the certificate");
-        app->add_option("--log-level", options.log_level, "debug, info, warn or error")
+        add_log(app, options.log);
+    }
+
+    void add_log(CLI::App* app, LogChoice& choice) {
+        app->add_option("--log-level", choice.level, "debug, info, warn or error")
             ->check(log_level_check());
+        app->add_option("--log-format", choice.format,
+                        "text, or json: one JSON document a line (docs/operations/logs.md)")
+            ->check(log_format_check());
+    }
+
+    void add_metrics(CLI::App* app, std::string& address) {
+        app->add_option("--metrics-listen", address,
+                        "loopback HOST:PORT at which Prometheus fetches numbers from /metrics "
+                        "(none)")
+            ->check(metrics_address_check());
     }
 
     void add_capture_bounds(CLI::App* app, CaptureBounds& bounds) {
@@ -875,8 +889,8 @@ class Parser {
             app->add_option("--replication-listen", a.appliance.replication_listen,
                             "address for agents")
                 ->check(address_check());
-            app->add_option("--log-level", a.appliance.log_level, "debug, info, warn or error")
-                ->check(log_level_check());
+            add_metrics(app, a.appliance.metrics_listen);
+            add_log(app, a.appliance.log);
             add_spool_bound(app, a.appliance.spool_mib);
             add_bandwidth(app, a.appliance.bandwidth);
             app->add_option("--time-zone", a.appliance.time_zone,
@@ -905,6 +919,7 @@ class Parser {
         add_capture_bounds(up, a.up.capture);
         add_spool_bound(up, a.up.spool_mib);
         add_bandwidth(up, a.up.bandwidth);
+        add_metrics(up, a.up.metrics_listen);
         serve_configured(up, a.up, run_up);
 
         CLI::App* vault = app_.add_subcommand("vault", "The vault alone");
@@ -940,8 +955,8 @@ class Parser {
         agent_serve->add_option("--enrol-token-file", a.agent.token_file,
                                 "file with an enrolment token, for the first start");
         agent_serve->add_option("--name", a.agent.name, "its name (the host's)");
-        agent_serve->add_option("--log-level", a.agent.log_level, "debug, info, warn or error")
-            ->check(log_level_check());
+        add_metrics(agent_serve, a.agent.metrics_listen);
+        add_log(agent_serve, a.agent.log);
         add_capture_bounds(agent_serve, a.agent.capture);
         serve_configured(agent_serve, a.agent, run_agent);
 
@@ -974,13 +989,13 @@ class Parser {
         CLI::App* capture_serve = capture->add_subcommand("serve", "Run it");
         capture_serve->add_option("--config", a.capture.config_file, "configuration")->required();
         capture_serve->add_option("--ready", a.capture.ready_file, "file to make when it captures");
-        capture_serve->add_option("--log-level", a.capture.log_level, "debug, info, warn or error");
+        add_log(capture_serve, a.capture.log);
         serve(capture_serve, a.capture, run_capture);
         const auto add_part = [&](const char* name, const char* help,
                                   int (*program)(const CaptureServeOptions&)) {
             CLI::App* part = capture->add_subcommand(name, help);
             part->add_option("--config", a.capture.early_file, "what is captured");
-            part->add_option("--log-level", a.capture.log_level, "debug, info, warn or error");
+            add_log(part, a.capture.log);
             serve(part, a.capture, program);
             return part;
         };

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/weekly_windows.h"
 #include "os/log.h"
+#include "os/metrics_server.h"
 #include "os/tls_connection.h"
 #include "store/store_settings.h"
 
@@ -41,6 +42,10 @@ Status check_urls(const std::string& text) {
 CLI::Validator log_level_check() {
     return checked_by([](const std::string& text) { return made(log::level_from_name(text)); });
 }
+CLI::Validator log_format_check() {
+    return checked_by([](const std::string& text) { return made(log::json_from_name(text)); });
+}
+CLI::Validator metrics_address_check() { return checked_by(check_metrics_address); }
 CLI::Validator bandwidth_check() {
     return checked_by(
         [](const std::string& text) { return made(BandwidthLimit::parse(text, "UTC")); });

@@ -2,12 +2,14 @@
 #include <cstdio>
 
 #include "agent/agent.h"
+#include "agent/agent_metrics.h"
 #include "agent/file_system_freeze.h"
 #include "base/error.h"
 #include "cli/serve.h"
 #include "cli/serve_common.h"
 #include "os/certificate_keeper.h"
 #include "os/log.h"
+#include "os/metrics_server.h"
 #include "os/process.h"
 #include "os/real.h"
 
@@ -16,7 +18,7 @@ namespace {
 
 Status serve(const AgentServeOptions& options) {
     ShutdownSignals signals;
-    FS_TRY(set_up_log(options.log_level));
+    FS_TRY(set_up_log(options.log));
     PosixFileSystem files;
     // First of all: making a directory on a disk that was left frozen would wait for ever.
     FileSystemFreeze::thaw_all_leftovers(options.capture.shared_directory, files);
@@ -28,7 +30,8 @@ Status serve(const AgentServeOptions& options) {
         FS_ASSIGN(std::string token, read_token(files, options.token_file));
         FS_TRY(Agent::enrol(options.appliance, token, party_name(options.name), authority, files,
                             identity));
-        log::info("agent", "enrolled at {}", options.appliance);
+        log::info("agent", {.agent = party_name(options.name)}, "enrolled at {}",
+                  options.appliance);
     }
     FS_ASSIGN(Credentials credentials, load_credentials(files, identity));
     FS_ASSIGN(CertificateInfo info, inspect_certificate(credentials.certificate_pem));
@@ -41,14 +44,24 @@ Status serve(const AgentServeOptions& options) {
     agent.early_path = "/etc/farshore/early.json";
     apply_bounds(options.capture, agent);
     FS_ASSIGN(auto running, Agent::start(agent, tls));
-    log::info("agent", "'{}' runs; its appliance is {}", agent.name, options.appliance);
+    log::info("agent", {.agent = agent.name}, "'{}' runs; its appliance is {}", agent.name,
+              options.appliance);
     CertificateKeeper keeper(
         agent.name, clock, credentials.certificate_pem,
         [&] { return Agent::renew(options.appliance, agent.name, tls, files, identity); },
         [&](const Credentials& renewed) { return tls->reload(authority, renewed); });
     keeper.start();
+    std::unique_ptr<HttpServer> metrics;
+    if (!options.metrics_listen.empty()) {
+        FS_ASSIGN(metrics, serve_metrics(options.metrics_listen, [&] {
+                      MetricsText text(agent_metric_families());
+                      add_agent_metrics(text, running->numbers(), keeper.until());
+                      return text.text();
+                  }));
+    }
     const int signal = signals.wait();
-    log::info("agent", "signal {}: taps and mirrors stay, the agent ends", signal);
+    log::info("agent", {.agent = agent.name}, "signal {}: taps and mirrors stay, the agent ends",
+              signal);
     return {};
 }
 

@@ -1,11 +1,27 @@
 #include "os/metrics_server.h"
 
+#include <fmt/core.h>
+
 #include "os/metrics_text.h"
+#include "os/tls_connection.h"
 
 namespace farshore {
 
 HttpResponse metrics_response(std::string text) {
     return {200, {{"Content-Type", std::string(kMetricsContentType)}}, std::move(text)};
+}
+
+Status check_metrics_address(const std::string& address) {
+    FS_ASSIGN(const HostPort where, parse_host_port(address));
+    const std::string& host = where.host;
+    const bool loopback = host.starts_with("127.") || host == "::1";
+    const bool number = host.find(':') != std::string::npos ||
+                        host.find_first_not_of("0123456789.") == std::string::npos;
+    if (loopback || !number) return {};
+    return fail(Code::kInvalidArgument,
+                fmt::format("'{}' is no loopback address: numbers go out without TLS", address),
+                "listen on 127.0.0.1 or [::1]; a reader elsewhere comes through a proxy with TLS "
+                "on this machine");
 }
 
 Result<std::unique_ptr<HttpServer>> serve_metrics(const std::string& address,

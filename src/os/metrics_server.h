@@ -14,6 +14,10 @@ namespace farshore {
 
 HttpResponse metrics_response(std::string text);
 
+// Whether the text can be such an address; what a name stands for is asked at the start only.
+// kInvalidArgument.
+Status check_metrics_address(const std::string& address);
+
 // Serves until it is destroyed, which waits for a `text` that runs. `text` makes the answer
 // (os/metrics_text.h) on one of two threads; what it borrows outlives the server. `address`:
 // "host:port" (port 0: any). kInvalidArgument: not on loopback; kAlreadyExists: in use.

@@ -17,7 +17,12 @@ Result<HttpResponse> ask(const std::string& address, const std::string& method,
 
 // Broken if numbers that nobody else is to see were readable on the network.
 TEST(MetricsServerTest, OnlyLoopbackIsServedWithoutTls) {
+    EXPECT_TRUE(check_metrics_address("127.0.0.1:9101"));
+    EXPECT_TRUE(check_metrics_address("[::1]:9101"));
+    EXPECT_TRUE(check_metrics_address("localhost:9101"));
+    EXPECT_FALSE(check_metrics_address("9101"));
     for (const char* address : {"0.0.0.0:0", "[::]:0", "192.0.2.1:0"}) {
+        EXPECT_EQ(check_metrics_address(address).error().code(), Code::kInvalidArgument) << address;
         auto refused = serve_metrics(address, [] { return std::string(); });
         ASSERT_FALSE(refused) << address;
         EXPECT_EQ(refused.error().code(), Code::kInvalidArgument) << address;

@@ -11,10 +11,10 @@
 #include "meta/json_fields.h"
 #include "meta/parties.h"
 #include "os/http.h"
-#include "os/log.h"
 #include "os/program_files.h"
 #include "os/real.h"
 #include "os/smtp.h"
+#include "vault/log_about.h"
 #include "vault/notify_message.h"
 
 namespace farshore {
@@ -263,12 +263,15 @@ Status Notifications::test(const std::string& name) {
 
 void Notifications::tick() {
     auto notifiers = list_notifiers(impl_->vault.database());
-    if (!notifiers) return log::warn("vault", "notifiers: {}", notifiers.error().to_string());
+    if (!notifiers)
+        return log::warn("vault", about(notifiers.error()), "notifiers: {}",
+                         notifiers.error().to_string());
     for (const NotifierRecord& notifier : *notifiers) {
         if (impl_->ending) return;
         const std::lock_guard hold(impl_->work);
         if (auto told = impl_->tell(notifier); !told)
-            log::warn("vault", "notifier '{}': {}", notifier.name, told.error().to_string());
+            log::warn("vault", about(told.error()), "notifier '{}': {}", notifier.name,
+                      told.error().to_string());
     }
 }
 
