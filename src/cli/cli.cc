@@ -59,6 +59,7 @@ struct Arguments {
     KeyArguments key;
     CatalogArguments catalog;
     StoreCheckArguments store_check;
+    SupportBundleArguments support_bundle;
     StoreArguments store;
     NotifierArguments notifier;
     AccessCommandArguments access;
@@ -584,6 +585,7 @@ class Parser {
                  [&a](ClientVerbs& v) { return v.acknowledge_alarm(a.id, a.alarm_note); });
         acknowledge->add_option("ID", a.id, "number of the alarm")->required();
         acknowledge->add_option("--note", a.alarm_note, "what is being done about it");
+        add_support_bundle();
         verb(app_, "nodes", "Vault nodes that share a database, and which of them leads",
              [](ClientVerbs& v) { return v.nodes(); });
         verb(app_, "server", "What the server is", [](ClientVerbs& v) { return v.server(); });
@@ -745,6 +747,21 @@ class Parser {
             });
         end->add_flag("--delete-points", a.delete_points, "delete them there");
         end->add_flag("--no-wait", a.no_wait, "do not wait for the job");
+    }
+
+    void add_support_bundle() {
+        SupportBundleArguments& bundle = arguments_.support_bundle;
+        CLI::App* app = verb(app_, "support-bundle",
+                             "What somebody who helps needs to know, in one file without secrets",
+                             [&bundle](ClientVerbs& v) { return v.support_bundle(bundle); });
+        app->add_option("--output", bundle.output,
+                        "the file (farshore-support-TIME.tar.gz, where you are)");
+        app->add_option("--config-directory", bundle.config_directory,
+                        "where vault.toml, appliance.toml and agent.toml are")
+            ->capture_default_str();
+        app->add_option("--log", bundle.logs,
+                        "a log file, where it is not in the journal; once for each");
+        app->add_flag("--audit", bundle.audit, "who did what, as well; for owners");
     }
 
     void add_config(CLI::App* app) {

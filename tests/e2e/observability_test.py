@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""End to end: what vault, appliance and agent say of themselves to monitoring and in logs."""
+"""End to end: what vault, appliance and agent say of themselves to monitoring, in logs and in a support bundle."""
 import json
+import os
 import re
 import ssl
+import tarfile
 import urllib.error
 import urllib.request
 
@@ -10,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import support
 from farshore import free_port
-from support import ROOT, EndToEnd, Model, seeded
+from support import ROOT, EndToEnd, FarshoreError, Model, seeded
 
 MIB = 1 << 20
 DOCUMENT = ROOT / "docs/operations/metrics.md"
@@ -126,6 +128,97 @@ class Observed(EndToEnd):
         self.assertEqual(["web"], [line["item"] for line in events])
         self.assertTrue(any(line.get("agent") == "demo-agent" for line in self.lines("agent")))
         self.assertTrue(any(line.get("appliance") == "demo-appliance" for line in self.lines("appliance")))
+
+    def bundle(self, name, *options):
+        """{member: text} of a bundle, and its document; nobody else may read any of it."""
+        path = self.work / f"{name}.tar.gz"
+        document = self.farshore.call("support-bundle", "--output", path, "--config-directory", self.config,
+                                      "--log", self.work / "logs/vault.log", *options)
+        self.assertEqual(str(path), document["file"])
+        self.assertEqual(0o600, path.stat().st_mode & 0o777)
+        self.assertFalse(path.with_name(path.name + ".parts").exists())
+        with tarfile.open(path) as archive:
+            members = {entry.name.split("/", 1)[1]: archive.extractfile(entry).read().decode()
+                       for entry in archive if entry.isfile()}
+            for entry in archive:
+                self.assertEqual(0, entry.mode & 0o077, entry.name)
+        self.assertEqual(set(document["members"]), set(members) - {"MISSING"})
+        self.assertEqual(bool(document["missing"]), "MISSING" in members)
+        return members, document
+
+    def private(self, name, document):
+        path = self.work / name
+        path.write_text(json.dumps(document) if isinstance(document, dict) else document)
+        path.chmod(0o600)
+        return path
+
+    def plant(self):
+        """Secrets of every kind, where they belong; their texts."""
+        secrets = {kind: f"PLANTED-{kind}-{os.urandom(6).hex()}"
+                   for kind in ("proxy", "smtp", "webhook", "chat", "store", "passphrase", "user")}
+        self.config = self.work / "etc"
+        self.config.mkdir()
+        mail = self.private("mail.json", {"server": "smtp://127.0.0.1:9", "from": "f@example.com", "user": "u",
+                                          "password": secrets["smtp"]})
+        hook = self.private("hook.json", {"secret": secrets["webhook"]})
+        proxy = self.private("proxy.json", {"user": "u", "password": secrets["proxy"]})
+        store = self.private("store.json", {"endpoint": "http://127.0.0.1:9", "access_key_id": "id",
+                                            "secret_access_key": secrets["store"], "timeout_s": 1,
+                                            "connect_timeout_s": 1})
+        passphrase = self.private("passphrase", secrets["passphrase"])
+        (self.config / "vault.toml").write_text(
+            f"data = '{self.farshore.data}'\nkey-source = 'passphrase:{passphrase}'\n"
+            f"database = 'postgresql://u:{secrets['user']}@h/d'\n")
+        (self.config / "appliance.toml").write_text(
+            f"data = '{self.work}/site/appliance'\nproxy = 'http://proxy:3128'\nproxy-settings = '{proxy}'\n"
+            f"store = 's3://bucket'\nstore-settings = '{store}'\nvault = 'https://v:8443'\n"
+            f"metrics-listen = '127.0.0.1:{self.ports['appliance']}'\n")
+        self.farshore.call("notify", "add-mail", "mail", "to@example.com", "--settings", mail)
+        # Both fail, and say so in log and events.
+        self.farshore.call("notify", "add-webhook", "chat", f"http://127.0.0.1:9/{secrets['chat']}", "--settings", hook)
+        for name in ("mail", "chat"):
+            with self.assertRaises(FarshoreError):
+                self.farshore.call("notify", "test", name)
+        password = self.private("password", secrets["user"])
+        self.farshore.call("user", "add", "somebody", "--password-file", password)
+        secrets["enrolment"] = self.farshore.new_token("agent")
+        secrets["access"] = self.farshore.call("access-token", "create", "t")["token"]
+        secrets["admin"] = (self.farshore.data / "vault/admin.token").read_text().strip()
+        secrets["key"] = (self.farshore.data / "vault/key").read_text().strip().splitlines()[-1]
+        secrets["identity"] = (self.work / "site/agent/identity.key").read_text().splitlines()[1]
+        return secrets
+
+    def test_a_bundle_has_all_but_secrets(self):
+        """Breaks when whoever helps is sent a secret, or lacks what he asks for first."""
+        self.start_three()
+        secrets = self.plant()
+        members, document = self.bundle("up", "--audit")
+        for kind, secret in secrets.items():
+            for name, text in members.items():
+                self.assertNotIn(secret, text, f"{kind} is in {name}")
+                self.assertNotIn("PLANTED", text, name)
+        self.assertEqual("web", json.loads(members["api/items.json"])["items"][0]["name"])
+        self.assertTrue(any(event["code"] for event in json.loads(members["api/events.json"])["events"]))
+        self.assertIn("POST", {row["method"] for row in json.loads(members["api/audit.json"])["audit"]})
+        self.assertEqual(["chat", "mail"],
+                         sorted(n["name"] for n in json.loads(members["api/notifiers.json"])["notifiers"]))
+        self.assertIn("farshore_item_info", members["metrics/vault.txt"])
+        self.assertIn("farshore_appliance_info", members["metrics/appliance.txt"])
+        self.assertIn('"part":"vault"', members["logs/vault.log"])
+        configured = json.loads(members["configuration/appliance.json"])
+        self.assertEqual("http://proxy:3128", configured["settings"]["proxy"])
+        self.assertEqual("(not shown)", configured["store"]["secret_access_key"])
+        missing = {one["member"]: one["error"]["code"] for one in document["missing"]}
+        # Nobody is at the store that the file names.
+        self.assertEqual("unavailable", missing["store-check/appliance.json"])
+        self.assertIn("configuration/agent.json", missing)
+
+        self.farshore.stop_servers("vault")
+        members, document = self.bundle("down")
+        self.assertIn("api: unavailable", members["MISSING"])
+        self.assertIn('"part":"vault"', members["logs/vault.log"])
+        self.assertIn("farshore_appliance_info", members["metrics/appliance.txt"])
+        self.assertIn("configuration/vault.json", members)
 
 
 if __name__ == "__main__":
