@@ -29,6 +29,7 @@ struct Agent::Impl {
     std::shared_ptr<TlsContext> tls;
     PosixFileSystem files;
     RealClock clock;
+    const TimePoint started = clock.now();
     RealRandom random;
     PartyId instance;
     TlsNetwork network{1};
@@ -127,7 +128,8 @@ struct Agent::Impl {
     void instructions(const std::string& document) {
         auto decoded = decode_instructions(document);
         if (!decoded) {
-            log::error("agent", "instructions refused: {}", decoded.error().to_string());
+            log::error("agent", {.agent = options.name, .code = code_name(decoded.error().code())},
+                       "instructions refused: {}", decoded.error().to_string());
             return;
         }
         if (decoded->vault_time.us != 0) clocks.answered(clock.steady_us(), decoded->vault_time);
@@ -176,7 +178,9 @@ struct Agent::Impl {
             if (!document) continue;
             auto decoded = decode_instructions(as_text(*document));
             if (!decoded) {
-                log::error("agent", "item {}: {}", name, decoded.error().to_string());
+                log::error("agent",
+                           {.agent = options.name, .code = code_name(decoded.error().code())},
+                           "item {}: {}", name, decoded.error().to_string());
                 continue;
             }
             for (const DesiredItem& desired : decoded->items) take(desired);
@@ -190,6 +194,22 @@ struct Agent::Impl {
 Agent::Agent(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Agent::~Agent() = default;
 std::string Agent::appliance() const { return impl_->routes.control_address(); }
+
+AgentNumbers Agent::numbers() const {
+    AgentNumbers numbers;
+    numbers.name = impl_->options.name;
+    numbers.started = impl_->started;
+    (void)impl_->home.run_sync([&] {
+        Impl& agent = *impl_;
+        if (agent.control) {
+            numbers.connected = agent.control->connected();
+            numbers.connections = agent.control->connections();
+        }
+        numbers.clock_ahead_us = agent.clocks.ahead_us(agent.clock.now(), agent.clock.steady_us());
+        for (const auto& [id, item] : agent.items) numbers.items.push_back(item->numbers());
+    });
+    return numbers;
+}
 
 Result<std::unique_ptr<Agent>> Agent::start(const AgentOptions& options,
                                             std::shared_ptr<TlsContext> tls) {

@@ -30,6 +30,16 @@ struct AgentOptions {
     int64_t sync_interval_us = 200'000;
 };
 
+// What is shown of it to monitoring (agent/agent_metrics.h).
+struct AgentNumbers {
+    std::string name;
+    TimePoint started;
+    bool connected = false;    // the conversation with the vault, by way of the appliance
+    uint64_t connections = 0;  // that it made for that, since the start
+    std::optional<int64_t> clock_ahead_us;
+    std::vector<AgentItemNumbers> items;
+};
+
 class Agent {
   public:
     // kDuplicateIdentity when an agent runs on that directory.
@@ -39,6 +49,8 @@ class Agent {
 
     // host:port of the one that it speaks to the vault through.
     std::string appliance() const;
+    // Any thread; waits for the agent's own.
+    AgentNumbers numbers() const;
 
     // Asks an appliance for a certificate with a one-time token: a new key is made, and credentials
     // are kept in `credentials_path`.crt/.key. `authority_pem` is what the appliance must prove.

@@ -46,6 +46,7 @@ void ControlClient::dial() {
                          return;
                      }
                      connection_ = std::move(*made);
+                     ++connections_;
                      Connection::Handlers handlers;
                      handlers.on_frame = [this, alive](ByteView frame) {
                          if (!alive.expired()) on_frame(frame);
@@ -91,8 +92,8 @@ void ControlClient::disconnected(const Error& error) {
     // Tried again for ever, told once.
     if (const std::string words = error.to_string(); words != last_error_) {
         last_error_ = words;
-        log::warn("agent", "no conversation with the vault by way of {}: {}", options_.address(),
-                  words);
+        log::warn("agent", {.code = code_name(error.code())},
+                  "no conversation with the vault by way of {}: {}", options_.address(), words);
     }
     options_.failed();
     waiting_ = false;

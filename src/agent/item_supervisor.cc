@@ -299,7 +299,8 @@ void ItemSupervisor::check_tap() {
     if (!slow && !stopped) return;
     auto process = Process::adopt(*key);
     if (!process) return;
-    log::warn("agent", "item {}: the tap {} for {} ms, it is replaced", name,
+    log::warn("agent", {.item = name, .item_id = item_.to_string()},
+              "item {}: the tap {} for {} ms, it is replaced", name,
               slow ? "has not answered a write" : "has shown no sign of life",
               (slow ? capture.oldest_in_flight_us : capture.tap_heartbeat_age_us) / 1000);
     (void)process->kill(SIGKILL);
@@ -450,7 +451,8 @@ BookmarkDone ItemSupervisor::make_consistent_point(CaptureMode mode,
         return done;
     }
     const Error& error = point.error();
-    log::warn("agent", "no consistent point '{}': {}", request.label, error.to_string());
+    log::warn("agent", {.item_id = item_.to_string(), .code = code_name(error.code())},
+              "no consistent point '{}': {}", request.label, error.to_string());
     done.error = AgentItemError{error.code(), error.what(), error.remedy()};
     return done;
 }
@@ -582,10 +584,19 @@ void ItemSupervisor::tell_map_damage(const CaptureStatus& capture) {
     const std::pair damage(capture.dirty_map_mended, capture.dirty_map_lost);
     if (damage == map_damage_told_) return;
     map_damage_told_ = damage;
-    log::warn("agent",
+    log::warn("agent", {.item_id = item_.to_string()},
               "the dirty map {} was damaged: {} pieces in one copy, mended from the other; {} in "
               "both, whose regions count as different",
               session_->config().dirty_map_path, damage.first, damage.second);
+}
+
+AgentItemNumbers ItemSupervisor::numbers() const {
+    AgentItemNumbers numbers;
+    if (sender_) numbers.sender = sender_->status();
+    std::lock_guard lock(mutex_);
+    numbers.status = status_;
+    numbers.capture = capture_status_;
+    return numbers;
 }
 
 void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
@@ -599,8 +610,10 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
     } else if (!session_ || !captures()) {
         status.state = AgentItemState::kStarting;
     }
+    std::optional<CaptureStatus> captured;
     if (session_) {
-        const CaptureStatus capture = session_->status();
+        captured = session_->status();
+        const CaptureStatus& capture = *captured;
         if (worked && captures()) {
             if (capture.gap == GapState::kDropping)
                 status.state = AgentItemState::kGap;
@@ -671,6 +684,7 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
     status.moving = sending_.moving;
     status.send_trouble = sending_.trouble.substr(0, 512);
     status_ = std::move(status);
+    capture_status_ = captured;
 }
 
 }  // namespace farshore

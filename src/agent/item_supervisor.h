@@ -42,6 +42,13 @@ struct SupervisorOptions {
     int64_t hung_tap_us = 500'000;
 };
 
+// What is shown of one item to monitoring (agent/agent_metrics.h).
+struct AgentItemNumbers {
+    AgentItemStatus status;
+    std::optional<CaptureStatus> capture;  // none: nothing is captured yet
+    LogSenderStatus sender;
+};
+
 class ItemSupervisor {
   public:
     // Everything is borrowed and outlives it. `home` is where the sender lives.
@@ -51,6 +58,8 @@ class ItemSupervisor {
 
     void desire(DesiredItem desired);
     AgentItemStatus status() const;
+    // What is shown to monitoring. On home.
+    AgentItemNumbers numbers() const;
     // What the initramfs must know of it; nullopt: nothing, or not yet.
     std::optional<EarlyItem> early() const;
     // Everything of it was torn down, as desired.
@@ -120,7 +129,9 @@ class ItemSupervisor {
     FileSystem& files_;
     Clock& clock_;
 
-    mutable std::mutex mutex_;  // desired_, status_, watched_tap_, early_, sending_
+    // desired_, status_, capture_status_, watched_tap_, early_, sending_
+    mutable std::mutex mutex_;
+    std::optional<CaptureStatus> capture_status_;
     std::optional<EarlyItem> early_;
     DesiredItem desired_;
     AgentItemStatus status_;

@@ -1,6 +1,7 @@
 #include "appliance/appliance.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "base/version.h"
 #include "os/load_meter.h"
@@ -38,6 +39,8 @@ struct Appliance::Impl {
     std::string bandwidth;        // that counts, as it was read
     std::string wrong_bandwidth;  // that was read last and refused
     std::unique_ptr<ProcessServer> server;
+    const TimePoint started = clock.now();
+    std::atomic<int64_t> vault_answered_us{0};
     log::Limit refusals;  // anybody can connect
     std::unique_ptr<TlsListener> listener;
 
@@ -122,14 +125,18 @@ void Appliance::Impl::sync() {
     (void)take_total();
     // While the vault is away all stays as it is.
     if (auto orders = vault->sync_appliance(options.name, own_status())) {
+        vault_answered_us = clock.now().us;
         std::map<ItemId, BandwidthLimit> allowed;
         for (const UploadPolicy& one : orders->items) {
             auto limit = BandwidthLimit::parse(one.bandwidth, orders->time_zone);
             if (limit)
                 allowed[one.item] = std::move(*limit);
             else
-                log::warn("appliance", "item {} has no bandwidth limit: {}", one.item.to_string(),
-                          limit.error().to_string());
+                log::warn(
+                    "appliance",
+                    {.item_id = one.item.to_string(), .code = code_name(limit.error().code())},
+                    "item {} has no bandwidth limit: {}", one.item.to_string(),
+                    limit.error().to_string());
         }
         (void)home.run_sync([&] {
             server->set_item_bandwidths(std::move(allowed));
@@ -206,6 +213,20 @@ std::vector<IntakeStatus> Appliance::status() const {
     std::vector<IntakeStatus> all;
     (void)impl_->home.run_sync([&] { all = impl_->server->status(); });
     return all;
+}
+
+ApplianceNumbers Appliance::numbers() const {
+    ApplianceNumbers numbers;
+    numbers.name = impl_->options.name;
+    numbers.started = impl_->started;
+    numbers.vault_answered.us = impl_->vault_answered_us;
+    numbers.spool_limit_bytes = impl_->options.spool_bytes;
+    (void)impl_->home.run_sync([&] {
+        numbers.agents = impl_->server->connected_agents();
+        numbers.connections = impl_->server->connections();
+        numbers.items = impl_->server->status();
+    });
+    return numbers;
 }
 
 void Appliance::remove(const ItemId& item) {

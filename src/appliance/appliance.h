@@ -30,6 +30,17 @@ struct ApplianceOptions {
     std::string time_zone = "UTC";  // of windows that name none
 };
 
+// What is shown of it to monitoring (appliance/appliance_metrics.h).
+struct ApplianceNumbers {
+    std::string name;
+    TimePoint started;
+    TimePoint vault_answered;  // when the vault answered last; 0: not yet
+    uint64_t agents = 0;       // whose connections there are
+    uint64_t connections = 0;  // that were taken, since the start
+    uint64_t spool_limit_bytes = 0;
+    std::vector<IntakeStatus> items;
+};
+
 class Appliance {
   public:
     // kDuplicateIdentity when one runs on that directory; kInvalidArgument: a bandwidth limit that
@@ -42,6 +53,8 @@ class Appliance {
     // host:port with the real port.
     const std::string& address() const;
     std::vector<IntakeStatus> status() const;
+    // Any thread; waits for the appliance's own.
+    ApplianceNumbers numbers() const;
     // Forgets what it holds of an item that is no longer protected.
     void remove(const ItemId& item);
 

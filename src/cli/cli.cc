@@ -63,6 +63,7 @@ struct Arguments {
     KeyArguments key;
     CatalogArguments catalog;
     StoreCheckArguments store_check;
+    SupportBundleArguments support_bundle;
     StoreArguments store;
     NotifierArguments notifier;
     AccessCommandArguments access;
@@ -591,6 +592,7 @@ class Parser {
                  [&a](ClientVerbs& v) { return v.acknowledge_alarm(a.id, a.alarm_note); });
         acknowledge->add_option("ID", a.id, "number of the alarm")->required();
         acknowledge->add_option("--note", a.alarm_note, "what is being done about it");
+        add_support_bundle();
         verb(app_, "nodes", "Vault nodes that share a database, and which of them leads",
              [](ClientVerbs& v) { return v.nodes(); });
         verb(app_, "server", "What the server is", [](ClientVerbs& v) { return v.server(); });
@@ -754,6 +756,21 @@ class Parser {
         end->add_flag("--no-wait", a.no_wait, "do not wait for the job");
     }
 
+    void add_support_bundle() {
+        SupportBundleArguments& bundle = arguments_.support_bundle;
+        CLI::App* app = verb(app_, "support-bundle",
+                             "What somebody who helps needs to know, in one file without secrets",
+                             [&bundle](ClientVerbs& v) { return v.support_bundle(bundle); });
+        app->add_option("--output", bundle.output,
+                        "the file (farshore-support-TIME.tar.gz, where you are)");
+        app->add_option("--config-directory", bundle.config_directory,
+                        "where vault.toml, appliance.toml and agent.toml are")
+            ->capture_default_str();
+        app->add_option("--log", bundle.logs,
+                        "a log file, where it is not in the journal; once for each");
+        app->add_flag("--audit", bundle.audit, "who did what, as well; for owners");
+    }
+
     void add_config(CLI::App* app) {
         configured_.insert(app);
         app->add_option("--config", arguments_.config_file,
@@ -821,8 +838,22 @@ class Parser {
                         "(docs/operations/access.md)");
         app->add_option("--server-name", options.names,
                         "further DNS name or address for the certificate");
-        app->add_option("--log-level", options.log_level, "debug, info, warn or error")
+        add_log(app, options.log);
+    }
+
+    void add_log(CLI::App* app, LogChoice& choice) {
+        app->add_option("--log-level", choice.level, "debug, info, warn or error")
             ->check(log_level_check());
+        app->add_option("--log-format", choice.format,
+                        "text, or json: one JSON document a line (docs/operations/logs.md)")
+            ->check(log_format_check());
+    }
+
+    void add_metrics(CLI::App* app, std::string& address) {
+        app->add_option("--metrics-listen", address,
+                        "loopback HOST:PORT at which Prometheus fetches numbers from /metrics "
+                        "(none)")
+            ->check(metrics_address_check());
     }
 
     void add_capture_bounds(CLI::App* app, CaptureBounds& bounds) {
@@ -933,8 +964,8 @@ class Parser {
                             "host:port at which agents reach it (where it listens)")
                 ->check(address_check());
             app->add_option("--site", a.appliance.site, "the site that it belongs to (default)");
-            app->add_option("--log-level", a.appliance.log_level, "debug, info, warn or error")
-                ->check(log_level_check());
+            add_metrics(app, a.appliance.metrics_listen);
+            add_log(app, a.appliance.log);
             add_spool_bound(app, a.appliance.spool_mib);
             add_bandwidth(app, a.appliance.bandwidth);
             app->add_option("--time-zone", a.appliance.time_zone,
@@ -963,6 +994,7 @@ class Parser {
         add_capture_bounds(up, a.up.capture);
         add_spool_bound(up, a.up.spool_mib);
         add_bandwidth(up, a.up.bandwidth);
+        add_metrics(up, a.up.metrics_listen);
         serve_configured(up, a.up, run_up);
 
         CLI::App* vault = app_.add_subcommand("vault", "The vault alone");
@@ -1001,8 +1033,8 @@ class Parser {
         agent_serve->add_option("--enrol-token-file", a.agent.token_file,
                                 "file with an enrolment token, for the first start");
         agent_serve->add_option("--name", a.agent.name, "its name (the host's)");
-        agent_serve->add_option("--log-level", a.agent.log_level, "debug, info, warn or error")
-            ->check(log_level_check());
+        add_metrics(agent_serve, a.agent.metrics_listen);
+        add_log(agent_serve, a.agent.log);
         add_capture_bounds(agent_serve, a.agent.capture);
         serve_configured(agent_serve, a.agent, run_agent);
 
@@ -1035,13 +1067,13 @@ class Parser {
         CLI::App* capture_serve = capture->add_subcommand("serve", "Run it");
         capture_serve->add_option("--config", a.capture.config_file, "configuration")->required();
         capture_serve->add_option("--ready", a.capture.ready_file, "file to make when it captures");
-        capture_serve->add_option("--log-level", a.capture.log_level, "debug, info, warn or error");
+        add_log(capture_serve, a.capture.log);
         serve(capture_serve, a.capture, run_capture);
         const auto add_part = [&](const char* name, const char* help,
                                   int (*program)(const CaptureServeOptions&)) {
             CLI::App* part = capture->add_subcommand(name, help);
             part->add_option("--config", a.capture.early_file, "what is captured");
-            part->add_option("--log-level", a.capture.log_level, "debug, info, warn or error");
+            add_log(part, a.capture.log);
             serve(part, a.capture, program);
             return part;
         };

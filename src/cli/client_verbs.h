@@ -106,6 +106,13 @@ struct AuditArguments {
     uint64_t limit = 100;
 };
 
+struct SupportBundleArguments {
+    std::string output;  // empty: a name with the time, where we are
+    std::string config_directory = "/etc/farshore";
+    std::vector<std::string> logs;  // files
+    bool audit = false;
+};
+
 struct ListArguments {
     std::string item;
     std::string copy;  // of points
@@ -208,6 +215,7 @@ class ClientVerbs {
     int create_access_token(const AccessArguments& arguments);
     int revoke_access_token(const std::string& id);
     int audit(const AuditArguments& arguments);
+    int support_bundle(const SupportBundleArguments& arguments);  // support_bundle.h
 
     struct Impl;  // client_verbs_impl.h
 

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/weekly_windows.h"
 #include "os/log.h"
+#include "os/metrics_server.h"
 #include "os/tls_connection.h"
 #include "store/store_settings.h"
 
@@ -51,6 +52,10 @@ Status check_addresses(const std::string& text) {
 CLI::Validator log_level_check() {
     return checked_by([](const std::string& text) { return made(log::level_from_name(text)); });
 }
+CLI::Validator log_format_check() {
+    return checked_by([](const std::string& text) { return made(log::json_from_name(text)); });
+}
+CLI::Validator metrics_address_check() { return checked_by(check_metrics_address); }
 CLI::Validator bandwidth_check() {
     return checked_by(
         [](const std::string& text) { return made(BandwidthLimit::parse(text, "UTC")); });

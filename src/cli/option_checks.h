@@ -7,6 +7,8 @@
 namespace farshore {
 
 CLI::Validator log_level_check();
+CLI::Validator log_format_check();
+CLI::Validator metrics_address_check();
 CLI::Validator bandwidth_check();       // base/bandwidth_limit.h
 CLI::Validator time_zone_check();       // of the IANA's list
 CLI::Validator address_check();         // host:port, [v6]:port

@@ -3,12 +3,14 @@
 #include <cstdio>
 
 #include "agent/agent.h"
+#include "agent/agent_metrics.h"
 #include "agent/file_system_freeze.h"
 #include "base/error.h"
 #include "cli/serve.h"
 #include "cli/serve_common.h"
 #include "os/certificate_keeper.h"
 #include "os/log.h"
+#include "os/metrics_server.h"
 #include "os/process.h"
 #include "os/real.h"
 
@@ -33,7 +35,7 @@ Result<std::vector<std::string>> parse_appliances(const std::string& text) {
 
 Status serve(const AgentServeOptions& options) {
     ShutdownSignals signals;
-    FS_TRY(set_up_log(options.log_level));
+    FS_TRY(set_up_log(options.log));
     PosixFileSystem files;
     // First of all: making a directory on a disk that was left frozen would wait for ever.
     FileSystemFreeze::thaw_all_leftovers(options.capture.shared_directory, files);
@@ -50,7 +52,7 @@ Status serve(const AgentServeOptions& options) {
             done = Agent::enrol(appliance, token, party_name(options.name), authority, files,
                                 identity);
             if (!done) continue;
-            log::info("agent", "enrolled at {}", appliance);
+            log::info("agent", {.agent = party_name(options.name)}, "enrolled at {}", appliance);
             break;
         }
         FS_TRY(done);
@@ -66,14 +68,24 @@ Status serve(const AgentServeOptions& options) {
     agent.early_path = "/etc/farshore/early.json";
     apply_bounds(options.capture, agent);
     FS_ASSIGN(auto running, Agent::start(agent, tls));
-    log::info("agent", "'{}' runs; its appliance is {}", agent.name, options.appliance);
+    log::info("agent", {.agent = agent.name}, "'{}' runs; its appliance is {}", agent.name,
+              options.appliance);
     CertificateKeeper keeper(
         agent.name, clock, credentials.certificate_pem,
         [&] { return Agent::renew(running->appliance(), agent.name, tls, files, identity); },
         [&](const Credentials& renewed) { return tls->reload(authority, renewed); });
     keeper.start();
+    std::unique_ptr<HttpServer> metrics;
+    if (!options.metrics_listen.empty()) {
+        FS_ASSIGN(metrics, serve_metrics(options.metrics_listen, [&] {
+                      MetricsText text(agent_metric_families());
+                      add_agent_metrics(text, running->numbers(), keeper.until());
+                      return text.text();
+                  }));
+    }
     const int signal = signals.wait();
-    log::info("agent", "signal {}: taps and mirrors stay, the agent ends", signal);
+    log::info("agent", {.agent = agent.name}, "signal {}: taps and mirrors stay, the agent ends",
+              signal);
     return {};
 }
 

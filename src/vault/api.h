@@ -7,6 +7,10 @@
 // long polls hold theirs for up to kMaxWaitS.
 #pragma once
 
+#include <array>
+#include <atomic>
+#include <functional>
+
 #include "os/http.h"
 #include "vault/access_desk.h"
 #include "vault/vault.h"
@@ -14,6 +18,7 @@
 namespace farshore {
 
 class IdTokens;
+class MetricsText;
 class Notifications;
 class RecoveryDesk;
 
@@ -74,6 +79,9 @@ class Api {
     Result<HttpResponse> item_key(const Call& call);
     Result<HttpResponse> server(const Call& call);
     Result<HttpResponse> metrics(const Call& call);
+    // Of each item that the caller may see, by name.
+    Status each_item(const Call& call, const std::function<void(const ItemReport&)>& each);
+    Status add_rows(const Call& call, MetricsText& text);
     Result<RecoveryDesk*> desk();
 
     Vault& vault_;
@@ -81,6 +89,7 @@ class Api {
     Notifications* notifications_;
     IdTokens* id_tokens_;
     AccessDesk access_;
+    std::array<std::atomic<uint64_t>, 5> answered_{};  // by the class of the status
 };
 
 // Compares in a time that does not depend on where the two differ.

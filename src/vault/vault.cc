@@ -5,11 +5,11 @@
 #include "codec/hash.h"
 #include "meta/certificates.h"
 #include "meta/nodes.h"
-#include "os/log.h"
 #include "os/waiting.h"
 #include "replica/item_object.h"
 #include "store/open_store.h"
 #include "store/store_identity.h"
+#include "vault/log_about.h"
 #include "vault/second_stores.h"
 #include "vault/vault_impl.h"
 
@@ -311,6 +311,7 @@ bool Vault::Impl::wait_change(uint64_t seen, int64_t until_us) {
 VaultInfo Vault::info() const {
     VaultInfo info = impl_->info;
     info.fenced = impl_->fenced;
+    info.certificate_until.us = impl_->certificate_until_us;
     info.key_id = impl_->kek().id;
     return info;
 }
@@ -343,10 +344,15 @@ Result<Credentials> Vault::server_credentials(const std::vector<std::string>& na
             good = good && std::find(certificate->alternative_names.begin(),
                                      certificate->alternative_names.end(),
                                      name) != certificate->alternative_names.end();
-        if (good) return kept;
+        if (good) {
+            impl_->certificate_until_us = certificate->not_after.us;
+            return kept;
+        }
     }
     FS_ASSIGN(const Credentials made, impl_->authority->issue_with_key(issue));
+    FS_ASSIGN(const CertificateInfo certificate, inspect_certificate(made.certificate_pem));
     FS_TRY(save_credentials(impl_->files, path, made));
+    impl_->certificate_until_us = certificate.not_after.us;
     return made;
 }
 
@@ -486,12 +492,15 @@ void Vault::event(Severity severity, const std::string& code, const ItemRecord* 
     record.cause = cause;
     record.remedy = remedy;
     const std::string who = item == nullptr ? std::string() : "'" + item->name + "': ";
+    log::About whose = item == nullptr ? log::About{} : about(*item);
+    whose.code = code;
     if (severity == Severity::kInformation)
-        log::info("vault", "{}{}", who, cause);
+        log::info("vault", whose, "{}{}", who, cause);
     else
-        log::warn("vault", "{}{}", who, cause);
+        log::warn("vault", whose, "{}{}", who, cause);
     if (auto added = add_event(*impl_->database, record); !added)
-        log::error("vault", "an event could not be kept: {}", added.error().to_string());
+        log::error("vault", about(added.error()), "an event could not be kept: {}",
+                   added.error().to_string());
 }
 
 }  // namespace farshore

@@ -130,6 +130,7 @@ struct VaultInfo {
     Epoch epoch;
     std::string time_zone;
     TimePoint started;
+    TimePoint certificate_until;  // of the API's; 0: it has none yet
     bool fenced = false;
 };
 

@@ -226,6 +226,7 @@ struct Vault::Impl {
     Secret admin_token;
     VaultInfo info;
     std::atomic<bool> fenced{false};
+    std::atomic<int64_t> certificate_until_us{0};  // of the API's certificate
     std::atomic<bool> ending{false};
 
     Result<std::string> only_agent();

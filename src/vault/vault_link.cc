@@ -2,8 +2,8 @@
 // conversation.
 #include <fmt/core.h>
 
-#include "os/log.h"
 #include "replica/item_object.h"
+#include "vault/log_about.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
@@ -22,7 +22,7 @@ Status Vault::Impl::check_not_fenced(const Status& status) {
     if (!status && status.error().code() == Code::kFenced && fence) {
         auto mine = fence->still_mine();
         if (!mine && mine.error().code() == Code::kFenced && !fenced.exchange(true))
-            log::error("vault", "another vault has taken over the store: {}",
+            log::error("vault", about(mine.error()), "another vault has taken over the store: {}",
                        mine.error().to_string());
     }
     return status;
@@ -78,8 +78,11 @@ Result<LogLease> Vault::acquire_log(const ItemId& id, const std::string& applian
     lease->agent = record.agent;
     lease->bandwidth = record.policy.bandwidth;
     lease->time_zone = impl_->options.time_zone;
-    log::info("vault", "appliance '{}' has the log of '{}', epoch {}", appliance, record.name,
-              lease->epoch.v);
+    log::About whose = about(record);
+    whose.appliance = appliance;
+    whose.agent = record.agent;
+    log::info("vault", whose, "appliance '{}' has the log of '{}', epoch {}", appliance,
+              record.name, lease->epoch.v);
     return lease;
 }
 
