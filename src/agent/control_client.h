@@ -27,6 +27,8 @@ class ControlClient {
     ~ControlClient();
     void start();
     void stop();
+    // Of rounds; from the next one on.
+    void set_interval_us(int64_t interval_us) { options_.interval_us = interval_us; }
     bool connected() const { return connection_ != nullptr; }
     uint64_t connections() const { return connections_; }  // that were made
     const std::string& last_error() const { return last_error_; }

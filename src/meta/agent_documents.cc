@@ -341,6 +341,8 @@ std::string encode_instructions(const AgentInstructions& instructions) {
     }
     Json json{{"items", std::move(items)}};
     if (instructions.vault_time.us != 0) json["time_us"] = instructions.vault_time.us;
+    if (instructions.sync_interval_us != 0)
+        json["sync_interval_us"] = instructions.sync_interval_us;
     for (const ApplianceAddress& appliance : instructions.appliances)
         json["appliances"].push_back(appliance_json(appliance));
     return dump_json(json);
@@ -356,6 +358,9 @@ Result<AgentInstructions> decode_instructions(std::string_view text) {
         FS_ASSIGN(DesiredItem item, read_desired_item((*items)[i], fmt::format("items[{}]", i)));
         instructions.items.push_back(std::move(item));
     }
+    constexpr uint64_t kMostIntervalUs = 60'000'000;
+    FS_ASSIGN(const uint64_t interval, fields.u64("sync_interval_us", 0, kMostIntervalUs));
+    instructions.sync_interval_us = static_cast<int64_t>(interval);
     FS_ASSIGN(const Json* appliances, fields.array("appliances", kMaxAppliancesTold));
     for (size_t i = 0; appliances != nullptr && i < appliances->size(); ++i) {
         FS_ASSIGN(ApplianceAddress appliance,

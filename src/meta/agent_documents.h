@@ -99,6 +99,8 @@ struct DesiredItem {
 struct AgentInstructions {
     std::vector<DesiredItem> items;
     TimePoint vault_time;  // when they were written; 0: not told
+    // How soon the next round shall be; 0: as the agent is set.
+    int64_t sync_interval_us = 0;
     // Those that the agent can speak to beside the ones of its configuration.
     std::vector<ApplianceAddress> appliances;
 };

@@ -420,6 +420,8 @@ TEST(Parties, TokensAndNames) {
     EXPECT_EQ(enrol_party(db, party).error().code(), Code::kAlreadyExists);
     ASSERT_TRUE(party_seen(db, "a", "i", "v", "s"));
     EXPECT_EQ(party_seen(db, "b", "i", "v", "s").error().code(), Code::kNotFound);
+    ASSERT_TRUE(parties_seen(db, {{"b", {5}}, {"a", {77}}}));
+    EXPECT_EQ(get_party(db, "a")->last_seen.us, 77);
 }
 
 TEST(Events, NewestFirstByItem) {

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "meta/records.h"
@@ -40,6 +41,8 @@ Result<std::vector<PartyRecord>> list_parties(Database& database, const std::str
 // What it said last; `last_seen` becomes now. kNotFound.
 Status party_seen(Database& database, const std::string& name, const std::string& instance,
                   const std::string& version, const std::string& status);
+// When each was heard of last, in one transaction; those that are not known are left out.
+Status parties_seen(Database& database, const std::vector<std::pair<std::string, TimePoint>>& seen);
 Status remove_party(Database& database, const std::string& name);
 
 // ---- events ----------------------------------------------------------------------------------

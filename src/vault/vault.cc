@@ -16,6 +16,8 @@
 namespace farshore {
 namespace {
 
+constexpr int64_t kTendPauses = 4;  // times as long as a round took
+
 constexpr size_t kTokenBytes = 32;
 constexpr size_t kKeptClaims = 32;
 constexpr size_t kMaxTokenFileBytes = 4096;
@@ -244,8 +246,12 @@ Result<std::unique_ptr<Vault>> Vault::open(const VaultOptions& options, FileSyst
         auto round = std::make_shared<std::function<void()>>();
         ThreadExecutor* tender = self->impl_->tender.get();
         *round = [self, tender, weak = std::weak_ptr(round), interval = options.tend_interval_us] {
+            const int64_t from_us = self->clock().steady_us();
             self->tend();
-            if (auto again = weak.lock()) tender->post_after_us(interval, [again] { (*again)(); });
+            // With very many items no more than a fifth of a processor's time.
+            const int64_t pause_us =
+                std::max(interval, kTendPauses * (self->clock().steady_us() - from_us));
+            if (auto again = weak.lock()) tender->post_after_us(pause_us, [again] { (*again)(); });
         };
         tender->post([round] { (*round)(); });
     }
@@ -382,6 +388,7 @@ Result<Credentials> Vault::local_party(PartyKind kind, const std::string& name) 
     party.kind = kind;
     party.fingerprint = certificate.fingerprint_hex();
     FS_TRY(enrol_party(*impl_->database, party));
+    impl_->forget_party(party.name);
     FS_TRY(keep_certificate(*impl_->database, name, certificate.not_after));
     if (!good && had)
         event(Severity::kInformation, "certificate-renewed", nullptr,
@@ -433,6 +440,7 @@ Result<std::string> Vault::enrol(const std::string& token_text, const std::strin
     FS_ASSIGN(const CertificateInfo certificate, inspect_certificate(certificate_pem));
     party.fingerprint = certificate.fingerprint_hex();
     FS_TRY(enrol_party(*impl_->database, party));
+    impl_->forget_party(party.name);
     FS_TRY(keep_certificate(*impl_->database, party.name, certificate.not_after));
     event(Severity::kInformation, "party-enrolled", nullptr,
           fmt::format("{} '{}' was enrolled", party_kind_name(party.kind), party.name));
@@ -440,7 +448,18 @@ Result<std::string> Vault::enrol(const std::string& token_text, const std::strin
 }
 
 Result<PartyRecord> Vault::check_party(const std::string& name) {
+    {
+        const std::lock_guard hold(impl_->mutex);
+        if (const auto known = impl_->parties.find(name); known != impl_->parties.end())
+            return known->second;
+    }
     auto party = get_party(*impl_->database, name);
+    if (party) {
+        const std::lock_guard hold(impl_->mutex);
+        impl_->parties[name] = *party;
+        // Removed while it was read.
+        if (!get_party(*impl_->database, name)) impl_->parties.erase(name);
+    }
     if (!party && party.error().code() == Code::kNotFound)
         return fail(Code::kUnauthenticated,
                     fmt::format("'{}' is not enrolled, or was removed", name.substr(0, 128)),
@@ -455,6 +474,7 @@ Status Vault::remove_party(const std::string& name) {
     {
         const std::lock_guard hold(impl_->mutex);
         impl_->appliances.erase(name);
+        impl_->parties.erase(name);
     }
     event(Severity::kInformation, "party-removed", nullptr,
           fmt::format("'{}' was removed; its certificate is refused from now on", name));

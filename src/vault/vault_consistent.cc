@@ -104,6 +104,7 @@ void Vault::Impl::tend_consistent_points(Vault& vault, ItemRuntime& item, const 
             return consistent_point_failed(
                 vault, record,
                 {asked.error().code(), asked.error().what(), asked.error().remedy()});
+        bookmark_asked(record.id);
         return {};
     };
     if (auto tended = tend(); !tended)

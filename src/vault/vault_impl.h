@@ -82,6 +82,8 @@ struct ItemRuntime {
     int64_t intake_trouble_us = 0;  // steady
     std::optional<Trouble> checkpoint_trouble, retention_trouble;
     std::optional<ItemAppliance> appliance;  // as the database has it; none: not read yet
+    // Counts what was asked for; and up to where it is known that none waits for its agent.
+    uint64_t bookmarks_asked = 1, bookmarks_made = 0;
     // Steady: since when its agent has had no connection to its appliance; none: it has one.
     std::optional<int64_t> unsent_us;
     std::optional<UploadStatus> upload;  // as its appliance said last
@@ -138,7 +140,6 @@ Status check_seeds(const std::vector<std::string>& seeds, size_t disks);
 struct AgentContact {
     std::string instance;
     int64_t heard_us = 0;  // steady
-    int64_t saved_us = 0;  // when the database was told last
     std::string version;
     std::optional<int64_t> clock_ahead_us;
     MachineLoad load;
@@ -232,13 +233,16 @@ struct Vault::Impl {
     Result<std::string> only_agent();
     std::string free_party_name(PartyKind kind, const std::string& request_pem);
 
-    std::mutex mutex;  // runtimes, set_aside, contacts, appliances, failed_bookmarks
+    std::mutex mutex;  // runtimes, set_aside, contacts, appliances, parties,
+                       // failed_bookmarks
     std::map<ItemId, std::shared_ptr<ItemRuntime>> runtimes;
     // Items whose ledger could not be rebuilt because their own objects are damaged, with what
     // every verb on them answers. Their ledgers are marked; the next start tries again.
     std::map<ItemId, Error> set_aside;
     std::map<std::string, AgentContact> contacts;
     std::map<std::string, ApplianceContact> appliances;
+    // Parties as the database has them; those that are not here are looked for there.
+    std::map<std::string, PartyRecord> parties;
     // Of appliances (vault_appliances.cc).
     Status load_appliances();
     Result<ItemAppliance> appliance_of(ItemRuntime& item);
@@ -401,8 +405,15 @@ struct Vault::Impl {
                                 Sequence stored, bool ready);
     Status consistent_point_failed(Vault& vault, const ItemRecord& record, const ItemError& error);
     void run_upkeep(ItemRuntime& runtime, const ItemRecord& record);
-    Status take_status(Vault& vault, const std::string& agent, const AgentItemStatus& status,
-                       int64_t clock_ahead_us);
+    // True when the database was changed by it.
+    Result<bool> take_status(Vault& vault, ItemRecord record, const AgentItemStatus& status,
+                             int64_t clock_ahead_us);
+    Result<std::vector<BookmarkRecord>> bookmarks_to_make(ItemRuntime& item);
+    void bookmark_asked(const ItemId& id);  // after it is in the database
+    int64_t sync_interval_us();
+    void forget_party(const std::string& name);
+    int64_t contacts_saved_us = 0;  // steady, of the tender alone
+    void tend_contacts();
     Result<uint64_t> delete_objects(JobRun& run, ObjectStore& from, const VaultFence& claim,
                                     const ItemId& id);
     Result<std::string> delete_everything(Vault& vault, JobRun& run, const ItemId& id, bool force);

@@ -512,6 +512,7 @@ void Vault::tend() {
             log::warn("vault", "certificates that end: {}", looked.error().to_string());
     }
     impl_->tend_components(*this);
+    impl_->tend_contacts();
     std::string after;
     while (!impl_->ending) {
         auto records = list_items(*impl_->database, after, 500);
@@ -663,6 +664,7 @@ Result<BookmarkReport> Vault::create_bookmark(const std::string& name_or_id,
     report.record.kind = kind;
     report.record.requested = impl_->clock.now();
     FS_TRY(add_bookmark(*impl_->database, report.record));
+    impl_->bookmark_asked(record.id);
     return report;
 }
 

@@ -11,7 +11,6 @@ namespace {
 
 // How long the item object waits for the machine's description before it is written without.
 constexpr int64_t kDescriptionPatienceUs = 20'000'000;
-constexpr int64_t kContactSaveUs = 10'000'000;
 // Another instance of one agent is refused while the known one was heard of this recently.
 constexpr int64_t kInstanceHoldUs = 3'000'000;
 
@@ -168,11 +167,10 @@ std::optional<Error> Vault::Impl::failed_bookmark(const std::string& id) {
     return std::nullopt;
 }
 
-Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
-                                const AgentItemStatus& status, int64_t clock_ahead_us) {
-    FS_ASSIGN(ItemRecord record, get_item(*database, status.item));
-    if (record.agent != agent) return {};  // another's by now; it will be told to leave it alone
-    if (why_set_aside(record.id)) return {};
+Result<bool> Vault::Impl::take_status(Vault& vault, ItemRecord record, const AgentItemStatus& status,
+                                      int64_t clock_ahead_us) {
+    bool written = false;
+    if (why_set_aside(record.id)) return false;
     FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(status.item));
     bool resynced = false;
     {
@@ -196,6 +194,7 @@ Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
                         "sent",
                         status.resync.compared, status.resync.differing, status.resync.sent));
     FS_TRY(take_cancel_answer(vault, *item, record, status));
+    written = !status.bookmarks.empty() || !status.resync_cancel_done_id.empty();
     for (const BookmarkDone& done : status.bookmarks) {
         auto known = get_bookmark(*database, done.request_id);
         if (!known || known->sequence.v != 0 || known->item != status.item) continue;
@@ -255,6 +254,7 @@ Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
             vault.event(Severity::kCritical, std::string(code_name(changed.error->code)), &changed,
                         changed.error->what, changed.error->remedy);
         record = changed;
+        written = true;
     }
     // Begun at once, not at the next round: somebody waits for it at the command line.
     if (record.state == ItemState::kEnabling) {
@@ -262,9 +262,32 @@ Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
         inputs.state = record.state;
         inputs.agent = status.state;
         const ItemState next = next_item_state(inputs);
-        if (next != record.state) FS_TRY(vault.change_state(record.id, next, {}));
+        if (next != record.state) {
+            FS_TRY(vault.change_state(record.id, next, {}));
+            written = true;
+        }
     }
-    return {};
+    return written;
+}
+
+Result<std::vector<BookmarkRecord>> Vault::Impl::bookmarks_to_make(ItemRuntime& item) {
+    uint64_t asked = 0;
+    {
+        const std::lock_guard hold(item.mutex);
+        asked = item.bookmarks_asked;
+        if (item.bookmarks_made == asked) return std::vector<BookmarkRecord>{};
+    }
+    FS_ASSIGN(auto pending, pending_bookmarks(*database, item.id));
+    const std::lock_guard hold(item.mutex);
+    if (pending.empty()) item.bookmarks_made = asked;
+    return pending;
+}
+
+void Vault::Impl::bookmark_asked(const ItemId& id) {
+    auto item = runtime(id);
+    if (!item) return;
+    const std::lock_guard hold((*item)->mutex);
+    ++(*item)->bookmarks_asked;
 }
 
 Result<std::string> Vault::sync_agent(const std::string& agent, const std::string& status_json) {
@@ -280,28 +303,39 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
             return fail(Code::kDuplicateIdentity,
                         fmt::format("two agents call themselves '{}'", agent),
                         "give each host an agent of its own: enrol one of them anew");
-        save = contact.instance != status.instance || contact.version != status.version ||
-               steady_us - contact.saved_us > kContactSaveUs;
+        save = contact.instance != status.instance || contact.version != status.version;
         contact.instance = status.instance;
         contact.version = status.version;
         contact.heard_us = steady_us;
         contact.clock_ahead_us = status.clock_ahead_us;
         contact.load = status.load;
-        if (save) contact.saved_us = steady_us;
     }
     if (save) FS_TRY(party_seen(*impl_->database, agent, status.instance, status.version, ""));
+    FS_ASSIGN(auto records, list_items_of_agent(*impl_->database, agent));
+    std::map<ItemId, const ItemRecord*> own;
+    for (const ItemRecord& record : records)
+        if (record.agent == agent) own[record.id] = &record;
+    bool written = false;
     for (const AgentItemStatus& item : status.items) {
-        auto taken = impl_->take_status(*this, agent, item, status.clock_ahead_us.value_or(0));
+        // Gone, or another's by now: it is told to leave it alone.
+        const auto record = own.find(item.item);
+        if (record == own.end()) continue;
+        auto taken = impl_->take_status(*this, *record->second, item,
+                                        status.clock_ahead_us.value_or(0));
         // An item that is gone here: left out of the instructions below.
         if (!taken && taken.error().code() != Code::kItemNotFound)
             return tl::unexpected(taken.error());
+        written = written || !taken || *taken;
+    }
+    if (written) {
+        FS_ASSIGN(records, list_items_of_agent(*impl_->database, agent));
     }
     impl_->notify();
 
     AgentInstructions instructions;
     instructions.vault_time = impl_->clock.now();
     instructions.appliances = impl_->appliances_to_tell();
-    FS_ASSIGN(const auto records, list_items_of_agent(*impl_->database, agent));
+    instructions.sync_interval_us = impl_->sync_interval_us();
     for (ItemRecord record : records) {
         if (record.state != ItemState::kEnabling && record.state != ItemState::kDisabling &&
             !is_replicating(record.state))
@@ -337,9 +371,11 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
             item.appliance = impl_->address_of(has.now);
             item.next_appliance = impl_->address_of(has.next);
         }
-        FS_ASSIGN(const auto bookmarks, pending_bookmarks(*impl_->database, record.id));
-        for (const BookmarkRecord& bookmark : bookmarks)
-            item.bookmarks.push_back({bookmark.id, bookmark.label, bookmark.kind});
+        if (auto runtime = impl_->runtime(record.id)) {
+            FS_ASSIGN(const auto bookmarks, impl_->bookmarks_to_make(**runtime));
+            for (const BookmarkRecord& bookmark : bookmarks)
+                item.bookmarks.push_back({bookmark.id, bookmark.label, bookmark.kind});
+        }
         if (auto runtime = impl_->runtime(record.id))
             if (auto replica = impl_->replica_status(**runtime)) item.stored = replica->stored;
         instructions.items.push_back(std::move(item));

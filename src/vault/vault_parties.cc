@@ -1,8 +1,11 @@
 // Certificates of parties that go on: renewed by themselves, and refused when they were removed.
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "meta/certificates.h"
 #include "meta/parties.h"
+#include "os/log.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
@@ -27,11 +30,42 @@ Result<std::string> Vault::renew(const std::string& name, const std::string& req
     FS_ASSIGN(const CertificateInfo certificate, inspect_certificate(certificate_pem));
     party.fingerprint = certificate.fingerprint_hex();
     FS_TRY(enrol_party(*impl_->database, party));
+    impl_->forget_party(name);
     FS_TRY(keep_certificate(*impl_->database, name, certificate.not_after));
     event(Severity::kInformation, "certificate-renewed", nullptr,
           fmt::format("the certificate of {} '{}' was renewed, until {}",
                       party_kind_name(party.kind), name, to_rfc3339(certificate.not_after)));
     return certificate_pem + authority_pem();
+}
+
+void Vault::Impl::forget_party(const std::string& name) {
+    const std::lock_guard hold(mutex);
+    parties.erase(name);
+}
+
+// When agents were heard of, for a vault that starts: all in one transaction, now and then.
+void Vault::Impl::tend_contacts() {
+    constexpr int64_t kSaveUs = 10'000'000;
+    const int64_t now_us = clock.steady_us();
+    if (now_us - contacts_saved_us < kSaveUs) return;
+    std::vector<std::pair<std::string, TimePoint>> seen;
+    {
+        const std::lock_guard hold(mutex);
+        for (const auto& [name, contact] : contacts)
+            if (contact.heard_us > contacts_saved_us)
+                seen.emplace_back(name, TimePoint{clock.now().us - (now_us - contact.heard_us)});
+    }
+    contacts_saved_us = now_us;
+    if (seen.empty()) return;
+    if (Status saved = parties_seen(*database, seen); !saved)
+        log::debug("vault", "when agents were heard of: {}", saved.error().to_string());
+}
+
+// Many agents together ask no more often than the vault can answer beside its work.
+int64_t Vault::Impl::sync_interval_us() {
+    constexpr int64_t kEachUs = 1000, kLeastUs = 200'000, kMostUs = 10'000'000;
+    const std::lock_guard hold(mutex);
+    return std::clamp(static_cast<int64_t>(contacts.size()) * kEachUs, kLeastUs, kMostUs);
 }
 
 Status Vault::warn_of_certificates() {
