@@ -63,7 +63,6 @@ void add_capture(MetricsText& text, const CaptureStatus& capture, const MetricLa
     text.add("farshore_capture_oldest_write_seconds",
              static_cast<double>(capture.oldest_in_flight_us) / 1e6, item);
     text.add("farshore_capture_ring_size_bytes", capture.ring_bytes, item);
-    text.add("farshore_capture_ring_used_bytes", capture.ring_used_bytes, item);
     text.add("farshore_capture_spill_size_bytes", capture.spill_bytes, item);
     text.add("farshore_capture_spill_used_bytes", capture.spill_used_bytes, item);
     text.add("farshore_capture_spilled_bytes_total", capture.spilled_bytes, item);
@@ -85,7 +84,6 @@ void add_capture(MetricsText& text, const CaptureStatus& capture, const MetricLa
     text.add("farshore_capture_dirty_map_syncs_total", capture.dirty_map_syncs, item);
     text.add("farshore_capture_dirty_map_broken", capture.dirty_map_broken, item);
     text.add("farshore_capture_last_sequence", capture.last.v, item);
-    text.add("farshore_capture_received_sequence", capture.released.v, item);
     text.add("farshore_capture_stored_sequence", capture.stored.v, item);
     if (capture.last_time.us != 0)
         text.add("farshore_capture_last_record_time_seconds", seconds(capture.last_time), item);
@@ -112,6 +110,10 @@ void add_agent_metrics(MetricsText& text, const AgentNumbers& numbers,
         state.emplace_back("state", std::string(agent_item_state_name(one.status.state)));
         text.add("farshore_capture_state", 1, state);
         text.add("farshore_capture_tap_restarts_total", one.status.tap_restarts, item);
+        if (one.capture) {
+            text.add("farshore_capture_ring_used_bytes", one.status.ring_used_bytes, item);
+            text.add("farshore_capture_received_sequence", one.status.received.v, item);
+        }
         text.add("farshore_send_connected", one.sender.connected, item);
         text.add("farshore_send_connections_total", one.sender.reconnects, item);
         text.add("farshore_send_bytes_total", one.sender.sent_bytes, item);

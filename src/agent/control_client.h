@@ -14,7 +14,9 @@ namespace farshore {
 class ControlClient {
   public:
     struct Options {
-        std::string address;
+        // Where the dialer leads by now, for people.
+        std::function<std::string()> address;
+        std::function<void()> failed;  // before it is tried again
         int64_t interval_us = 200'000;
         int64_t reply_timeout_us = 10'000'000;
         std::function<std::string()> status;                   // JSON to send

@@ -32,13 +32,13 @@ constexpr size_t kMaxDoneBookmarks = kMaxPendingBookmarks;
 }  // namespace
 
 ItemSupervisor::ItemSupervisor(const SupervisorOptions& options, DesiredItem desired,
-                               PartyId instance, ThreadExecutor& home, Dialer& dialer,
+                               PartyId instance, ThreadExecutor& home, ApplianceRoutes& routes,
                                FileSystem& files, Clock& clock)
     : options_(options),
       item_(desired.item),
       instance_(instance),
       home_(home),
-      dialer_(dialer),
+      route_(routes),
       files_(files),
       clock_(clock),
       desired_(std::move(desired)) {
@@ -57,6 +57,7 @@ ItemSupervisor::~ItemSupervisor() {
     // The sender's callbacks run on home.
     (void)home_.run_sync([this] {
         compare_.reset();
+        move_.reset();
         sender_.reset();
         source_.reset();
     });
@@ -161,6 +162,7 @@ Status ItemSupervisor::work(const DesiredItem& desired) {
             break;
     }
     apply_settings(desired);
+    follow_appliance(desired);
     serve_requests(desired);
     return {};
 }
@@ -216,12 +218,18 @@ Status ItemSupervisor::open_session(TapMode mode, const std::vector<uint64_t>& d
         commands.take = [this](size_t ticket) { return session_->poll(ticket); };
         source_ = std::make_unique<CaptureSource>(session_->log(), std::move(commands),
                                                   mode != TapMode::kInPath, &clock_);
-        sender_ = std::make_unique<LogSender>(home_, clock_, dialer_, options_.appliance, item_,
-                                              instance_, *source_);
+        source_->keep(source_->ring_bytes() / kKeptPartOfRing);
+        sender_ =
+            std::make_unique<LogSender>(home_, clock_, route_, "", item_, instance_, *source_);
+        move_ = std::make_unique<ItemMove>(route_, *source_, *sender_, clock_);
+        {
+            const std::lock_guard lock(mutex_);
+            route_.set(desired_.appliance);
+        }
         sender_->start();
         const LogHeader header = session_->log().header();
-        compare_ = std::make_unique<CompareClient>(
-            home_, clock_, dialer_, options_.appliance, item_, header, [header] {
+        compare_ =
+            std::make_unique<CompareClient>(home_, clock_, route_, "", item_, header, [header] {
                 auto& bell = header.futex(LogWord::kTapDoorbell);
                 bell.fetch_add(1);
                 futex_wake(bell);
@@ -348,6 +356,20 @@ void ItemSupervisor::apply_settings(const DesiredItem& desired) {
     session_->set_copy_held(desired.hold_copy);
     if (source_) source_->prefer_newest(int64_t{desired.newest_first_after_s} * 1'000'000);
     session_->set_compare_hold(static_cast<CompareHold>(desired.resync_hold));
+}
+
+void ItemSupervisor::follow_appliance(const DesiredItem& desired) {
+    if (move_posted_.exchange(true)) return;
+    home_.post([this, now = desired.appliance, next = desired.next_appliance] {
+        move_posted_ = false;
+        if (!move_) return;
+        move_->follow(now, next);
+        const LogSenderStatus status = sender_->status();
+        const std::lock_guard lock(mutex_);
+        sending_.appliance = status.connected ? sender_->peer_name() : std::string();
+        sending_.trouble = status.connected ? std::string() : status.last_error;
+        sending_.moving = move_->waits_since_us() != 0;
+    });
 }
 
 void ItemSupervisor::serve_cancel(const DesiredItem& desired) {
@@ -601,7 +623,9 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
         }
         if (worked) status.error = tap_trouble(capture);
         tell_map_damage(capture);
-        status.ring_used_bytes = capture.ring_used_bytes;
+        // What is there for another appliance's sake waits for nobody.
+        const uint64_t kept = source_ ? source_->kept_bytes() : 0;
+        status.ring_used_bytes = capture.ring_used_bytes - std::min(kept, capture.ring_used_bytes);
         status.spill_used_bytes = capture.spill_used_bytes;
         status.gap_open = capture.gap != GapState::kNone;
         status.copied_bytes = capture.copy_done_bytes;
@@ -635,6 +659,7 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
         status.last = capture.last;
         status.last_time = capture.last_time;
         status.received = capture.released;
+        if (source_) status.received = std::max(status.received, source_->received());
         status.stored = capture.stored;
         for (size_t i = 0; i < session_->config().disk_bytes.size(); ++i) {
             AgentDisk disk;
@@ -655,6 +680,9 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
     status.resync_cancel_error = resync_cancel_error_;
     status.tap_restarts = tap_restarts_;
     std::lock_guard lock(mutex_);
+    status.appliance = sending_.appliance;
+    status.moving = sending_.moving;
+    status.send_trouble = sending_.trouble.substr(0, 512);
     status_ = std::move(status);
     capture_status_ = captured;
 }

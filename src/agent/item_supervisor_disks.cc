@@ -295,6 +295,7 @@ Status ItemSupervisor::end_capture(TapMode mode) {
     stopping_ = stopping;
     FS_TRY(home_.run_sync([this] {
         compare_.reset();
+        move_.reset();
         sender_.reset();
         source_.reset();
     }));

@@ -18,6 +18,9 @@ struct ApplianceOptions {
     std::string name;
     std::string directory;  // its own; made when missing
     std::string listen = "127.0.0.1:9443";
+    // host:port at which agents reach it; empty: where it listens, unless that is every address.
+    std::string advertise;
+    std::string site = "default";
     uint64_t spool_bytes = kSpoolBytes;
     uint64_t window_bytes = kWindowBytes;
     uint64_t build_queue_bytes = kBuildQueueBytes;

@@ -43,6 +43,10 @@ struct Arguments {
     bool cancel = false;
     bool retry = false;
     bool all_alarms = false;
+    std::vector<std::string> items;
+    std::string to, site;
+    bool lost = false;
+    HealthLimitArguments limits;
     std::string alarm_note;
     std::string migrate_data, migrate_to;
     bool in_window = false;
@@ -578,6 +582,9 @@ class Parser {
         add_list(verb(app_, "events", "What happened, newest first",
                       [&a](ClientVerbs& v) { return v.events(a.list); }));
         verb(app_, "agents", "Agents and appliances", [](ClientVerbs& v) { return v.agents(); });
+        verb(app_, "appliances",
+             "Appliances, how it goes with them, and how many machines each has",
+             [](ClientVerbs& v) { return v.appliances(); });
         CLI::App* alarms = verb(app_, "alarms", "What is wrong, newest first",
                                 [&a](ClientVerbs& v) { return v.alarms(a.list, a.all_alarms); });
         add_list(alarms);
@@ -892,8 +899,55 @@ class Parser {
             ->check(bandwidth_check());
     }
 
+    void add_health_limits() {
+        Arguments& a = arguments_;
+        CLI::App* limits = verb(app_, "health-limits",
+                                "From where on components are a warning or critical; change it",
+                                [&a](ClientVerbs& v) { return v.health_limits(a.limits); });
+        const auto pair = [&](const char* name, std::vector<uint32_t>& to, const char* help) {
+            limits->add_option(name, to, help)->delimiter(',')->expected(2);
+        };
+        pair("--cpu", a.limits.cpu_percent, "WARNING,CRITICAL: processors busy, percent (80,95)");
+        pair("--memory", a.limits.memory_percent, "WARNING,CRITICAL: memory in use (80,95)");
+        pair("--spool-free", a.limits.spool_free_percent,
+             "WARNING,CRITICAL: of an appliance's spool, percent (30,25)");
+        pair("--upload-eta", a.limits.upload_eta_min,
+             "WARNING,CRITICAL: until an appliance has stored what it has, minutes (30,45)");
+        limits->add_option("--lasting", a.limits.lasting_s, "how long it has been so (15min)")
+            ->transform(duration());
+        limits->add_option("--silent", a.limits.silent_s, "an appliance is silent after (1min)")
+            ->transform(duration());
+    }
+
+    void add_appliance_moves(CLI::App& appliance) {
+        Arguments& a = arguments_;
+        const auto add_lost = [&a](CLI::App* app) {
+            app->add_flag("--lost", a.lost,
+                          "the appliance that has them will not come back: what only it has is "
+                          "copied again");
+        };
+        CLI::App* move = verb(appliance, "move", "Give machines to another appliance",
+                              [&a](ClientVerbs& v) { return v.move_items(a.items, a.to, a.lost); });
+        move->add_option("ITEM", a.items, "names or ids of items")->required();
+        move->add_option("--to", a.to, "the appliance")->required();
+        add_lost(move);
+        CLI::App* evacuate =
+            verb(appliance, "evacuate", "Give all machines of an appliance to others",
+                 [&a](ClientVerbs& v) { return v.evacuate_appliance(a.name, a.to, a.lost); });
+        evacuate->add_option("NAME", a.name, "the appliance that is to have none")->required();
+        evacuate->add_option("--to", a.to,
+                             "the appliance that takes them (all others of its site)");
+        add_lost(evacuate);
+        CLI::App* balance =
+            verb(appliance, "balance", "Share the machines of a site evenly among its appliances",
+                 [&a](ClientVerbs& v) { return v.balance_appliances(a.site); });
+        balance->add_option("--site", a.site, "the site (each)");
+    }
+
     void add_appliance(CLI::App& appliance) {
         Arguments& a = arguments_;
+        add_appliance_moves(appliance);
+        add_health_limits();
         CLI::App* serve_verb = appliance.add_subcommand("serve", "Run it");
         CLI::App* check = appliance.add_subcommand(
             "check", "Try every step to all that it must reach; changes nothing");
@@ -915,6 +969,10 @@ class Parser {
             app->add_option("--replication-listen", a.appliance.replication_listen,
                             "address for agents")
                 ->check(address_check());
+            app->add_option("--advertise", a.appliance.advertise,
+                            "host:port at which agents reach it (where it listens)")
+                ->check(address_check());
+            app->add_option("--site", a.appliance.site, "the site that it belongs to (default)");
             add_metrics(app, a.appliance.metrics_listen);
             add_log(app, a.appliance.log);
             add_spool_bound(app, a.appliance.spool_mib);
@@ -966,7 +1024,8 @@ class Parser {
         add_up_options(vault_serve, a.vault.common);
         serve_configured(vault_serve, a.vault, run_vault);
 
-        CLI::App* appliance = app_.add_subcommand("appliance", "The appliance alone");
+        CLI::App* appliance =
+            app_.add_subcommand("appliance", "The appliance alone, and whose machines it has");
         appliance->require_subcommand(1);
         add_appliance(*appliance);
 
@@ -974,9 +1033,11 @@ class Parser {
         agent->require_subcommand(1);
         CLI::App* agent_serve = agent->add_subcommand("serve", "Run it");
         agent_serve->add_option("--data", a.agent.data, "data directory")->required();
-        agent_serve->add_option("--appliance", a.agent.appliance, "host:port")
+        agent_serve
+            ->add_option("--appliance", a.agent.appliance,
+                         "host:port; of several appliances with commas between")
             ->required()
-            ->check(address_check());
+            ->check(addresses_check());
         agent_serve->add_option("--ca", a.agent.ca_file, "certificate of the vault's authority");
         agent_serve->add_option("--enrol-token-file", a.agent.token_file,
                                 "file with an enrolment token, for the first start");

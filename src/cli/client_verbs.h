@@ -145,6 +145,12 @@ struct KeyArguments {
     bool end_replication = false;
 };
 
+// Two numbers each, warning and critical; empty: as it is.
+struct HealthLimitArguments {
+    std::vector<uint32_t> cpu_percent, memory_percent, spool_free_percent, upload_eta_min;
+    std::optional<uint32_t> lasting_s, silent_s;
+};
+
 class ClientVerbs {
   public:
     ClientVerbs(CliEnvironment& environment, const LocationOptions& location, bool json);
@@ -191,6 +197,11 @@ class ClientVerbs {
     int agents();
     int revoke_agent(const std::string& name);
     int nodes();
+    int appliances();
+    int health_limits(const HealthLimitArguments& arguments);
+    int move_items(const std::vector<std::string>& items, const std::string& to, bool lost);
+    int evacuate_appliance(const std::string& name, const std::string& to, bool lost);
+    int balance_appliances(const std::string& site);
     int alarms(const ListArguments& arguments, bool all);
     int acknowledge_alarm(uint64_t id, const std::string& note);
     int stores();
@@ -226,8 +237,9 @@ class ClientVerbs {
     int measure(const MeasureArguments& arguments);
     int support_bundle(const SupportBundleArguments& arguments);  // support_bundle.h
 
+    struct Impl;  // client_verbs_impl.h
+
   private:
-    struct Impl;
     std::unique_ptr<Impl> impl_;
 };
 

@@ -1,5 +1,6 @@
 #include "cli/option_checks.h"
 
+#include <algorithm>
 #include <functional>
 
 #include "appliance/http_vault_link.h"
@@ -37,6 +38,15 @@ Status check_urls(const std::string& text) {
     return {};
 }
 
+Status check_addresses(const std::string& text) {
+    for (size_t from = 0; from <= text.size();) {
+        const size_t end = std::min(text.find(',', from), text.size());
+        FS_TRY(made(parse_host_port(text.substr(from, end - from))));
+        from = end + 1;
+    }
+    return {};
+}
+
 }  // namespace
 
 CLI::Validator log_level_check() {
@@ -56,6 +66,7 @@ CLI::Validator time_zone_check() {
 CLI::Validator address_check() {
     return checked_by([](const std::string& text) { return made(parse_host_port(text)); });
 }
+CLI::Validator addresses_check() { return checked_by(check_addresses); }
 CLI::Validator vault_url_check() { return checked_by(check_urls); }
 CLI::Validator store_location_check() {
     return checked_by([](const std::string& text) { return made(parse_store_location(text)); });

@@ -63,6 +63,8 @@ struct ApplianceServeOptions {
     std::string proxy;           // http://host:port; none
     std::string proxy_settings;  // file with its user and password; none
     std::string replication_listen;
+    std::string advertise;  // host:port for agents; where it listens
+    std::string site;
     uint64_t spool_mib = kDefaultSpoolMib;
     std::string bandwidth;  // of what it sends; none
     std::string time_zone;
@@ -72,7 +74,7 @@ struct ApplianceServeOptions {
 
 struct AgentServeOptions {
     std::string data;
-    std::string appliance;  // host:port
+    std::string appliance;  // host:port, of several with commas between
     std::string ca_file;
     std::string token_file;  // enrolment token, for the first start
     std::string name;

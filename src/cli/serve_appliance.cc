@@ -1,4 +1,6 @@
 // farshore appliance serve: the appliance in a process of its own.
+#include <fmt/core.h>
+
 #include "appliance/appliance.h"
 #include "appliance/appliance_metrics.h"
 #include "appliance/http_vault_link.h"
@@ -60,6 +62,15 @@ Status serve(const ApplianceServeOptions& options) {
     appliance.directory = options.data;
     appliance.listen =
         options.replication_listen.empty() ? kDefaultReplicationListen : options.replication_listen;
+    if (!options.advertise.empty()) {
+        FS_ASSIGN(const HostPort where, parse_host_port(options.advertise));
+        if (where.host.empty() || where.port == 0)
+            return fail(Code::kInvalidArgument,
+                        fmt::format("agents cannot reach this appliance at {}", options.advertise),
+                        "--advertise HOST:PORT");
+    }
+    appliance.advertise = options.advertise;
+    if (!options.site.empty()) appliance.site = options.site;
     appliance.spool_bytes = options.spool_mib << 20;
     appliance.bandwidth = options.bandwidth;
     FS_ASSIGN(appliance.time_zone, find_time_zone(options.time_zone, files));

@@ -197,7 +197,7 @@ Status serve_up(const UpOptions& options) {
     AgentOptions agent;
     agent.name = kLocalAgent;
     agent.directory = options.data + "/agent";
-    agent.appliance = running_appliance->address();
+    agent.appliances = {running_appliance->address()};
     apply_bounds(options.capture, agent);
     agent.appliance_name = kLocalAppliance;
     FS_ASSIGN(const LocalParty agent_party, local_party(vault, PartyKind::kAgent, kLocalAgent));

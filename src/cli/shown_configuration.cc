@@ -11,6 +11,7 @@ struct Decision {
     Shown shown;
 };
 constexpr Decision kDecisions[] = {
+    {"advertise", Shown::kAddress},
     {"appliance", Shown::kAddress},
     {"bandwidth", Shown::kWhole},
     {"ca", Shown::kWhole},
@@ -33,6 +34,7 @@ constexpr Decision kDecisions[] = {
     {"scrub-bandwidth", Shown::kWhole},
     {"server-name", Shown::kWhole},
     {"shared-dir", Shown::kWhole},
+    {"site", Shown::kWhole},
     {"spill-mib", Shown::kWhole},
     {"spool-mib", Shown::kWhole},
     {"store", Shown::kAddress},

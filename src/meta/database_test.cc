@@ -83,6 +83,8 @@ TEST(Database, TheFirstVersionIsUpgraded) {
                                   "DROP TABLE audit",
                                   "DROP TABLE party_certificates",
                                   "DROP TABLE alarms",
+                                  "DROP TABLE item_appliances",
+                                  "DROP TABLE appliances",
                                   "DROP TABLE vault_lease",
                                   "DROP TABLE vault_nodes",
                                   "ALTER TABLE jobs DROP COLUMN node",

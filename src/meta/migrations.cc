@@ -461,6 +461,23 @@ CREATE TABLE party_certificates (
 );
 )sql";
 
+constexpr std::string_view kAppliances = R"sql(
+CREATE TABLE appliances (
+    name TEXT PRIMARY KEY NOT NULL,
+    address TEXT NOT NULL,
+    site TEXT NOT NULL,
+    version TEXT NOT NULL,
+    seen_us BIGINT NOT NULL
+);
+CREATE TABLE item_appliances (
+    item_id TEXT PRIMARY KEY NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    appliance TEXT NOT NULL,
+    next_appliance TEXT NOT NULL,
+    since_us BIGINT NOT NULL
+);
+ALTER TABLE alarms ADD COLUMN component TEXT NOT NULL DEFAULT '';
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
@@ -475,6 +492,7 @@ constexpr std::array kMigrations{
     Migration{11, "vault nodes", kNodes},
     Migration{12, "alarms", kAlarms},
     Migration{13, "users, access tokens, audit", kPeople},
+    Migration{14, "appliances, alarms of components", kAppliances},
 };
 
 }  // namespace

@@ -72,6 +72,9 @@ class Api {
     Result<HttpResponse> notifiers(const Call& call);
     Result<HttpResponse> nodes(const Call& call);
     Result<HttpResponse> alarms(const Call& call);
+    Result<HttpResponse> appliances(const Call& call);
+    Result<HttpResponse> item_appliance(const Call& call);
+    Result<HttpResponse> health_limits(const Call& call);
     Result<HttpResponse> copies(const Call& call);
     Result<HttpResponse> item_key(const Call& call);
     Result<HttpResponse> plan(const Call& call);

@@ -21,6 +21,7 @@ Json alarm_view(const AlarmRecord& alarm) {
     if (!alarm.remedy.empty()) json["remedy"] = alarm.remedy;
     if (alarm.item) json["item_id"] = alarm.item->to_string();
     if (!alarm.item_name.empty()) json["item"] = alarm.item_name;
+    if (!alarm.component.empty()) json["component"] = alarm.component;
     if (alarm.cleared.us != 0) json["cleared"] = to_rfc3339(alarm.cleared);
     if (alarm.acknowledged.us != 0) {
         json["acknowledged"] = to_rfc3339(alarm.acknowledged);

@@ -205,6 +205,8 @@ Status Vault::Impl::open() {
     info.started = clock.now();
     info.time_zone = options.time_zone;
     FS_TRY(open_authority());
+    FS_TRY(load_appliances());
+    started_us = clock.steady_us();
     FS_TRY(open_token());
     FS_TRY(load_second_stores());
     FS_TRY(rebuild_items());
@@ -449,6 +451,11 @@ Result<PartyRecord> Vault::check_party(const std::string& name) {
 Status Vault::remove_party(const std::string& name) {
     FS_TRY(get_party(*impl_->database, name));
     FS_TRY(farshore::remove_party(*impl_->database, name));
+    FS_TRY(forget_appliance(*impl_->database, name));
+    {
+        const std::lock_guard hold(impl_->mutex);
+        impl_->appliances.erase(name);
+    }
     event(Severity::kInformation, "party-removed", nullptr,
           fmt::format("'{}' was removed; its certificate is refused from now on", name));
     return {};
@@ -465,8 +472,9 @@ Result<std::vector<PartyReport>> Vault::parties(const std::string& after, size_t
             contact != impl_->contacts.end() && now_us - contact->second.heard_us < kAgentLostUs;
         if (contact != impl_->contacts.end())
             record.last_seen = {impl_->clock.now().us - (now_us - contact->second.heard_us)};
-        PartyReport report{std::move(record), connected, {}};
+        PartyReport report{std::move(record), connected, {}, {}};
         if (connected) report.clock_ahead_us = contact->second.clock_ahead_us;
+        if (connected) report.load = contact->second.load;
         reports.push_back(std::move(report));
     }
     return reports;
