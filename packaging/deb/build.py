@@ -79,6 +79,7 @@ def gather_program(tree, build):
     for folder in ("operations", "format", "design"):
         for page in sorted((ROOT / "docs" / folder).glob("*.md")):
             install(tree, page, doc.relative_to(tree) / folder / page.name)
+    install(tree, ROOT / "packaging/config/prices.toml", doc.relative_to(tree) / "prices.toml")
     for page in ("terms.md", "architecture.md"):
         install(tree, ROOT / "docs" / page, doc.relative_to(tree) / page)
 

@@ -14,6 +14,7 @@
 #include "cli/environment.h"
 #include "cli/extract_verb.h"
 #include "cli/option_checks.h"
+#include "cli/plan_commands.h"
 #include "cli/serve.h"
 #include "cli/serve_check.h"
 #include "cli/serve_common.h"
@@ -64,6 +65,7 @@ struct Arguments {
     CatalogArguments catalog;
     StoreCheckArguments store_check;
     SupportBundleArguments support_bundle;
+    PlanCommandArguments plan;
     StoreArguments store;
     NotifierArguments notifier;
     AccessCommandArguments access;
@@ -181,7 +183,9 @@ class Parser {
         CLI::App* app = parent.add_subcommand(name, help);
         if (run) {
             add_common(*app, arguments_);
-            app->callback([this, run] {
+            app->callback([this, run, app] {
+                // A verb's own verbs speak for themselves; CLI11 asks the one above last.
+                if (!app->get_subcommands().empty()) return;
                 action_ = [this, run] {
                     ClientVerbs verbs(environment_, arguments_.location, arguments_.json);
                     return run(verbs);
@@ -663,6 +667,11 @@ class Parser {
             [this](CLI::App& parent, const std::string& name, const std::string& help,
                    const ClientVerb& run) { return verb(parent, name, help, run); },
             duration());
+        add_plan_commands(
+            app_, a.plan,
+            [this](CLI::App& parent, const std::string& name, const std::string& help,
+                   const ClientVerb& run) { return verb(parent, name, help, run); },
+            duration(), bandwidth_check());
         CLI::App* token = app_.add_subcommand("token", "Enrolment tokens");
         token->require_subcommand(1);
         CLI::App* create =

@@ -106,6 +106,24 @@ struct AuditArguments {
     uint64_t limit = 100;
 };
 
+struct PlanArguments {
+    std::vector<std::string> items;
+    std::optional<uint64_t> rpo_s, outage_s, window_s;
+    std::optional<std::string> keep;
+    uint64_t growth_percent = 0;  // a year
+    uint64_t months = 12;
+    std::string bandwidth;
+    std::string measured_file, prices_file;
+    double stored_per_written = 1;  // of a measured machine
+    bool explain = false;
+};
+
+struct MeasureArguments {
+    std::vector<std::string> disks;
+    uint64_t for_s = 600, interval_s = 1;
+    std::string output;  // empty: standard output
+};
+
 struct SupportBundleArguments {
     std::string output;  // empty: a name with the time, where we are
     std::string config_directory = "/etc/farshore";
@@ -215,6 +233,8 @@ class ClientVerbs {
     int create_access_token(const AccessArguments& arguments);
     int revoke_access_token(const std::string& id);
     int audit(const AuditArguments& arguments);
+    int plan(const PlanArguments& arguments);
+    int measure(const MeasureArguments& arguments);
     int support_bundle(const SupportBundleArguments& arguments);  // support_bundle.h
 
     struct Impl;  // client_verbs_impl.h

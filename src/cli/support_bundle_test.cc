@@ -170,8 +170,8 @@ TEST(SupportBundle, TheAuditIsThereWhenAskedFor) {
     SupportBundleArguments arguments;
     arguments.audit = true;
     const SupportBundle bundle = machine.gather(arguments);
-    for (const char* name : {"server", "items", "alarms", "jobs", "events", "agents", "nodes",
-                             "stores", "keys", "notifiers", "audit"})
+    for (const char* name : {"server", "items", "alarms", "jobs", "events", "agents", "appliances",
+                             "nodes", "stores", "keys", "notifiers", "audit"})
         EXPECT_THAT(bundle.members, Contains(Key(std::string("api/") + name + ".json")));
     EXPECT_EQ(bundle.members.at("metrics/vault.txt"), "numbers\n");
 }

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
 
@@ -94,15 +95,16 @@ Result<Measured> parse_measured(std::string_view text) {
         MeasuredDisk disk;
         FS_ASSIGN(disk.path, text_of(one, "path"));
         FS_ASSIGN(disk.size_bytes,
-                  number_of(one.value("size_bytes", Json()), "size_bytes", 0, UINT64_MAX / 1024));
+                  number_of(one.value("size_bytes", Json()), "size_bytes", 0, UINT64_MAX / 4096));
         measured.disks.push_back(std::move(disk));
     }
     const Json written = json.value("written_bytes", Json());
     if (!written.is_array() || written.empty() || written.size() > kMaxPlanSamples)
         return wrong("written_bytes", fmt::format("must be a list of 1 to {}", kMaxPlanSamples));
     measured.churn.bytes.reserve(written.size());
+    const uint64_t most = std::min(kMaxSlotBytes, interval_us * kMaxBytesPerUs);
     for (const Json& slot : written) {
-        FS_ASSIGN(const uint64_t bytes, number_of(slot, "written_bytes", 0, kMaxSlotBytes));
+        FS_ASSIGN(const uint64_t bytes, number_of(slot, "written_bytes", 0, most));
         measured.churn.bytes.push_back(bytes);
     }
     return measured;

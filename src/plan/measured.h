@@ -18,8 +18,10 @@ namespace farshore {
 
 inline constexpr size_t kMaxMeasuredBytes = 8u << 20;
 inline constexpr size_t kMaxMeasuredDisks = 64;
-// What a slot may hold at most: beyond any disk, and sums of all slots stay numbers.
-inline constexpr uint64_t kMaxSlotBytes = uint64_t{1} << 44;
+// What a slot may hold at most: beyond any disk, and sums of all slots stay numbers; and in a
+// second no more than a TiB.
+inline constexpr uint64_t kMaxSlotBytes = uint64_t{1} << 43;
+inline constexpr uint64_t kMaxBytesPerUs = uint64_t{1} << 20;
 
 struct MeasuredDisk {
     std::string path;

@@ -10,6 +10,8 @@ namespace farshore {
 namespace {
 
 constexpr double kMicro = 1e-6;
+// Beyond it a number of bytes is no number any more.
+constexpr double kMostBytes = 4e18;
 // When a segment is cut (replicate/limits.h): this many bytes, a quarter of a second once it is
 // worth an object, a second in any case.
 constexpr double kObjectMostBytes = 16 << 20, kObjectWorthBytes = 1 << 20;
@@ -70,6 +72,30 @@ double objects_by_rate(const ChurnSeries& churn, double factor) {
         objects += rate < kObjectWorthBytes ? std::min(slot_s, std::max(1.0, bytes)) : bytes / each;
     }
     return objects * double(kPlanMonthUs) / double(churn.seen_us());
+}
+
+// Bytes that an item stores in a microsecond, by what was seen.
+double stored_rate(const PlanItem& item) {
+    if (item.seen.written_us <= 0) return 0;
+    return double(item.seen.written_bytes) / double(item.seen.written_us) *
+           item.seen.stored_per_written;
+}
+
+// Of a month: what is sent, in objects of the size that each item's have; of items of which none
+// was seen, by when segments are cut.
+double objects_of(const PlanInput& input, const ChurnSeries& churn, const Plan& plan) {
+    double all = 0, known = 0, known_objects = 0;
+    for (const PlanItem& item : input.items) {
+        const double rate = stored_rate(item);
+        all += rate;
+        if (item.object_bytes == 0) continue;
+        known += rate;
+        known_objects += rate / double(item.object_bytes);
+    }
+    const double share = all > 0 ? known / all : 0;
+    double objects = (1 - share) * objects_by_rate(churn, plan.factor);
+    if (known > 0) objects += share * double(plan.upload_bytes) * known_objects / known;
+    return objects;
 }
 
 std::string words(double bytes) {
@@ -136,9 +162,12 @@ void explain(Plan& plan, const PlanInput& input, const PlanQuestion& question) {
     lines.push_back(fmt::format(
         "growth: (1 + {}/100)^({}/12) = {:.3f}, of what is written and of what there is",
         question.growth_percent, question.months, plan.factor));
+    const bool measured = std::ranges::any_of(
+        input.items, [](const PlanItem& item) { return item.object_bytes != 0; });
     lines.push_back(fmt::format("stored for each byte written: {:.3f} ({})",
                                 plan.stored_per_written,
-                                "compressed and sealed, as the items' segments are"));
+                                measured ? "compressed and sealed, as the items' segments are"
+                                         : "as given: nothing of it is stored yet"));
     lines.push_back(fmt::format(
         "written, grown: {}/s on average, {}/s in {:.0f} % of the slots at most, {}/s in the worst",
         words(plan.written_mean), words(plan.written_p95), kPlanShare * 100,
@@ -219,11 +248,9 @@ Result<Plan> make_plan(const PlanInput& input, const PlanQuestion& question) {
     plan.factor = std::pow(1 + question.growth_percent / 100, double(question.months) / 12);
     double written = 0, stored = 0;
     for (const PlanItem& item : input.items) {
-        const double rate = item.seen.written_us > 0
-                                ? double(item.seen.written_bytes) / double(item.seen.written_us)
-                                : 0;
-        written += rate;
-        stored += rate * item.seen.stored_per_written;
+        if (item.seen.written_us > 0)
+            written += double(item.seen.written_bytes) / double(item.seen.written_us);
+        stored += stored_rate(item);
     }
     plan.stored_per_written =
         written > 0 ? stored / written : input.items.front().seen.stored_per_written;
@@ -255,7 +282,18 @@ Result<Plan> make_plan(const PlanInput& input, const PlanQuestion& question) {
         plan.link =
             link_of(input.churn, ratio, plan.factor, question, plan.written_mean, plan.spool_peak);
 
-    double objects = 0, known = 0;
+    const auto fits = [](double bytes) { return bytes < kMostBytes; };
+    bool sums_fit = fits(plan.written_peak * seconds(kPlanMonthUs));
+    for (const PlanItem& item : input.items) {
+        const double span_us = double(std::max<int64_t>(item.seen.written_us, 1));
+        sums_fit = sums_fit && fits(double(item.seen.live_bytes) * plan.factor) &&
+                   fits(double(item.seen.written_bytes) * plan.factor) &&
+                   fits(double(item.seen.written_bytes) * plan.factor *
+                        std::max(1.0, double(item.window_us) / span_us));
+    }
+    if (!sums_fit)
+        return fail(Code::kInvalidArgument, "what that grows to is more than can be planned for",
+                    "ask for less growth");
     for (const PlanItem& item : input.items) {
         ChangeSeen grown = item.seen;
         const auto grow = [&](uint64_t& bytes) { bytes = bytes_of(double(bytes) * plan.factor); };
@@ -267,20 +305,9 @@ Result<Plan> make_plan(const PlanInput& input, const PlanQuestion& question) {
         plan.storage_bytes += storage.cost.total_bytes;
         plan.newest_bytes += storage.cost.newest_bytes;
         plan.storage.push_back(std::move(storage));
-        if (item.object_bytes != 0 && item.seen.written_us > 0) {
-            const double rate = double(grown.written_bytes) / double(item.seen.written_us);
-            known += rate;
-            objects += rate * item.seen.stored_per_written * double(kPlanMonthUs) /
-                       double(item.object_bytes);
-        }
     }
-    const double month = plan.written_mean * seconds(kPlanMonthUs);
-    plan.upload_bytes = bytes_of(month * ratio);
-    // What no object was seen of, by when segments are cut.
-    const double unknown =
-        written > 0 ? std::clamp(1 - known / (written * plan.factor), 0.0, 1.0) : 1;
-    if (unknown > 1e-9) objects += unknown * objects_by_rate(*shortest, plan.factor);
-    plan.puts = bytes_of(objects);
+    plan.upload_bytes = bytes_of(plan.written_mean * seconds(kPlanMonthUs) * ratio);
+    plan.puts = bytes_of(objects_of(input, *shortest, plan));
     plan.range_gets = plan.heads = plan.puts;
     plan.lists = plan.puts + static_cast<uint64_t>(kPlanMonthUs / kIdleListUs);
     explain(plan, input, question);

@@ -195,6 +195,9 @@ TEST(Plan, WhatCannotBePlannedIsAnError) {
     question = {};
     question.months = 241;
     EXPECT_FALSE(make_plan(steady(1), question));
+    question.months = 240;
+    question.growth_percent = 100'000;
+    EXPECT_EQ(make_plan(steady(600 * kMb), question).error().code(), Code::kInvalidArgument);
     EXPECT_FALSE(make_plan({}, {}));
     PlanInput input = steady(1);
     input.churn.front().bytes.clear();

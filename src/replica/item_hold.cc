@@ -86,6 +86,11 @@ Status ItemReplica::mend_holds() {
 }
 
 Result<RetentionCost> ItemReplica::cost(int64_t window_us, const RetentionGrid& grid) {
+    FS_ASSIGN(const ChangeSeen seen, changes_seen());
+    return retention_cost(seen, window_us, grid);
+}
+
+Result<ChangeSeen> ItemReplica::changes_seen() {
     FS_ASSIGN(const LedgerState state, ledger_.state());
     FS_ASSIGN(const auto rows, ledger_.list_manifests());
     FS_ASSIGN(const auto segments,
@@ -101,6 +106,8 @@ Result<RetentionCost> ItemReplica::cost(int64_t window_us, const RetentionGrid& 
         seen.written_us =
             std::max(state.stored_time, state.idle_time).us - segments.front().first_time.us;
     if (written != 0) seen.stored_per_written = double(stored) / double(written);
+    seen.objects = segments.size();
+    seen.object_bytes = stored;
 
     // A few of them, evenly: what of each is not in the one before it.
     std::vector<Manifest> manifests;
@@ -130,7 +137,7 @@ Result<RetentionCost> ItemReplica::cost(int64_t window_us, const RetentionGrid& 
             seen.fresh.push_back({manifests[b].time.us - manifests[a].time.us, fresh});
         }
     }
-    return retention_cost(seen, window_us, grid);
+    return seen;
 }
 
 }  // namespace farshore

@@ -209,6 +209,8 @@ class ItemReplica {
 
     // What `policy` needs in the store, by what this item was seen to change (retention_cost.h).
     Result<RetentionCost> cost(int64_t window_us, const RetentionGrid& grid);
+    // What that is worked out from; reads some manifests.
+    Result<ChangeSeen> changes_seen();
 
     // Writes a checkpoint of the newest segment when one is due; whether it did.
     Result<bool> maybe_checkpoint();

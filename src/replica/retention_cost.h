@@ -15,6 +15,7 @@ struct ChangeSeen {
     uint64_t written_bytes = 0;
     int64_t written_us = 0;  // in how long
     double stored_per_written = 1.0;
+    uint64_t objects = 0, object_bytes = 0;  // segments of that time in the store
     // Of what a state consists of, so much was not in the one `span_us` before it.
     struct Fresh {
         int64_t span_us = 0;

@@ -24,6 +24,7 @@ constexpr Operation kOperations[] = {
 
     {"GET", "/v1/server", Reach::kRows, Role::kReader},
     {"GET", "/metrics", Reach::kRows, Role::kReader},
+    {"GET", "/v1/plan", Reach::kRows, Role::kReader},
     {"GET", "/v1/items", Reach::kRows, Role::kReader},
     {"GET", "/v1/jobs", Reach::kRows, Role::kReader},
     {"GET", "/v1/events", Reach::kRows, Role::kReader},

@@ -95,6 +95,7 @@ Result<HttpResponse> Api::dispatch(Call& call) {
     if (resource == "access-tokens") return access_tokens(call);
     if (resource == "audit") return audit(call);
     if (resource == "server") return server(call);
+    if (resource == "plan") return plan(call);
     if (resource == "items") return call.parts.size() <= 1 ? items(call) : item(call);
     if (resource == "bookmarks" || resource == "exports")
         return resource == "exports" ? exports(call) : bookmarks(call);

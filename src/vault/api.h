@@ -77,6 +77,7 @@ class Api {
     Result<HttpResponse> health_limits(const Call& call);
     Result<HttpResponse> copies(const Call& call);
     Result<HttpResponse> item_key(const Call& call);
+    Result<HttpResponse> plan(const Call& call);
     Result<HttpResponse> server(const Call& call);
     Result<HttpResponse> metrics(const Call& call);
     // Of each item that the caller may see, by name.
