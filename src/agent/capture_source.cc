@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 namespace farshore {
 
 namespace {
@@ -26,6 +28,8 @@ Status CaptureSource::resume(Sequence next, Sequence stored) {
         forgotten_ = told;
         everything_due_ = true;
     }
+    // Another one may have less than the one before.
+    received_ = 0;
     set_stored(stored);
     if (waiting_) return {};
     if (everything_due_) return order_gap(true);
@@ -101,14 +105,32 @@ bool CaptureSource::too_old(const LogBatch& batch) const {
     return producer.gap == GapState::kNone && used.ring_bytes + used.spill_bytes > kLittleBytes;
 }
 
+void CaptureSource::keep(uint64_t log_bytes) {
+    keep_bytes_ = log_bytes;
+    let_go();
+}
+
+Sequence CaptureSource::stored() const {
+    return {consumer_.header().word(LogWord::kStored).load()};
+}
+
 void CaptureSource::release(Sequence received) {
+    received_ = std::max(received_.load(), received.v);
+    let_go();
+}
+
+void CaptureSource::set_stored(Sequence stored) {
+    consumer_.set_stored(stored);
+    let_go();
+}
+
+void CaptureSource::let_go() {
     if (peeked_) {
         consumer_.advance();
         peeked_ = false;
     }
-    consumer_.release(received);
+    consumer_.release({received_}, stored(), keep_bytes_);
+    kept_bytes_ = consumer_.bytes_up_to({received_});
 }
-
-void CaptureSource::set_stored(Sequence stored) { consumer_.set_stored(stored); }
 
 }  // namespace farshore

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <optional>
 
@@ -13,6 +14,9 @@
 #include "replicate/log_sender.h"
 
 namespace farshore {
+
+// Of the ring, for what is received and not stored: copying stops when half of it is used.
+inline constexpr uint64_t kKeptPartOfRing = 4;
 
 class CaptureSource final : public RecordSource {
   public:
@@ -36,6 +40,16 @@ class CaptureSource final : public RecordSource {
     // now is sent instead; 0: it is sent in order, however old. Any thread.
     void prefer_newest(int64_t older_than_us) { older_than_us_ = older_than_us; }
 
+    // What the appliance has received and not stored is kept in the log as well, as long as that
+    // holds no more than this: then an appliance can be lost, or exchanged for another one, and
+    // nothing with it. On the sender's executor.
+    void keep(uint64_t log_bytes);
+    // Whether the log still has all that is not stored.
+    bool has_all_unstored() const { return consumer_.released() <= stored(); }
+    // Of what is in the log, bytes that were received: they wait for nobody. Any thread.
+    uint64_t kept_bytes() const { return kept_bytes_; }
+    Sequence received() const { return {received_}; }  // any thread
+
     // Whether sending waits for a gap that was ordered.
     bool waiting_for_gap() const { return waiting_; }
 
@@ -43,12 +57,16 @@ class CaptureSource final : public RecordSource {
     Status order_gap(bool everything);
     bool too_old(const LogBatch& batch) const;
     Status look_for_gap();
+    Sequence stored() const;
+    void let_go();
 
     CaptureConsumer& consumer_;
     const Commands commands_;
     const bool whole_disks_;
     const Clock* const clock_;
     std::atomic<int64_t> older_than_us_{0};
+    std::atomic<uint64_t> received_{0}, kept_bytes_{0};
+    uint64_t keep_bytes_ = 0;
     bool waiting_ = false;
     std::optional<size_t> command_;
     Sequence forgotten_;           // what was stored once and is not any more

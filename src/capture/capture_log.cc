@@ -763,25 +763,23 @@ Status CaptureConsumer::seek(Sequence sequence) {
     return {};
 }
 
-void CaptureConsumer::release(Sequence sequence) {
-    std::optional<Boundary> to;
-    while (!boundaries_.empty() && boundaries_.front().last <= sequence) {
-        to = boundaries_.front();
-        boundaries_.pop_front();
-    }
-    if (!to) return;
+ConsumerState CaptureConsumer::behind(const Boundary& boundary) const {
     const ProducerState producer = header_.producer();
     ConsumerState next = state_;
-    for (uint64_t number = state_.first_run; number < to->behind.run; ++number) {
+    for (uint64_t number = state_.first_run; number < boundary.behind.run; ++number) {
         const Run run = header_.run(number);
         (run.in_spill ? next.spill_tail : next.ring_tail) = run.to;
     }
-    const Run run = header_.run(to->behind.run);
-    (run.in_spill ? next.spill_tail : next.ring_tail) = to->behind.at;
-    next.first_run = to->behind.run;
-    if (to->behind.run < producer.last_run && to->behind.at == run.to) ++next.first_run;
-    next.released = to->last.v;
-    state_ = next;
+    const Run run = header_.run(boundary.behind.run);
+    (run.in_spill ? next.spill_tail : next.ring_tail) = boundary.behind.at;
+    next.first_run = boundary.behind.run;
+    if (boundary.behind.run < producer.last_run && boundary.behind.at == run.to) ++next.first_run;
+    next.released = boundary.last.v;
+    return next;
+}
+
+void CaptureConsumer::begin_at(const ConsumerState& state) {
+    state_ = state;
     header_.commit(state_);
     std::atomic_thread_fence(std::memory_order_seq_cst);
     auto wants = header_.word(LogWord::kTapWantsSpace);
@@ -790,6 +788,32 @@ void CaptureConsumer::release(Sequence sequence) {
         bell.fetch_add(1);
         if (wake_) wake_(bell);
     }
+}
+
+void CaptureConsumer::release(Sequence sequence) { release(sequence, sequence, 0); }
+
+void CaptureConsumer::release(Sequence received, Sequence stored, uint64_t keep_bytes) {
+    const ProducerState producer = header_.producer();
+    // The spill is for what has nowhere else to go; while it is used, nothing is copied.
+    const auto too_much = [&](const ConsumerState& state) {
+        const LogUsage used = log_usage(producer, state);
+        return used.spill_bytes > 0 || used.ring_bytes > keep_bytes;
+    };
+    std::optional<Boundary> to;
+    while (!boundaries_.empty() && boundaries_.front().last <= std::max(received, stored)) {
+        const Boundary& front = boundaries_.front();
+        if (front.last > stored && !too_much(to ? behind(*to) : state_)) break;
+        to = front;
+        boundaries_.pop_front();
+    }
+    if (to) begin_at(behind(*to));
+}
+
+uint64_t CaptureConsumer::bytes_up_to(Sequence sequence) const {
+    const auto after = std::ranges::upper_bound(boundaries_, sequence, {}, &Boundary::last);
+    if (after == boundaries_.begin()) return 0;
+    const ConsumerState there = behind(*std::prev(after));
+    return there.ring_tail - state_.ring_tail + there.spill_tail - state_.spill_tail;
 }
 
 void CaptureConsumer::discard_all() {

@@ -266,12 +266,18 @@ class CaptureConsumer {
     // Everything up to `sequence` is received (fsynced in the appliance's spool) and its space may
     // be used again. Freed in pieces of at least kReleaseGrainBytes or whole batches.
     void release(Sequence sequence);
+    // The same of what is `stored`; of what is only received as much as must be so that the ring
+    // holds no more than `keep_bytes`, and the spill nothing: whoever takes over from that appliance
+    // can have the rest again.
+    void release(Sequence received, Sequence stored, uint64_t keep_bytes);
     // Drops all that is in the log now, unread as well. For a log whose reader needs a gap.
     void discard_all();
     // Everything up to `sequence` is durable in the object store. Never goes back.
     void set_stored(Sequence sequence);
 
     Sequence released() const { return {state_.released}; }
+    // Of what is in the log and was read, how much is not above `sequence`.
+    uint64_t bytes_up_to(Sequence sequence) const;
     // The cursor's: the next record has this number, or is a GAP above it.
     Sequence next_expected() const { return expected_; }
     bool at_end() const;
@@ -295,6 +301,9 @@ class CaptureConsumer {
     Result<LogBatch> batch_at(const Position& position, const Run& run, size_t max_bytes,
                               Sequence expected, std::vector<Boundary>* boundaries,
                               Sequence stop_before);
+    // Where the log begins from then on.
+    ConsumerState behind(const Boundary& boundary) const;
+    void begin_at(const ConsumerState& state);
 
     LogHeader header_;
     File* spill_;

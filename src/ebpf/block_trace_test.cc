@@ -1,6 +1,7 @@
 // The kernel program on a real kernel and real (loop) disks.
 #include "ebpf/block_trace.h"
 
+#include <bpf/bpf.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
@@ -10,6 +11,7 @@
 #include <cstring>
 #include <map>
 #include <random>
+#include <set>
 
 #include "ebpf/test_loop_disk.h"
 
@@ -196,6 +198,55 @@ TEST_F(BlockTraceTest, GoesOnWithoutItsProcess) {
     ASSERT_TRUE(BlockTrace::remove(options.pin_directory));
     EXPECT_FALSE(BlockTrace::exists(options.pin_directory));
     ::close(direct);
+}
+
+// Broken if a request whose end the kernel did not tell is hidden by the next one in its place:
+// what the disk then really has under it is not read again, and the replica differs there for good.
+TEST_F(BlockTraceTest, ARequestInTheStaleEntryOfAnotherMarksTheOther) {
+    ASSERT_TRUE(mount_bpf_directory());
+    LoopDisk disk(directory_.path(), "disk", kDiskBytes);
+    BlockTraceOptions options;
+    options.disks = {traced(disk, kDiskBytes)};
+    options.pin_directory =
+        std::string(kBpfDirectory) + "/farshore-test-stale-" + std::to_string(::getpid());
+    auto trace = BlockTrace::open(options);
+    ASSERT_TRUE(trace) << trace.error().to_string();
+    const int in_flight = bpf_obj_get((options.pin_directory + "/in_flight").c_str());
+    ASSERT_GE(in_flight, 0);
+    Aligned buffer(4096);
+    std::memset(buffer.at, 0x5a, 4096);
+    const int direct = ::open(disk.device().c_str(), O_RDWR | O_DIRECT | O_CLOEXEC);
+    // The request that the kernel used for a write.
+    const auto write_at = [&](off_t at) -> uint64_t {
+        EXPECT_EQ(::pwrite(direct, buffer.at, 4096, at), 4096);
+        uint64_t request = 0;
+        while (const auto event = (*trace)->next()) {
+            if (event->head.kind == kFsEventData) request = event->head.request;
+            (*trace)->release(event->position);
+        }
+        return request;
+    };
+    // The kernel has some hundred requests for a disk and goes round them.
+    std::set<uint64_t> requests;
+    for (int i = 0; i < 1000; ++i) requests.insert(write_at(0));
+    ASSERT_EQ(requests.count(0), 0u);
+    constexpr uint64_t kStale = 40u << 20;
+    fs_in_flight stale{};
+    stale.offset = kStale;
+    stale.length = 128u << 10;
+    for (const uint64_t request : requests)
+        ASSERT_EQ(bpf_map_update_elem(in_flight, &request, &stale, BPF_ANY), 0);
+    const uint64_t drops = (*trace)->drops();
+    ASSERT_EQ(requests.count(write_at(4096)), 1u);
+    EXPECT_GT((*trace)->drops(), drops);
+    std::vector<ByteRange> ranges;
+    (*trace)->harvest([&](DiskIndex, ByteRange range) { ranges.push_back(range); });
+    ASSERT_EQ(ranges.size(), 1u);
+    EXPECT_EQ(ranges.front().offset_bytes, kStale);
+    ::close(in_flight);
+    ::close(direct);
+    trace->reset();
+    ASSERT_TRUE(BlockTrace::remove(options.pin_directory));
 }
 
 }  // namespace

@@ -190,7 +190,9 @@ Status LogSender::on_welcome(const WelcomeFrame& welcome) {
     window_bytes_ = welcome.window_bytes;
     in_flight_.clear();
     in_flight_bytes_ = 0;
-    // `next` may be ahead of what is durable there: only an ACK lets go of records.
+    // `next` may be ahead of what is durable there: only an ACK lets go of records. What another
+    // appliance had received says nothing.
+    status_.received = welcome.stored;
     acknowledge({}, welcome.stored);
     FS_TRY(source_.resume(welcome.next, welcome.stored));
     may_have_ = std::max(may_have_, Sequence{welcome.next.v - 1});

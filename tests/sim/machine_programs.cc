@@ -196,6 +196,7 @@ std::shared_ptr<void> Machine::boot_agent(SimProcess& self) {
                 [&commands](const TapCommand& command) { return commands.post(command); },
                 [&commands](size_t slot) { return commands.take(slot); }},
             shape_.mode == TapMode::kMirror);
+        program->source->keep(kMinRingBytes / kKeptPartOfRing);
         program->watched = std::make_unique<WatchedSource>(*this, *program->source);
         program->dialer = network_.dialer(self, agent_name());
         self.random().fill(program->instance.raw);
