@@ -363,7 +363,11 @@ TEST(DatabaseCrash, APolicyIsWithAllItsItemsOrNone) {
     std::set<uint32_t> seen;
     const CrashReport report = for_each_crash_image(
         files,
-        {.first_operation = first, .all_subsets = 3, .all_single = 8, .samples = 1, .torn = 1,
+        {.first_operation = first,
+         .all_subsets = 3,
+         .all_single = 8,
+         .samples = 1,
+         .torn = 1,
          .seed = 1},
         [&](size_t, CrashFiles& image) -> std::string {
             auto after = open(image);

@@ -49,14 +49,15 @@ Result<std::vector<ItemRecord>> select_items(soci::session& sql, std::string_vie
     };
     using L = long long;
     using T = std::string;
-    select<T, T, T, L, T, T, T, T, T, T, L, L, L, L, T, T, T, T, L, L, L, L, T, L, L, T, L, T, L, T>(
+    select<T, T, T, L, T, T, T, T, T, T, L, L, L, L, T, T, T, T, L, L, L, L, T, L, L, T, L, T, L,
+           T>(
         sql, std::string(kColumns) + std::string(condition),
         [&](const T& id, const T& name, const T& state, L since, const T& mode, const T& agent,
             const T& qmp, const T& nbd, const T& machine, const T& key, L interval, L window,
             L grace, L throttle, const T& resync, const T& error_code, const T& error_what,
             const T& error_remedy, L created, L updated, L consistent, L rpo, const T& windows,
-            L windows_for_all, L verify, const T& bandwidth, L newest_first, const T& kept,
-            L scrub, const T& policy_name) {
+            L windows_for_all, L verify, const T& bandwidth, L newest_first, const T& kept, L scrub,
+            const T& policy_name) {
             ItemRecord item;
             keep(item.id, item_id_column(id));
             item.name = name;

@@ -14,8 +14,7 @@ using T = std::string;
 
 Result<std::optional<KeptAnswer>> begin_answer(Database& database, const KeptAnswer& request) {
     return in_transaction(
-        database, "a request's key",
-        [&](soci::session& sql) -> Result<std::optional<KeptAnswer>> {
+        database, "a request's key", [&](soci::session& sql) -> Result<std::optional<KeptAnswer>> {
             const TimePoint now = database.impl().clock->now();
             execute(sql, "DELETE FROM kept_answers WHERE created_us <= :t",
                     TimePoint{now.us - kAnswerKeptUs});

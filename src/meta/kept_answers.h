@@ -17,9 +17,9 @@ inline constexpr size_t kMaxKeptAnswers = 100'000;
 inline constexpr size_t kMaxRequestKeyBytes = 255;
 
 struct KeptAnswer {
-    std::string identity;     // whose key it is
-    std::string key;          // 1 to kMaxRequestKeyBytes
-    std::string method;       // what was asked for with it
+    std::string identity;  // whose key it is
+    std::string key;       // 1 to kMaxRequestKeyBytes
+    std::string method;    // what was asked for with it
     std::string target;
     std::string fingerprint;  // of the body
     std::string run;          // of the vault that began it

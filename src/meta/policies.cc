@@ -71,19 +71,20 @@ std::vector<PolicyRecord> select_policies(soci::session& sql, std::string_view c
 template <typename Key>
 void write_values(soci::session& sql, std::string_view table, std::string_view key_column,
                   const Key& key, const ItemPolicy& values, TimePoint now) {
-    execute(sql,
-            fmt::format(
-                "UPDATE {} SET crash_point_interval_s = :c, window_s = :w, grace_s = :g, "
-                "copy_throttle_bytes_per_s = :t, consistent_interval_s = :cp, rpo_threshold_s = :r, "
-                "resync_windows = :rw, resync_windows_for_all = :f, verify_interval_s = :v, "
-                "bandwidth = :b, newest_first = :n, keep = :k, scrub_interval_s = :s, updated_us = "
-                ":u WHERE {} = :key",
-                table, key_column),
-            values.crash_point_interval_s, values.window_s, values.grace_s,
-            values.copy_throttle_bytes_per_s, values.consistent_interval_s, values.rpo_threshold_s,
-            values.resync_windows, uint32_t{values.resync_windows_for_all},
-            values.verify_interval_s, values.bandwidth, uint32_t{values.newest_first}, values.keep,
-            values.scrub_interval_s, now, key);
+    execute(
+        sql,
+        fmt::format(
+            "UPDATE {} SET crash_point_interval_s = :c, window_s = :w, grace_s = :g, "
+            "copy_throttle_bytes_per_s = :t, consistent_interval_s = :cp, rpo_threshold_s = :r, "
+            "resync_windows = :rw, resync_windows_for_all = :f, verify_interval_s = :v, "
+            "bandwidth = :b, newest_first = :n, keep = :k, scrub_interval_s = :s, updated_us = "
+            ":u WHERE {} = :key",
+            table, key_column),
+        values.crash_point_interval_s, values.window_s, values.grace_s,
+        values.copy_throttle_bytes_per_s, values.consistent_interval_s, values.rpo_threshold_s,
+        values.resync_windows, uint32_t{values.resync_windows_for_all}, values.verify_interval_s,
+        values.bandwidth, uint32_t{values.newest_first}, values.keep, values.scrub_interval_s, now,
+        key);
 }
 
 // Those that follow `policy` are asked for no consistent points any more.
@@ -245,8 +246,9 @@ Status remove_policy(Database& database, const std::string& name,
             return fail(Code::kForbidden, "the policy 'default' is built in: it cannot be removed",
                         "`farshore policy edit default` changes it");
         if (policy.items != 0) {
-            FS_ASSIGN(const auto items, select_heads(sql, "WHERE policy = :p ORDER BY name LIMIT :l",
-                                                     name, kNamedItems));
+            FS_ASSIGN(
+                const auto items,
+                select_heads(sql, "WHERE policy = :p ORDER BY name LIMIT :l", name, kNamedItems));
             std::string names;
             for (const ItemRecord& item : items)
                 names += fmt::format("{}'{}'", names.empty() ? "" : ", ", item.name);
