@@ -23,7 +23,7 @@ TEST(PolicyVerbs, AnEditIsShownBefore) {
     t.script = looks;
     EXPECT_EQ(t.run({"policy", "edit", "gold", "--window", "10min", "--preview"}), 0);
     for (const char* words : {"window_s: 900 -> 600", "points that go at the next round: 12",
-                              "about 5.0 MB less", "rpo-high", "3 items more"})
+                              "about 4.8 MiB less", "rpo-high", "3 items more"})
         EXPECT_NE(t.out.str().find(words), std::string::npos) << words << t.out.str();
     t.script = looks;
     EXPECT_EQ(t.run({"policy", "edit", "gold", "--window", "10min"}), 64) << "nobody is there";

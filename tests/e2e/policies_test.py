@@ -63,7 +63,7 @@ class Policies(EndToEnd):
         self.assertEqual(900, self.farshore.call("item", "web")["policy"]["window_s"])
         with self.assertRaises(FarshoreError) as refused:
             self.farshore.call("policy", "edit", "gold", "--window", "10min")
-        self.assertIn("--yes", str(refused.exception), "nobody can be asked")
+        self.assertIn("--yes", refused.exception.remedy, "nobody can be asked")
         self.farshore.call("policy", "edit", "gold", "--window", "10min", "--yes")
         self.assertEqual(600, self.farshore.call("item", "web")["policy"]["window_s"])
         self.assertEqual(1200, self.farshore.call("item", "own")["policy"]["window_s"])
