@@ -7,7 +7,7 @@
 #   *_main.cc, *_plugin.cc  left alone: the folder's CMakeLists.txt says what they make
 # USES names the farshore folders that it may include; FARSHORE_LAYERS fixes their order, so a link
 # against a folder further down is an error at configure time.
-set(FARSHORE_LAYERS base os codec keys extract record store sim replica block capture ebpf tap replicate meta compute
+set(FARSHORE_LAYERS base os codec keys extract record store sim replica plan block capture ebpf tap replicate meta compute
     recovery agent appliance vault cli)
 set(FARSHORE_WARNINGS -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
     -Wno-missing-field-initializers -Werror=return-type -Werror=unused-result)

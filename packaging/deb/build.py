@@ -81,14 +81,14 @@ def gather_program(tree, build):
             install(tree, page, doc.relative_to(tree) / folder / page.name)
     for page in ("terms.md", "architecture.md"):
         install(tree, ROOT / "docs" / page, doc.relative_to(tree) / page)
-    for extra in sorted((ROOT / "packaging/grafana").glob("*.json")):
-        install(tree, extra, doc.relative_to(tree) / "grafana" / extra.name)
 
 
 def gather_part(tree, part):
     install(tree, ROOT / f"packaging/systemd/farshore-{part}.service",
             f"lib/systemd/system/farshore-{part}.service")
     install(tree, ROOT / f"packaging/config/{part}.toml", f"etc/farshore/{part}.toml")
+    if part == "vault":
+        install(tree, ROOT / "packaging/grafana/farshore.json", "usr/share/farshore/grafana/farshore.json")
     if part == "agent":
         agent = ROOT / "packaging/agent"
         install(tree, agent / "initramfs/hook", "usr/share/initramfs-tools/hooks/farshore", 0o755)

@@ -7,9 +7,11 @@
 #include <map>
 #include <mutex>
 
+#include "agent/appliance_routes.h"
 #include "agent/clock_compare.h"
 #include "agent/control_client.h"
 #include "agent/file_system_freeze.h"
+#include "os/load_meter.h"
 #include "os/log.h"
 #include "os/process.h"
 #include "replicate/frames.h"
@@ -17,12 +19,8 @@
 namespace farshore {
 namespace {
 constexpr std::string_view kVersion = "0.1.0";
+constexpr int64_t kLoadUs = 5'000'000;
 
-TlsOptions tls_options(const AgentOptions& options) {
-    TlsOptions tls;
-    tls.expected_peer_name = options.appliance_name;
-    return tls;
-}
 }  // namespace
 
 struct Agent::Impl {
@@ -31,10 +29,11 @@ struct Agent::Impl {
     std::shared_ptr<TlsContext> tls;
     PosixFileSystem files;
     RealClock clock;
+    const TimePoint started = clock.now();
     RealRandom random;
     PartyId instance;
     TlsNetwork network{1};
-    TlsDialer dialer;
+    ApplianceRoutes routes;
     ThreadExecutor home{"agent"};
     std::unique_ptr<ControlClient> control;
     std::string early_document;                               // as it was written last
@@ -44,7 +43,11 @@ struct Agent::Impl {
         : options(std::move(given)),
           lock(std::move(held)),
           tls(std::move(context)),
-          dialer(network, tls, tls_options(options)) {
+          routes(options.appliances, options.appliance_name, [this](const std::string& name) {
+              TlsOptions peer;
+              peer.expected_peer_name = name;
+              return std::make_unique<TlsDialer>(network, tls, peer);
+          }) {
         random.fill(instance.raw);
     }
     ~Impl() {
@@ -83,6 +86,9 @@ struct Agent::Impl {
     }
 
     ClockCompare clocks;
+    LoadMeter load_meter;
+    MachineLoad load;
+    std::optional<int64_t> load_us;  // steady, when it was looked at
 
     std::string status() {
         tell_early();
@@ -93,6 +99,11 @@ struct Agent::Impl {
         status.time = clock.now();
         status.clock_ahead_us = clocks.ahead_us(status.time, clock.steady_us());
         clocks.sent(clock.steady_us());
+        if (!load_us || clock.steady_us() - *load_us >= kLoadUs) {
+            load = load_meter.look();
+            load_us = clock.steady_us();
+        }
+        status.load = load;
         for (const auto& [id, item] : items) status.items.push_back(item->status());
         return encode_status(status);
     }
@@ -107,22 +118,23 @@ struct Agent::Impl {
         SupervisorOptions supervisor;
         supervisor.directory = options.directory;
         supervisor.shared_directory = options.shared_directory;
-        supervisor.appliance = options.appliance;
         supervisor.ring_bytes = options.ring_bytes;
         supervisor.spill_bytes = options.spill_bytes;
         supervisor.trace_ring_bytes = options.trace_ring_bytes;
         items.emplace(desired.item, std::make_unique<ItemSupervisor>(supervisor, desired, instance,
-                                                                     home, dialer, files, clock));
+                                                                     home, routes, files, clock));
     }
 
     void instructions(const std::string& document) {
         auto decoded = decode_instructions(document);
         if (!decoded) {
-            log::error("agent", "instructions refused: {}", decoded.error().to_string());
+            log::error("agent", {.agent = options.name, .code = code_name(decoded.error().code())},
+                       "instructions refused: {}", decoded.error().to_string());
             return;
         }
         if (decoded->vault_time.us != 0) clocks.answered(clock.steady_us(), decoded->vault_time);
         for (const DesiredItem& desired : decoded->items) take(desired);
+        learn(decoded->appliances);
         // Removed, reported and no longer asked for.
         for (auto item = items.begin(); item != items.end();) {
             const bool asked = std::ranges::any_of(decoded->items, [&](const DesiredItem& desired) {
@@ -139,8 +151,24 @@ struct Agent::Impl {
         }
     }
 
+    std::string appliances_path() const { return options.directory + "/appliances.json"; }
+
+    // Kept, so that an agent that starts while its own appliance is away finds another.
+    void learn(const std::vector<ApplianceAddress>& appliances) {
+        if (!routes.learn(appliances)) return;
+        AgentInstructions known;
+        known.appliances = appliances;
+        if (auto kept =
+                write_file_durably(files, appliances_path(), as_bytes(encode_instructions(known)));
+            !kept)
+            log::warn("agent", "{}", kept.error().to_string());
+    }
+
     // What was protected before, so that it goes on while the vault is away.
     Status recall() {
+        if (auto kept = read_whole_file(files, appliances_path()))
+            if (auto known = decode_instructions(as_text(*kept)))
+                (void)routes.learn(known->appliances);
         const std::string directory = options.directory + "/items";
         FS_TRY(files.make_directories(directory));
         FS_ASSIGN(std::vector<std::string> names, files.list(directory));
@@ -150,7 +178,9 @@ struct Agent::Impl {
             if (!document) continue;
             auto decoded = decode_instructions(as_text(*document));
             if (!decoded) {
-                log::error("agent", "item {}: {}", name, decoded.error().to_string());
+                log::error("agent",
+                           {.agent = options.name, .code = code_name(decoded.error().code())},
+                           "item {}: {}", name, decoded.error().to_string());
                 continue;
             }
             for (const DesiredItem& desired : decoded->items) take(desired);
@@ -163,6 +193,23 @@ struct Agent::Impl {
 
 Agent::Agent(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Agent::~Agent() = default;
+std::string Agent::appliance() const { return impl_->routes.control_address(); }
+
+AgentNumbers Agent::numbers() const {
+    AgentNumbers numbers;
+    numbers.name = impl_->options.name;
+    numbers.started = impl_->started;
+    (void)impl_->home.run_sync([&] {
+        Impl& agent = *impl_;
+        if (agent.control) {
+            numbers.connected = agent.control->connected();
+            numbers.connections = agent.control->connections();
+        }
+        numbers.clock_ahead_us = agent.clocks.ahead_us(agent.clock.now(), agent.clock.steady_us());
+        for (const auto& [id, item] : agent.items) numbers.items.push_back(item->numbers());
+    });
+    return numbers;
+}
 
 Result<std::unique_ptr<Agent>> Agent::start(const AgentOptions& options,
                                             std::shared_ptr<TlsContext> tls) {
@@ -178,12 +225,13 @@ Result<std::unique_ptr<Agent>> Agent::start(const AgentOptions& options,
         started = agent.recall();
         if (!started) return;
         ControlClient::Options control;
-        control.address = agent.options.appliance;
+        control.address = [&agent] { return agent.routes.control_address(); };
+        control.failed = [&agent] { agent.routes.control_failed(); };
         control.interval_us = agent.options.sync_interval_us;
         control.status = [&agent] { return agent.status(); };
         control.instructions = [&agent](const std::string& json) { agent.instructions(json); };
         agent.control =
-            std::make_unique<ControlClient>(agent.home, agent.dialer, std::move(control));
+            std::make_unique<ControlClient>(agent.home, agent.routes.control(), std::move(control));
         agent.control->start();
     }));
     FS_TRY(started);

@@ -76,6 +76,7 @@ Result<ByteView> CaptureSource::next(size_t max_bytes) {
         FS_TRY(look_for_gap());
         if (waiting_) return ByteView{};
     }
+    if (paused_) return ByteView{};
     if (peeked_) consumer_.advance();
     peeked_ = false;
     auto batch = consumer_.peek(max_bytes);
@@ -90,6 +91,13 @@ Result<ByteView> CaptureSource::next(size_t max_bytes) {
     }
     peeked_ = !batch->empty();
     return batch->records;
+}
+
+bool CaptureSource::half_full() const {
+    const LogHeader& log = consumer_.header();
+    const LogUsage used = log_usage(log.producer(), log.consumer());
+    const LogGeometry& all = log.geometry();
+    return (used.ring_bytes + used.spill_bytes) * 2 >= all.ring_bytes + all.spill_bytes;
 }
 
 // Not inside a gap: what closes it is behind, and would never come. Nor for a little, which is sent

@@ -46,6 +46,12 @@ class CaptureSource final : public RecordSource {
     void keep(uint64_t log_bytes);
     // Whether the log still has all that is not stored.
     bool has_all_unstored() const { return consumer_.released() <= stored(); }
+    // Gives nothing more until it is told to go on; what is released goes on.
+    void pause(bool paused) { paused_ = paused; }
+    bool paused() const { return paused_; }
+    uint64_t ring_bytes() const { return consumer_.header().geometry().ring_bytes; }
+    // Ring and spill together.
+    bool half_full() const;
     // Of what is in the log, bytes that were received: they wait for nobody. Any thread.
     uint64_t kept_bytes() const { return kept_bytes_; }
     Sequence received() const { return {received_}; }  // any thread
@@ -67,6 +73,7 @@ class CaptureSource final : public RecordSource {
     std::atomic<int64_t> older_than_us_{0};
     std::atomic<uint64_t> received_{0}, kept_bytes_{0};
     uint64_t keep_bytes_ = 0;
+    bool paused_ = false;
     bool waiting_ = false;
     std::optional<size_t> command_;
     Sequence forgotten_;           // what was stored once and is not any more

@@ -102,5 +102,53 @@ TEST(CaptureSource, EverythingFollowsAGapThatWasOrderedBefore) {
     EXPECT_EQ(log.asked, (std::vector{TapCommandKind::kGapDirty, TapCommandKind::kResyncAll}));
 }
 
+// Broken if what was only received were let go of while there is room for it: an appliance that is
+// lost then takes it with it.
+TEST(CaptureSource, WhatIsReceivedIsKeptUntilItIsStored) {
+    Log log;
+    log.source->keep(kMinRingBytes);
+    const auto append = [&] {
+        AppendRequest request;
+        request.payload = log.payload;
+        request.payload_crc = crc32c(log.payload);
+        request.length_bytes = static_cast<uint32_t>(log.payload.size());
+        log.last = log.producer->append(request).sequence;
+    };
+    log.source->set_stored(log.last);
+    const Sequence before = log.last;
+    EXPECT_TRUE(log.source->has_all_unstored());
+    for (int i = 0; i < 20; ++i) append();
+    while (!log.source->next(8u << 10)->empty()) {
+    }
+    log.source->release(log.last);
+    EXPECT_EQ(log.consumer->released(), before);
+    EXPECT_EQ(log.source->received(), log.last);
+    EXPECT_GT(log.source->kept_bytes(), 20u * 4096);
+    EXPECT_TRUE(log.source->has_all_unstored());
+    // Another appliance has it all again.
+    ASSERT_TRUE(log.source->resume(before.next(), before));
+    EXPECT_FALSE(log.source->waiting_for_gap());
+    // Nothing is let go of on the word of the one before.
+    EXPECT_EQ(log.source->received().v, 0u);
+    log.source->keep(0);
+    EXPECT_EQ(log.consumer->released(), before);
+    while (!log.source->next(8u << 10)->empty()) {
+    }
+    log.source->keep(kMinRingBytes);
+    log.source->release({before.v + 10});
+    log.source->set_stored({before.v + 4});
+    EXPECT_GE(log.consumer->released().v, before.v + 2);
+    EXPECT_LE(log.consumer->released().v, before.v + 4);
+    // Only as much as has to be.
+    log.source->keep(10u * 4096);
+    EXPECT_GE(log.consumer->released().v, before.v + 5);
+    EXPECT_LE(log.consumer->released().v, before.v + 10);
+    EXPECT_FALSE(log.source->has_all_unstored());
+    log.source->release(log.last);
+    log.source->set_stored(log.last);
+    EXPECT_TRUE(log.source->has_all_unstored());
+    EXPECT_EQ(log.consumer->released(), log.last);
+}
+
 }  // namespace
 }  // namespace farshore

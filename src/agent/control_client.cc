@@ -38,7 +38,7 @@ void ControlClient::after(int64_t delay_us, void (ControlClient::*what)()) {
 }
 
 void ControlClient::dial() {
-    dialer_.dial(executor_, options_.address,
+    dialer_.dial(executor_, options_.address(),
                  [this, alive = std::weak_ptr(alive_)](Result<std::unique_ptr<Connection>> made) {
                      if (alive.expired() || !running_) return;
                      if (!made) {
@@ -46,6 +46,7 @@ void ControlClient::dial() {
                          return;
                      }
                      connection_ = std::move(*made);
+                     ++connections_;
                      Connection::Handlers handlers;
                      handlers.on_frame = [this, alive](ByteView frame) {
                          if (!alive.expired()) on_frame(frame);
@@ -91,9 +92,10 @@ void ControlClient::disconnected(const Error& error) {
     // Tried again for ever, told once.
     if (const std::string words = error.to_string(); words != last_error_) {
         last_error_ = words;
-        log::warn("agent", "no conversation with the vault by way of {}: {}", options_.address,
-                  words);
+        log::warn("agent", {.code = code_name(error.code())},
+                  "no conversation with the vault by way of {}: {}", options_.address(), words);
     }
+    options_.failed();
     waiting_ = false;
     if (connection_) {
         executor_.post(

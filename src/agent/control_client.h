@@ -14,7 +14,9 @@ namespace farshore {
 class ControlClient {
   public:
     struct Options {
-        std::string address;
+        // Where the dialer leads by now, for people.
+        std::function<std::string()> address;
+        std::function<void()> failed;  // before it is tried again
         int64_t interval_us = 200'000;
         int64_t reply_timeout_us = 10'000'000;
         std::function<std::string()> status;                   // JSON to send
@@ -26,6 +28,7 @@ class ControlClient {
     void start();
     void stop();
     bool connected() const { return connection_ != nullptr; }
+    uint64_t connections() const { return connections_; }  // that were made
     const std::string& last_error() const { return last_error_; }
 
   private:
@@ -41,6 +44,7 @@ class ControlClient {
     bool running_ = false;
     std::unique_ptr<Connection> connection_;
     uint64_t request_ = 0;
+    uint64_t connections_ = 0;
     bool waiting_ = false;
     int64_t retry_us_;
     std::optional<Executor::TimerId> timer_;

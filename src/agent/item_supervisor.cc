@@ -32,13 +32,13 @@ constexpr size_t kMaxDoneBookmarks = kMaxPendingBookmarks;
 }  // namespace
 
 ItemSupervisor::ItemSupervisor(const SupervisorOptions& options, DesiredItem desired,
-                               PartyId instance, ThreadExecutor& home, Dialer& dialer,
+                               PartyId instance, ThreadExecutor& home, ApplianceRoutes& routes,
                                FileSystem& files, Clock& clock)
     : options_(options),
       item_(desired.item),
       instance_(instance),
       home_(home),
-      dialer_(dialer),
+      route_(routes),
       files_(files),
       clock_(clock),
       desired_(std::move(desired)) {
@@ -57,6 +57,7 @@ ItemSupervisor::~ItemSupervisor() {
     // The sender's callbacks run on home.
     (void)home_.run_sync([this] {
         compare_.reset();
+        move_.reset();
         sender_.reset();
         source_.reset();
     });
@@ -161,6 +162,7 @@ Status ItemSupervisor::work(const DesiredItem& desired) {
             break;
     }
     apply_settings(desired);
+    follow_appliance(desired);
     serve_requests(desired);
     return {};
 }
@@ -216,12 +218,18 @@ Status ItemSupervisor::open_session(TapMode mode, const std::vector<uint64_t>& d
         commands.take = [this](size_t ticket) { return session_->poll(ticket); };
         source_ = std::make_unique<CaptureSource>(session_->log(), std::move(commands),
                                                   mode != TapMode::kInPath, &clock_);
-        sender_ = std::make_unique<LogSender>(home_, clock_, dialer_, options_.appliance, item_,
-                                              instance_, *source_);
+        source_->keep(source_->ring_bytes() / kKeptPartOfRing);
+        sender_ =
+            std::make_unique<LogSender>(home_, clock_, route_, "", item_, instance_, *source_);
+        move_ = std::make_unique<ItemMove>(route_, *source_, *sender_, clock_);
+        {
+            const std::lock_guard lock(mutex_);
+            route_.set(desired_.appliance);
+        }
         sender_->start();
         const LogHeader header = session_->log().header();
-        compare_ = std::make_unique<CompareClient>(
-            home_, clock_, dialer_, options_.appliance, item_, header, [header] {
+        compare_ =
+            std::make_unique<CompareClient>(home_, clock_, route_, "", item_, header, [header] {
                 auto& bell = header.futex(LogWord::kTapDoorbell);
                 bell.fetch_add(1);
                 futex_wake(bell);
@@ -291,7 +299,8 @@ void ItemSupervisor::check_tap() {
     if (!slow && !stopped) return;
     auto process = Process::adopt(*key);
     if (!process) return;
-    log::warn("agent", "item {}: the tap {} for {} ms, it is replaced", name,
+    log::warn("agent", {.item = name, .item_id = item_.to_string()},
+              "item {}: the tap {} for {} ms, it is replaced", name,
               slow ? "has not answered a write" : "has shown no sign of life",
               (slow ? capture.oldest_in_flight_us : capture.tap_heartbeat_age_us) / 1000);
     (void)process->kill(SIGKILL);
@@ -347,6 +356,20 @@ void ItemSupervisor::apply_settings(const DesiredItem& desired) {
     session_->set_copy_held(desired.hold_copy);
     if (source_) source_->prefer_newest(int64_t{desired.newest_first_after_s} * 1'000'000);
     session_->set_compare_hold(static_cast<CompareHold>(desired.resync_hold));
+}
+
+void ItemSupervisor::follow_appliance(const DesiredItem& desired) {
+    if (move_posted_.exchange(true)) return;
+    home_.post([this, now = desired.appliance, next = desired.next_appliance] {
+        move_posted_ = false;
+        if (!move_) return;
+        move_->follow(now, next);
+        const LogSenderStatus status = sender_->status();
+        const std::lock_guard lock(mutex_);
+        sending_.appliance = status.connected ? sender_->peer_name() : std::string();
+        sending_.trouble = status.connected ? std::string() : status.last_error;
+        sending_.moving = move_->waits_since_us() != 0;
+    });
 }
 
 void ItemSupervisor::serve_cancel(const DesiredItem& desired) {
@@ -428,7 +451,8 @@ BookmarkDone ItemSupervisor::make_consistent_point(CaptureMode mode,
         return done;
     }
     const Error& error = point.error();
-    log::warn("agent", "no consistent point '{}': {}", request.label, error.to_string());
+    log::warn("agent", {.item_id = item_.to_string(), .code = code_name(error.code())},
+              "no consistent point '{}': {}", request.label, error.to_string());
     done.error = AgentItemError{error.code(), error.what(), error.remedy()};
     return done;
 }
@@ -560,10 +584,19 @@ void ItemSupervisor::tell_map_damage(const CaptureStatus& capture) {
     const std::pair damage(capture.dirty_map_mended, capture.dirty_map_lost);
     if (damage == map_damage_told_) return;
     map_damage_told_ = damage;
-    log::warn("agent",
+    log::warn("agent", {.item_id = item_.to_string()},
               "the dirty map {} was damaged: {} pieces in one copy, mended from the other; {} in "
               "both, whose regions count as different",
               session_->config().dirty_map_path, damage.first, damage.second);
+}
+
+AgentItemNumbers ItemSupervisor::numbers() const {
+    AgentItemNumbers numbers;
+    if (sender_) numbers.sender = sender_->status();
+    std::lock_guard lock(mutex_);
+    numbers.status = status_;
+    numbers.capture = capture_status_;
+    return numbers;
 }
 
 void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
@@ -577,8 +610,10 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
     } else if (!session_ || !captures()) {
         status.state = AgentItemState::kStarting;
     }
+    std::optional<CaptureStatus> captured;
     if (session_) {
-        const CaptureStatus capture = session_->status();
+        captured = session_->status();
+        const CaptureStatus& capture = *captured;
         if (worked && captures()) {
             if (capture.gap == GapState::kDropping)
                 status.state = AgentItemState::kGap;
@@ -588,7 +623,9 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
         }
         if (worked) status.error = tap_trouble(capture);
         tell_map_damage(capture);
-        status.ring_used_bytes = capture.ring_used_bytes;
+        // What is there for another appliance's sake waits for nobody.
+        const uint64_t kept = source_ ? source_->kept_bytes() : 0;
+        status.ring_used_bytes = capture.ring_used_bytes - std::min(kept, capture.ring_used_bytes);
         status.spill_used_bytes = capture.spill_used_bytes;
         status.gap_open = capture.gap != GapState::kNone;
         status.copied_bytes = capture.copy_done_bytes;
@@ -622,6 +659,7 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
         status.last = capture.last;
         status.last_time = capture.last_time;
         status.received = capture.released;
+        if (source_) status.received = std::max(status.received, source_->received());
         status.stored = capture.stored;
         for (size_t i = 0; i < session_->config().disk_bytes.size(); ++i) {
             AgentDisk disk;
@@ -642,7 +680,11 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
     status.resync_cancel_error = resync_cancel_error_;
     status.tap_restarts = tap_restarts_;
     std::lock_guard lock(mutex_);
+    status.appliance = sending_.appliance;
+    status.moving = sending_.moving;
+    status.send_trouble = sending_.trouble.substr(0, 512);
     status_ = std::move(status);
+    capture_status_ = captured;
 }
 
 }  // namespace farshore

@@ -16,6 +16,7 @@
 #include "agent/capture_process.h"
 #include "agent/capture_source.h"
 #include "agent/compare_client.h"
+#include "agent/item_move.h"
 #include "base/seams.h"
 #include "capture/capture_session.h"
 #include "compute/machine_description.h"
@@ -34,7 +35,6 @@ namespace farshore {
 struct SupervisorOptions {
     std::string directory;         // of the agent
     std::string shared_directory;  // on a tmpfs
-    std::string appliance;         // host:port
     uint64_t ring_bytes = 256ull << 20;
     uint64_t spill_bytes = 4ull << 30;
     uint64_t trace_ring_bytes = 64ull << 20;  // in the kernel, for this machine's own disks
@@ -42,15 +42,24 @@ struct SupervisorOptions {
     int64_t hung_tap_us = 500'000;
 };
 
+// What is shown of one item to monitoring (agent/agent_metrics.h).
+struct AgentItemNumbers {
+    AgentItemStatus status;
+    std::optional<CaptureStatus> capture;  // none: nothing is captured yet
+    LogSenderStatus sender;
+};
+
 class ItemSupervisor {
   public:
     // Everything is borrowed and outlives it. `home` is where the sender lives.
     ItemSupervisor(const SupervisorOptions& options, DesiredItem desired, PartyId instance,
-                   ThreadExecutor& home, Dialer& dialer, FileSystem& files, Clock& clock);
+                   ThreadExecutor& home, ApplianceRoutes& routes, FileSystem& files, Clock& clock);
     ~ItemSupervisor();
 
     void desire(DesiredItem desired);
     AgentItemStatus status() const;
+    // What is shown to monitoring. On home.
+    AgentItemNumbers numbers() const;
     // What the initramfs must know of it; nullopt: nothing, or not yet.
     std::optional<EarlyItem> early() const;
     // Everything of it was torn down, as desired.
@@ -87,6 +96,7 @@ class ItemSupervisor {
     Status ensure_mirror();
     Status tear_down(const DesiredItem& desired);
     void apply_settings(const DesiredItem& desired);
+    void follow_appliance(const DesiredItem& desired);
     void serve_requests(const DesiredItem& desired);
     void serve_cancel(const DesiredItem& desired);
     BookmarkDone make_consistent_point(CaptureMode mode, const BookmarkRequest& request);
@@ -115,14 +125,21 @@ class ItemSupervisor {
     const ItemId item_;
     const PartyId instance_;
     ThreadExecutor& home_;
-    Dialer& dialer_;
+    ItemRoute route_;
     FileSystem& files_;
     Clock& clock_;
 
-    mutable std::mutex mutex_;  // desired_, status_, watched_tap_, early_
+    // desired_, status_, capture_status_, watched_tap_, early_, sending_
+    mutable std::mutex mutex_;
+    std::optional<CaptureStatus> capture_status_;
     std::optional<EarlyItem> early_;
     DesiredItem desired_;
     AgentItemStatus status_;
+    // As home has seen it last.
+    struct Sending {
+        std::string appliance, trouble;
+        bool moving = false;
+    } sending_;
     std::optional<ProcessKey> watched_tap_;
     std::atomic<bool> removed_{false};
     std::atomic<bool> stopping_{false};
@@ -172,7 +189,9 @@ class ItemSupervisor {
     // On home.
     std::unique_ptr<CaptureSource> source_;
     std::unique_ptr<LogSender> sender_;
+    std::unique_ptr<ItemMove> move_;
     std::unique_ptr<CompareClient> compare_;
+    std::atomic<bool> move_posted_{false};
     std::atomic<bool> wake_posted_{false};
     std::atomic<bool> compare_posted_{false};
 

@@ -278,7 +278,8 @@ Status ItemSupervisor::follow_disks(TapMode mode, const std::vector<uint64_t>& s
     }
     std::string words;
     for (const uint64_t bytes : sizes) words += fmt::format(" {}", bytes);
-    log::info("agent", "item {}: its disks have changed, they have{} bytes now", short_id(), words);
+    log::info("agent", {.item_id = item_.to_string()},
+              "item {}: its disks have changed, they have{} bytes now", short_id(), words);
     FS_TRY(end_capture(mode));
     const Status reshaped = CaptureFiles::reshape(capture_config(mode, sizes), files_);
     FS_TRY(open_session(mode, reshaped ? sizes : known));
@@ -294,6 +295,7 @@ Status ItemSupervisor::end_capture(TapMode mode) {
     stopping_ = stopping;
     FS_TRY(home_.run_sync([this] {
         compare_.reset();
+        move_.reset();
         sender_.reset();
         source_.reset();
     }));

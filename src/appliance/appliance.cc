@@ -1,5 +1,10 @@
 #include "appliance/appliance.h"
 
+#include <algorithm>
+#include <atomic>
+
+#include "base/version.h"
+#include "os/load_meter.h"
 #include "os/log.h"
 #include "os/process.h"
 #include "os/real.h"
@@ -28,9 +33,14 @@ struct Appliance::Impl {
     ThreadExecutor compare{"compare", kWorkerNice};
     ThreadExecutor limits{"limits"};
     VaultLink* vault = nullptr;
+    std::shared_ptr<TlsContext> tls;
+    std::string advertised;
+    LoadMeter load;
     std::string bandwidth;        // that counts, as it was read
     std::string wrong_bandwidth;  // that was read last and refused
     std::unique_ptr<ProcessServer> server;
+    const TimePoint started = clock.now();
+    std::atomic<int64_t> vault_answered_us{0};
     log::Limit refusals;  // anybody can connect
     std::unique_ptr<TlsListener> listener;
 
@@ -50,7 +60,8 @@ struct Appliance::Impl {
     }
 
     Status take_total();
-    void sync_uploads();
+    ApplianceStatus own_status();
+    void sync();
     void check_agents();
 };
 
@@ -85,29 +96,66 @@ void Appliance::Impl::check_agents() {
     (void)home.run_sync([&] { server->refuse_agents({refused->begin(), refused->end()}); });
 }
 
-// On `limits`, each second: what the vault's policies allow.
-void Appliance::Impl::sync_uploads() {
+ApplianceStatus Appliance::Impl::own_status() {
+    ApplianceStatus status;
+    status.address = advertised;
+    status.site = options.site;
+    status.version = kFarshoreVersion;
+    status.load = load.look();
+    status.certificate_until = tls->certificate_until();
+    std::vector<IntakeStatus> items;
+    (void)home.run_sync([&] { items = server->status(); });
+    uint64_t fullest = 0;
+    for (const IntakeStatus& one : items) {
+        status.spool_used_bytes += one.spool_bytes;
+        fullest = std::max(fullest, one.spool_bytes);
+        status.uploads.push_back(one.upload);
+    }
+    if (const auto disk = disk_space(options.directory); disk && options.spool_bytes != 0) {
+        const uint64_t left = std::min(options.spool_bytes - std::min(fullest, options.spool_bytes),
+                                       disk->free_bytes);
+        status.spool_free_permille =
+            static_cast<int32_t>(static_cast<double>(left) * 1000 / options.spool_bytes);
+    }
+    return status;
+}
+
+// On `limits`, each second: how it goes here, and what the vault wants.
+void Appliance::Impl::sync() {
     (void)take_total();
-    std::vector<UploadStatus> uploads;
-    (void)home.run_sync([&] {
-        for (const IntakeStatus& one : server->status()) uploads.push_back(one.upload);
-    });
-    // While the vault is away the limits stay as they are.
-    auto policies = vault->sync_uploads(options.name, uploads);
-    if (policies) {
+    // While the vault is away all stays as it is.
+    if (auto orders = vault->sync_appliance(options.name, own_status())) {
+        vault_answered_us = clock.now().us;
         std::map<ItemId, BandwidthLimit> allowed;
-        for (const UploadPolicy& one : policies->items) {
-            auto limit = BandwidthLimit::parse(one.bandwidth, policies->time_zone);
+        for (const UploadPolicy& one : orders->items) {
+            auto limit = BandwidthLimit::parse(one.bandwidth, orders->time_zone);
             if (limit)
                 allowed[one.item] = std::move(*limit);
             else
-                log::warn("appliance", "item {} has no bandwidth limit: {}", one.item.to_string(),
-                          limit.error().to_string());
+                log::warn(
+                    "appliance",
+                    {.item_id = one.item.to_string(), .code = code_name(limit.error().code())},
+                    "item {} has no bandwidth limit: {}", one.item.to_string(),
+                    limit.error().to_string());
         }
-        (void)home.run_sync([&] { server->set_item_bandwidths(std::move(allowed)); });
+        (void)home.run_sync([&] {
+            server->set_item_bandwidths(std::move(allowed));
+            for (const ItemId& item : orders->gone) {
+                log::info("appliance", "item {} is another appliance's now", item.to_string());
+                server->remove(item);
+            }
+        });
     }
     check_agents();
-    limits.post_after_us(kUploadsSyncUs, [this] { sync_uploads(); });
+    limits.post_after_us(kUploadsSyncUs, [this] { sync(); });
+}
+
+// Where agents find it; empty: it listens on every address, and nobody has said which is known.
+static std::string advertised_address(const ApplianceOptions& options, const std::string& listens) {
+    if (!options.advertise.empty()) return options.advertise;
+    const auto where = parse_host_port(listens);
+    if (!where || where->host.empty() || where->host == "0.0.0.0" || where->host == "::") return {};
+    return listens;
 }
 
 Appliance::Appliance(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -138,10 +186,10 @@ Result<std::unique_ptr<Appliance>> Appliance::start(const ApplianceOptions& opti
                                                server);
     Status started;
     a.vault = &vault;
+    a.tls = tls;
     FS_TRY(a.take_total());
     FS_TRY(a.home.run_sync([&] { started = a.server->start(); }));
     FS_TRY(started);
-    a.limits.post([&a] { a.sync_uploads(); });
     TlsOptions tls_options;
     // A new agent has no certificate yet; the process server lets it do nothing but enrol.
     tls_options.require_client_certificate = false;
@@ -154,6 +202,8 @@ Result<std::unique_ptr<Appliance>> Appliance::start(const ApplianceOptions& opti
                                   a.refusals.warn("appliance", "a peer was refused: {}",
                                                   error.to_string());
                               }));
+    a.advertised = advertised_address(a.options, a.listener->address());
+    a.limits.post([&a] { a.sync(); });
     return std::unique_ptr<Appliance>(new Appliance(std::move(impl)));
 }
 
@@ -163,6 +213,20 @@ std::vector<IntakeStatus> Appliance::status() const {
     std::vector<IntakeStatus> all;
     (void)impl_->home.run_sync([&] { all = impl_->server->status(); });
     return all;
+}
+
+ApplianceNumbers Appliance::numbers() const {
+    ApplianceNumbers numbers;
+    numbers.name = impl_->options.name;
+    numbers.started = impl_->started;
+    numbers.vault_answered.us = impl_->vault_answered_us;
+    numbers.spool_limit_bytes = impl_->options.spool_bytes;
+    (void)impl_->home.run_sync([&] {
+        numbers.agents = impl_->server->connected_agents();
+        numbers.connections = impl_->server->connections();
+        numbers.items = impl_->server->status();
+    });
+    return numbers;
 }
 
 void Appliance::remove(const ItemId& item) {

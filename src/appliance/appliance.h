@@ -18,6 +18,9 @@ struct ApplianceOptions {
     std::string name;
     std::string directory;  // its own; made when missing
     std::string listen = "127.0.0.1:9443";
+    // host:port at which agents reach it; empty: where it listens, unless that is every address.
+    std::string advertise;
+    std::string site = "default";
     uint64_t spool_bytes = kSpoolBytes;
     uint64_t window_bytes = kWindowBytes;
     uint64_t build_queue_bytes = kBuildQueueBytes;
@@ -25,6 +28,17 @@ struct ApplianceOptions {
     // its directory counts instead, when it is there, and is read again each second.
     std::string bandwidth;
     std::string time_zone = "UTC";  // of windows that name none
+};
+
+// What is shown of it to monitoring (appliance/appliance_metrics.h).
+struct ApplianceNumbers {
+    std::string name;
+    TimePoint started;
+    TimePoint vault_answered;  // when the vault answered last; 0: not yet
+    uint64_t agents = 0;       // whose connections there are
+    uint64_t connections = 0;  // that were taken, since the start
+    uint64_t spool_limit_bytes = 0;
+    std::vector<IntakeStatus> items;
 };
 
 class Appliance {
@@ -39,6 +53,8 @@ class Appliance {
     // host:port with the real port.
     const std::string& address() const;
     std::vector<IntakeStatus> status() const;
+    // Any thread; waits for the appliance's own.
+    ApplianceNumbers numbers() const;
     // Forgets what it holds of an item that is no longer protected.
     void remove(const ItemId& item);
 

@@ -267,8 +267,8 @@ class CaptureConsumer {
     // be used again. Freed in pieces of at least kReleaseGrainBytes or whole batches.
     void release(Sequence sequence);
     // The same of what is `stored`; of what is only received as much as must be so that the ring
-    // holds no more than `keep_bytes`, and the spill nothing: whoever takes over from that appliance
-    // can have the rest again.
+    // holds no more than `keep_bytes`, and the spill nothing: whoever takes over from that
+    // appliance can have the rest again.
     void release(Sequence received, Sequence stored, uint64_t keep_bytes);
     // Drops all that is in the log now, unread as well. For a log whose reader needs a gap.
     void discard_all();

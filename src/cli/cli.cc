@@ -43,6 +43,10 @@ struct Arguments {
     bool cancel = false;
     bool retry = false;
     bool all_alarms = false;
+    std::vector<std::string> items;
+    std::string to, site;
+    bool lost = false;
+    HealthLimitArguments limits;
     std::string alarm_note;
     std::string migrate_data, migrate_to;
     bool in_window = false;
@@ -60,6 +64,7 @@ struct Arguments {
     KeyArguments key;
     CatalogArguments catalog;
     StoreCheckArguments store_check;
+    SupportBundleArguments support_bundle;
     StoreArguments store;
     NotifierArguments notifier;
     AccessCommandArguments access;
@@ -606,6 +611,9 @@ class Parser {
         add_filter(events, "severity", "of that severity or worse");
         add_filter(events, "code", "with that code");
         verb(app_, "agents", "Agents and appliances", [](ClientVerbs& v) { return v.agents(); });
+        verb(app_, "appliances",
+             "Appliances, how it goes with them, and how many machines each has",
+             [](ClientVerbs& v) { return v.appliances(); });
         CLI::App* alarms = verb(app_, "alarms", "What is wrong, newest first",
                                 [&a](ClientVerbs& v) { return v.alarms(a.list, a.all_alarms); });
         add_list(alarms);
@@ -620,6 +628,7 @@ class Parser {
                  [&a](ClientVerbs& v) { return v.acknowledge_alarm(a.id, a.alarm_note); });
         acknowledge->add_option("ID", a.id, "number of the alarm")->required();
         acknowledge->add_option("--note", a.alarm_note, "what is being done about it");
+        add_support_bundle();
         verb(app_, "nodes", "Vault nodes that share a database, and which of them leads",
              [](ClientVerbs& v) { return v.nodes(); });
         verb(app_, "server", "What the server is", [](ClientVerbs& v) { return v.server(); });
@@ -783,6 +792,21 @@ class Parser {
         end->add_flag("--no-wait", a.no_wait, "do not wait for the job");
     }
 
+    void add_support_bundle() {
+        SupportBundleArguments& bundle = arguments_.support_bundle;
+        CLI::App* app = verb(app_, "support-bundle",
+                             "What somebody who helps needs to know, in one file without secrets",
+                             [&bundle](ClientVerbs& v) { return v.support_bundle(bundle); });
+        app->add_option("--output", bundle.output,
+                        "the file (farshore-support-TIME.tar.gz, where you are)");
+        app->add_option("--config-directory", bundle.config_directory,
+                        "where vault.toml, appliance.toml and agent.toml are")
+            ->capture_default_str();
+        app->add_option("--log", bundle.logs,
+                        "a log file, where it is not in the journal; once for each");
+        app->add_flag("--audit", bundle.audit, "who did what, as well; for owners");
+    }
+
     void add_config(CLI::App* app) {
         configured_.insert(app);
         app->add_option("--config", arguments_.config_file,
@@ -850,8 +874,22 @@ class Parser {
                         "(docs/operations/access.md)");
         app->add_option("--server-name", options.names,
                         "further DNS name or address for the certificate");
-        app->add_option("--log-level", options.log_level, "debug, info, warn or error")
+        add_log(app, options.log);
+    }
+
+    void add_log(CLI::App* app, LogChoice& choice) {
+        app->add_option("--log-level", choice.level, "debug, info, warn or error")
             ->check(log_level_check());
+        app->add_option("--log-format", choice.format,
+                        "text, or json: one JSON document a line (docs/operations/logs.md)")
+            ->check(log_format_check());
+    }
+
+    void add_metrics(CLI::App* app, std::string& address) {
+        app->add_option("--metrics-listen", address,
+                        "loopback HOST:PORT at which Prometheus fetches numbers from /metrics "
+                        "(none)")
+            ->check(metrics_address_check());
     }
 
     void add_capture_bounds(CLI::App* app, CaptureBounds& bounds) {
@@ -888,8 +926,55 @@ class Parser {
             ->check(bandwidth_check());
     }
 
+    void add_health_limits() {
+        Arguments& a = arguments_;
+        CLI::App* limits = verb(app_, "health-limits",
+                                "From where on components are a warning or critical; change it",
+                                [&a](ClientVerbs& v) { return v.health_limits(a.limits); });
+        const auto pair = [&](const char* name, std::vector<uint32_t>& to, const char* help) {
+            limits->add_option(name, to, help)->delimiter(',')->expected(2);
+        };
+        pair("--cpu", a.limits.cpu_percent, "WARNING,CRITICAL: processors busy, percent (80,95)");
+        pair("--memory", a.limits.memory_percent, "WARNING,CRITICAL: memory in use (80,95)");
+        pair("--spool-free", a.limits.spool_free_percent,
+             "WARNING,CRITICAL: of an appliance's spool, percent (30,25)");
+        pair("--upload-eta", a.limits.upload_eta_min,
+             "WARNING,CRITICAL: until an appliance has stored what it has, minutes (30,45)");
+        limits->add_option("--lasting", a.limits.lasting_s, "how long it has been so (15min)")
+            ->transform(duration());
+        limits->add_option("--silent", a.limits.silent_s, "an appliance is silent after (1min)")
+            ->transform(duration());
+    }
+
+    void add_appliance_moves(CLI::App& appliance) {
+        Arguments& a = arguments_;
+        const auto add_lost = [&a](CLI::App* app) {
+            app->add_flag("--lost", a.lost,
+                          "the appliance that has them will not come back: what only it has is "
+                          "copied again");
+        };
+        CLI::App* move = verb(appliance, "move", "Give machines to another appliance",
+                              [&a](ClientVerbs& v) { return v.move_items(a.items, a.to, a.lost); });
+        move->add_option("ITEM", a.items, "names or ids of items")->required();
+        move->add_option("--to", a.to, "the appliance")->required();
+        add_lost(move);
+        CLI::App* evacuate =
+            verb(appliance, "evacuate", "Give all machines of an appliance to others",
+                 [&a](ClientVerbs& v) { return v.evacuate_appliance(a.name, a.to, a.lost); });
+        evacuate->add_option("NAME", a.name, "the appliance that is to have none")->required();
+        evacuate->add_option("--to", a.to,
+                             "the appliance that takes them (all others of its site)");
+        add_lost(evacuate);
+        CLI::App* balance =
+            verb(appliance, "balance", "Share the machines of a site evenly among its appliances",
+                 [&a](ClientVerbs& v) { return v.balance_appliances(a.site); });
+        balance->add_option("--site", a.site, "the site (each)");
+    }
+
     void add_appliance(CLI::App& appliance) {
         Arguments& a = arguments_;
+        add_appliance_moves(appliance);
+        add_health_limits();
         CLI::App* serve_verb = appliance.add_subcommand("serve", "Run it");
         CLI::App* check = appliance.add_subcommand(
             "check", "Try every step to all that it must reach; changes nothing");
@@ -911,8 +996,12 @@ class Parser {
             app->add_option("--replication-listen", a.appliance.replication_listen,
                             "address for agents")
                 ->check(address_check());
-            app->add_option("--log-level", a.appliance.log_level, "debug, info, warn or error")
-                ->check(log_level_check());
+            app->add_option("--advertise", a.appliance.advertise,
+                            "host:port at which agents reach it (where it listens)")
+                ->check(address_check());
+            app->add_option("--site", a.appliance.site, "the site that it belongs to (default)");
+            add_metrics(app, a.appliance.metrics_listen);
+            add_log(app, a.appliance.log);
             add_spool_bound(app, a.appliance.spool_mib);
             add_bandwidth(app, a.appliance.bandwidth);
             app->add_option("--time-zone", a.appliance.time_zone,
@@ -941,6 +1030,7 @@ class Parser {
         add_capture_bounds(up, a.up.capture);
         add_spool_bound(up, a.up.spool_mib);
         add_bandwidth(up, a.up.bandwidth);
+        add_metrics(up, a.up.metrics_listen);
         serve_configured(up, a.up, run_up);
 
         CLI::App* vault = app_.add_subcommand("vault", "The vault alone");
@@ -961,7 +1051,8 @@ class Parser {
         add_up_options(vault_serve, a.vault.common);
         serve_configured(vault_serve, a.vault, run_vault);
 
-        CLI::App* appliance = app_.add_subcommand("appliance", "The appliance alone");
+        CLI::App* appliance =
+            app_.add_subcommand("appliance", "The appliance alone, and whose machines it has");
         appliance->require_subcommand(1);
         add_appliance(*appliance);
 
@@ -969,15 +1060,17 @@ class Parser {
         agent->require_subcommand(1);
         CLI::App* agent_serve = agent->add_subcommand("serve", "Run it");
         agent_serve->add_option("--data", a.agent.data, "data directory")->required();
-        agent_serve->add_option("--appliance", a.agent.appliance, "host:port")
+        agent_serve
+            ->add_option("--appliance", a.agent.appliance,
+                         "host:port; of several appliances with commas between")
             ->required()
-            ->check(address_check());
+            ->check(addresses_check());
         agent_serve->add_option("--ca", a.agent.ca_file, "certificate of the vault's authority");
         agent_serve->add_option("--enrol-token-file", a.agent.token_file,
                                 "file with an enrolment token, for the first start");
         agent_serve->add_option("--name", a.agent.name, "its name (the host's)");
-        agent_serve->add_option("--log-level", a.agent.log_level, "debug, info, warn or error")
-            ->check(log_level_check());
+        add_metrics(agent_serve, a.agent.metrics_listen);
+        add_log(agent_serve, a.agent.log);
         add_capture_bounds(agent_serve, a.agent.capture);
         serve_configured(agent_serve, a.agent, run_agent);
 
@@ -1010,13 +1103,13 @@ class Parser {
         CLI::App* capture_serve = capture->add_subcommand("serve", "Run it");
         capture_serve->add_option("--config", a.capture.config_file, "configuration")->required();
         capture_serve->add_option("--ready", a.capture.ready_file, "file to make when it captures");
-        capture_serve->add_option("--log-level", a.capture.log_level, "debug, info, warn or error");
+        add_log(capture_serve, a.capture.log);
         serve(capture_serve, a.capture, run_capture);
         const auto add_part = [&](const char* name, const char* help,
                                   int (*program)(const CaptureServeOptions&)) {
             CLI::App* part = capture->add_subcommand(name, help);
             part->add_option("--config", a.capture.early_file, "what is captured");
-            part->add_option("--log-level", a.capture.log_level, "debug, info, warn or error");
+            add_log(part, a.capture.log);
             serve(part, a.capture, program);
             return part;
         };

@@ -15,7 +15,7 @@ int ClientVerbs::alarms(const ListArguments& arguments, bool all) {
         impl_->print(*answer);
         return 0;
     }
-    Table table({{"ID"}, {"RAISED"}, {"SEVERITY"}, {"CODE"}, {"ITEM"}, {"STATE"}, {"WHAT"}});
+    Table table({{"ID"}, {"RAISED"}, {"SEVERITY"}, {"CODE"}, {"OF"}, {"STATE"}, {"WHAT"}});
     for (const Json& alarm : member(*answer, "alarms")) {
         std::string what = text_of(alarm, "cause");
         if (const std::string remedy = text_of(alarm, "remedy"); !remedy.empty())
@@ -23,7 +23,8 @@ int ClientVerbs::alarms(const ListArguments& arguments, bool all) {
         const std::string cleared = text_of(alarm, "cleared");
         const std::string by = text_of(alarm, "acknowledged_by");
         table.add({std::to_string(count_of(alarm, "id")), human_time(text_of(alarm, "raised")),
-                   text_of(alarm, "severity"), text_of(alarm, "code"), text_of(alarm, "item"),
+                   text_of(alarm, "severity"), text_of(alarm, "code"),
+                   text_of(alarm, "item") + text_of(alarm, "component"),
                    !cleared.empty() ? "cleared"
                    : by.empty()     ? "stands"
                                     : "seen by " + by,

@@ -108,6 +108,13 @@ struct AuditArguments {
     uint64_t limit = 100;
 };
 
+struct SupportBundleArguments {
+    std::string output;  // empty: a name with the time, where we are
+    std::string config_directory = "/etc/farshore";
+    std::vector<std::string> logs;  // files
+    bool audit = false;
+};
+
 struct ListArguments {
     std::string item;
     std::string copy;  // of points
@@ -130,6 +137,12 @@ struct KeyArguments {
     bool force = false;
     std::string confirm;
     bool end_replication = false;
+};
+
+// Two numbers each, warning and critical; empty: as it is.
+struct HealthLimitArguments {
+    std::vector<uint32_t> cpu_percent, memory_percent, spool_free_percent, upload_eta_min;
+    std::optional<uint32_t> lasting_s, silent_s;
 };
 
 class ClientVerbs {
@@ -186,6 +199,11 @@ class ClientVerbs {
     int agents();
     int revoke_agent(const std::string& name);
     int nodes();
+    int appliances();
+    int health_limits(const HealthLimitArguments& arguments);
+    int move_items(const std::vector<std::string>& items, const std::string& to, bool lost);
+    int evacuate_appliance(const std::string& name, const std::string& to, bool lost);
+    int balance_appliances(const std::string& site);
     int alarms(const ListArguments& arguments, bool all);
     int acknowledge_alarm(uint64_t id, const std::string& note);
     int stores();
@@ -217,9 +235,11 @@ class ClientVerbs {
     int create_access_token(const AccessArguments& arguments);
     int revoke_access_token(const std::string& id);
     int audit(const AuditArguments& arguments);
+    int support_bundle(const SupportBundleArguments& arguments);  // support_bundle.h
+
+    struct Impl;  // client_verbs_impl.h
 
   private:
-    struct Impl;
     std::unique_ptr<Impl> impl_;
 };
 

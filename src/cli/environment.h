@@ -6,6 +6,7 @@
 #include <iosfwd>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 
@@ -56,6 +57,12 @@ struct CliEnvironment {
     // Writes a file that only this user can read, and the directories above it.
     std::function<Status(const std::string& path, const std::string& text)> keep_secret;
     std::function<Status(const std::string&)> remove_file;
+    // A program's standard output. kDependencyMissing, kTimeout; kIo with what it said when it
+    // fails.
+    std::function<Result<std::string>(const std::vector<std::string>& command, int64_t timeout_us)>
+        run;
+    // The answer to a GET without anybody's name; kUnavailable when its status is another than 200.
+    std::function<Result<std::string>(const std::string& url)> fetch;
     // A line from the terminal that is not shown.
     std::function<Result<std::string>(const std::string& prompt)> ask_secret;
     // A line from the terminal; none is set where nobody can answer.

@@ -12,6 +12,7 @@
 #include "cli/server_location.h"
 #include "meta/json_fields.h"
 #include "os/http.h"
+#include "os/process.h"
 #include "os/real.h"
 #include "os/secret_input.h"
 
@@ -21,6 +22,7 @@ namespace {
 constexpr size_t kMaxTokenBytes = 4096;
 constexpr size_t kMaxCertificateBytes = 1u << 20;
 constexpr size_t kMaxProblemBytes = 1u << 20;
+constexpr size_t kMaxProgramBytes = 64u << 20;
 
 class HttpsTransport final : public ApiTransport {
   public:
@@ -93,6 +95,27 @@ bool wait_for_signal(int64_t milliseconds) {
     return sigtimedwait(&set, nullptr, &timeout) > 0;
 }
 
+Result<std::string> run_program(const std::vector<std::string>& command, int64_t timeout_us) {
+    ProcessOptions options;
+    options.arguments = command;
+    CommandLimits limits;
+    limits.timeout_us = timeout_us;
+    limits.output_bytes = kMaxProgramBytes;
+    FS_ASSIGN(CommandResult done, run_command(std::move(options), {}, limits));
+    if (done.exit.success()) return std::move(done.output);
+    return fail(Code::kIo, fmt::format("{} ended with {}: {}", command.front(),
+                                       done.exit.to_string(), done.error.substr(0, 1000)));
+}
+
+Result<std::string> fetch_plain(const std::string& url) {
+    HttpClient client(HttpClientOptions{});
+    HttpClientRequest request;
+    request.url = url;
+    FS_ASSIGN(HttpResponse response, client.request(request));
+    if (response.status == 200) return std::move(response.body);
+    return fail(Code::kUnavailable, fmt::format("{} answers {}", url, response.status));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<ApiTransport>> connect_https(const ServerLocation& location) {
@@ -152,6 +175,8 @@ CliEnvironment local_environment() {
             if (!std::getline(std::cin, line)) return fail(Code::kCancelled, "there was no answer");
             return line;
         };
+    environment.run = run_program;
+    environment.fetch = fetch_plain;
     environment.connect = connect_https;
     environment.pause = wait_for_signal;
     return environment;

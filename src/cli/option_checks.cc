@@ -1,5 +1,6 @@
 #include "cli/option_checks.h"
 
+#include <algorithm>
 #include <functional>
 
 #include "appliance/http_vault_link.h"
@@ -7,6 +8,7 @@
 #include "base/error.h"
 #include "base/weekly_windows.h"
 #include "os/log.h"
+#include "os/metrics_server.h"
 #include "os/tls_connection.h"
 #include "store/store_settings.h"
 
@@ -36,11 +38,24 @@ Status check_urls(const std::string& text) {
     return {};
 }
 
+Status check_addresses(const std::string& text) {
+    for (size_t from = 0; from <= text.size();) {
+        const size_t end = std::min(text.find(',', from), text.size());
+        FS_TRY(made(parse_host_port(text.substr(from, end - from))));
+        from = end + 1;
+    }
+    return {};
+}
+
 }  // namespace
 
 CLI::Validator log_level_check() {
     return checked_by([](const std::string& text) { return made(log::level_from_name(text)); });
 }
+CLI::Validator log_format_check() {
+    return checked_by([](const std::string& text) { return made(log::json_from_name(text)); });
+}
+CLI::Validator metrics_address_check() { return checked_by(check_metrics_address); }
 CLI::Validator bandwidth_check() {
     return checked_by(
         [](const std::string& text) { return made(BandwidthLimit::parse(text, "UTC")); });
@@ -51,6 +66,7 @@ CLI::Validator time_zone_check() {
 CLI::Validator address_check() {
     return checked_by([](const std::string& text) { return made(parse_host_port(text)); });
 }
+CLI::Validator addresses_check() { return checked_by(check_addresses); }
 CLI::Validator vault_url_check() { return checked_by(check_urls); }
 CLI::Validator store_location_check() {
     return checked_by([](const std::string& text) { return made(parse_store_location(text)); });

@@ -10,6 +10,12 @@ namespace farshore {
 inline constexpr const char* kDefaultListen = "127.0.0.1:8443";
 inline constexpr const char* kDefaultReplicationListen = "127.0.0.1:9443";
 
+// What is written to standard error.
+struct LogChoice {
+    std::string level;   // debug, info, warn, error
+    std::string format;  // text, json
+};
+
 // Bounds of what an agent keeps for one machine, in MiB, and where its rings are.
 struct CaptureBounds {
     uint64_t ring_mib = 256;
@@ -33,8 +39,9 @@ struct UpOptions {
     std::string key_source;          // keys/key_source.h; instead of key_file
     std::string scrub_bandwidth;     // of what scrubs read from the store; the vault's default
     std::string time_zone;           // of windows that name none; the machine's, or UTC
-    std::string log_level;           // debug, info, warn, error
-    bool take_over = false;          // take the store back from a vault that replaced this one
+    std::string metrics_listen;      // of appliance and agent, on loopback; none
+    LogChoice log;
+    bool take_over = false;  // take the store back from a vault that replaced this one
     CaptureBounds capture;
     uint64_t spool_mib = kDefaultSpoolMib;
     std::string bandwidth;           // of the appliance; none
@@ -56,20 +63,24 @@ struct ApplianceServeOptions {
     std::string proxy;           // http://host:port; none
     std::string proxy_settings;  // file with its user and password; none
     std::string replication_listen;
+    std::string advertise;  // host:port for agents; where it listens
+    std::string site;
     uint64_t spool_mib = kDefaultSpoolMib;
     std::string bandwidth;  // of what it sends; none
     std::string time_zone;
-    std::string log_level;
+    std::string metrics_listen;  // on loopback; none
+    LogChoice log;
 };
 
 struct AgentServeOptions {
     std::string data;
-    std::string appliance;  // host:port
+    std::string appliance;  // host:port, of several with commas between
     std::string ca_file;
     std::string token_file;  // enrolment token, for the first start
     std::string name;
     CaptureBounds capture;
-    std::string log_level;
+    std::string metrics_listen;  // on loopback; none
+    LogChoice log;
 };
 
 struct FreezeOptions;  // ebpf/freezer.h
@@ -81,7 +92,7 @@ struct CaptureServeOptions {
     std::string early_file = "/etc/farshore/early.json";
     std::string agent_data = "/var/lib/farshore-agent";
     std::string why;  // of a shutdown: reboot, halt, poweroff, kexec
-    std::string log_level;
+    LogChoice log;
 };
 
 // serve_up.cc, serve_vault.cc, serve_appliance.cc, serve_agent.cc

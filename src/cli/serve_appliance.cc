@@ -1,5 +1,8 @@
 // farshore appliance serve: the appliance in a process of its own.
+#include <fmt/core.h>
+
 #include "appliance/appliance.h"
+#include "appliance/appliance_metrics.h"
 #include "appliance/http_vault_link.h"
 #include "base/error.h"
 #include "cli/appliance_check.h"
@@ -7,9 +10,11 @@
 #include "cli/serve_common.h"
 #include "os/certificate_keeper.h"
 #include "os/log.h"
+#include "os/metrics_server.h"
 #include "os/process.h"
 #include "os/real.h"
 #include "store/open_store.h"
+#include "store/store_metrics.h"
 
 namespace farshore {
 namespace {
@@ -23,13 +28,14 @@ Status enrol(const ApplianceServeOptions& options, FileSystem& files, const std:
         std::make_shared<VaultClient>(make_vault_client(authority, std::nullopt, proxy)), urls);
     FS_ASSIGN(std::string chain, link->enrol(token, request.request_pem));
     FS_TRY(save_credentials(files, identity, {chain, std::move(request.key_pem)}));
-    log::info("appliance", "enrolled at {}", options.vault);
+    log::info("appliance", {.appliance = party_name(options.name)}, "enrolled at {}",
+              options.vault);
     return {};
 }
 
 Status serve(const ApplianceServeOptions& options) {
     ShutdownSignals signals;
-    FS_TRY(set_up_log(options.log_level));
+    FS_TRY(set_up_log(options.log));
     PosixFileSystem files;
     RealRandom random;
     FS_TRY(files.make_directories(options.data));
@@ -46,8 +52,9 @@ Status serve(const ApplianceServeOptions& options) {
     RealClock clock;
     FS_ASSIGN(const StoreSettings settings, appliance_store_settings(files, options, proxy));
     // Waits for at most what one call may take; then the intake tries again.
-    FS_ASSIGN(auto store,
-              open_retrying_store(files, clock, random, settings, false, sleep_for_retry));
+    const CountingStore* counted = nullptr;
+    FS_ASSIGN(auto store, open_retrying_store(files, clock, random, settings, false,
+                                              sleep_for_retry, &counted));
     auto client = std::make_shared<VaultClient>(make_vault_client(authority, credentials, proxy));
     auto link = make_http_vault_link(client, urls);
     ApplianceOptions appliance;
@@ -55,12 +62,21 @@ Status serve(const ApplianceServeOptions& options) {
     appliance.directory = options.data;
     appliance.listen =
         options.replication_listen.empty() ? kDefaultReplicationListen : options.replication_listen;
+    if (!options.advertise.empty()) {
+        FS_ASSIGN(const HostPort where, parse_host_port(options.advertise));
+        if (where.host.empty() || where.port == 0)
+            return fail(Code::kInvalidArgument,
+                        fmt::format("agents cannot reach this appliance at {}", options.advertise),
+                        "--advertise HOST:PORT");
+    }
+    appliance.advertise = options.advertise;
+    if (!options.site.empty()) appliance.site = options.site;
     appliance.spool_bytes = options.spool_mib << 20;
     appliance.bandwidth = options.bandwidth;
     FS_ASSIGN(appliance.time_zone, find_time_zone(options.time_zone, files));
     FS_ASSIGN(auto running, Appliance::start(appliance, tls, *store, *link));
-    log::info("appliance", "'{}' listens on {}; its vault is {}", appliance.name,
-              running->address(), options.vault);
+    log::info("appliance", {.appliance = appliance.name}, "'{}' listens on {}; its vault is {}",
+              appliance.name, running->address(), options.vault);
     CertificateKeeper keeper(
         appliance.name, clock, credentials.certificate_pem,
         [&]() -> Result<Credentials> {
@@ -75,8 +91,18 @@ Status serve(const ApplianceServeOptions& options) {
             return tls->reload(authority, renewed);
         });
     keeper.start();
+    std::unique_ptr<HttpServer> metrics;
+    if (!options.metrics_listen.empty()) {
+        FS_ASSIGN(metrics, serve_metrics(options.metrics_listen, [&] {
+                      MetricsText text({appliance_metric_families(), kStoreMetrics});
+                      add_appliance_metrics(text, running->numbers(), keeper.until());
+                      add_store_metrics(text, counted->counts());
+                      return text.text();
+                  }));
+    }
     const int signal = signals.wait();
-    log::info("appliance", "signal {}: what is in the spool is stored at the next start", signal);
+    log::info("appliance", {.appliance = appliance.name},
+              "signal {}: what is in the spool is stored at the next start", signal);
     client->cancel();
     store->cancel();
     return {};

@@ -13,10 +13,13 @@
 
 namespace farshore {
 
-Status set_up_log(const std::string& level) {
+Status set_up_log(const LogChoice& choice) {
     log::Options options;
-    if (!level.empty()) {
-        FS_ASSIGN(options.level, log::level_from_name(level));
+    if (!choice.level.empty()) {
+        FS_ASSIGN(options.level, log::level_from_name(choice.level));
+    }
+    if (!choice.format.empty()) {
+        FS_ASSIGN(options.json, log::json_from_name(choice.format));
     }
     return log::set_up(options);
 }

@@ -10,9 +10,10 @@ namespace farshore {
 
 struct AgentOptions;
 struct CaptureBounds;
+struct LogChoice;
 
-// `level` empty: info.
-Status set_up_log(const std::string& level);
+// Empty: info, as text. kInvalidArgument.
+Status set_up_log(const LogChoice& choice);
 // The authority's certificate: from `ca_file` when given, and then kept in `data`/authority.crt;
 // else what was kept.
 Result<std::string> remember_authority(FileSystem& files, const std::string& data,

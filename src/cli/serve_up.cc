@@ -4,14 +4,17 @@
 #include <memory>
 
 #include "agent/agent.h"
+#include "agent/agent_metrics.h"
 #include "agent/file_system_freeze.h"
 #include "appliance/appliance.h"
+#include "appliance/appliance_metrics.h"
 #include "base/error.h"
 #include "cli/serve.h"
 #include "cli/serve_common.h"
 #include "cli/server_location.h"
 #include "os/certificate_keeper.h"
 #include "os/log.h"
+#include "os/metrics_server.h"
 #include "os/process.h"
 #include "os/real.h"
 #include "os/tcp_relay.h"
@@ -159,7 +162,7 @@ Result<LocalParty> local_party(Vault& vault, PartyKind kind, const char* name) {
 
 Status serve_up(const UpOptions& options) {
     ShutdownSignals signals;
-    FS_TRY(set_up_log(options.log_level));
+    FS_TRY(set_up_log(options.log));
     System system;
     // First of all, as in serve_agent.cc: the data directory may be on a disk that was left frozen.
     FileSystemFreeze::thaw_all_leftovers(options.capture.shared_directory, system.files);
@@ -194,12 +197,23 @@ Status serve_up(const UpOptions& options) {
     AgentOptions agent;
     agent.name = kLocalAgent;
     agent.directory = options.data + "/agent";
-    agent.appliance = running_appliance->address();
+    agent.appliances = {running_appliance->address()};
     apply_bounds(options.capture, agent);
     agent.appliance_name = kLocalAppliance;
     FS_ASSIGN(const LocalParty agent_party, local_party(vault, PartyKind::kAgent, kLocalAgent));
     FS_ASSIGN(auto running_agent, Agent::start(agent, agent_party.tls));
 
+    std::unique_ptr<HttpServer> metrics;
+    if (!options.metrics_listen.empty()) {
+        FS_ASSIGN(metrics, serve_metrics(options.metrics_listen, [&] {
+                      MetricsText text({appliance_metric_families(), agent_metric_families()});
+                      add_appliance_metrics(text, running_appliance->numbers(),
+                                            appliance_party.keeper->until());
+                      add_agent_metrics(text, running_agent->numbers(),
+                                        agent_party.keeper->until());
+                      return text.text();
+                  }));
+    }
     log::info("up", "the API is on https://{}, records are taken on {}", server->address(),
               running_appliance->address());
     int signal = 0;
@@ -207,6 +221,7 @@ Status serve_up(const UpOptions& options) {
     log::info("up", "signal {}: taps and mirrors stay; what is under way goes on at the next start",
               signal);
     // From the source to the store, so that nobody talks to what has ended.
+    metrics.reset();
     running_agent.reset();
     running_appliance.reset();
     if (signal == 0) return fail(Code::kFenced, "another vault node leads now");
@@ -215,7 +230,7 @@ Status serve_up(const UpOptions& options) {
 
 Status serve_vault(const UpOptions& options) {
     ShutdownSignals signals;
-    FS_TRY(set_up_log(options.log_level));
+    FS_TRY(set_up_log(options.log));
     System system;
     if (!options.database.empty()) return serve_vault_node(options, system, signals);
     FS_ASSIGN(auto server, start_vault(options, system));

@@ -31,29 +31,38 @@ void add_number(Json& json, const char* name, const auto& value) {
     if (value) json[name] = *value;
 }
 
+Json document_of(const StoreCheckReport& report) {
+    Json list = Json::array();
+    for (const StoreFinding& finding : report.findings) {
+        Json one{{"result", std::string(finding_result_name(finding.result))},
+                 {"subject", finding.subject},
+                 {"what", finding.what}};
+        if (!finding.remedy.empty()) one["remedy"] = finding.remedy;
+        list.push_back(std::move(one));
+    }
+    Json document{{"fit", report.fit()}, {"findings", std::move(list)}};
+    add_number(document, "put_p50_us", report.put_p50_us);
+    add_number(document, "put_p99_us", report.put_p99_us);
+    add_number(document, "get_p50_us", report.get_p50_us);
+    add_number(document, "get_p99_us", report.get_p99_us);
+    add_number(document, "put_bytes_per_s", report.put_bytes_per_s);
+    add_number(document, "get_bytes_per_s", report.get_bytes_per_s);
+    return document;
+}
+
 }  // namespace
+
+Result<Json> store_check_document(const StoreCheckArguments& arguments) {
+    FS_ASSIGN(const StoreCheckReport report, check(arguments));
+    return document_of(report);
+}
 
 int run_store_check(CliEnvironment& environment, const StoreCheckArguments& arguments, bool json) {
     auto report = check(arguments);
     if (!report) return print_error(environment, report.error(), json);
     const bool fit = report->fit();
     if (json) {
-        Json list = Json::array();
-        for (const StoreFinding& finding : report->findings) {
-            Json one{{"result", std::string(finding_result_name(finding.result))},
-                     {"subject", finding.subject},
-                     {"what", finding.what}};
-            if (!finding.remedy.empty()) one["remedy"] = finding.remedy;
-            list.push_back(std::move(one));
-        }
-        Json document{{"fit", fit}, {"findings", std::move(list)}};
-        add_number(document, "put_p50_us", report->put_p50_us);
-        add_number(document, "put_p99_us", report->put_p99_us);
-        add_number(document, "get_p50_us", report->get_p50_us);
-        add_number(document, "get_p99_us", report->get_p99_us);
-        add_number(document, "put_bytes_per_s", report->put_bytes_per_s);
-        add_number(document, "get_bytes_per_s", report->get_bytes_per_s);
-        *environment.out << dump_json(document) << std::endl;
+        *environment.out << dump_json(document_of(*report)) << std::endl;
     } else {
         Table table({{"Result"}, {"Check"}, {"What"}});
         for (const StoreFinding& finding : report->findings)

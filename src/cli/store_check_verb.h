@@ -2,6 +2,7 @@
 // one uses it.
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "cli/environment.h"
@@ -12,6 +13,9 @@ struct StoreCheckArguments {
     std::string location;
     std::string settings;  // file; empty: none
 };
+
+// What is printed with --json. Errors of opening the store.
+Result<nlohmann::json> store_check_document(const StoreCheckArguments& arguments);
 
 // A line a finding or, with `json`, one document. 0 when it is fit, else that of kUnsupported, or
 // of the error that kept it from being opened.

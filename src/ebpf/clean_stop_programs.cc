@@ -169,9 +169,12 @@ Status for_each_item(const std::string& early_path, const char* what,
     for (const EarlyItem& item : items) {
         const Status done = step(item);
         if (done) {
-            log::info("capture", "item {}: {}", item.item.to_string().substr(0, 12), what);
+            log::info("capture", {.item_id = item.item.to_string()}, "item {}: {}",
+                      item.item.to_string().substr(0, 12), what);
         } else {
-            log::warn("capture", "item {}: its disks are read again after the start: {}",
+            log::warn("capture",
+                      {.item_id = item.item.to_string(), .code = code_name(done.error().code())},
+                      "item {}: its disks are read again after the start: {}",
                       item.item.to_string().substr(0, 12), done.error().to_string());
             if (first) first = done;
         }

@@ -44,6 +44,18 @@ Result<BookmarkRequest> read_bookmark_request(const Json& json, const std::strin
     return request;
 }
 
+Result<ApplianceAddress> read_appliance(const Json& json, std::string path) {
+    FS_ASSIGN(JsonFields fields, JsonFields::of(json, std::move(path)));
+    ApplianceAddress appliance;
+    FS_ASSIGN(appliance.name, fields.required_text("name", kShortText));
+    FS_ASSIGN(appliance.address, fields.text("address", kShortText));
+    return appliance;
+}
+
+Json appliance_json(const ApplianceAddress& appliance) {
+    return {{"name", appliance.name}, {"address", appliance.address}};
+}
+
 constexpr std::array<std::string_view, 3> kResyncHolds = {"none", "without-gap", "always"};
 
 Result<DesiredItem> read_desired_item(const Json& json, const std::string& path) {
@@ -83,6 +95,12 @@ Result<DesiredItem> read_desired_item(const Json& json, const std::string& path)
         FS_ASSIGN(BookmarkRequest bookmark,
                   read_bookmark_request((*bookmarks)[i], fmt::format("{}.bookmarks[{}]", path, i)));
         item.bookmarks.push_back(std::move(bookmark));
+    }
+    if (const Json* appliance = fields.find("appliance")) {
+        FS_ASSIGN(item.appliance, read_appliance(*appliance, path + ".appliance"));
+    }
+    if (const Json* next = fields.find("next_appliance")) {
+        FS_ASSIGN(item.next_appliance, read_appliance(*next, path + ".next_appliance"));
     }
     return item;
 }
@@ -224,6 +242,9 @@ Result<AgentItemStatus> read_item_status(const Json& json, const std::string& pa
     }
     FS_ASSIGN(uint64_t restarts, fields.u64("tap_restarts", 0, UINT32_MAX));
     item.tap_restarts = static_cast<uint32_t>(restarts);
+    FS_ASSIGN(item.appliance, fields.text("appliance", kShortText));
+    FS_ASSIGN(item.moving, fields.boolean("moving"));
+    FS_ASSIGN(item.send_trouble, fields.text("send_trouble", kLongText));
     return item;
 }
 
@@ -313,9 +334,15 @@ std::string encode_instructions(const AgentInstructions& instructions) {
                          {"resync_hold", std::string(resync_hold_name(item.resync_hold))},
                          {"bookmarks", std::move(bookmarks)},
                          {"stored_sequence", item.stored.v}});
+        if (!item.appliance.name.empty())
+            items.back()["appliance"] = appliance_json(item.appliance);
+        if (!item.next_appliance.name.empty())
+            items.back()["next_appliance"] = appliance_json(item.next_appliance);
     }
     Json json{{"items", std::move(items)}};
     if (instructions.vault_time.us != 0) json["time_us"] = instructions.vault_time.us;
+    for (const ApplianceAddress& appliance : instructions.appliances)
+        json["appliances"].push_back(appliance_json(appliance));
     return dump_json(json);
 }
 
@@ -328,6 +355,12 @@ Result<AgentInstructions> decode_instructions(std::string_view text) {
     for (size_t i = 0; items != nullptr && i < items->size(); ++i) {
         FS_ASSIGN(DesiredItem item, read_desired_item((*items)[i], fmt::format("items[{}]", i)));
         instructions.items.push_back(std::move(item));
+    }
+    FS_ASSIGN(const Json* appliances, fields.array("appliances", kMaxAppliancesTold));
+    for (size_t i = 0; appliances != nullptr && i < appliances->size(); ++i) {
+        FS_ASSIGN(ApplianceAddress appliance,
+                  read_appliance((*appliances)[i], fmt::format("appliances[{}]", i)));
+        instructions.appliances.push_back(std::move(appliance));
     }
     return instructions;
 }
@@ -368,7 +401,10 @@ std::string encode_status(const AgentStatus& status) {
                   {"resync", resync_json(item.resync)},
                   {"dirty_regions", item.dirty_regions},
                   {"dirty_map_syncs", item.dirty_map_syncs},
-                  {"tap_restarts", item.tap_restarts}};
+                  {"tap_restarts", item.tap_restarts},
+                  {"appliance", item.appliance},
+                  {"moving", item.moving},
+                  {"send_trouble", item.send_trouble}};
         if (item.error) json["error"] = item_error_json(*item.error);
         if (item.resync_cancel_error)
             json["resync_cancel_error"] = item_error_json(*item.resync_cancel_error);
@@ -378,11 +414,11 @@ std::string encode_status(const AgentStatus& status) {
         }
         items.push_back(std::move(json));
     }
-    Json json{{"agent", status.agent},
-              {"instance", status.instance},
-              {"version", status.version},
-              {"time_us", status.time.us},
-              {"items", std::move(items)}};
+    Json json{{"agent", status.agent},     {"instance", status.instance},
+              {"version", status.version}, {"time_us", status.time.us},
+              {"items", std::move(items)}, {"process_bytes", status.load.process_bytes}};
+    if (status.load.cpu_permille >= 0) json["cpu_permille"] = status.load.cpu_permille;
+    if (status.load.memory_permille >= 0) json["memory_permille"] = status.load.memory_permille;
     if (status.clock_ahead_us) json["clock_ahead_us"] = *status.clock_ahead_us;
     return dump_json(json);
 }
@@ -398,6 +434,13 @@ Result<AgentStatus> decode_status(std::string_view text) {
     if (fields.has("clock_ahead_us")) {
         FS_ASSIGN(status.clock_ahead_us, fields.i64("clock_ahead_us"));
     }
+    FS_ASSIGN(status.load.process_bytes, fields.u64("process_bytes"));
+    for (const auto& [name, to] : {std::pair{"cpu_permille", &status.load.cpu_permille},
+                                   std::pair{"memory_permille", &status.load.memory_permille}})
+        if (fields.has(name)) {
+            FS_ASSIGN(const uint64_t permille, fields.u64(name, 0, 1000));
+            *to = static_cast<int32_t>(permille);
+        }
     FS_ASSIGN(const Json* items, fields.array("items", kMaxAgentItems));
     for (size_t i = 0; items != nullptr && i < items->size(); ++i) {
         FS_ASSIGN(AgentItemStatus item, read_item_status((*items)[i], fmt::format("items[{}]", i)));

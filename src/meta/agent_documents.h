@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/machine_load.h"
 #include "base/types.h"
 #include "record/record.h"
 
@@ -28,6 +29,7 @@ inline constexpr size_t kMaxPendingBookmarks = 64;  // for each item
 inline constexpr size_t kMaxMachineDescriptionBytes = 64u << 10;
 inline constexpr size_t kMaxPathBytes = 4096;
 inline constexpr size_t kMaxItemNameBytes = 128;
+inline constexpr size_t kMaxAppliancesTold = 64;
 
 // kDevice: disks of the agent's own machine, captured inside it.
 enum class CaptureMode : uint8_t { kInPath, kMirror, kDevice };
@@ -63,6 +65,14 @@ enum class ResyncHold : uint8_t {
 };
 std::string_view resync_hold_name(ResyncHold hold);  // "none", "without-gap", "always"
 
+// Where an agent finds an appliance.
+struct ApplianceAddress {
+    std::string name;     // common name of its certificate; empty: none
+    std::string address;  // host:port, as it says of itself; empty: not known
+
+    bool operator==(const ApplianceAddress&) const = default;
+};
+
 struct DesiredItem {
     ItemId item;
     std::string name;
@@ -81,11 +91,16 @@ struct DesiredItem {
     ResyncHold resync_hold = ResyncHold::kNone;
     std::vector<BookmarkRequest> bookmarks;
     Sequence stored;  // highest sequence stored and registered
+    // Where its records go; none: where the conversation does. And where they shall go as soon as
+    // nothing is missed by that.
+    ApplianceAddress appliance, next_appliance;
 };
 
 struct AgentInstructions {
     std::vector<DesiredItem> items;
     TimePoint vault_time;  // when they were written; 0: not told
+    // Those that the agent can speak to beside the ones of its configuration.
+    std::vector<ApplianceAddress> appliances;
 };
 
 std::string encode_instructions(const AgentInstructions& instructions);
@@ -174,6 +189,9 @@ struct AgentItemStatus {
     uint64_t dirty_regions = 0;    // that a crash of the source's host would put in question
     uint64_t dirty_map_syncs = 0;  // for which writes of the machine waited, since the tap started
     uint32_t tap_restarts = 0;
+    std::string appliance;     // that has its records now; empty: there is no connection
+    bool moving = false;       // to next_appliance: waits until nothing would be missed
+    std::string send_trouble;  // why there is no connection; empty: there is one
 };
 
 struct AgentStatus {
@@ -184,6 +202,7 @@ struct AgentStatus {
     std::vector<AgentItemStatus> items;
     // Its clock minus the vault's; none: not known yet.
     std::optional<int64_t> clock_ahead_us;
+    MachineLoad load;  // of its machine
 };
 
 std::string encode_status(const AgentStatus& status);

@@ -16,15 +16,16 @@ Result<std::vector<AlarmRecord>> select_alarms(soci::session& sql, std::string_v
                                                const Args&... args) {
     std::vector<AlarmRecord> out;
     Status damaged;
-    select<L, T, T, T, T, T, T, L, L, L, T, T>(
+    select<L, T, T, T, T, T, T, L, L, L, T, T, T>(
         sql,
         "SELECT id, item_id, item_name, code, severity, cause, remedy, raised_us, cleared_us, "
-        "acknowledged_us, acknowledged_by, note FROM alarms " +
+        "acknowledged_us, acknowledged_by, note, component FROM alarms " +
             std::string(condition),
         [&](L id, const T& item, const T& item_name, const T& code, const T& severity,
             const T& cause, const T& remedy, L raised, L cleared, L acknowledged, const T& by,
-            const T& note) {
+            const T& note, const T& component) {
             AlarmRecord alarm;
+            alarm.component = component;
             alarm.id = from_column(id);
             if (!item.empty()) {
                 auto item_id = item_id_column(item);
@@ -67,9 +68,11 @@ std::string item_column(const std::optional<ItemId>& item) {
 Result<AlarmRecord> raise_alarm(Database& database, const AlarmRecord& alarm) {
     return in_transaction(
         database, "raising an alarm", [&](soci::session& sql) -> Result<AlarmRecord> {
-            FS_ASSIGN(const auto standing,
-                      select_alarms(sql, "WHERE cleared_us = 0 AND item_id = :i AND code = :c",
-                                    item_column(alarm.item), alarm.code));
+            FS_ASSIGN(
+                const auto standing,
+                select_alarms(
+                    sql, "WHERE cleared_us = 0 AND item_id = :i AND component = :p AND code = :c",
+                    item_column(alarm.item), alarm.component, alarm.code));
             if (!standing.empty()) {
                 const AlarmRecord& known = standing.front();
                 execute(sql,
@@ -85,10 +88,10 @@ Result<AlarmRecord> raise_alarm(Database& database, const AlarmRecord& alarm) {
             const uint64_t id = insert_returning(
                 sql,
                 "INSERT INTO alarms (item_id, item_name, code, severity, cause, remedy, raised_us, "
-                "cleared_us, acknowledged_us, acknowledged_by, note) VALUES (:i, :n, :c, :s, :w, "
-                ":r, :t, 0, 0, '', '') RETURNING id",
+                "cleared_us, acknowledged_us, acknowledged_by, note, component) VALUES (:i, :n, "
+                ":c, :s, :w, :r, :t, 0, 0, '', '', :p) RETURNING id",
                 item_column(alarm.item), alarm.item_name, alarm.code, severity_name(alarm.severity),
-                alarm.cause, alarm.remedy, database.impl().clock->now());
+                alarm.cause, alarm.remedy, database.impl().clock->now(), alarm.component);
             if (id > kMaxKeptAlarms)
                 execute(sql, "DELETE FROM alarms WHERE cleared_us != 0 AND id <= :i",
                         id - kMaxKeptAlarms);
@@ -136,6 +139,14 @@ Result<std::vector<AlarmRecord>> list_alarms(Database& database, bool standing_o
                                     below, *item, limit)
                     : select_alarms(sql, "WHERE " + standing + "id < :b ORDER BY id DESC LIMIT :l",
                                     below, limit);
+    });
+}
+
+Result<std::vector<AlarmRecord>> list_component_alarms(Database& database,
+                                                       const std::string& component) {
+    return in_snapshot(database, "listing a component's alarms", [&](soci::session& sql) {
+        return select_alarms(
+            sql, "WHERE cleared_us = 0 AND item_id = '' AND component = :p ORDER BY id", component);
     });
 }
 

@@ -1,6 +1,6 @@
-// Use cases over alarms: what is wrong with an item, from when it was raised until it cleared by
-// itself. One at a time of an item and a code. Any thread may call; errors of the database as in
-// database.h.
+// Use cases over alarms: what is wrong with an item or a component, from when it was raised until
+// it cleared by itself. One at a time of an item or component and a code. Any thread may call;
+// errors of the database as in database.h.
 #pragma once
 
 #include <optional>
@@ -20,6 +20,8 @@ struct AlarmRecord {
     uint64_t id = 0;
     std::optional<ItemId> item;
     std::string item_name;
+    std::string
+        component;  // "appliance NAME", "agent NAME", "store NAME", "vault"; without an item
     std::string code;
     Severity severity = Severity::kWarning;
     std::string cause, remedy;  // the newest
@@ -39,6 +41,9 @@ Result<AlarmRecord> acknowledge_alarm(Database& database, uint64_t id, const std
                                       const std::string& note);
 // kNotFound.
 Result<AlarmRecord> get_alarm(Database& database, uint64_t id);
+// Of one component, those that stand.
+Result<std::vector<AlarmRecord>> list_component_alarms(Database& database,
+                                                       const std::string& component);
 // Newest first, with an id below `before` (0: from the newest); of one item, or of all.
 Result<std::vector<AlarmRecord>> list_alarms(Database& database, bool standing_only,
                                              uint64_t before, size_t limit,

@@ -87,6 +87,8 @@ TEST(Database, TheFirstVersionIsUpgraded) {
                                   "DROP TABLE kept_answers",
                                   "DROP INDEX items_by_policy",
                                   "ALTER TABLE items DROP COLUMN policy",
+                                  "DROP TABLE item_appliances",
+                                  "DROP TABLE appliances",
                                   "DROP TABLE vault_lease",
                                   "DROP TABLE vault_nodes",
                                   "ALTER TABLE jobs DROP COLUMN node",
@@ -385,6 +387,13 @@ TEST(Jobs, LifeOfAJob) {
     fixed = *add_job(again, fixed);
     EXPECT_EQ(cancel_job(again, fixed.id).error().code(), Code::kWrongState);
     EXPECT_EQ(get_job(again, 999).error().code(), Code::kNotFound);
+    const auto counts = count_jobs(again);
+    ASSERT_TRUE(counts) << counts.error().to_string();
+    ASSERT_EQ(counts->size(), 2u);
+    EXPECT_EQ(counts->at(0).kind, "cleanup");
+    EXPECT_EQ(counts->at(0).state, JobState::kQueued);
+    EXPECT_EQ(counts->at(1).state, JobState::kCancelled);
+    EXPECT_EQ(counts->at(1).jobs, 1u);
 }
 
 // Broken if a token admitted twice, late, or a name changed its kind.

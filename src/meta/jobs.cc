@@ -126,6 +126,22 @@ Result<std::vector<JobRecord>> list_jobs(Database& database, uint64_t before, si
     });
 }
 
+Result<std::vector<JobCount>> count_jobs(Database& database) {
+    return in_snapshot(
+        database, "counting jobs", [&](soci::session& sql) -> Result<std::vector<JobCount>> {
+            std::vector<JobCount> counts;
+            select<std::string, std::string, long long>(
+                sql,
+                "SELECT kind, state, count(*) FROM jobs GROUP BY kind, state ORDER BY kind, state",
+                [&](const std::string& kind, const std::string& state, long long jobs) {
+                    for (size_t i = 0; i < kStates.size(); ++i)
+                        if (kStates[i] == state)
+                            counts.push_back({kind, static_cast<JobState>(i), from_column(jobs)});
+                });
+            return counts;
+        });
+}
+
 Result<std::vector<JobRecord>> open_jobs(Database& database) {
     return in_snapshot(database, "listing open jobs", [&](soci::session& sql) {
         return select_jobs(sql, "WHERE state IN ('queued', 'running') ORDER BY id");

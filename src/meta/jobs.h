@@ -23,6 +23,13 @@ Result<JobRecord> get_job(Database& database, uint64_t id);
 // Newest first, with an id below `before` (0: from the newest).
 Result<std::vector<JobRecord>> list_jobs(Database& database, uint64_t before, size_t limit,
                                          const std::optional<ItemId>& item = {});
+struct JobCount {
+    std::string kind;
+    JobState state = JobState::kQueued;
+    uint64_t jobs = 0;
+};
+// Of all that are kept, by kind and state; those that there are.
+Result<std::vector<JobCount>> count_jobs(Database& database);
 // Queued and running ones, oldest first: what a starting vault has to take up.
 Result<std::vector<JobRecord>> open_jobs(Database& database);
 Result<std::vector<JobMessage>> job_messages(Database& database, uint64_t id);

@@ -461,6 +461,23 @@ CREATE TABLE party_certificates (
 );
 )sql";
 
+constexpr std::string_view kAppliances = R"sql(
+CREATE TABLE appliances (
+    name TEXT PRIMARY KEY NOT NULL,
+    address TEXT NOT NULL,
+    site TEXT NOT NULL,
+    version TEXT NOT NULL,
+    seen_us BIGINT NOT NULL
+);
+CREATE TABLE item_appliances (
+    item_id TEXT PRIMARY KEY NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    appliance TEXT NOT NULL,
+    next_appliance TEXT NOT NULL,
+    since_us BIGINT NOT NULL
+);
+ALTER TABLE alarms ADD COLUMN component TEXT NOT NULL DEFAULT '';
+)sql";
+
 // A policy's values have the names that they have in items: those of an item that follows one are
 // the same.
 constexpr std::string_view kPolicies = R"sql(
@@ -514,7 +531,8 @@ constexpr std::array kMigrations{
     Migration{11, "vault nodes", kNodes},
     Migration{12, "alarms", kAlarms},
     Migration{13, "users, access tokens, audit", kPeople},
-    Migration{14, "named policies, answers that are given again", kPolicies},
+    Migration{14, "appliances, alarms of components", kAppliances},
+    Migration{15, "named policies, answers that are given again", kPolicies},
 };
 
 }  // namespace

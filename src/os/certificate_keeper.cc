@@ -10,7 +10,9 @@ CertificateKeeper::CertificateKeeper(std::string name, Clock& clock, std::string
       clock_(clock),
       certificate_pem_(std::move(certificate_pem)),
       renew_(std::move(renew)),
-      use_(std::move(use)) {}
+      use_(std::move(use)) {
+    if (const auto info = inspect_certificate(certificate_pem_)) until_us_ = info->not_after.us;
+}
 
 CertificateKeeper::~CertificateKeeper() {
     if (thread_) thread_->stop();
@@ -37,6 +39,7 @@ Result<bool> CertificateKeeper::look() {
     FS_ASSIGN(const Credentials credentials, renew_());
     FS_TRY(use_(credentials));
     certificate_pem_ = credentials.certificate_pem;
+    if (const auto now = inspect_certificate(certificate_pem_)) until_us_ = now->not_after.us;
     return true;
 }
 

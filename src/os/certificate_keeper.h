@@ -5,6 +5,7 @@
 // it waits for must be told to end first. look() may be called instead of start() (tests).
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -33,6 +34,8 @@ class CertificateKeeper {
     // One look; whether there was a renewal. Errors of the two functions, and of a certificate that
     // cannot be read.
     Result<bool> look();
+    // When the certificate that is in use ends; 0: it cannot be read. Any thread.
+    TimePoint until() const { return {until_us_.load()}; }
 
   private:
     void round(int64_t interval_us);
@@ -40,6 +43,7 @@ class CertificateKeeper {
     const std::string name_;
     Clock& clock_;
     std::string certificate_pem_;
+    std::atomic<int64_t> until_us_{0};
     const Renew renew_;
     const Use use_;
     std::unique_ptr<ThreadExecutor> thread_;

@@ -36,6 +36,8 @@ TEST(CertificateKeeper, RenewsInTime) {
             return {};
         });
     EXPECT_FALSE(*keeper.look());
+    const TimePoint first_until = keeper.until();
+    EXPECT_GT(first_until.us, clock.time.us + 360 * kDayUs);
     clock.time.us += 243 * kDayUs;
     EXPECT_FALSE(*keeper.look()) << "more than a third of the year is left";
     clock.time.us += kDayUs;
@@ -48,6 +50,7 @@ TEST(CertificateKeeper, RenewsInTime) {
     EXPECT_EQ(asked, 3);
     EXPECT_EQ(used, 1);
     EXPECT_FALSE(*keeper.look()) << "it is new";
+    EXPECT_GT(keeper.until().us, first_until.us) << "monitoring warns of the old one's end";
     clock.time.us += 300 * kDayUs;
     EXPECT_TRUE(*keeper.look());
 }

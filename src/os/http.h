@@ -68,8 +68,9 @@ struct HttpResponse {
 struct HttpServerOptions {
     // "host:port" (port 0: any) or "unix:/path" (made with mode 0600, without TLS).
     std::string address = "127.0.0.1:0";
-    // TLS 1.3; required for TCP.
+    // TLS 1.3; required for TCP, unless:
     std::optional<Credentials> credentials;
+    bool plain_on_loopback = false;  // without TLS; kInvalidArgument at any other address
     // Client certificates of this authority are accepted, and never required. Empty: none are asked
     // for.
     std::string client_authority_pem;

@@ -504,6 +504,12 @@ void HttpServer::Impl::begin(tcp::socket socket) {
     const std::string host = peer.address().to_string();
     if (!has_room(host)) return;
     const std::string peer_address = fmt::format("{}:{}", host, peer.port());
+    if (options.plain_on_loopback) {
+        std::make_shared<SessionOf<beast::tcp_stream>>(shared_from_this(), nullptr, peer_address,
+                                                       host, std::move(socket))
+            ->begin();
+        return;
+    }
     const auto tls = current_context();
     std::make_shared<SessionOf<beast::ssl_stream<beast::tcp_stream>>>(
         shared_from_this(), tls, peer_address, host, std::move(socket), *tls)
@@ -577,9 +583,12 @@ Result<std::unique_ptr<HttpServer>> HttpServer::start(const HttpServerOptions& o
         code.clear();
         listen(impl->unix_acceptor, UnixProtocol::endpoint(impl->address), false);
     } else {
-        if (!options.credentials)
+        if (!options.credentials && !options.plain_on_loopback)
             return fail(Code::kInvalidArgument, "a server at a TCP port needs a certificate");
-        FS_ASSIGN(impl->context, make_context(*options.credentials, options.client_authority_pem));
+        if (options.credentials && !options.plain_on_loopback) {
+            FS_ASSIGN(impl->context,
+                      make_context(*options.credentials, options.client_authority_pem));
+        }
         FS_ASSIGN(const HostPort parts, parse_host_port(options.address));
         tcp::resolver resolver(impl->io);
         const auto found =
@@ -587,7 +596,15 @@ Result<std::unique_ptr<HttpServer>> HttpServer::start(const HttpServerOptions& o
         if (code)
             return fail(Code::kUnavailable,
                         fmt::format("find '{}': {}", parts.host, code.message()));
-        listen(impl->tcp_acceptor, found.begin()->endpoint(), true);
+        const auto endpoint = found.begin()->endpoint();
+        if (options.plain_on_loopback && !endpoint.address().is_loopback())
+            return fail(Code::kInvalidArgument,
+                        fmt::format("'{}' is no loopback address: without TLS everybody on the way "
+                                    "could read along",
+                                    options.address),
+                        "listen on 127.0.0.1 or [::1]; a reader elsewhere comes through a proxy "
+                        "with TLS on this machine");
+        listen(impl->tcp_acceptor, endpoint, true);
         error_code ignored;
         impl->port = impl->tcp_acceptor.local_endpoint(ignored).port();
         impl->address = fmt::format(

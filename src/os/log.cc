@@ -81,21 +81,40 @@ void append_escaped(std::string& out, std::string_view text, bool json) {
     }
 }
 
-std::string make_line(bool json, Level level, std::string_view component,
-                      std::string_view message) {
+// "2026-01-02T03:04:05.678Z": what a log is read by knows milliseconds.
+std::string to_milliseconds(std::string time) {
+    constexpr size_t kMicroseconds = 3;
+    time.erase(time.size() - 1 - kMicroseconds, kMicroseconds);
+    return time;
+}
+
+void append_field(std::string& line, std::string_view name, std::string_view value) {
+    if (value.empty()) return;
+    line += fmt::format(R"(,"{}":")", name);
+    append_escaped(line, value, true);
+    line += '"';
+}
+
+std::string make_line(bool json, Level level, std::string_view part, std::string_view message,
+                      const About& about) {
     const std::string time = to_rfc3339(RealClock().now());
     const std::string_view name = kNames[static_cast<size_t>(level)];
     std::string line;
     line.reserve(message.size() + 96);
     if (json) {
-        line += fmt::format(R"({{"time":"{}","level":"{}","component":")", time, name);
-        append_escaped(line, component, true);
-        line += R"(","message":")";
-        append_escaped(line, message, true);
-        line += R"("})";
+        line += fmt::format(R"({{"time":"{}","level":"{}")", to_milliseconds(time), name);
+        append_field(line, "part", part);
+        append_field(line, "code", about.code);
+        append_field(line, "item", about.item);
+        append_field(line, "item_id", about.item_id);
+        if (about.job != 0) line += fmt::format(R"(,"job":{})", about.job);
+        append_field(line, "appliance", about.appliance);
+        append_field(line, "agent", about.agent);
+        append_field(line, "message", message);
+        line += '}';
     } else {
         line += fmt::format("{} {:<5} ", time, name);
-        append_escaped(line, component, false);
+        append_escaped(line, part, false);
         line += ": ";
         append_escaped(line, message, false);
     }
@@ -134,11 +153,17 @@ Result<Level> level_from_name(std::string_view name) {
                 "use debug, info, warn, error or off");
 }
 
+Result<bool> json_from_name(std::string_view name) {
+    if (name == "json" || name == "text") return name == "json";
+    return fail(Code::kInvalidArgument, fmt::format("no log format '{}'", name),
+                "use text or json");
+}
+
 bool enabled(Level level) {
     return level != Level::kOff && level >= state().level.load(std::memory_order_relaxed);
 }
 
-void write(Level level, std::string_view component, std::string_view message) {
+void write(Level level, std::string_view part, std::string_view message, const About& about) {
     if (!enabled(level)) return;
     std::shared_ptr<spdlog::logger> logger;
     std::string line;
@@ -147,7 +172,7 @@ void write(Level level, std::string_view component, std::string_view message) {
         if (!state().logger)
             state().logger = make_logger(std::make_shared<spdlog::sinks::stderr_sink_mt>());
         logger = state().logger;
-        line = make_line(state().json, level, component, message);
+        line = make_line(state().json, level, part, message, about);
         if (state().sink) return state().sink(level, line);
     }
     logger->log(spdlog::level::info, line);

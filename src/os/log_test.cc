@@ -35,8 +35,31 @@ TEST(LogTest, AnEventIsOneLineWhateverAPeerPutsIntoIt) {
     EXPECT_THAT(text, Not(HasSubstr("\x1b")));
     const std::string json = logged(directory, true, evil);
     EXPECT_EQ(std::count(json.begin(), json.end(), '\n'), 1);
-    EXPECT_THAT(json, HasSubstr(R"("level":"warn","component":"tap","message":"a\n2026)"));
+    EXPECT_THAT(json, HasSubstr(R"("level":"warn","part":"tap","message":"a\n2026)"));
     EXPECT_THAT(json, EndsWith("\\u001b[2J \\\"q\\\" \\\\ \xc3\xa9 \\ufffd\"}\n"));
+}
+
+// Broken if what a program looks for in the log were not a field of its own, or could be forged by
+// the name of an item.
+TEST(LogTest, AJsonLineSaysWhoseEventItIs) {
+    TestDirectory directory;
+    log::Options options;
+    options.json = true;
+    options.file = directory / "json";
+    ASSERT_TRUE(log::set_up(options));
+    log::warn("vault", {.item = "web\",\"job\":8", .item_id = "0a", .job = 7, .code = "timeout"},
+              "job {} failed", 7);
+    log::info("agent", {.appliance = "p", .agent = "a"}, "{}", "hello");
+    PosixFileSystem files;
+    const std::string text = to_text(read_whole_file(files, options.file).value());
+    EXPECT_TRUE(log::set_up({}));
+    EXPECT_THAT(text, HasSubstr(R"(,"level":"warn","part":"vault","code":"timeout",)"
+                                R"("item":"web\",\"job\":8","item_id":"0a","job":7,)"
+                                R"("message":"job 7 failed"})"));
+    EXPECT_THAT(text, HasSubstr(R"("level":"info","part":"agent","appliance":"p","agent":"a",)"
+                                R"("message":"hello"})"));
+    EXPECT_THAT(
+        text, testing::MatchesRegex("\\{\"time\":\"....-..-..T..:..:..\\....Z\",\"level\"(.|\n)*"));
 }
 
 TEST(LogTest, UnwritableFilesAndUnknownLevelsAreErrors) {
@@ -45,6 +68,9 @@ TEST(LogTest, UnwritableFilesAndUnknownLevelsAreErrors) {
     EXPECT_FALSE(log::set_up(options));
     EXPECT_EQ(log::level_from_name("warn").value(), log::Level::kWarn);
     EXPECT_FALSE(log::level_from_name("loud"));
+    EXPECT_TRUE(log::json_from_name("json").value());
+    EXPECT_FALSE(log::json_from_name("text").value());
+    EXPECT_FALSE(log::json_from_name("xml"));
 }
 
 // Broken if a stranger who connects again and again could fill the log, or its reader could not

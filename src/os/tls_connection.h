@@ -27,6 +27,8 @@ class TlsContext {
     ~TlsContext();
     // For connections made from now on; after an error the old ones stay in use.
     Status reload(const std::string& authority_pem, const std::optional<Credentials>& credentials);
+    // When our own certificate ends; 0: we have none.
+    TimePoint certificate_until() const;
 
     struct Impl;
     Impl& impl() { return *impl_; }

@@ -55,10 +55,21 @@ Result<std::shared_ptr<TlsContext>> TlsContext::make(
 Status TlsContext::reload(const std::string& authority_pem,
                           const std::optional<Credentials>& credentials) {
     FS_ASSIGN(SslCtxPtr context, make_ssl_context(authority_pem, credentials));
+    TimePoint until;
+    if (credentials) {
+        FS_ASSIGN(const CertificateInfo own, inspect_certificate(credentials->certificate_pem));
+        until = own.not_after;
+    }
     std::lock_guard lock(impl_->mutex);
+    impl_->certificate_until = until;
     impl_->context = std::move(context);
     impl_->has_certificate = credentials.has_value();
     return {};
+}
+
+TimePoint TlsContext::certificate_until() const {
+    const std::lock_guard lock(impl_->mutex);
+    return impl_->certificate_until;
 }
 
 }  // namespace farshore

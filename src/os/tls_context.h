@@ -12,6 +12,7 @@ struct TlsContext::Impl {
     std::mutex mutex;
     SslCtxPtr context;
     bool has_certificate = false;
+    TimePoint certificate_until;
 
     SslPtr make_ssl() {
         std::lock_guard lock(mutex);

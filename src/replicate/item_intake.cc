@@ -578,7 +578,11 @@ void ItemIntake::maybe_mark_idle() {
 void ItemIntake::retire() {
     retired_ = true;
     server_.withdraw_upload(item_);
-    if (spool_) (void)spool_->clear();
+    drop_peer(Error(Code::kForbidden, "this appliance does not take the item's records any more"));
+    if (!spool_) return;
+    // Behind what uses it now, and before another intake of the item opens it. What is left of it
+    // only takes room.
+    server_.executors_.spool->post([spool = spool_] { (void)spool->clear(); });
 }
 
 IntakeStatus ItemIntake::status() const {

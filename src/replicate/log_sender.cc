@@ -195,7 +195,7 @@ Status LogSender::on_welcome(const WelcomeFrame& welcome) {
     status_.received = welcome.stored;
     acknowledge({}, welcome.stored);
     FS_TRY(source_.resume(welcome.next, welcome.stored));
-    may_have_ = std::max(may_have_, Sequence{welcome.next.v - 1});
+    may_have_ = {welcome.next.v - 1};
     pump();
     return {};
 }
@@ -216,6 +216,21 @@ void LogSender::acknowledge(Sequence received, Sequence stored) {
 }
 
 void LogSender::wake() { pump(); }
+
+const std::string& LogSender::peer_name() const {
+    static const std::string nobody;
+    return connection_ ? connection_->peer_name() : nobody;
+}
+
+void LogSender::reconnect() {
+    if (!running_) return;
+    if (connection_)
+        disconnected(Error(Code::kConnectionLost, "the records go to another appliance"));
+    retry_us_ = kRetryFirstUs;
+    if (timer_) executor_.cancel(*timer_);
+    timer_.reset();
+    dial();
+}
 
 void LogSender::pump() {
     if (!welcomed_ || !connection_ || pumping_) return;

@@ -55,7 +55,11 @@ class LogSender {
     void stop();
     // New records are there. Cheap; on the sender's executor.
     void wake();
+    // Dials anew at once: where the dialer leads may have changed.
+    void reconnect();
     LogSenderStatus status() const { return status_; }
+    // Who the appliance has proved to be; empty: there is no connection.
+    const std::string& peer_name() const;
 
   private:
     void dial();

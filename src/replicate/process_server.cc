@@ -188,6 +188,13 @@ std::vector<std::string> ProcessServer::agents() const {
     return {names.begin(), names.end()};
 }
 
+size_t ProcessServer::connected_agents() const {
+    std::set<std::string_view> names;
+    for (const auto& [id, session] : sessions_)
+        if (!session->peer.empty()) names.insert(session->peer);
+    return names.size();
+}
+
 void ProcessServer::refuse_agents(std::set<std::string> names) {
     refused_ = std::move(names);
     std::vector<uint64_t> ending;

@@ -99,6 +99,8 @@ class ProcessServer {
     void set_item_bandwidth(const ItemId& item, BandwidthLimit limit);
     // Whose connections there are, and who was refused. On `home`.
     std::vector<std::string> agents() const;
+    size_t connected_agents() const;                            // of these, who is connected now
+    uint64_t connections() const { return next_session_ - 1; }  // that were taken, ever
     // Of these the connections end, and new ones are refused until they are not among them any
     // more. On `home`.
     void refuse_agents(std::set<std::string> names);

@@ -156,16 +156,55 @@ Result<std::vector<UploadStatus>> decode_uploads(const json& document) {
     return uploads;
 }
 
-json encode_policies(const UploadPolicies& policies) {
-    json items = json::array();
-    for (const UploadPolicy& one : policies.items)
-        items.push_back({{"item", one.item.to_string()}, {"bandwidth", one.bandwidth}});
-    return {{"time_zone", policies.time_zone}, {"items", std::move(items)}};
+json encode_appliance(const ApplianceStatus& status) {
+    return {{"address", status.address},
+            {"site", status.site},
+            {"version", status.version},
+            {"cpu_permille", status.load.cpu_permille},
+            {"memory_permille", status.load.memory_permille},
+            {"process_bytes", status.load.process_bytes},
+            {"spool_used_bytes", status.spool_used_bytes},
+            {"spool_free_permille", status.spool_free_permille},
+            {"certificate_until_us", status.certificate_until.us},
+            {"uploads", encode_uploads(status.uploads)}};
 }
 
-Result<UploadPolicies> decode_policies(const json& document) {
-    UploadPolicies policies;
-    FS_ASSIGN(policies.time_zone,
+Result<ApplianceStatus> decode_appliance(const json& document) {
+    constexpr size_t kMaxWord = 256;
+    ApplianceStatus status;
+    FS_ASSIGN(status, reading([&] {
+                  status.address = document.value("address", std::string());
+                  status.site = document.value("site", std::string());
+                  status.version = document.value("version", std::string());
+                  status.load.cpu_permille = document.value("cpu_permille", -1);
+                  status.load.memory_permille = document.value("memory_permille", -1);
+                  status.load.process_bytes = document.value("process_bytes", uint64_t{0});
+                  status.spool_used_bytes = document.value("spool_used_bytes", uint64_t{0});
+                  status.spool_free_permille = document.value("spool_free_permille", -1);
+                  status.certificate_until.us = document.value("certificate_until_us", int64_t{0});
+                  return status;
+              }));
+    for (const std::string* word : {&status.address, &status.site, &status.version})
+        if (word->size() > kMaxWord)
+            return fail(Code::kTooLarge, "link document: a word of an appliance is too long");
+    const auto uploads = document.find("uploads");
+    if (uploads == document.end()) return fail(Code::kMalformed, "link document: no uploads");
+    FS_ASSIGN(status.uploads, decode_uploads(*uploads));
+    return status;
+}
+
+json encode_orders(const ApplianceOrders& orders) {
+    json items = json::array(), gone = json::array();
+    for (const UploadPolicy& one : orders.items)
+        items.push_back({{"item", one.item.to_string()}, {"bandwidth", one.bandwidth}});
+    for (const ItemId& item : orders.gone) gone.push_back({{"item", item.to_string()}});
+    return {
+        {"time_zone", orders.time_zone}, {"items", std::move(items)}, {"gone", std::move(gone)}};
+}
+
+Result<ApplianceOrders> decode_orders(const json& document) {
+    ApplianceOrders orders;
+    FS_ASSIGN(orders.time_zone,
               reading([&] { return document.value("time_zone", std::string("UTC")); }));
     const auto items = document.find("items");
     if (items == document.end() || !items->is_array())
@@ -175,9 +214,16 @@ Result<UploadPolicies> decode_policies(const json& document) {
         FS_ASSIGN(policy.item, item_field(one));
         FS_ASSIGN(policy.bandwidth,
                   reading([&] { return one.at("bandwidth").get<std::string>(); }));
-        policies.items.push_back(std::move(policy));
+        orders.items.push_back(std::move(policy));
     }
-    return policies;
+    if (const auto gone = document.find("gone"); gone != document.end()) {
+        if (!gone->is_array()) return fail(Code::kMalformed, "link document: 'gone' is no list");
+        for (const json& one : *gone) {
+            FS_ASSIGN(const ItemId item, item_field(one));
+            orders.gone.push_back(item);
+        }
+    }
+    return orders;
 }
 
 struct TextPair {
@@ -243,14 +289,12 @@ Result<std::string> serve_link(VaultLink& link, std::string_view method, std::st
                                    Error(code_from_name(code), words.first, words.second)));
         return "{}";
     }
-    if (method == "sync-uploads") {
+    if (method == "sync-appliance") {
         FS_ASSIGN(std::string appliance,
                   reading([&] { return in.at("appliance").get<std::string>(); }));
-        const auto uploads = in.find("uploads");
-        if (uploads == in.end()) return fail(Code::kMalformed, "link document: no uploads");
-        FS_ASSIGN(const std::vector<UploadStatus> status, decode_uploads(*uploads));
-        FS_ASSIGN(const UploadPolicies policies, link.sync_uploads(appliance, status));
-        return encode_policies(policies).dump();
+        FS_ASSIGN(const ApplianceStatus status, decode_appliance(in));
+        FS_ASSIGN(const ApplianceOrders orders, link.sync_appliance(appliance, status));
+        return encode_orders(orders).dump();
     }
     if (method == "compare") {
         FS_ASSIGN(std::string agent, reading([&] { return in.at("agent").get<std::string>(); }));
@@ -322,14 +366,13 @@ Status RemoteVaultLink::report_trouble(const ItemId& item, const std::string& ap
     return {};
 }
 
-Result<UploadPolicies> RemoteVaultLink::sync_uploads(const std::string& appliance,
-                                                     const std::vector<UploadStatus>& uploads) {
-    FS_ASSIGN(
-        std::string answer,
-        transport_("sync-uploads",
-                   json{{"appliance", appliance}, {"uploads", encode_uploads(uploads)}}.dump()));
+Result<ApplianceOrders> RemoteVaultLink::sync_appliance(const std::string& appliance,
+                                                        const ApplianceStatus& status) {
+    json call = encode_appliance(status);
+    call["appliance"] = appliance;
+    FS_ASSIGN(std::string answer, transport_("sync-appliance", call.dump()));
     FS_ASSIGN(json document, parse(answer));
-    return decode_policies(document);
+    return decode_orders(document);
 }
 
 Result<CompareAnswer> RemoteVaultLink::compare(const std::string& agent, const ItemId& item,

@@ -13,7 +13,7 @@ namespace farshore {
 
 // The vault's end: decodes `body`, calls `link`, encodes the answer. Errors of the call and of the
 // document come back as errors; the HTTP layer maps them as it maps all others.
-// Methods: acquire-log, register-segment, mark-idle, sync-agent, report-trouble, sync-uploads,
+// Methods: acquire-log, register-segment, mark-idle, sync-agent, report-trouble, sync-appliance,
 // compare, refused-agents, renew, enrol.
 Result<std::string> serve_link(VaultLink& link, std::string_view method, std::string_view body);
 
@@ -31,8 +31,8 @@ class RemoteVaultLink final : public VaultLink {
     Result<std::string> sync_agent(const std::string& agent, const std::string& status) override;
     Status report_trouble(const ItemId& item, const std::string& appliance,
                           const std::optional<Error>& trouble) override;
-    Result<UploadPolicies> sync_uploads(const std::string& appliance,
-                                        const std::vector<UploadStatus>& uploads) override;
+    Result<ApplianceOrders> sync_appliance(const std::string& appliance,
+                                           const ApplianceStatus& status) override;
     Result<CompareAnswer> compare(const std::string& agent, const ItemId& item,
                                   const CompareQuestion& question) override;
     Result<std::vector<std::string>> refused_agents(

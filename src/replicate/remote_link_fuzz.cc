@@ -31,7 +31,8 @@ constexpr const char* kMethods[] = {"acquire-log",    "register-segment",
                                     "mark-idle",      "sync-agent",
                                     "report-trouble", "compare",
                                     "enrol",          "none",
-                                    "refused-agents", "renew"};
+                                    "refused-agents", "renew",
+                                    "sync-appliance"};
 
 }  // namespace
 
@@ -39,7 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (size < 1) return 0;
     const std::string body(reinterpret_cast<const char*>(data + 1), size - 1);
     AnyVault vault;
-    (void)serve_link(vault, kMethods[data[0] % 8], body);
+    (void)serve_link(vault, kMethods[data[0] < 0xf0 ? data[0] % 8 : data[0] % 3 + 8], body);
     RemoteVaultLink link([&](const std::string&, const std::string&) { return body; });
     switch (data[0] / 8 % 4) {
         case 0:
@@ -56,6 +57,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         }
         default:
             (void)link.enrol("t", "r");
+            (void)link.sync_appliance("a", {});
     }
     return 0;
 }

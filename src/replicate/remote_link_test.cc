@@ -51,13 +51,14 @@ struct RecordingVault final : VaultLink {
         const std::vector<std::string>& agents) override {
         return std::vector<std::string>{agents.back()};
     }
-    Result<UploadPolicies> sync_uploads(const std::string& appliance,
-                                        const std::vector<UploadStatus>& status) override {
+    Result<ApplianceOrders> sync_appliance(const std::string& appliance,
+                                           const ApplianceStatus& status) override {
         EXPECT_EQ(appliance, "appliance-1");
-        uploads = status;
-        return UploadPolicies{"Europe/Berlin", {{status.at(0).item, "1MB/s"}}};
+        said = status;
+        return ApplianceOrders{
+            "Europe/Berlin", {{status.uploads.at(0).item, "1MB/s"}}, {status.uploads.at(1).item}};
     }
-    std::vector<UploadStatus> uploads;
+    ApplianceStatus said;
     SegmentRegistration registered;
     CompareQuestion compared;
     CompareAnswer answer;
@@ -95,21 +96,40 @@ TEST(RemoteLink, CarriesEveryCall) {
     EXPECT_EQ(*link.refused_agents({"a", "b"}), std::vector<std::string>{"b"});
     EXPECT_EQ(link.refused_agents(std::vector<std::string>(5000, "a")).error().code(),
               Code::kTooLarge);
-    auto policies = link.sync_uploads("appliance-1", {{item, 5, true, true, 6, 7, 8},
-                                                      {item, kUnlimited, false, false, 0, -1, 0}});
-    ASSERT_TRUE(policies) << policies.error().to_string();
-    EXPECT_EQ(policies->time_zone, "Europe/Berlin");
-    ASSERT_EQ(policies->items.size(), 1u);
-    EXPECT_EQ(policies->items[0].item, item);
-    EXPECT_EQ(policies->items[0].bandwidth, "1MB/s");
-    ASSERT_EQ(vault.uploads.size(), 2u);
-    EXPECT_EQ(vault.uploads[0].rate, 5u);
-    EXPECT_TRUE(vault.uploads[0].total_counts);
-    EXPECT_TRUE(vault.uploads[0].limited);
-    EXPECT_EQ(vault.uploads[0].waiting_bytes, 6u);
-    EXPECT_EQ(vault.uploads[0].eta_s, 7);
-    EXPECT_EQ(vault.uploads[0].sent_bytes, 8u);
-    EXPECT_EQ(vault.uploads[1].rate, kUnlimited);
+    ApplianceStatus status;
+    status.address = "10.0.0.1:9443";
+    status.site = "berlin";
+    status.version = "1";
+    status.load = {120, 340, 5};
+    status.spool_used_bytes = 1;
+    status.spool_free_permille = 2;
+    status.certificate_until = {99};
+    status.uploads = {{item, 5, true, true, 6, 7, 8}, {item, kUnlimited, false, false, 0, -1, 0}};
+    auto orders = link.sync_appliance("appliance-1", status);
+    ASSERT_TRUE(orders) << orders.error().to_string();
+    EXPECT_EQ(orders->time_zone, "Europe/Berlin");
+    ASSERT_EQ(orders->items.size(), 1u);
+    EXPECT_EQ(orders->items[0].item, item);
+    EXPECT_EQ(orders->items[0].bandwidth, "1MB/s");
+    EXPECT_EQ(orders->gone, std::vector{item});
+    EXPECT_EQ(vault.said.address, "10.0.0.1:9443");
+    EXPECT_EQ(vault.said.site, "berlin");
+    EXPECT_EQ(vault.said.version, "1");
+    EXPECT_EQ(vault.said.load.cpu_permille, 120);
+    EXPECT_EQ(vault.said.load.memory_permille, 340);
+    EXPECT_EQ(vault.said.load.process_bytes, 5u);
+    EXPECT_EQ(vault.said.spool_used_bytes, 1u);
+    EXPECT_EQ(vault.said.spool_free_permille, 2);
+    EXPECT_EQ(vault.said.certificate_until.us, 99);
+    const std::vector<UploadStatus>& uploads = vault.said.uploads;
+    ASSERT_EQ(uploads.size(), 2u);
+    EXPECT_EQ(uploads[0].rate, 5u);
+    EXPECT_TRUE(uploads[0].total_counts);
+    EXPECT_TRUE(uploads[0].limited);
+    EXPECT_EQ(uploads[0].waiting_bytes, 6u);
+    EXPECT_EQ(uploads[0].eta_s, 7);
+    EXPECT_EQ(uploads[0].sent_bytes, 8u);
+    EXPECT_EQ(uploads[1].rate, kUnlimited);
 }
 
 // Broken if a comparison through an appliance of its own found something else than one beside the

@@ -12,6 +12,7 @@
 
 #include "base/bandwidth_limit.h"
 #include "base/error.h"
+#include "base/machine_load.h"
 #include "base/types.h"
 #include "record/compare.h"
 #include "replica/registration.h"
@@ -33,15 +34,31 @@ struct UploadPolicy {
     ItemId item;
     std::string bandwidth;  // base/bandwidth_limit.h
 };
-struct UploadPolicies {
+struct ApplianceOrders {
     std::string time_zone;            // of windows that name none
     std::vector<UploadPolicy> items;  // an item that is missing has no limit
+    // Those that are another appliance's by now: what is held of them is of no use.
+    std::vector<ItemId> gone;
+};
+
+// What an appliance says of itself.
+struct ApplianceStatus {
+    std::string address;  // host:port at which agents reach it; empty: it does not know
+    std::string site;
+    std::string version;
+    MachineLoad load;
+    uint64_t spool_used_bytes = 0;
+    // What the item that uses most of its part of the spool has left of it; -1: not known.
+    int32_t spool_free_permille = -1;
+    TimePoint certificate_until;  // 0: not known
+    std::vector<UploadStatus> uploads;
 };
 
 class VaultLink {
   public:
     virtual ~VaultLink() = default;
-    // Fences every earlier lease of the item. kItemNotFound, kWrongState (item is disabled).
+    // Fences every earlier lease of the item. kItemNotFound, kWrongState (item is disabled),
+    // kForbidden (it is another appliance's).
     virtual Result<LogLease> acquire_log(const ItemId& item, const std::string& appliance) = 0;
     // The object is durable in the store. Ok means: registered, durably. kFenced when the epoch is
     // no longer the item's; kSequenceHole when it does not follow the segment before it.
@@ -58,10 +75,10 @@ class VaultLink {
                                   const std::optional<Error>&) {
         return {};
     }
-    // An appliance's word about its items; what their policies allow. Each second.
-    virtual Result<UploadPolicies> sync_uploads(const std::string& /*appliance*/,
-                                                const std::vector<UploadStatus>&) {
-        return UploadPolicies{};
+    // An appliance's word about itself and its items; what it may do. Each second.
+    virtual Result<ApplianceOrders> sync_appliance(const std::string& /*appliance*/,
+                                                   const ApplianceStatus&) {
+        return ApplianceOrders{};
     }
     // What the item's replica has, for its agent alone. Reads the store; takes its time. kForbidden
     // (another agent's item), kItemNotFound.

@@ -77,13 +77,22 @@ Result<std::unique_ptr<ObjectStore>> open_store(FileSystem& files, Clock& clock,
 Result<std::unique_ptr<ObjectStore>> open_retrying_store(FileSystem& files, Clock& clock,
                                                          Random& random,
                                                          const StoreSettings& settings, bool create,
-                                                         RetryingStore::Sleep sleep) {
+                                                         RetryingStore::Sleep sleep,
+                                                         const CountingStore** counted) {
     FS_ASSIGN(const StoreLocation location, parse_store_location(settings.location));
-    if (!location.remote()) return open_store(files, clock, random, settings, create);
+    const auto count = [counted](std::unique_ptr<ObjectStore> inner) {
+        auto counting = std::make_unique<CountingStore>(std::move(inner));
+        if (counted != nullptr) *counted = counting.get();
+        return counting;
+    };
+    if (!location.remote()) {
+        FS_ASSIGN(auto directory, open_store(files, clock, random, settings, create));
+        return std::unique_ptr<ObjectStore>(count(std::move(directory)));
+    }
     FS_ASSIGN(auto inner, make_remote(files, clock, random, settings, location));
     ObjectStore& bare = *inner;
     std::unique_ptr<ObjectStore> store =
-        std::make_unique<RetryingStore>(std::move(inner), clock, random, std::move(sleep));
+        std::make_unique<RetryingStore>(count(std::move(inner)), clock, random, std::move(sleep));
     FS_TRY(check_place(*store, settings.location, create));
     FS_TRY(check_locks(bare, create));
     return store;

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "base/seams.h"
+#include "store/counting_store.h"
 #include "store/object_store.h"
 #include "store/retrying_store.h"
 #include "store/store_settings.h"
@@ -20,11 +21,13 @@ Result<std::unique_ptr<ObjectStore>> open_store(FileSystem& files, Clock& clock,
                                                 const StoreSettings& settings, bool create);
 
 // The same behind a RetryingStore when it is remote: its calls, opening included, try again what
-// can succeed later, for as long as `sleep` waits. A directory is opened as it is.
+// can succeed later, for as long as `sleep` waits. A directory is opened as it is. `counted`: set
+// to what counts every attempt, a part of the store.
 Result<std::unique_ptr<ObjectStore>> open_retrying_store(FileSystem& files, Clock& clock,
                                                          Random& random,
                                                          const StoreSettings& settings, bool create,
-                                                         RetryingStore::Sleep sleep);
+                                                         RetryingStore::Sleep sleep,
+                                                         const CountingStore** counted = nullptr);
 
 // For threads that may block and programs whose end waits for their calls.
 bool sleep_for_retry(int64_t delay_us);

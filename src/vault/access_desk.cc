@@ -8,8 +8,8 @@
 #include "codec/hash.h"
 #include "codec/password.h"
 #include "meta/parties.h"
-#include "os/log.h"
 #include "vault/api.h"
+#include "vault/log_about.h"
 #include "vault/vault.h"
 
 namespace farshore {
@@ -116,7 +116,7 @@ Result<Identity> AccessDesk::identify(const std::string& bearer, std::string& de
     }
     if (now.us - token.last_used.us > kUsedSaveUs)
         if (auto kept = access_token_used(vault_.database(), token.id); !kept)
-            log::warn("access", "the use of a token could not be kept: {}",
+            log::warn("access", about(kept.error()), "the use of a token could not be kept: {}",
                       kept.error().to_string());
     return who;
 }
@@ -320,8 +320,9 @@ void AccessDesk::audit(const Attempt& attempt, const std::string& method, const 
     record.outcome = attempt.outcome.empty() ? outcome : attempt.outcome;
     record.detail = plain_text(record.detail);
     if (auto kept = add_audit(vault_.database(), record); !kept)
-        log::error("access", "the audit could not be kept: {} {} by '{}' from {}: {}: {}",
-                   record.method, record.path, record.who, record.source, record.outcome,
+        log::error("access", about(kept.error()),
+                   "the audit could not be kept: {} {} by '{}' from {}: {}: {}", record.method,
+                   record.path, record.who, record.source, record.outcome,
                    kept.error().to_string());
 }
 

@@ -36,6 +36,8 @@ class AlarmWatch {
     std::vector<AlarmChange> look(int64_t now_us, const std::vector<Trouble>& troubles);
     void raised(const std::string& code, uint64_t id, Severity severity);
     void cleared(const std::string& code);
+    // Nothing is raised, and nothing is about to be.
+    bool quiet() const { return watched_.empty(); }
 
   private:
     struct Watched {

@@ -110,6 +110,8 @@ Result<HttpResponse> Api::dispatch(Call& call) {
     if (resource == "notifiers") return notifiers(call);
     if (resource == "nodes") return nodes(call);
     if (resource == "alarms") return alarms(call);
+    if (resource == "appliances") return appliances(call);
+    if (resource == "health-limits") return health_limits(call);
     if (resource == "agents" || resource == "enrolment-tokens") return parties(call);
     return no_such_resource(call.request);
 }
@@ -149,6 +151,16 @@ Result<HttpResponse> Api::link(const HttpRequest& request, const std::string& me
             return fail(Code::kForbidden,
                         fmt::format("'{}' cannot renew the certificate of another appliance",
                                     request.peer_certificate_name));
+    }
+    if (method == "acquire-log" || method == "sync-appliance" || method == "report-trouble") {
+        FS_ASSIGN(const Json json,
+                  parse_json(request.body, "the request's body", kMaxRequestBytes));
+        FS_ASSIGN(const JsonFields fields, JsonFields::of(json, "body"));
+        FS_ASSIGN(const std::string name, fields.required_text("appliance", 256));
+        if (name != request.peer_certificate_name)
+            return fail(Code::kForbidden,
+                        fmt::format("'{}' cannot speak as '{}'", request.peer_certificate_name,
+                                    name.substr(0, 64)));
     }
     FS_ASSIGN(std::string body, serve_link(vault_, method, request.body));
     return HttpResponse::json(std::move(body));
@@ -320,6 +332,7 @@ Result<HttpResponse> Api::item(const Call& call) {
         FS_ASSIGN(const JobRecord job, vault_.materialise(request));
         return answer(job_view(job), 202);
     }
+    if (what == "appliance") return item_appliance(call);
     if (what == "failovers" && call.parts.size() == 3) {
         FS_ASSIGN(RecoveryDesk * recovery, desk());
         if (call.is("GET")) {

@@ -9,6 +9,8 @@
 #pragma once
 
 #include <array>
+#include <atomic>
+#include <functional>
 #include <mutex>
 
 #include "os/http.h"
@@ -21,6 +23,7 @@ namespace farshore {
 
 class IdTokens;
 class JsonFields;
+class MetricsText;
 class Notifications;
 class RecoveryDesk;
 
@@ -84,10 +87,16 @@ class Api {
     Result<HttpResponse> notifiers(const Call& call);
     Result<HttpResponse> nodes(const Call& call);
     Result<HttpResponse> alarms(const Call& call);
+    Result<HttpResponse> appliances(const Call& call);
+    Result<HttpResponse> item_appliance(const Call& call);
+    Result<HttpResponse> health_limits(const Call& call);
     Result<HttpResponse> copies(const Call& call);
     Result<HttpResponse> item_key(const Call& call);
     Result<HttpResponse> server(const Call& call);
     Result<HttpResponse> metrics(const Call& call);
+    // Of each item that the caller may see, by name.
+    Status each_item(const Call& call, const std::function<void(const ItemReport&)>& each);
+    Status add_rows(const Call& call, MetricsText& text);
     Result<RecoveryDesk*> desk();
 
     Vault& vault_;
@@ -100,6 +109,7 @@ class Api {
     // Those who change one resource take turns, so that nothing comes between the look at its
     // version and the change. Of one resource always the same; two may share one.
     std::array<std::mutex, 64> turns_;
+    std::array<std::atomic<uint64_t>, 5> answered_{};  // by the class of the status
 };
 
 // Compares in a time that does not depend on where the two differ.

@@ -2,11 +2,13 @@
 // the audit.
 #include <fmt/core.h>
 
-#include "os/log.h"
+#include <algorithm>
+
 #include "vault/access.h"
 #include "vault/api.h"
 #include "vault/api_call.h"
 #include "vault/id_tokens.h"
+#include "vault/log_about.h"
 #include "vault/tags.h"
 #include "vault/views.h"
 
@@ -141,9 +143,11 @@ HttpResponse Api::handle(const HttpRequest& request) {
     Attempt attempt;
     auto routed = route(request, attempt);
     if (!routed && code_http_status(routed.error().code()) >= 500)
-        log::warn("api", "{} {}: {}", request.method, request.path.substr(0, 200),
-                  routed.error().to_string());
+        log::warn("api", about(routed.error()), "{} {}: {}", request.method,
+                  request.path.substr(0, 200), routed.error().to_string());
     HttpResponse response = routed ? std::move(*routed) : refusal(routed.error());
+    const auto status_class = static_cast<size_t>(std::clamp(response.status / 100, 1, 5) - 1);
+    answered_.at(status_class).fetch_add(1, std::memory_order_relaxed);
     // What an appliance does all the time is no act of a person: only what is refused of it.
     const bool changes = request.method != "GET" && request.method != "HEAD" &&
                          !request.path.starts_with("/internal/");

@@ -1,45 +1,42 @@
 // What the vault is, and its metrics.
-#include <fmt/core.h>
-
 #include "base/version.h"
+#include "meta/certificates.h"
+#include "meta/database.h"
+#include "os/metrics_server.h"
+#include "store/store_metrics.h"
 #include "vault/api.h"
 #include "vault/api_call.h"
-#include "vault/item_drive.h"
+#include "vault/log_about.h"
+#include "vault/vault_metrics.h"
 
 namespace farshore {
 namespace {
 
-// A metric's label value (exposition format: backslash, quote and line end are escaped).
-std::string label(std::string_view text) {
-    std::string out;
-    for (char c : text) {
-        if (c == '\\' || c == '"') out.push_back('\\');
-        if (c == '\n')
-            out += "\\n";
-        else
-            out.push_back(c);
-    }
-    return out;
-}
+constexpr size_t kRows = 500;
+constexpr const char* kStatusClasses[] = {"1xx", "2xx", "3xx", "4xx", "5xx"};
 
 }  // namespace
+
+Status Api::each_item(const Call& call, const std::function<void(const ItemReport&)>& each) {
+    std::string after;
+    while (true) {
+        FS_ASSIGN(const auto reports, vault_.items(after, kRows));
+        if (reports.empty()) return {};
+        after = reports.back().record.name;
+        for (const ItemReport& report : reports)
+            if (call.sees(report.record.id, report.record.name)) each(report);
+    }
+}
 
 Result<HttpResponse> Api::server(const Call& call) {
     const VaultInfo info = vault_.info();
     uint64_t count = 0, stored = 0, written = 0;
-    std::string after;
-    while (true) {
-        FS_ASSIGN(const auto reports, vault_.items(after, 500));
-        if (reports.empty()) break;
-        after = reports.back().record.name;
-        for (const ItemReport& report : reports) {
-            if (!call.sees(report.record.id, report.record.name)) continue;
-            ++count;
-            if (!report.replica) continue;
-            stored += report.replica->stored_bytes;
-            written += report.replica->written_bytes;
-        }
-    }
+    FS_TRY(each_item(call, [&](const ItemReport& report) {
+        ++count;
+        if (!report.replica) return;
+        stored += report.replica->stored_bytes;
+        written += report.replica->written_bytes;
+    }));
     return answer({{"version", kFarshoreVersion},
                    {"vault_id", info.vault_id},
                    {"store_id", info.store_id},
@@ -53,82 +50,61 @@ Result<HttpResponse> Api::server(const Call& call) {
                    {"written_bytes", written}});
 }
 
-Result<HttpResponse> Api::metrics(const Call& call) {
-    struct Metric {
-        const char* name;
-        const char* help;
-        const char* type;
-        std::string lines;
-    };
-    Metric metrics[] = {
-        {"farshore_item_state", "1 for the state that the item has", "gauge", {}},
-        {"farshore_item_health", "0 normal, 1 warning, 2 critical", "gauge", {}},
-        {"farshore_item_rpo_seconds", "age of the newest point", "gauge", {}},
-        {"farshore_item_lag_bytes", "captured and not yet received", "gauge", {}},
-        {"farshore_item_stored_bytes", "in the object store", "gauge", {}},
-        {"farshore_item_written_bytes_total", "written by the machine", "counter", {}},
-        {"farshore_item_stored_sequence", "newest sequence stored", "counter", {}},
-        {"farshore_item_tap_restarts_total", "of the tap, since the agent started", "counter", {}},
-    };
+// Of what stands in the database and is not an item.
+Status Api::add_rows(const Call& call, MetricsText& text) {
+    Database& database = vault_.database();
+    std::vector<AlarmRecord> alarms;
+    for (uint64_t before = 0;;) {
+        FS_ASSIGN(auto rows, list_alarms(database, true, before, kRows));
+        for (AlarmRecord& row : rows) {
+            before = row.id;
+            if (call.sees(row.item, row.item_name)) alarms.push_back(std::move(row));
+        }
+        if (rows.size() < kRows) break;
+    }
+    add_alarm_metrics(text, alarms);
+    if (!call.who().scope.all) return {};
+    FS_ASSIGN(const auto jobs, count_jobs(database));
+    add_job_metrics(text, jobs);
     std::string after;
     while (true) {
-        FS_ASSIGN(const auto reports, vault_.items(after, 500));
-        if (reports.empty()) break;
-        after = reports.back().record.name;
-        for (const ItemReport& report : reports) {
-            if (!call.sees(report.record.id, report.record.name)) continue;
-            const std::string item = fmt::format("item=\"{}\"", label(report.record.name));
-            const auto add = [&](size_t which, auto value) {
-                metrics[which].lines +=
-                    fmt::format("{}{{{}}} {}\n", metrics[which].name, item, value);
-            };
-            metrics[0].lines += fmt::format("{}{{{},state=\"{}\"}} 1\n", metrics[0].name, item,
-                                            item_state_name(report.record.state));
-            const std::string_view health = health_name(report.troubles);
-            add(1, health == "critical" ? 2 : health == "warning" ? 1 : 0);
-            if (report.rpo_us) add(2, static_cast<double>(*report.rpo_us) / 1e6);
-            if (report.agent) {
-                add(3, report.agent->ring_used_bytes + report.agent->spill_used_bytes);
-                add(7, report.agent->tap_restarts);
-            }
-            if (report.replica) {
-                add(4, report.replica->stored_bytes);
-                add(5, report.replica->written_bytes);
-                add(6, report.replica->stored.v);
-            }
+        FS_ASSIGN(const auto parties, vault_.parties(after, kRows));
+        if (parties.empty()) break;
+        after = parties.back().record.name;
+        for (const PartyReport& party : parties) {
+            FS_ASSIGN(const TimePoint until, certificate_until(database, party.record.name));
+            add_party_metrics(text, party, until);
         }
     }
+    if (!database.is_shared()) return {};
+    FS_ASSIGN(const VaultLease lease, read_vault_lease(database));
+    FS_ASSIGN(const auto nodes, list_vault_nodes(database));
+    add_node_metrics(text, lease, nodes);
+    return {};
+}
+
+Result<HttpResponse> Api::metrics(const Call& call) {
+    MetricsText text({vault_metric_families(), kStoreMetrics});
     const VaultInfo info = vault_.info();
-    std::string text = fmt::format(
-        "# HELP farshore_vault_info what runs here\n# TYPE farshore_vault_info gauge\n"
-        "farshore_vault_info{{version=\"{}\",vault=\"{}\"}} 1\n"
-        "# HELP farshore_vault_fenced another vault has taken over the store\n"
-        "# TYPE farshore_vault_fenced gauge\nfarshore_vault_fenced {}\n",
-        kFarshoreVersion, info.vault_id, info.fenced ? 1 : 0);
-    const StoreCounts counts = vault_.store_counts();
-    text +=
-        "# HELP farshore_store_requests_total to the object store, by this process\n"
-        "# TYPE farshore_store_requests_total counter\n";
-    for (size_t i = 0; i < counts.requests.size(); ++i)
-        text += fmt::format("farshore_store_requests_total{{kind=\"{}\"}} {}\n",
-                            kStoreRequestNames[i], counts.requests[i]);
-    text += fmt::format(
-        "# HELP farshore_store_failed_requests_total of these\n"
-        "# TYPE farshore_store_failed_requests_total counter\n"
-        "farshore_store_failed_requests_total {}\n"
-        "# HELP farshore_store_bytes_total payload to and from the object store\n"
-        "# TYPE farshore_store_bytes_total counter\n"
-        "farshore_store_bytes_total{{direction=\"out\"}} {}\n"
-        "farshore_store_bytes_total{{direction=\"in\"}} {}\n",
-        counts.failed, counts.bytes_put, counts.bytes_got);
-    for (const Metric& metric : metrics)
-        text += fmt::format("# HELP {} {}\n# TYPE {} {}\n{}", metric.name, metric.help, metric.name,
-                            metric.type, metric.lines);
-    HttpResponse response = HttpResponse::text(std::move(text));
-    for (auto& [name, value] : response.headers)
-        if (name == "Content-Type" || name == "content-type")
-            value = "text/plain; version=0.0.4; charset=utf-8";
-    return response;
+    text.add("farshore_vault_info", 1, {{"version", kFarshoreVersion}, {"vault", info.vault_id}});
+    text.add("farshore_vault_start_time_seconds", metric_time(info.started));
+    if (info.certificate_until.us != 0)
+        text.add("farshore_vault_certificate_expiry_time_seconds",
+                 metric_time(info.certificate_until));
+    text.add("farshore_vault_fenced", info.fenced);
+    for (size_t i = 0; i < std::size(kStatusClasses); ++i)
+        text.add("farshore_api_requests_total", answered_[i].load(std::memory_order_relaxed),
+                 {{"class", kStatusClasses[i]}});
+    add_store_metrics(text, vault_.store_counts());
+    // What is missing then is told by the number: an alert on the rest would say the wrong thing.
+    Status read =
+        each_item(call, [&](const ItemReport& report) { add_item_metrics(text, report); });
+    if (read) read = add_rows(call, text);
+    if (!read)
+        log::warn("api", about(read.error()), "metrics without a part: {}",
+                  read.error().to_string());
+    text.add("farshore_vault_database_trouble", !read || vault_.database().trouble().has_value());
+    return metrics_response(text.text());
 }
 
 }  // namespace farshore

@@ -4,7 +4,7 @@
 #include "meta/nodes.h"
 #include "vault/api.h"
 #include "vault/api_call.h"
-#include "vault/node_seat.h"
+#include "vault/vault_metrics.h"
 #include "vault/views.h"
 
 namespace farshore {
@@ -18,14 +18,11 @@ Result<HttpResponse> Api::nodes(const Call& call) {
         FS_ASSIGN(const VaultLease lease, read_vault_lease(database));
         FS_ASSIGN(const auto nodes, list_vault_nodes(database));
         for (const VaultNode& node : nodes) {
-            const bool leads = lease.left_us > 0 && lease.node == node.name;
             list.push_back({{"name", node.name},
                             {"address", node.address},
                             {"version", node.version},
                             {"started", to_rfc3339(node.started)},
-                            {"state", leads                          ? "leads"
-                                      : node.silent_us < kNodeAwayUs ? "ready"
-                                                                     : "away"},
+                            {"state", std::string(node_role(lease, node))},
                             {"silent_s", std::max<int64_t>(node.silent_us, 0) / 1'000'000},
                             {"machines", node.machines}});
         }

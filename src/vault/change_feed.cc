@@ -59,10 +59,10 @@ struct ChangeFeed::Reader {
     uint64_t cursor = 0;
     int64_t heard_us = 0, looked_us = 0;
 
-    bool sees(const std::optional<ItemId>& item, const std::string& name) const {
+    bool sees(const std::optional<ItemId>& item, const std::string& item_name) const {
         if (!wish.item.empty() && (!item || item->to_string() != wish.item)) return false;
         if (wish.who.scope.all) return true;
-        return item && wish.who.may_see(name, item->to_string());
+        return item && wish.who.may_see(item_name, item->to_string());
     }
     std::shared_ptr<HttpStream> target() {
         const std::lock_guard hold(mutex);

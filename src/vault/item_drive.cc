@@ -11,6 +11,7 @@ namespace {
 constexpr int64_t kMinuteUs = 60'000'000;
 constexpr int64_t kEnablingPatienceUs = 30'000'000;
 constexpr int64_t kClockSkewUs = 2'000'000;
+constexpr int64_t kNoPointUs = int64_t{3600} * 1'000'000;
 
 bool captures(const std::optional<AgentItemState>& agent) {
     return agent == AgentItemState::kCopying || agent == AgentItemState::kLive ||
@@ -96,6 +97,24 @@ std::vector<Trouble> item_troubles(const HealthInputs& in) {
                                                                   : Severity::kWarning,
              "rpo-high", fmt::format("the newest point is {} old", seconds(*in.rpo_us)),
              "`farshore item` shows the lag; the line or the store may be too slow"});
+    if (is_replicating(in.state) && in.rpo_us && *in.rpo_us > kNoPointUs)
+        troubles.push_back({Severity::kCritical, "no-crash-point",
+                            fmt::format("there has been no new point for {:.1f} h",
+                                        static_cast<double>(*in.rpo_us) / 3.6e9),
+                            "see the other troubles of this item; if the site is lost, fail over"});
+    // Two in a row are missing: one may only be late.
+    if (is_replicating(in.state) && in.consistent_interval_us != 0) {
+        const int64_t age_us = in.consistent_age_us.value_or(in.in_state_us);
+        if (age_us > 2 * in.consistent_interval_us + kConsistentPatienceUs)
+            troubles.push_back(
+                {Severity::kWarning, "no-application-point",
+                 fmt::format(
+                     "the newest point with frozen file systems is {:.1f} h old; the policy "
+                     "wants one every {:.1f} h",
+                     static_cast<double>(age_us) / 3.6e9,
+                     static_cast<double>(in.consistent_interval_us) / 3.6e9),
+                 "see why it cannot be made: `farshore events --item NAME`"});
+    }
     if (std::abs(in.clock_ahead_us) > kClockSkewUs)
         troubles.push_back(
             {Severity::kWarning, "clock-skew",

@@ -71,6 +71,8 @@ struct HealthInputs {
     int64_t rpo_threshold_us = 60'000'000;
     std::optional<ItemError> resync_failing;    // why the comparison that runs stands still
     std::optional<ItemError> consistent_error;  // of the newest consistent point of the policy
+    int64_t consistent_interval_us = 0;         // 0: none are wanted
+    std::optional<int64_t> consistent_age_us;   // of the newest one; none: there is none
     int64_t clock_ahead_us = 0;                 // the source's clock minus ours
     bool fenced = false;
 };

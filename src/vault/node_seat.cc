@@ -8,8 +8,8 @@
 
 #include "base/version.h"
 #include "meta/database.h"
-#include "os/log.h"
 #include "os/real.h"
+#include "vault/log_about.h"
 
 namespace farshore {
 namespace {
@@ -98,7 +98,8 @@ void NodeSeat::run() {
     while (true) {
         const Status done = round();
         if (!done && !said_)
-            log::warn("node", "the database does not answer: {}", done.error().to_string());
+            log::warn("node", about(done.error()), "the database does not answer: {}",
+                      done.error().to_string());
         if (done && said_) log::info("node", "the database answers again");
         said_ = !done;
         changed_();

@@ -11,10 +11,10 @@
 #include "meta/json_fields.h"
 #include "meta/parties.h"
 #include "os/http.h"
-#include "os/log.h"
 #include "os/program_files.h"
 #include "os/real.h"
 #include "os/smtp.h"
+#include "vault/log_about.h"
 #include "vault/notify_message.h"
 
 namespace farshore {
@@ -99,6 +99,17 @@ struct Notifications::Impl {
         return settings;
     }
 
+    // An error of asking for `url`, which is often all that one needs to write to a chat: it goes
+    // to the log and to whoever may read events, so only the host is named.
+    static Error without_path(const Error& error, const std::string& url) {
+        const std::string whole = url.substr(0, url.find('?'));
+        const std::string host = whole.substr(0, whole.find('/', whole.find("//") + 2));
+        std::string what = error.what();
+        for (size_t at = 0; (at = what.find(whole, at)) != std::string::npos; at += host.size())
+            what.replace(at, whole.size(), host);
+        return Error(error.code(), what, error.remedy());
+    }
+
     Status send(const NotifierRecord& notifier, const std::vector<EventRecord>& events) {
         FS_ASSIGN(const Settings settings, settings_of(notifier.kind, notifier.settings_file));
         const NotifyContext context{vault.info().vault_id, notifier.name, clock.now()};
@@ -131,7 +142,8 @@ struct Notifications::Impl {
             const std::lock_guard hold(client_mutex);
             asking.erase(&client);
         }
-        FS_ASSIGN(const HttpResponse response, std::move(answered));
+        if (!answered) return fail(without_path(answered.error(), notifier.target));
+        const HttpResponse& response = *answered;
         if (response.status >= 200 && response.status < 300) return {};
         return fail(response.status == 429 || response.status >= 500 ? Code::kUnavailable
                                                                      : Code::kForbidden,
@@ -263,12 +275,15 @@ Status Notifications::test(const std::string& name) {
 
 void Notifications::tick() {
     auto notifiers = list_notifiers(impl_->vault.database());
-    if (!notifiers) return log::warn("vault", "notifiers: {}", notifiers.error().to_string());
+    if (!notifiers)
+        return log::warn("vault", about(notifiers.error()), "notifiers: {}",
+                         notifiers.error().to_string());
     for (const NotifierRecord& notifier : *notifiers) {
         if (impl_->ending) return;
         const std::lock_guard hold(impl_->work);
         if (auto told = impl_->tell(notifier); !told)
-            log::warn("vault", "notifier '{}': {}", notifier.name, told.error().to_string());
+            log::warn("vault", about(told.error()), "notifier '{}': {}", notifier.name,
+                      told.error().to_string());
     }
 }
 

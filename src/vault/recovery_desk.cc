@@ -6,8 +6,8 @@
 
 #include "meta/items.h"
 #include "meta/json_fields.h"
-#include "os/log.h"
 #include "os/real.h"
+#include "vault/log_about.h"
 #include "vault/views.h"
 
 namespace farshore {
@@ -117,7 +117,8 @@ RecoveryDesk::~RecoveryDesk() {
     // Exports belong to whoever asked this process for them; machines go on without it.
     for (const ExportReport& report : exports())
         if (auto ended = end_export(report.state.id); !ended)
-            log::warn("vault", "export {}: {}", report.state.id, ended.error().to_string());
+            log::warn("vault", about(ended.error()), "export {}: {}", report.state.id,
+                      ended.error().to_string());
 }
 
 Status RecoveryDesk::resume() {
@@ -142,7 +143,7 @@ void RecoveryDesk::tick() {
     for (const std::string& id : ended) {
         log::info("vault", "export {} ends: nobody renewed it", id);
         if (auto done = end_export(id); !done)
-            log::warn("vault", "export {}: {}", id, done.error().to_string());
+            log::warn("vault", about(done.error()), "export {}: {}", id, done.error().to_string());
     }
 }
 
@@ -249,7 +250,7 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
     if (auto back =
             vault_.change_state(request.item, ItemState::kCatchingUp, "the failover failed");
         !back)
-        log::error("vault", "{}", back.error().to_string());
+        log::error("vault", about(back.error()), "{}", back.error().to_string());
     return result;
 }
 

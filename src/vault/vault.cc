@@ -5,11 +5,11 @@
 #include "codec/hash.h"
 #include "meta/certificates.h"
 #include "meta/nodes.h"
-#include "os/log.h"
 #include "os/waiting.h"
 #include "replica/item_object.h"
 #include "store/open_store.h"
 #include "store/store_identity.h"
+#include "vault/log_about.h"
 #include "vault/second_stores.h"
 #include "vault/vault_impl.h"
 
@@ -205,6 +205,8 @@ Status Vault::Impl::open() {
     info.started = clock.now();
     info.time_zone = options.time_zone;
     FS_TRY(open_authority());
+    FS_TRY(load_appliances());
+    started_us = clock.steady_us();
     FS_TRY(open_token());
     FS_TRY(load_second_stores());
     FS_TRY(rebuild_items());
@@ -309,6 +311,7 @@ bool Vault::Impl::wait_change(uint64_t seen, int64_t until_us) {
 VaultInfo Vault::info() const {
     VaultInfo info = impl_->info;
     info.fenced = impl_->fenced;
+    info.certificate_until.us = impl_->certificate_until_us;
     info.key_id = impl_->kek().id;
     return info;
 }
@@ -341,10 +344,15 @@ Result<Credentials> Vault::server_credentials(const std::vector<std::string>& na
             good = good && std::find(certificate->alternative_names.begin(),
                                      certificate->alternative_names.end(),
                                      name) != certificate->alternative_names.end();
-        if (good) return kept;
+        if (good) {
+            impl_->certificate_until_us = certificate->not_after.us;
+            return kept;
+        }
     }
     FS_ASSIGN(const Credentials made, impl_->authority->issue_with_key(issue));
+    FS_ASSIGN(const CertificateInfo certificate, inspect_certificate(made.certificate_pem));
     FS_TRY(save_credentials(impl_->files, path, made));
+    impl_->certificate_until_us = certificate.not_after.us;
     return made;
 }
 
@@ -443,6 +451,11 @@ Result<PartyRecord> Vault::check_party(const std::string& name) {
 Status Vault::remove_party(const std::string& name) {
     FS_TRY(get_party(*impl_->database, name));
     FS_TRY(farshore::remove_party(*impl_->database, name));
+    FS_TRY(forget_appliance(*impl_->database, name));
+    {
+        const std::lock_guard hold(impl_->mutex);
+        impl_->appliances.erase(name);
+    }
     event(Severity::kInformation, "party-removed", nullptr,
           fmt::format("'{}' was removed; its certificate is refused from now on", name));
     return {};
@@ -459,8 +472,9 @@ Result<std::vector<PartyReport>> Vault::parties(const std::string& after, size_t
             contact != impl_->contacts.end() && now_us - contact->second.heard_us < kAgentLostUs;
         if (contact != impl_->contacts.end())
             record.last_seen = {impl_->clock.now().us - (now_us - contact->second.heard_us)};
-        PartyReport report{std::move(record), connected, {}};
+        PartyReport report{std::move(record), connected, {}, {}};
         if (connected) report.clock_ahead_us = contact->second.clock_ahead_us;
+        if (connected) report.load = contact->second.load;
         reports.push_back(std::move(report));
     }
     return reports;
@@ -478,12 +492,15 @@ void Vault::event(Severity severity, const std::string& code, const ItemRecord* 
     record.cause = cause;
     record.remedy = remedy;
     const std::string who = item == nullptr ? std::string() : "'" + item->name + "': ";
+    log::About whose = item == nullptr ? log::About{} : about(*item);
+    whose.code = code;
     if (severity == Severity::kInformation)
-        log::info("vault", "{}{}", who, cause);
+        log::info("vault", whose, "{}{}", who, cause);
     else
-        log::warn("vault", "{}{}", who, cause);
+        log::warn("vault", whose, "{}{}", who, cause);
     if (auto added = add_event(*impl_->database, record); !added)
-        log::error("vault", "an event could not be kept: {}", added.error().to_string());
+        log::error("vault", about(added.error()), "an event could not be kept: {}",
+                   added.error().to_string());
 }
 
 }  // namespace farshore

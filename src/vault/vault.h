@@ -21,6 +21,7 @@
 #include "base/seams.h"
 #include "base/secret.h"
 #include "codec/passphrase.h"
+#include "meta/appliances.h"
 #include "meta/records.h"
 #include "meta/scrubs.h"
 #include "meta/seeds.h"
@@ -30,6 +31,7 @@
 #include "replica/item_replica.h"
 #include "replicate/vault_link.h"
 #include "store/counting_store.h"
+#include "vault/component_health.h"
 #include "vault/item_drive.h"
 
 namespace farshore {
@@ -96,8 +98,9 @@ struct ItemReport {
     std::optional<AgentItemStatus> agent;  // what its agent said last
     std::optional<TimePoint> agent_seen;
     std::optional<int64_t> rpo_us, rpo_worst_us;
-    std::optional<int64_t> clock_ahead_us;      // the source's clock minus ours
-    ConsistentState consistent;                 // while the policy asks for such points
+    std::optional<int64_t> clock_ahead_us;  // the source's clock minus ours
+    ConsistentState consistent;             // while the policy asks for such points
+    ItemAppliance appliance;
     std::optional<UploadStatus> upload;         // what its appliance said last
     std::optional<TimePoint> bandwidth_change;  // when another part of the policy's limit counts
     ResyncPlan resync;
@@ -111,6 +114,16 @@ struct PartyReport {
     PartyRecord record;
     bool connected = false;
     std::optional<int64_t> clock_ahead_us;  // its clock minus ours
+    std::optional<MachineLoad> load;        // of its machine
+};
+
+struct ApplianceReport {
+    ApplianceRecord record;
+    bool connected = false;
+    std::optional<ApplianceStatus> status;  // what it said last; none: nothing yet
+    uint64_t items = 0;                     // that are its own
+    uint64_t coming = 0;                    // that move to it
+    std::vector<Trouble> troubles;
 };
 
 struct VaultInfo {
@@ -118,6 +131,7 @@ struct VaultInfo {
     Epoch epoch;
     std::string time_zone;
     TimePoint started;
+    TimePoint certificate_until;  // of the API's; 0: it has none yet
     bool fenced = false;
 };
 
@@ -249,6 +263,28 @@ class Vault final : public VaultLink {
     Status warn_of_certificates();
     Result<std::vector<PartyReport>> parties(const std::string& after, size_t limit);
 
+    // ---- appliances (vault_appliances.cc, docs/design/appliances.md)
+    // Those that were heard of, by name.
+    Result<std::vector<ApplianceReport>> appliances();
+    // The item's records go to that appliance as soon as nothing is missed by it; with `lost` at
+    // once: what only the present one has is copied again. kNotFound, kItemNotFound, kWrongState
+    // (it is away, or nobody knows where it is).
+    Result<ItemReport> move_item(const std::string& name_or_id, const std::string& appliance,
+                                 bool lost);
+    struct ApplianceMove {
+        std::string item, from, to;
+    };
+    // All of its items, to that one or (empty) the others of its site. kLimitReached: there is
+    // none.
+    Result<std::vector<ApplianceMove>> evacuate_appliance(const std::string& appliance,
+                                                          const std::string& to, bool lost);
+    // Of that site (empty: of each): no appliance has two items more than another one.
+    Result<std::vector<ApplianceMove>> balance_appliances(const std::string& site);
+
+    // ---- components (vault_components.cc)
+    Result<HealthLimits> health_limits();
+    Status set_health_limits(const HealthLimits& limits);
+
     // ---- items
     // -----------------------------------------------------------------------------------
     Result<ItemReport> protect(const ProtectRequest& request);
@@ -368,8 +404,8 @@ class Vault final : public VaultLink {
     Result<std::string> sync_agent(const std::string& agent, const std::string& status) override;
     Status report_trouble(const ItemId& item, const std::string& appliance,
                           const std::optional<Error>& trouble) override;
-    Result<UploadPolicies> sync_uploads(const std::string& appliance,
-                                        const std::vector<UploadStatus>& uploads) override;
+    Result<ApplianceOrders> sync_appliance(const std::string& appliance,
+                                           const ApplianceStatus& status) override;
     Result<CompareAnswer> compare(const std::string& agent, const ItemId& item,
                                   const CompareQuestion& question) override;
     Result<std::vector<std::string>> refused_agents(

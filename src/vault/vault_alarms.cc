@@ -36,42 +36,49 @@ void Vault::Impl::tend_alarms(Vault& vault, const ItemRecord& record) {
         here.alarms = std::make_unique<AlarmWatch>(*standing, now_us);
     }
     for (const AlarmChange& change : here.alarms->look(now_us, report(record).troubles))
-        if (Status done = change_alarm(vault, here, record, change); !done)
+        if (Status done = change_alarm(vault, *here.alarms, &record, {}, change); !done)
             log::debug("vault", "an alarm of '{}': {}", record.name, done.error().to_string());
 }
 
-Status Vault::Impl::change_alarm(Vault& vault, ItemRuntime& item, const ItemRecord& record,
-                                 const AlarmChange& change) {
+Status Vault::Impl::change_alarm(Vault& vault, AlarmWatch& alarms, const ItemRecord* record,
+                                 const std::string& component, const AlarmChange& change) {
     const Trouble& trouble = change.trouble;
     if (change.kind == AlarmChange::Kind::kClear) {
         FS_ASSIGN(const AlarmRecord alarm, get_alarm(*database, change.id));
         FS_TRY(clear_alarm(*database, change.id));
-        item.alarms->cleared(trouble.code);
+        alarms.cleared(trouble.code);
         const std::string code =
             alarm.severity == Severity::kCritical ? "critical-alarm-cleared" : "alarm-cleared";
-        vault.event(Severity::kInformation, code, &record,
+        vault.event(Severity::kInformation, code, record,
                     fmt::format("{} is over after {}: {}", trouble.code,
                                 lasted(clock.now().us - alarm.raised.us), trouble.cause),
                     "");
         return {};
     }
     AlarmRecord alarm;
-    alarm.item = record.id;
-    alarm.item_name = record.name;
+    if (record != nullptr) {
+        alarm.item = record->id;
+        alarm.item_name = record->name;
+    }
+    alarm.component = component;
     alarm.code = trouble.code;
     alarm.severity = trouble.severity;
     alarm.cause = trouble.cause;
     alarm.remedy = trouble.remedy;
     FS_ASSIGN(alarm, raise_alarm(*database, alarm));
-    item.alarms->raised(trouble.code, alarm.id, trouble.severity);
+    alarms.raised(trouble.code, alarm.id, trouble.severity);
+    if (record == nullptr) {
+        vault.event(trouble.severity, trouble.code, nullptr, trouble.cause, trouble.remedy);
+        return {};
+    }
     // What has told of itself since it was over last is not told twice.
-    FS_ASSIGN(const auto events, list_events(*database, 0, kLookedAtEvents, record.id));
+    FS_ASSIGN(const auto events, list_events(*database, 0, kLookedAtEvents, record->id));
     for (const EventRecord& event : events) {
         if (event.code == trouble.code && event.severity >= trouble.severity) return {};
         if (event.code.ends_with("alarm-cleared") && event.cause.starts_with(trouble.code + " "))
             break;
     }
-    vault.event(trouble.severity, trouble.code, &record, trouble.cause, trouble.remedy);
+    vault.event(trouble.severity, trouble.code, record, trouble.cause, trouble.remedy);
     return {};
 }
 

@@ -3,7 +3,7 @@
 #include <fmt/core.h>
 
 #include "meta/parties.h"
-#include "os/log.h"
+#include "vault/log_about.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
@@ -72,7 +72,8 @@ void Vault::Impl::tend_changes(Vault& vault, ItemRuntime& item, const ItemRecord
         return {};
     };
     if (const Status tended = tend(); !tended)
-        log::warn("vault", "the changes of '{}': {}", record.name, tended.error().to_string());
+        log::warn("vault", about(record, tended.error()), "the changes of '{}': {}", record.name,
+                  tended.error().to_string());
 }
 
 }  // namespace farshore

@@ -4,8 +4,8 @@
 
 #include <utility>
 
-#include "os/log.h"
 #include "replica/replica_compare.h"
+#include "vault/log_about.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
@@ -59,7 +59,8 @@ Result<CompareAnswer> Vault::compare(const std::string& agent, const ItemId& id,
     auto reader = impl_->compare_reader(*item, question.at_least);
     if (!reader) {
         // What cannot be opened cannot be compared with: the source sends everything.
-        log::warn("vault", "'{}' is not compared: {}", record.name, reader.error().to_string());
+        log::warn("vault", about(record, reader.error()), "'{}' is not compared: {}", record.name,
+                  reader.error().to_string());
         failed_with(reader.error());
         if (reader.error().retry() != Retry::kNever) return fail(reader.error());
         answer.verdict = CompareVerdict::kNothing;
@@ -77,8 +78,8 @@ Result<CompareAnswer> Vault::compare(const std::string& agent, const ItemId& id,
     }
     failed_with(std::nullopt);
     if (compared->unreadable != 0) {
-        log::warn("vault", "'{}': {} blocks of disk {} at {} cannot be read", record.name,
-                  compared->unreadable, question.disk, question.offset_bytes);
+        log::warn("vault", about(record), "'{}': {} blocks of disk {} at {} cannot be read",
+                  record.name, compared->unreadable, question.disk, question.offset_bytes);
         // A lost object is in many answers; one event is enough.
         const std::lock_guard hold(item->compare_mutex);
         if (!std::exchange(item->compare_damage_told, true))

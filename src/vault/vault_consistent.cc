@@ -2,7 +2,7 @@
 // it goes is in the database; a cause is told once, not at every interval.
 #include <fmt/core.h>
 
-#include "os/log.h"
+#include "vault/log_about.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
@@ -107,8 +107,8 @@ void Vault::Impl::tend_consistent_points(Vault& vault, ItemRuntime& item, const 
         return {};
     };
     if (auto tended = tend(); !tended)
-        log::warn("vault", "consistent points of '{}': {}", record.name,
-                  tended.error().to_string());
+        log::warn("vault", about(record, tended.error()), "consistent points of '{}': {}",
+                  record.name, tended.error().to_string());
 }
 
 }  // namespace farshore

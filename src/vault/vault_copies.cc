@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
-#include "os/log.h"
 #include "replica/item_key.h"
 #include "replica/scrub.h"
+#include "vault/log_about.h"
 #include "vault/second_stores.h"
 #include "vault/vault_impl.h"
 
@@ -518,8 +518,9 @@ Result<size_t> Vault::Impl::mend_from_copies(Vault& vault, ItemRuntime& item,
                 restore_segment(*store, *copy->store->store, item.id, item.key, row.object_name,
                                 [this] { return check_not_fenced(fence->still_mine()); });
             if (!restored) {
-                log::warn("vault", "'{}': {} cannot be restored from '{}': {}", record.name,
-                          row.object_name, copy->store->name, restored.error().to_string());
+                log::warn("vault", about(record, restored.error()),
+                          "'{}': {} cannot be restored from '{}': {}", record.name, row.object_name,
+                          copy->store->name, restored.error().to_string());
                 continue;
             }
             if (!*restored) continue;
@@ -548,8 +549,9 @@ Result<size_t> Vault::Impl::mend_from_copies(Vault& vault, ItemRuntime& item,
                                            std::move(reading));
             });
         if (!restated) {
-            log::warn("vault", "'{}': damage cannot be mended from '{}': {}", record.name,
-                      copy->store->name, restated.error().to_string());
+            log::warn("vault", about(record, restated.error()),
+                      "'{}': damage cannot be mended from '{}': {}", record.name, copy->store->name,
+                      restated.error().to_string());
             continue;
         }
         if (*restated == 0) continue;
@@ -606,7 +608,8 @@ Status Vault::Impl::scrub_copies(Vault& vault, JobRun& run, const ItemRecord& re
         if (const Status walked = walk(); !walked) {
             if (walked.error().code() == Code::kCancelled) return walked;
             // The item's own scrub is done all the same.
-            log::warn("vault", "the copy of '{}' in '{}' could not be read wholly: {}", record.name,
+            log::warn("vault", about(record, walked.error()),
+                      "the copy of '{}' in '{}' could not be read wholly: {}", record.name,
                       second.name, walked.error().to_string());
             continue;
         }

@@ -22,6 +22,7 @@
 #include "meta/jobs.h"
 #include "meta/parties.h"
 #include "meta/seeds.h"
+#include "os/load_meter.h"
 #include "os/process.h"
 #include "os/real.h"
 #include "replica/item_key.h"
@@ -31,6 +32,7 @@
 #include "store/directory_store.h"
 #include "store/retrying_store.h"
 #include "vault/alarm_watch.h"
+#include "vault/component_health.h"
 #include "vault/resync_plan.h"
 #include "vault/seed_import.h"
 #include "vault/vault.h"
@@ -79,6 +81,9 @@ struct ItemRuntime {
     std::optional<Trouble> intake_trouble;
     int64_t intake_trouble_us = 0;  // steady
     std::optional<Trouble> checkpoint_trouble, retention_trouble;
+    std::optional<ItemAppliance> appliance;  // as the database has it; none: not read yet
+    // Steady: since when its agent has had no connection to its appliance; none: it has one.
+    std::optional<int64_t> unsent_us;
     std::optional<UploadStatus> upload;  // as its appliance said last
     int64_t upload_us = 0;               // steady
     bool item_object_there = false;
@@ -139,6 +144,21 @@ struct AgentContact {
     int64_t saved_us = 0;  // when the database was told last
     std::string version;
     std::optional<int64_t> clock_ahead_us;
+    MachineLoad load;
+};
+
+// Of the tender alone.
+struct ComponentRuntime {
+    ComponentWatch watch;
+    StoreWatch store;
+    std::unique_ptr<AlarmWatch> alarms;  // null: not read yet
+};
+
+struct ApplianceContact {
+    ApplianceRecord record;  // as the database has it
+    ApplianceStatus status;
+    std::optional<int64_t> heard_us;  // steady; none: not since the vault started
+    int64_t saved_us = 0;
 };
 
 // A change of the key-encryption key that has begun and not ended; kept in the database.
@@ -191,24 +211,47 @@ struct Vault::Impl {
     Status check_no_lease(ItemRuntime& item);
     void tend_keys(Vault& vault);
     void tend_alarms(Vault& vault, const ItemRecord& record);
-    Status change_alarm(Vault& vault, ItemRuntime& item, const ItemRecord& record,
-                        const AlarmChange& change);
+    // `record` null: of that component.
+    Status change_alarm(Vault& vault, AlarmWatch& alarms, const ItemRecord* record,
+                        const std::string& component, const AlarmChange& change);
+    // Of components (vault_components.cc); the tender's, but for component_troubles.
+    LoadMeter load;
+    int64_t components_us = 0;  // steady
+    int64_t started_us = 0;     // steady
+    std::map<std::string, ComponentRuntime> components;
+    std::map<std::string, std::vector<Trouble>> component_troubles;  // under `mutex`
+    std::vector<ComponentReading> read_components();
+    void tend_components(Vault& vault);
+    void watch_component(Vault& vault, const std::string& name, ComponentRuntime& component,
+                         const std::vector<Trouble>& troubles);
 
     std::optional<CertificateAuthority> authority;
     Secret admin_token;
     VaultInfo info;
     std::atomic<bool> fenced{false};
+    std::atomic<int64_t> certificate_until_us{0};  // of the API's certificate
     std::atomic<bool> ending{false};
 
     Result<std::string> only_agent();
     std::string free_party_name(PartyKind kind, const std::string& request_pem);
 
-    std::mutex mutex;  // runtimes, set_aside, contacts, failed_bookmarks
+    std::mutex mutex;  // runtimes, set_aside, contacts, appliances, failed_bookmarks
     std::map<ItemId, std::shared_ptr<ItemRuntime>> runtimes;
     // Items whose ledger could not be rebuilt because their own objects are damaged, with what
     // every verb on them answers. Their ledgers are marked; the next start tries again.
     std::map<ItemId, Error> set_aside;
     std::map<std::string, AgentContact> contacts;
+    std::map<std::string, ApplianceContact> appliances;
+    // Of appliances (vault_appliances.cc).
+    Status load_appliances();
+    Result<ItemAppliance> appliance_of(ItemRuntime& item);
+    Status let_take(const ItemRecord& record, const std::string& appliance, Vault& vault);
+    ApplianceAddress address_of(const std::string& appliance);
+    std::vector<ApplianceAddress> appliances_to_tell();
+    Status check_can_take(const std::string& appliance);
+    Result<ItemAppliance> give_item(Vault& vault, const ItemRecord& record,
+                                    const std::string& appliance, bool lost);
+    void report_appliance(ItemRuntime& item, const ItemRecord& record, ItemReport& report);
     // Bookmarks that an agent could not make, newest last: for whoever waits for them.
     std::deque<std::pair<std::string, Error>> failed_bookmarks;
     std::optional<Error> failed_bookmark(const std::string& id);
@@ -325,6 +368,10 @@ struct Vault::Impl {
     void watch_resync(Vault& vault, ItemRuntime& item, const ItemRecord& record);
     Status take_cancel_answer(Vault& vault, ItemRuntime& item, const ItemRecord& record,
                               const AgentItemStatus& status);
+    // What its policy allows; none: everything.
+    Result<std::optional<UploadPolicy>> take_upload(Vault& vault, const std::string& appliance,
+                                                    const ItemRecord& record,
+                                                    const UploadStatus& upload);
     void report_upload(ItemRuntime& item, const ItemRecord& record, ItemReport& report);
     void report_resync(ItemRuntime& item, const ItemRecord& record, ItemReport& report);
     Status check_not_fenced(const Status& status);

@@ -127,6 +127,10 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
         if (auto consistent = get_consistent_state(*database, record.id)) {
             report.consistent = *consistent;
             health.consistent_error = consistent->error;
+            health.consistent_interval_us =
+                int64_t{record.policy.consistent_interval_s} * 1'000'000;
+            if (consistent->made.us != 0)
+                health.consistent_age_us = clock.now().us - consistent->made.us;
         }
     if (auto seed = get_seed(*database, record.id); seed && seed->state != SeedState::kNone) {
         report.seed = *seed;
@@ -151,6 +155,7 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
         }
         report_resync(**item, record, report);
         report_upload(**item, record, report);
+        report_appliance(**item, record, report);
         report_copies(record, report);
         if (auto rows = damage(**item)) {
             const auto hurt = std::ranges::find_if(*rows, &DamageRecord::newest);
@@ -487,6 +492,7 @@ void Vault::tend() {
         if (auto looked = warn_of_certificates(); !looked)
             log::warn("vault", "certificates that end: {}", looked.error().to_string());
     }
+    impl_->tend_components(*this);
     std::string after;
     while (!impl_->ending) {
         auto records = list_items(*impl_->database, after, 500);

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <array>
 
-#include "os/log.h"
+#include "vault/log_about.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
@@ -59,14 +59,21 @@ class DatabaseJobRun final : public JobRun {
     int64_t reported_us_ = 0;
 };
 
+// "test-failover of 'web'".
+static std::string job_words(const JobRecord& job) {
+    return job.item_name.empty() ? job.kind : fmt::format("{} of '{}'", job.kind, job.item_name);
+}
+
 void Vault::Impl::run_job(uint64_t id, const JobWork& work) {
     auto job = get_job(*database, id);
     if (!job || job->over()) return;
     if (auto started = farshore::start_job(*database, id); !started) {
-        log::error("vault", "job {}: {}", id, started.error().to_string());
+        log::error("vault", about(*job, started.error()), "job {}: {}", id,
+                   started.error().to_string());
         return;
     }
     notify();
+    log::info("vault", about(*job), "job {} begins: {}", id, job_words(*job));
     DatabaseJobRun run(*this, *job);
     auto result = work(run);
     if (ending && !result) return;  // stays open: the next vault takes it up
@@ -76,7 +83,10 @@ void Vault::Impl::run_job(uint64_t id, const JobWork& work) {
         state =
             result.error().code() == Code::kCancelled ? JobState::kCancelled : JobState::kFailed;
         error = item_error(result.error());
-        log::warn("vault", "job {} ({}): {}", id, job->kind, result.error().to_string());
+        log::warn("vault", about(*job, result.error()), "job {} ({}): {}", id, job_words(*job),
+                  result.error().to_string());
+    } else {
+        log::info("vault", about(*job), "job {} has ended: {}", id, job_words(*job));
     }
     // The disk may be full just now; the end of a job is worth waiting for.
     while (true) {
@@ -137,29 +147,32 @@ void Vault::resume_jobs() {
     });
     auto jobs = open_jobs(*impl_->database);
     if (!jobs) {
-        log::error("vault", "open jobs cannot be read: {}", jobs.error().to_string());
+        log::error("vault", about(jobs.error()), "open jobs cannot be read: {}",
+                   jobs.error().to_string());
         return;
     }
     for (const JobRecord& job : *jobs) {
         if (job.kind == "initial-replication") continue;  // tend() goes on watching
         if (impl_->is_of_another_node(job)) {
             // Its files, and perhaps its machine, are there: nothing is done twice.
-            log::info("vault", "job {} ({}) waits for the vault node '{}'", job.id, job.kind,
-                      job.node);
+            log::info("vault", about(job), "job {} ({}) waits for the vault node '{}'", job.id,
+                      job.kind, job.node);
             (void)report_job(*impl_->database, job.id, job.progress_permille, -1,
                              fmt::format("waits for the vault node '{}'", job.node));
             continue;
         }
         const auto resumer = impl_->resumers.find(job.kind);
         if (resumer != impl_->resumers.end()) {
-            log::info("vault", "job {} ({}) goes on", job.id, job.kind);
+            log::info("vault", about(job), "job {} ({}) goes on", job.id, job.kind);
             impl_->launch_job(job.id, resumer->second(job));
             continue;
         }
         auto ended = end_job(
             *impl_->database, job.id, JobState::kFailed, "",
             ItemError{Code::kCancelled, "the vault was restarted meanwhile", "start it again"});
-        if (!ended) log::error("vault", "job {}: {}", job.id, ended.error().to_string());
+        if (!ended)
+            log::error("vault", about(job, ended.error()), "job {}: {}", job.id,
+                       ended.error().to_string());
     }
 }
 

@@ -4,9 +4,9 @@
 
 #include "keys/key_document.h"
 #include "meta/json_fields.h"
-#include "os/log.h"
 #include "replica/manifest.h"
 #include "replica/segment.h"
+#include "vault/log_about.h"
 #include "vault/second_stores.h"
 #include "vault/vault_impl.h"
 
@@ -159,7 +159,8 @@ void Vault::Impl::tend_keys(Vault& vault) {
         return {};
     };
     if (auto looked = look(); !looked)
-        log::warn("vault", "the check of the keys: {}", looked.error().to_string());
+        log::warn("vault", about(looked.error()), "the check of the keys: {}",
+                  looked.error().to_string());
 }
 
 // ---- destruction

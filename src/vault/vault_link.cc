@@ -2,8 +2,8 @@
 // conversation.
 #include <fmt/core.h>
 
-#include "os/log.h"
 #include "replica/item_object.h"
+#include "vault/log_about.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
@@ -22,7 +22,7 @@ Status Vault::Impl::check_not_fenced(const Status& status) {
     if (!status && status.error().code() == Code::kFenced && fence) {
         auto mine = fence->still_mine();
         if (!mine && mine.error().code() == Code::kFenced && !fenced.exchange(true))
-            log::error("vault", "another vault has taken over the store: {}",
+            log::error("vault", about(mine.error()), "another vault has taken over the store: {}",
                        mine.error().to_string());
     }
     return status;
@@ -69,6 +69,7 @@ Result<LogLease> Vault::acquire_log(const ItemId& id, const std::string& applian
     FS_TRY(check_action(record.state, ItemAction::kReplicate));
     FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(id));
     FS_TRY(impl_->ensure_item_object(*item, record));
+    FS_TRY(impl_->let_take(record, appliance, *this));
     auto lease = item->replica->acquire_log(appliance);
     if (!lease) {
         FS_TRY(impl_->check_not_fenced(tl::unexpected(lease.error())));
@@ -77,8 +78,11 @@ Result<LogLease> Vault::acquire_log(const ItemId& id, const std::string& applian
     lease->agent = record.agent;
     lease->bandwidth = record.policy.bandwidth;
     lease->time_zone = impl_->options.time_zone;
-    log::info("vault", "appliance '{}' has the log of '{}', epoch {}", appliance, record.name,
-              lease->epoch.v);
+    log::About whose = about(record);
+    whose.appliance = appliance;
+    whose.agent = record.agent;
+    log::info("vault", whose, "appliance '{}' has the log of '{}', epoch {}", appliance,
+              record.name, lease->epoch.v);
     return lease;
 }
 
@@ -178,6 +182,10 @@ Status Vault::Impl::take_status(Vault& vault, const std::string& agent,
         item->agent = status;
         item->agent->machine_description.clear();  // kept in the database
         item->agent_heard_us = clock.steady_us();
+        if (!status.appliance.empty() || status.send_trouble.empty())
+            item->unsent_us.reset();
+        else if (!item->unsent_us)
+            item->unsent_us = clock.steady_us();
         item->clock_ahead_us = clock_ahead_us;
         item->agent_heard = clock.now();
     }
@@ -278,6 +286,7 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
         contact.version = status.version;
         contact.heard_us = steady_us;
         contact.clock_ahead_us = status.clock_ahead_us;
+        contact.load = status.load;
         if (save) contact.saved_us = steady_us;
     }
     if (save) FS_TRY(party_seen(*impl_->database, agent, status.instance, status.version, ""));
@@ -291,6 +300,7 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
 
     AgentInstructions instructions;
     instructions.vault_time = impl_->clock.now();
+    instructions.appliances = impl_->appliances_to_tell();
     FS_ASSIGN(const auto records, list_items_of_agent(*impl_->database, agent));
     for (ItemRecord record : records) {
         if (record.state != ItemState::kEnabling && record.state != ItemState::kDisabling &&
@@ -323,6 +333,9 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
         if (auto runtime = impl_->runtime(record.id)) {
             item.resync_hold = impl_->hold_of(**runtime, record);
             if (auto plan = impl_->resync_plan(**runtime)) item.resync_cancel_id = plan->cancel;
+            FS_ASSIGN(const ItemAppliance has, impl_->appliance_of(**runtime));
+            item.appliance = impl_->address_of(has.now);
+            item.next_appliance = impl_->address_of(has.next);
         }
         FS_ASSIGN(const auto bookmarks, pending_bookmarks(*impl_->database, record.id));
         for (const BookmarkRecord& bookmark : bookmarks)

@@ -7,9 +7,9 @@
 #include "block/image_copy.h"
 #include "block/replica_device.h"
 #include "meta/json_fields.h"
-#include "os/log.h"
 #include "os/worker_pool.h"
 #include "vault/disk_image.h"
+#include "vault/log_about.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
@@ -131,10 +131,10 @@ class Materialiser {
         sums_.reset();
         const Status gone = vault_.files.remove(sums_path_);
         if (!gone && gone.error().code() != Code::kNotFound)
-            log::warn("vault", "{}: {}", sums_path_, gone.error().to_string());
+            log::warn("vault", about(gone.error()), "{}: {}", sums_path_, gone.error().to_string());
         if (!done && owns_target_)
             if (const Status discarded = DiskImage::discard(options_); !discarded)
-                log::warn("vault", "an unfinished image is left: {}",
+                log::warn("vault", about(discarded.error()), "an unfinished image is left: {}",
                           discarded.error().to_string());
         return done;
     }
@@ -228,7 +228,8 @@ class Materialiser {
             }
             const Error& why = sums ? image.error() : sums.error();
             if (why.code() != Code::kNotFound) return fail(why);
-            log::info("vault", "job {} begins anew: {}", run_.job().id, why.what());
+            log::info("vault", about(run_.job(), why), "job {} begins anew: {}", run_.job().id,
+                      why.what());
         }
         in_.begun = in_.copied = in_.checked = false;
         in_.at = {};

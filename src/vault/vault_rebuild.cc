@@ -2,7 +2,7 @@
 // record is there, every verb on it answers with what is wrong, and the others are served.
 #include <fmt/core.h>
 
-#include "os/log.h"
+#include "vault/log_about.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
@@ -56,7 +56,7 @@ Status Vault::Impl::rebuild_items() {
             FS_TRY(rebuild_item(id));
             if (why_set_aside(id)) continue;
             FS_ASSIGN(const ItemRecord record, get_item(*database, id));
-            log::info("vault", "item '{}' was rebuilt from the store", record.name);
+            log::info("vault", about(record), "item '{}' was rebuilt from the store", record.name);
             FS_TRY(add_event(*database,
                              {.severity = Severity::kInformation,
                               .code = "item-rebuilt",
@@ -141,8 +141,8 @@ Result<bool> Vault::Impl::rebuild_item(const ItemId& id) {
     }
     FS_TRY(done);
     if (!known)
-        log::info("vault", "item '{}' ({}) was rebuilt from the store", object->name,
-                  id.to_string());
+        log::info("vault", {.item = object->name, .item_id = id.to_string()},
+                  "item '{}' ({}) was rebuilt from the store", object->name, id.to_string());
     return !known;
 }
 
@@ -200,7 +200,8 @@ Status Vault::Impl::put_aside(const ItemId& id, const ItemObject* object, const 
         record.name);
     // "There is no such thing" would be said of the item, not of its object.
     const Code code = damage.code() == Code::kNotFound ? Code::kCorrupt : damage.code();
-    log::error("vault", "{}: {}; {}", code_name(code), cause, remedy);
+    log::error("vault", {.item = record.name, .item_id = id.to_string(), .code = code_name(code)},
+               "{}: {}; {}", code_name(code), cause, remedy);
     {
         const std::lock_guard hold(mutex);
         set_aside.insert_or_assign(id, Error(code, cause, remedy));

@@ -1,7 +1,7 @@
 // Comparisons of source and replica: asked for, in their windows, by policy; cancelled; watched.
 #include <fmt/core.h>
 
-#include "os/log.h"
+#include "vault/log_about.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
@@ -285,7 +285,8 @@ void Vault::Impl::tend_resync(Vault& vault, ItemRuntime& item, const ItemRecord&
         return {};
     };
     if (auto tended = tend(); !tended)
-        log::warn("vault", "the comparison of '{}': {}", record.name, tended.error().to_string());
+        log::warn("vault", about(record, tended.error()), "the comparison of '{}': {}", record.name,
+                  tended.error().to_string());
 }
 
 // A comparison goes on by itself, with back-off, whatever fails; that it stands still must be seen.

@@ -266,12 +266,18 @@ TEST_F(ResyncTest, PoliciesThatCannotBeAreRefused) {
     EXPECT_TRUE(trouble("rpo-high"));
 }
 
+ApplianceStatus appliance_with(std::vector<UploadStatus> uploads) {
+    ApplianceStatus status;
+    status.uploads = std::move(uploads);
+    return status;
+}
+
 // Broken if an appliance did not learn of a limit, or people not of what it holds back; or if
 // either outlived its cause.
 TEST_F(ResyncTest, BandwidthLimitsGoDownAndWhatWaitsComesUp) {
     UploadStatus upload;
     upload.item = item.item;
-    auto policies = site.vault().sync_uploads("appliance-1", {upload});
+    auto policies = site.vault().sync_appliance("appliance-1", appliance_with({upload}));
     ASSERT_TRUE(policies) << policies.error().to_string();
     EXPECT_TRUE(policies->items.empty());
     set_policy({{"bandwidth", "20kB/s Mon-Fri 08:00-18:00; 2MB/s"}});
@@ -280,8 +286,8 @@ TEST_F(ResyncTest, BandwidthLimitsGoDownAndWhatWaitsComesUp) {
     upload.waiting_bytes = 30'000'000;
     upload.eta_s = 1500;
     ItemId unknown{{9}};
-    policies =
-        site.vault().sync_uploads("appliance-1", {upload, {unknown, 5, true, true, 1, 1, 1}});
+    policies = site.vault().sync_appliance(
+        "appliance-1", appliance_with({upload, {unknown, 5, true, true, 1, 1, 1}}));
     ASSERT_TRUE(policies);
     ASSERT_EQ(policies->items.size(), 1u);
     EXPECT_EQ(policies->items[0].item, item.item);
@@ -298,12 +304,12 @@ TEST_F(ResyncTest, BandwidthLimitsGoDownAndWhatWaitsComesUp) {
     ASSERT_TRUE(trouble("bandwidth-limited")) << now;
     EXPECT_TRUE(event("bandwidth-limited"));
     upload.limited = false;
-    ASSERT_TRUE(site.vault().sync_uploads("appliance-1", {upload}));
+    ASSERT_TRUE(site.vault().sync_appliance("appliance-1", appliance_with({upload})));
     EXPECT_FALSE(trouble("bandwidth-limited"));
     EXPECT_TRUE(event("bandwidth-sufficient"));
     // An appliance that says nothing any more says nothing of limits either.
     upload.limited = true;
-    ASSERT_TRUE(site.vault().sync_uploads("appliance-1", {upload}));
+    ASSERT_TRUE(site.vault().sync_appliance("appliance-1", appliance_with({upload})));
     site.clock.us += kTroubleForgottenUs;
     EXPECT_FALSE(trouble("bandwidth-limited"));
     EXPECT_FALSE(shown().contains("upload"));

@@ -5,8 +5,8 @@
 #include <set>
 
 #include "meta/json_fields.h"
-#include "os/log.h"
 #include "replica/hurt_points.h"
+#include "vault/log_about.h"
 #include "vault/vault_impl.h"
 #include "vault/views.h"
 
@@ -93,8 +93,8 @@ Status Vault::Impl::recheck_damage(Vault& vault, ItemRuntime& item, const ItemRe
         }
         FS_TRY(remove_damage(*database, item.id, row.object_name));
         if (check.gone)
-            log::info("vault", "'{}': nothing needs the damaged {} any more", record.name,
-                      row.object_name);
+            log::info("vault", about(record), "'{}': nothing needs the damaged {} any more",
+                      record.name, row.object_name);
         else
             vault.event(Severity::kInformation, "object-restored", &record,
                         row.object_name + " was damaged, and is whole again");
@@ -121,8 +121,8 @@ Status Vault::Impl::weigh_damage(Vault& vault, ItemRuntime& item, const ItemReco
     for (const DamageRecord& row : rows) names.push_back(row.object_name);
     FS_ASSIGN(const uint64_t dropped, item.replica->drop_damaged(names));
     if (dropped != 0)
-        log::info("vault", "'{}': {} manifests that were damaged are made again", record.name,
-                  dropped);
+        log::info("vault", about(record), "'{}': {} manifests that were damaged are made again",
+                  record.name, dropped);
     PointQuery none;
     none.limit = 0;
     FS_ASSIGN(PointList offered, item.replica->points(none));
@@ -372,7 +372,8 @@ void Vault::Impl::tend_scrub(Vault& vault, ItemRuntime& item, const ItemRecord& 
         return {};
     };
     if (const Status tended = tend(); !tended)
-        log::warn("vault", "the scrub of '{}': {}", record.name, tended.error().to_string());
+        log::warn("vault", about(record, tended.error()), "the scrub of '{}': {}", record.name,
+                  tended.error().to_string());
 }
 
 // On a thread of its own: it reads the log's indexes.
@@ -388,7 +389,8 @@ void Vault::Impl::weigh_soon(Vault& vault, const ItemRecord& record, bool rechec
             return weigh_damage(vault, *item, record, {});
         };
         if (const Status done = work(); !done && !ending)
-            log::warn("vault", "the damage of '{}': {}", record.name, done.error().to_string());
+            log::warn("vault", about(record, done.error()), "the damage of '{}': {}", record.name,
+                      done.error().to_string());
         const std::lock_guard again(scrub_mutex);
         weighing.erase(record.id);
     });

@@ -2,10 +2,10 @@
 
 #include "os/certificate_keeper.h"
 #include "os/http.h"
-#include "os/log.h"
 #include "os/tls_connection.h"
 #include "vault/api.h"
 #include "vault/id_tokens.h"
+#include "vault/log_about.h"
 #include "vault/notifications.h"
 #include "vault/recovery_desk.h"
 
@@ -55,7 +55,8 @@ Result<std::unique_ptr<VaultServer>> VaultServer::start(const VaultServerOptions
         impl->recovery =
             std::make_unique<RecoveryDesk>(*impl->vault, files, clock, random, recovery);
         if (auto resumed = impl->recovery->resume(); !resumed)
-            log::error("vault", "recoveries of an earlier run: {}", resumed.error().to_string());
+            log::error("vault", about(resumed.error()), "recoveries of an earlier run: {}",
+                       resumed.error().to_string());
     }
     impl->vault->resume_jobs();
     impl->notifications = std::make_unique<Notifications>(

@@ -2,10 +2,10 @@
 #include <fmt/core.h>
 
 #include "keys/key_document.h"
-#include "os/log.h"
 #include "os/waiting.h"
 #include "store/open_store.h"
 #include "store/store_identity.h"
+#include "vault/log_about.h"
 #include "vault/second_stores.h"
 #include "vault/vault_impl.h"
 
@@ -160,7 +160,8 @@ bool Vault::Impl::tend_store(Vault& vault, const std::shared_ptr<SecondStore>& s
     if (fenced || ending) return false;
     auto records = list_copies_in(*database, second->name);
     if (!records) {
-        log::warn("vault", "copies cannot be listed: {}", records.error().to_string());
+        log::warn("vault", about(records.error()), "copies cannot be listed: {}",
+                  records.error().to_string());
         return false;
     }
     forget_copies(*second, *records);
@@ -196,7 +197,8 @@ bool Vault::Impl::tend_store(Vault& vault, const std::shared_ptr<SecondStore>& s
         if (auto mirrored = mirror_key_documents(*second))
             second->documents_us = clock.steady_us();
         else if (!ending)
-            log::warn("vault", "the store '{}': {}", second->name, mirrored.error().to_string());
+            log::warn("vault", about(mirrored.error()), "the store '{}': {}", second->name,
+                      mirrored.error().to_string());
     }
     bool more = false;
     for (const CopyRecord& record : *records) {

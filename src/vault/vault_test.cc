@@ -149,7 +149,7 @@ TEST(Vault, AsksWhoItIs) {
                         json["detail"].get<std::string>());
         });
     ItemId none = *ItemId::parse(std::string(32, '7'));
-    EXPECT_EQ(link.acquire_log(none, "x").error().code(), Code::kItemNotFound);
+    EXPECT_EQ(link.acquire_log(none, "an-appliance").error().code(), Code::kItemNotFound);
     EXPECT_EQ(link.sync_agent("stranger", "{}").error().code(), Code::kUnauthenticated);
     site.call("DELETE", "/v1/agents/an-appliance", 204);
     EXPECT_EQ(link.acquire_log(none, "x").error().code(), Code::kUnauthenticated);

@@ -28,38 +28,33 @@ Trouble trouble_of_limit(const UploadStatus& upload, std::optional<TimePoint> ch
 
 }  // namespace
 
-Result<UploadPolicies> Vault::sync_uploads(const std::string& appliance,
-                                           const std::vector<UploadStatus>& uploads) {
-    UploadPolicies policies;
-    policies.time_zone = impl_->options.time_zone;
-    for (const UploadStatus& upload : uploads) {
-        auto record = get_item(*impl_->database, upload.item);
-        if (!record && record.error().code() == Code::kItemNotFound) continue;
-        if (!record) return tl::unexpected(record.error());
-        if (!record->policy.bandwidth.empty())
-            policies.items.push_back({upload.item, record->policy.bandwidth});
-        auto item = impl_->runtime(upload.item);
-        if (!item) continue;
-        bool fresh = false, ended = false;
-        {
-            const std::lock_guard hold((*item)->mutex);
-            const bool before = (*item)->upload && (*item)->upload->limited;
-            fresh = upload.limited && !before;
-            ended = !upload.limited && before;
-            (*item)->upload = upload;
-            (*item)->upload_us = impl_->clock.steady_us();
-        }
-        if (fresh) {
-            const Trouble trouble = trouble_of_limit(upload, std::nullopt);
-            event(trouble.severity, trouble.code, &*record,
-                  fmt::format("appliance '{}': {}", appliance, trouble.cause), trouble.remedy);
-        }
-        if (ended)
-            event(Severity::kInformation, "bandwidth-sufficient", &*record,
-                  "what a bandwidth limit held back was sent");
-        if (fresh || ended) impl_->notify();
+Result<std::optional<UploadPolicy>> Vault::Impl::take_upload(Vault& vault,
+                                                             const std::string& appliance,
+                                                             const ItemRecord& record,
+                                                             const UploadStatus& upload) {
+    std::optional<UploadPolicy> policy;
+    if (!record.policy.bandwidth.empty()) policy = {upload.item, record.policy.bandwidth};
+    auto item = runtime(upload.item);
+    if (!item) return policy;
+    bool fresh = false, ended = false;
+    {
+        const std::lock_guard hold((*item)->mutex);
+        const bool before = (*item)->upload && (*item)->upload->limited;
+        fresh = upload.limited && !before;
+        ended = !upload.limited && before;
+        (*item)->upload = upload;
+        (*item)->upload_us = clock.steady_us();
     }
-    return policies;
+    if (fresh) {
+        const Trouble trouble = trouble_of_limit(upload, std::nullopt);
+        vault.event(trouble.severity, trouble.code, &record,
+                    fmt::format("appliance '{}': {}", appliance, trouble.cause), trouble.remedy);
+    }
+    if (ended)
+        vault.event(Severity::kInformation, "bandwidth-sufficient", &record,
+                    "what a bandwidth limit held back was sent");
+    if (fresh || ended) notify();
+    return policy;
 }
 
 void Vault::Impl::report_upload(ItemRuntime& item, const ItemRecord& record, ItemReport& report) {

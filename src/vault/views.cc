@@ -125,6 +125,25 @@ Json scrub_view(const ScrubReport& report) {
     return json;
 }
 
+Json troubles_view(const std::vector<Trouble>& troubles) {
+    Json list = Json::array();
+    for (const Trouble& trouble : troubles) {
+        Json json{{"severity", std::string(severity_name(trouble.severity))},
+                  {"code", trouble.code},
+                  {"cause", trouble.cause}};
+        if (!trouble.remedy.empty()) json["remedy"] = trouble.remedy;
+        list.push_back(std::move(json));
+    }
+    return list;
+}
+
+Json load_view(const MachineLoad& load) {
+    Json json{{"process_bytes", load.process_bytes}};
+    if (load.cpu_permille >= 0) json["cpu_percent"] = load.cpu_permille / 10.0;
+    if (load.memory_permille >= 0) json["memory_percent"] = load.memory_permille / 10.0;
+    return json;
+}
+
 Json item_view(const ItemReport& report) {
     const ItemRecord& item = report.record;
     Json disks = Json::array();
@@ -139,20 +158,12 @@ Json item_view(const ItemReport& report) {
             json["nbd_uri"] = nbd_uri(item.nbd_socket, std::to_string(disk.index));
         disks.push_back(std::move(json));
     }
-    Json troubles = Json::array();
-    for (const Trouble& trouble : report.troubles) {
-        Json json{{"severity", std::string(severity_name(trouble.severity))},
-                  {"code", trouble.code},
-                  {"cause", trouble.cause}};
-        if (!trouble.remedy.empty()) json["remedy"] = trouble.remedy;
-        troubles.push_back(std::move(json));
-    }
     Json json{{"id", item.id.to_string()},
               {"name", item.name},
               {"state", std::string(item_state_name(item.state))},
               {"state_since", to_rfc3339(item.state_since)},
               {"health", std::string(health_name(report.troubles))},
-              {"troubles", std::move(troubles)},
+              {"troubles", troubles_view(report.troubles)},
               {"mode", std::string(capture_mode_name(item.mode))},
               {"agent", item.agent},
               {"disks", std::move(disks)},
@@ -160,6 +171,10 @@ Json item_view(const ItemReport& report) {
               {"policy_name", item.policy_name.empty() ? "custom" : item.policy_name},
               {"etag", tag_of(item)},
               {"created", to_rfc3339(item.created)}};
+    if (const ItemAppliance& has = report.appliance; !has.now.empty()) {
+        json["appliance"] = {{"name", has.now}, {"since", to_rfc3339(has.since)}};
+        if (!has.next.empty()) json["appliance"]["next"] = has.next;
+    }
     if (!item.qmp_socket.empty()) json["qmp_socket"] = item.qmp_socket;
     if (!item.nbd_socket.empty()) {
         json["nbd_socket"] = item.nbd_socket;
@@ -320,6 +335,7 @@ Json alarm_view(const AlarmRecord& alarm) {
     if (!alarm.remedy.empty()) json["remedy"] = alarm.remedy;
     if (alarm.item) json["item_id"] = alarm.item->to_string();
     if (!alarm.item_name.empty()) json["item"] = alarm.item_name;
+    if (!alarm.component.empty()) json["component"] = alarm.component;
     if (alarm.cleared.us != 0) json["cleared"] = to_rfc3339(alarm.cleared);
     if (alarm.acknowledged.us != 0) {
         json["acknowledged"] = to_rfc3339(alarm.acknowledged);
@@ -338,6 +354,7 @@ Json party_view(const PartyReport& report) {
               {"fingerprint", party.fingerprint},
               {"etag", tag_of(party)},
               {"enrolled", to_rfc3339(party.enrolled)}};
+    if (report.load) json["load"] = load_view(*report.load);
     if (report.clock_ahead_us) json["clock_ahead_s"] = seconds(*report.clock_ahead_us);
     if (party.last_seen.us != 0) json["last_seen"] = to_rfc3339(party.last_seen);
     return json;

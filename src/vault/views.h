@@ -12,6 +12,8 @@ namespace farshore {
 
 nlohmann::json problem_view(const Error& error);
 nlohmann::json problem_view(const ItemError& error);
+nlohmann::json troubles_view(const std::vector<Trouble>& troubles);
+nlohmann::json load_view(const MachineLoad& load);
 nlohmann::json item_view(const ItemReport& report);
 nlohmann::json suspicious_view(const SuspiciousChange& suspicious);
 nlohmann::json scrub_view(const ScrubReport& report);

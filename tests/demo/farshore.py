@@ -203,9 +203,9 @@ class Farshore:
                           "--replication-listen", f"127.0.0.1:{free_port()}", *self.store_options, *options)
         self.wait_until_serving()
 
-    def start_vault(self):
+    def start_vault(self, *options):
         self.start_server("vault", "vault", "serve", "--data", self.data,
-                          "--listen", f"127.0.0.1:{free_port()}", *self.store_options)
+                          "--listen", f"127.0.0.1:{free_port()}", *self.store_options, *options)
         self.wait_until_serving()
 
     def start_split(self, site):
@@ -216,7 +216,7 @@ class Farshore:
     def new_token(self, kind):
         return self.call("token", "create", "--kind", kind)["token"]
 
-    def start_site(self, site, kinds, host="127.0.0.1", agent_options=()):
+    def start_site(self, site, kinds, host="127.0.0.1", agent_options=(), appliance_options=()):
         """What runs at the source, enrolled at the vault that runs already. Afterwards `authority` is
         the certificate and `replication_listen` the address that an agent needs."""
         site = pathlib.Path(site)
@@ -231,7 +231,7 @@ class Farshore:
             token.chmod(0o600)
             store = self.store_options or ["--store", self.data / "store"]
             where = (["--vault", self.vault_urls or server["address"], *store,
-                      "--replication-listen", self.replication_listen] if kind == "appliance"
+                      "--replication-listen", self.replication_listen, *appliance_options] if kind == "appliance"
                      else ["--appliance", self.replication_listen, *agent_options])
             self.start_server(kind, kind, "serve", "--data", site / kind, "--ca", self.authority,
                               "--enrol-token-file", token, *([] if self.host_names else ["--name", f"demo-{kind}"]),

@@ -196,7 +196,7 @@ class Api(EndToEnd):
         """Breaks when a body with a member that is missing, of a wrong type or out of range is taken, or is
         answered with anything but which member is wrong; or when any body makes the server fail."""
         values = {"item": "web", "hold": "x", "job": 1, "alarm": 1, "store": "second", "disk": 0, "bookmark": "x",
-                  "export": "x", "agent": "x", "point": "latest", "notifier": "x", "user": "x", "token": "x",
+                  "export": "x", "agent": "x", "appliance": "x", "point": "latest", "notifier": "x", "user": "x", "token": "x",
                   "policy": "default"}
         values = {**values, **self.site()}
         tried = 0
@@ -298,7 +298,8 @@ class Api(EndToEnd):
         one."""
         open_to_all = {"getHealth", "enrol", "login"}
         values = {"item": "web", "point": "latest", "hold": "x", "job": 1, "store": "x", "disk": 0, "bookmark": "x",
-                  "export": "x", "agent": "x", "notifier": "x", "user": "x", "token": "x", "policy": "x"}
+                  "export": "x", "agent": "x", "appliance": "x", "notifier": "x", "user": "x", "token": "x",
+                  "policy": "x"}
         tried = 0
         for method, path, operation, _ in self.description.operations():
             if operation["operationId"] in open_to_all or operation.get("security") == []:

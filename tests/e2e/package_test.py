@@ -72,6 +72,7 @@ class CleanRoot(Packages):
         # nbdkit loads the plugin: all that it links is there.
         self.inside("nbdkit", "/usr/lib/farshore/lib/nbdkit-farshore-plugin.so", "--dump-plugin")
         self.assertEqual("", self.inside("dpkg", "--verify", *NAMES))
+        self.assertTrue((self.root / "usr/share/farshore/grafana/farshore.json").exists())
 
         config = self.root / "etc/farshore/vault.toml"
         config.write_text(config.read_text() + "\nlisten = \"127.0.0.1:18443\"\n")

@@ -1,0 +1,192 @@
+#include "agent/item_move.h"
+
+#include <gtest/gtest.h>
+
+#include <deque>
+
+#include "capture/capture_files.h"
+#include "codec/crc32c.h"
+#include "os/real.h"
+#include "os/test_directory.h"
+
+namespace farshore {
+namespace {
+
+struct Steps final : Executor {
+    std::deque<Task> tasks;
+    void post(Task task) override { tasks.push_back(std::move(task)); }
+    TimerId post_after_us(int64_t, Task) override { return 1; }
+    void cancel(TimerId) override {}
+    void run() {
+        while (!tasks.empty()) {
+            const Task task = std::move(tasks.front());
+            tasks.pop_front();
+            task();
+        }
+    }
+};
+
+struct Watch final : Clock {
+    int64_t us = 1'000'000;
+    TimePoint now() const override { return {us}; }
+    int64_t steady_us() const override { return us; }
+};
+
+struct Silent final : Connection {
+    explicit Silent(std::string peer) : peer_(std::move(peer)) {}
+    void start(Handlers) override {}
+    void send(Bytes) override {}
+    size_t queued_bytes() const override { return 0; }
+    void close() override {}
+    const std::string& peer_name() const override { return peer_; }
+    const std::string peer_;
+};
+
+// Everybody is there, under the name that is asked for.
+struct Everybody final : Dialer {
+    explicit Everybody(std::string name) : name_(std::move(name)) {}
+    void dial(Executor&, const std::string&,
+              std::function<void(Result<std::unique_ptr<Connection>>)> done) override {
+        done(std::make_unique<Silent>(name_));
+    }
+    const std::string name_;
+};
+
+// A machine's log, of which `one` has received a part and stored less, and a sender on its way
+// there.
+struct Moving {
+    Moving() : shared("/dev/shm") {
+        CaptureConfig config;
+        config.shared_memory_path = shared / "log";
+        config.spill_path = directory / "spill";
+        config.dirty_map_path = directory / "dirty";
+        config.ring_bytes = kMinRingBytes;
+        config.spill_bytes = 0;
+        config.disk_bytes = {10u << 20};
+        files.emplace(std::move(*CaptureFiles::open(config, system)));
+        CaptureProducer::Options options;
+        options.clock = &clock;
+        producer.emplace(files->header, options);
+        producer->settle_gap();
+        consumer.emplace(files->header, nullptr, nullptr);
+        source.emplace(
+            *consumer,
+            CaptureSource::Commands{[](const TapCommand&) -> Result<size_t> { return 0; },
+                                    [](size_t) { return std::optional<TapCommandResult>(); }},
+            false);
+        append(10);
+        FS_CHECK(source->resume({1}, {0}));
+        send_all();
+        source->release(last);
+        route.set(one);
+        sender.start();
+        steps.run();
+    }
+    void append(int records) {
+        for (int i = 0; i < records; ++i) {
+            AppendRequest request;
+            request.payload = payload;
+            request.payload_crc = crc32c(payload);
+            request.length_bytes = static_cast<uint32_t>(payload.size());
+            last = producer->append(request).sequence;
+        }
+    }
+    void send_all() {
+        while (!source->next(8u << 10)->empty()) {
+        }
+    }
+    void follow(const ApplianceAddress& now, const ApplianceAddress& next) {
+        move.follow(now, next);
+        steps.run();
+    }
+
+    const ApplianceAddress one{"one", "one:1"}, two{"two", "two:2"};
+    TestDirectory directory, shared;
+    PosixFileSystem system;
+    const Bytes payload = Bytes(4096, 3);
+    Watch clock;
+    Steps steps;
+    std::optional<CaptureFiles> files;
+    std::optional<CaptureProducer> producer;
+    std::optional<CaptureConsumer> consumer;
+    std::optional<CaptureSource> source;
+    Sequence last;
+    ApplianceRoutes routes{
+        {"one:1"}, "", [](const std::string& name) { return std::make_unique<Everybody>(name); }};
+    ItemRoute route{routes};
+    struct NoRecords final : RecordSource {
+        Sequence first_available() override { return {1}; }
+        Status resume(Sequence, Sequence) override { return {}; }
+        Result<ByteView> next(size_t) override { return ByteView{}; }
+        void release(Sequence) override {}
+        void set_stored(Sequence) override {}
+    } none;
+    LogSender sender{steps, clock, route, "", {}, {}, none};
+    ItemMove move{route, *source, sender, clock};
+};
+
+// Broken if an item went to another appliance while only the one before has some of its records, if
+// it did not go as soon as that is over, or if it waited for ever where more is written than the
+// log keeps.
+TEST(ItemMove, GoesWhenTheLogHasAllThatIsNotStored) {
+    Moving m;
+    EXPECT_EQ(m.sender.peer_name(), "one");
+    ASSERT_FALSE(m.source->has_all_unstored());
+    m.follow(m.one, m.two);
+    EXPECT_EQ(m.sender.peer_name(), "one");
+    EXPECT_NE(m.move.waits_since_us(), 0);
+    EXPECT_FALSE(m.source->paused());
+    m.clock.us += 4'000'000;
+    m.follow(m.one, m.two);
+    EXPECT_TRUE(m.source->paused());
+    m.append(3);
+    EXPECT_TRUE(m.source->next(1u << 20)->empty());
+    m.source->set_stored({m.last.v - 3});
+    m.follow(m.one, m.two);
+    EXPECT_EQ(m.sender.peer_name(), "two");
+    EXPECT_FALSE(m.source->paused());
+    EXPECT_EQ(m.move.waits_since_us(), 0);
+    // The vault has not heard of it yet; then it has.
+    m.follow(m.one, m.two);
+    EXPECT_EQ(m.sender.peer_name(), "two");
+    m.follow(m.two, {});
+    EXPECT_EQ(m.sender.peer_name(), "two");
+}
+
+// Broken if a pause filled the log until order is lost.
+TEST(ItemMove, APauseEndsBeforeTheLogIsHalfFull) {
+    Moving m;
+    m.follow(m.one, m.two);
+    m.clock.us += 4'000'000;
+    m.follow(m.one, m.two);
+    ASSERT_TRUE(m.source->paused());
+    m.append(40);
+    ASSERT_TRUE(m.source->half_full());
+    m.follow(m.one, m.two);
+    EXPECT_FALSE(m.source->paused());
+    m.send_all();
+    m.source->release(m.last);
+    m.clock.us += 4'000'000;
+    m.follow(m.one, m.two);
+    EXPECT_FALSE(m.source->paused()) << "not at once again";
+    EXPECT_EQ(m.sender.peer_name(), "one");
+    m.clock.us += 30'000'000;
+    m.follow(m.one, m.two);
+    EXPECT_TRUE(m.source->paused());
+    // Called back: all goes on as before.
+    m.follow(m.one, {});
+    EXPECT_FALSE(m.source->paused());
+    EXPECT_EQ(m.sender.peer_name(), "one");
+    EXPECT_EQ(m.move.waits_since_us(), 0);
+}
+
+// Broken if an item whose appliance is lost waited for it.
+TEST(ItemMove, ALostOneIsLeftAtOnce) {
+    Moving m;
+    ASSERT_FALSE(m.source->has_all_unstored());
+    m.follow(m.two, {});
+    EXPECT_EQ(m.sender.peer_name(), "two");
+}
+
+}  // namespace
+}  // namespace farshore
