@@ -136,8 +136,7 @@ struct Agent::Impl {
         for (const DesiredItem& desired : decoded->items) take(desired);
         learn(decoded->appliances);
         if (decoded->sync_interval_us != 0 && control)
-            control->set_interval_us(
-                std::max(decoded->sync_interval_us, options.sync_interval_us));
+            control->set_interval_us(std::max(decoded->sync_interval_us, options.sync_interval_us));
         // Removed, reported and no longer asked for.
         for (auto item = items.begin(); item != items.end();) {
             const bool asked = std::ranges::any_of(decoded->items, [&](const DesiredItem& desired) {

@@ -26,6 +26,10 @@
     X(kVaultReplaced,       "vault-replaced",         409, 75, kNever)   \
     X(kDuplicateIdentity,   "duplicate-identity",     409, 75, kNever)   \
     X(kSequenceHole,        "sequence-hole",          409, 65, kNever)   \
+    X(kPreconditionFailed,  "precondition-failed",    412, 75, kNever)   \
+    X(kKeyReused,           "idempotency-key-reused", 422, 65, kNever)   \
+    X(kInProgress,          "in-progress",            409, 75, kSoon)    \
+    X(kOutcomeUnknown,      "outcome-unknown",        409, 75, kNever)   \
     X(kCorrupt,             "corrupt",                500, 65, kNever)   \
     X(kTruncated,           "truncated",              500, 65, kNever)   \
     X(kNewerVersion,        "newer-version",          422, 65, kNever)   \

@@ -15,6 +15,7 @@
 #include "cli/extract_verb.h"
 #include "cli/option_checks.h"
 #include "cli/plan_commands.h"
+#include "cli/policy_commands.h"
 #include "cli/serve.h"
 #include "cli/serve_check.h"
 #include "cli/serve_common.h"
@@ -69,6 +70,8 @@ struct Arguments {
     StoreArguments store;
     NotifierArguments notifier;
     AccessCommandArguments access;
+    NamedPolicyArguments named_policy;
+    bool follow = false;
     std::string copy;
     bool delete_points = false;
     std::string token_kind = "agent";
@@ -254,9 +257,24 @@ class Parser {
             ->transform(duration());
     }
 
+    // --NAME of a list, for its query.
+    void add_filter(CLI::App* app, const std::string& name, const std::string& help) {
+        app->add_option_function<std::string>(
+            "--" + name,
+            [this, name](const std::string& value) { arguments_.list.filters[name] = value; },
+            "only those " + help);
+    }
+
     void add_items() {
         Arguments& a = arguments_;
-        verb(app_, "items", "All protected machines", [](ClientVerbs& v) { return v.items(); });
+        CLI::App* items = verb(app_, "items", "All protected machines",
+                               [&a](ClientVerbs& v) { return v.items(a.list); });
+        add_filter(items, "state", "in that state");
+        add_filter(items, "health", "normal, warning or critical");
+        add_filter(items, "policy", "that follow that policy; custom: with values of their own");
+        add_filter(items, "appliance", "of that appliance");
+        add_filter(items, "agent", "that this agent captures");
+        add_filter(items, "prefix", "whose names begin so");
         named(app_, "item", "One protected machine: state, health, RPO, lag, points",
               [&a](ClientVerbs& v) { return v.item(a.name); });
         CLI::App* protect =
@@ -282,6 +300,8 @@ class Parser {
                             "NBD URI, or item:NAME@POINT; once for each disk, - for none");
         protect->add_option("--agent", a.protect.agent, "the agent that captures it");
         add_policy(protect, a.protect.policy);
+        protect->add_option("--policy", a.protect.policy_name,
+                            "the policy to follow (default), instead of values of its own");
         protect->add_flag("--wait", a.protect.wait, "wait until it is protected");
         protect
             ->add_option("--capture-wait", a.protect.capture_wait_s,
@@ -322,6 +342,11 @@ class Parser {
         add_policy(named(app_, "set", "Change an item's policy; shows old and new",
                          [&a](ClientVerbs& v) { return v.set(a.name, a.policy); }),
                    a.policy);
+        add_policy_commands(
+            app_, a.named_policy,
+            [this](CLI::App& parent, const std::string& name, const std::string& help,
+                   const ClientVerb& run) { return verb(parent, name, help, run); },
+            [this](CLI::App* app, PolicyArguments& values) { add_policy(app, values); });
         add_disks();
     }
 
@@ -567,8 +592,11 @@ class Parser {
             app->add_option("--item", a.list.item, "of one item only");
             app->add_option("--limit", a.list.limit, "how many")->capture_default_str();
         };
-        add_list(verb(app_, "jobs", "Long work: under way and done",
-                      [&a](ClientVerbs& v) { return v.jobs(a.list); }));
+        CLI::App* jobs = verb(app_, "jobs", "Long work: under way and done",
+                              [&a](ClientVerbs& v) { return v.jobs(a.list); });
+        add_list(jobs);
+        add_filter(jobs, "state", "queued, running, succeeded, failed or cancelled");
+        add_filter(jobs, "kind", "of that kind");
         CLI::App* job = verb(app_, "job", "One job", [&a](ClientVerbs& v) {
             return a.cancel  ? v.cancel_job(a.id)
                    : a.retry ? v.retry_job(a.id, a.wait)
@@ -579,8 +607,13 @@ class Parser {
         CLI::Option* cancel = job->add_flag("--cancel", a.cancel, "ask it to end")->excludes(wait);
         job->add_flag("--retry", a.retry, "do again what it failed with, as a new job")
             ->excludes(cancel);
-        add_list(verb(app_, "events", "What happened, newest first",
-                      [&a](ClientVerbs& v) { return v.events(a.list); }));
+        CLI::App* events = verb(
+            app_, "events", "What happened, newest first",
+            [&a](ClientVerbs& v) { return a.follow ? v.follow_events(a.list) : v.events(a.list); });
+        add_list(events);
+        events->add_flag("--follow", a.follow, "what comes, until Ctrl-C");
+        add_filter(events, "severity", "of that severity or worse");
+        add_filter(events, "code", "with that code");
         verb(app_, "agents", "Agents and appliances", [](ClientVerbs& v) { return v.agents(); });
         verb(app_, "appliances",
              "Appliances, how it goes with them, and how many machines each has",
@@ -588,6 +621,9 @@ class Parser {
         CLI::App* alarms = verb(app_, "alarms", "What is wrong, newest first",
                                 [&a](ClientVerbs& v) { return v.alarms(a.list, a.all_alarms); });
         add_list(alarms);
+        add_filter(alarms, "severity", "of that severity or worse");
+        add_filter(alarms, "code", "with that code");
+        add_filter(alarms, "acknowledged", "that somebody has seen (true), or not (false)");
         alarms->add_flag("--all", a.all_alarms, "those that have cleared as well");
         CLI::App* alarm = app_.add_subcommand("alarm", "One alarm");
         alarm->require_subcommand(1);

@@ -8,9 +8,8 @@
 namespace farshore {
 
 int ClientVerbs::alarms(const ListArguments& arguments, bool all) {
-    std::string target = all ? "/v1/alarms?all=true" : "/v1/alarms?all=false";
-    if (!arguments.item.empty()) target += "&item=" + url_encode(arguments.item);
-    auto answer = impl_->list(target, "alarms", "before", arguments.limit);
+    const std::string target = all ? "/v1/alarms?all=true" : "/v1/alarms?all=false";
+    auto answer = impl_->list(filtered(target, arguments), "alarms", "before", arguments.limit);
     if (!answer) return impl_->failed(answer.error());
     if (impl_->json) {
         impl_->print(*answer);

@@ -59,9 +59,7 @@ int ClientVerbs::materialise(const MaterialiseArguments& arguments) {
 }
 
 int ClientVerbs::jobs(const ListArguments& arguments) {
-    std::string target = "/v1/jobs";
-    if (!arguments.item.empty()) target += "?item=" + url_encode(arguments.item);
-    auto answer = impl_->list(target, "jobs", "before", arguments.limit);
+    auto answer = impl_->list(filtered("/v1/jobs", arguments), "jobs", "before", arguments.limit);
     if (!answer) return impl_->failed(answer.error());
     if (impl_->json) {
         impl_->print(*answer);
@@ -123,9 +121,8 @@ int ClientVerbs::cancel_job(uint64_t id) {
 // ---- the rest
 
 int ClientVerbs::events(const ListArguments& arguments) {
-    std::string target = "/v1/events";
-    if (!arguments.item.empty()) target += "?item=" + url_encode(arguments.item);
-    auto answer = impl_->list(target, "events", "before", arguments.limit);
+    auto answer =
+        impl_->list(filtered("/v1/events", arguments), "events", "before", arguments.limit);
     if (!answer) return impl_->failed(answer.error());
     if (impl_->json) {
         impl_->print(*answer);

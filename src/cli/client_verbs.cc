@@ -21,8 +21,8 @@ ClientVerbs::~ClientVerbs() = default;
 
 // ---- items
 
-int ClientVerbs::items() {
-    auto answer = impl_->list("/v1/items", "items", "after", UINT64_MAX);
+int ClientVerbs::items(const ListArguments& arguments) {
+    auto answer = impl_->list(filtered("/v1/items", arguments), "items", "after", UINT64_MAX);
     if (!answer) return impl_->failed(answer.error());
     if (impl_->json) {
         impl_->print(*answer);
@@ -46,7 +46,9 @@ int ClientVerbs::items() {
                    human_bytes(count_of(item, "stored_bytes")),
                    newest.empty() ? "-" : human_time(newest)});
     }
-    if (table.empty())
+    if (table.empty() && !arguments.filters.empty())
+        impl_->note("No such items.\n");
+    else if (table.empty())
         impl_->note("No items yet: `farshore protect NAME --qmp SOCKET` protects a machine.\n");
     else
         impl_->say(table.to_string());
@@ -88,10 +90,13 @@ void ClientVerbs::Impl::print_item(const Json& item) {
     const Json& policy = member(item, "policy");
     const std::string keep = text_of(policy, "keep");
     rows.push_back(
-        {"Policy", fmt::format("points every {}, every write for {}{}",
-                               human_seconds(double(count_of(policy, "crash_point_interval_s"))),
-                               human_seconds(double(count_of(policy, "window_s"))),
-                               keep.empty() ? "" : ", then " + printable(keep))});
+        {"Policy",
+         fmt::format(
+             "{}points every {}, every write for {}{}",
+             text_of(item, "policy_name").empty() ? "" : text_of(item, "policy_name") + ": ",
+             human_seconds(double(count_of(policy, "crash_point_interval_s"))),
+             human_seconds(double(count_of(policy, "window_s"))),
+             keep.empty() ? "" : ", then " + printable(keep))});
     for (auto& row : policy_rows(item)) rows.push_back(std::move(row));
     if (const Json& consistent = member(item, "consistent_points"); consistent.is_object()) {
         const std::string last = text_of(consistent, "last_time");
@@ -173,6 +178,7 @@ int ClientVerbs::protect(const ProtectArguments& arguments) {
     for (const std::string& device : arguments.devices) body["devices"].push_back(device);
     if (!arguments.agent.empty()) body["agent"] = arguments.agent;
     if (const Json policy = policy_json(arguments.policy); !policy.empty()) body["policy"] = policy;
+    if (!arguments.policy_name.empty()) body["policy_name"] = arguments.policy_name;
     auto answer =
         impl_->call("POST", "/v1/items", body,
                     static_cast<int>(std::min<uint64_t>(arguments.capture_wait_s, 60)) + 60);

@@ -2,6 +2,7 @@
 // the API's own document on one line. They return the exit code; errors have been printed then.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -42,7 +43,8 @@ struct ProtectArguments {
     std::string agent;
     std::vector<std::string> seeds;
     PolicyArguments policy;
-    bool wait = false;  // until it is protected
+    std::string policy_name;  // to follow, instead
+    bool wait = false;        // until it is protected
     uint64_t capture_wait_s = 30;
 };
 
@@ -135,6 +137,16 @@ struct ListArguments {
     std::string item;
     std::string copy;  // of points
     uint64_t limit = 100;
+    // What is asked for in a query, as name and value.
+    std::map<std::string, std::string> filters;
+};
+
+struct NamedPolicyArguments {
+    std::string name;
+    PolicyArguments values;
+    std::vector<std::string> items;
+    bool preview = false;  // show what it would do, and do nothing
+    bool yes = false;      // do not ask
 };
 
 struct KeyArguments {
@@ -156,7 +168,7 @@ class ClientVerbs {
     ClientVerbs(CliEnvironment& environment, const LocationOptions& location, bool json);
     ~ClientVerbs();
 
-    int items();
+    int items(const ListArguments& arguments);
     int item(const std::string& name);
     int protect(const ProtectArguments& arguments);
     int unprotect(const std::string& name, bool force, bool wait);
@@ -167,6 +179,12 @@ class ClientVerbs {
     int resynchronise(const std::string& name, ResyncWish wish, bool wait);
     int scrub(const std::string& name, bool now, bool wait);
     int set(const std::string& name, const PolicyArguments& policy);
+    int policies();
+    int policy(const std::string& name);
+    int create_policy(const NamedPolicyArguments& arguments);
+    int edit_policy(const NamedPolicyArguments& arguments);
+    int remove_policy(const std::string& name);
+    int assign_policy(const NamedPolicyArguments& arguments);
     int points(const ListArguments& arguments, const std::string& kind, bool suspicious);
     int point(const std::string& name, const std::string& point, const std::string& copy);
     int holds(const std::string& name);
@@ -190,6 +208,8 @@ class ClientVerbs {
     int cancel_job(uint64_t id);
     int retry_job(uint64_t id, bool wait);
     int events(const ListArguments& arguments);
+    // Those that come, until it is interrupted; a lost connection goes on where it was.
+    int follow_events(const ListArguments& arguments);
     int notifiers();
     int add_notifier(const NotifierArguments& arguments);
     int remove_notifier(const std::string& name);

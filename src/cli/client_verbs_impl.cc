@@ -23,15 +23,41 @@ int print_error(CliEnvironment& environment, const Error& error, bool json) {
     return code_exit_status(error.code());
 }
 
+std::string filtered(std::string target, const ListArguments& arguments) {
+    const auto add = [&](const std::string& name, const std::string& value) {
+        if (value.empty()) return;
+        target += target.find('?') == std::string::npos ? '?' : '&';
+        target += name + "=" + url_encode(value);
+    };
+    add("item", arguments.item);
+    for (const auto& [name, value] : arguments.filters) add(name, value);
+    return target;
+}
+
+Status ClientVerbs::Impl::connect() {
+    if (transport) return {};
+    FS_ASSIGN(ServerLocation location, find_server(environment, options));
+    FS_ASSIGN(transport, environment.connect(location));
+    return {};
+}
+
 Result<Json> ClientVerbs::Impl::call(const std::string& method, const std::string& target,
                                      const Json& body, int timeout_s) {
-    if (!transport) {
-        FS_ASSIGN(ServerLocation location, find_server(environment, options));
-        FS_ASSIGN(transport, environment.connect(location));
-    }
+    FS_TRY(connect());
     FS_ASSIGN(std::string answer,
               transport->call(method, target, body.is_null() ? std::string() : dump_json(body),
                               timeout_s));
+    if (answer.empty()) return Json();
+    return parse_json(answer, "the server's answer", kMaxAnswerBytes);
+}
+
+Result<Json> ClientVerbs::Impl::call_if_match(const std::string& etag, const std::string& method,
+                                              const std::string& target, const Json& body) {
+    constexpr int kTimeoutS = 90;
+    FS_TRY(connect());
+    FS_ASSIGN(std::string answer, transport->call_if_match(
+                                      etag, method, target,
+                                      body.is_null() ? std::string() : dump_json(body), kTimeoutS));
     if (answer.empty()) return Json();
     return parse_json(answer, "the server's answer", kMaxAnswerBytes);
 }

@@ -17,6 +17,8 @@ inline constexpr int kMaxLostPolls = 60;
 // The most rows that the vault gives at once.
 inline constexpr uint64_t kPageRows = 1000;
 
+// `target` with the filters of a list, and its item, in its query.
+std::string filtered(std::string target, const ListArguments& arguments);
 // client_policy_verbs.cc: the members that were named; an item's rows about windows and limits.
 Json policy_json(const PolicyArguments& policy);
 std::vector<std::pair<std::string, std::string>> policy_rows(const Json& item);
@@ -30,6 +32,12 @@ struct ClientVerbs::Impl {
 
     Result<Json> call(const std::string& method, const std::string& target, const Json& body = {},
                       int timeout_s = 90);
+    // The same, and only while what is named has the version `etag`.
+    Result<Json> call_if_match(const std::string& etag, const std::string& method,
+                               const std::string& target, const Json& body);
+    Status connect();
+    // Shows what a change would do; 0: go on, else what to end with.
+    Result<int> agreed(const Json& preview, bool only_preview, bool yes);
 
     // All pages of a list as one document.
     Result<Json> list(const std::string& target, const char* member_name, const char* cursor,

@@ -20,6 +20,20 @@ class ApiTransport {
     virtual ~ApiTransport() = default;
     virtual Result<std::string> call(const std::string& method, const std::string& target,
                                      const std::string& body, int timeout_s) = 0;
+    // The same for the version `etag` of what is named (If-Match).
+    virtual Result<std::string> call_if_match(const std::string& etag, const std::string& method,
+                                              const std::string& target, const std::string& body,
+                                              int timeout_s) {
+        (void)etag;
+        return call(method, target, body, timeout_s);
+    }
+    // A stream, from behind the event `after` on (empty: from now on), until it ends or `on_text`
+    // says false (kCancelled).
+    virtual Status follow(const std::string& target, const std::string& after,
+                          const std::function<bool(std::string_view)>& on_text) {
+        (void)target, (void)after, (void)on_text;
+        return fail(Code::kUnsupported, "this cannot be followed");
+    }
 };
 
 // Where the server is and how to prove who asks (cli/server_location.h).
@@ -51,6 +65,8 @@ struct CliEnvironment {
     std::function<Result<std::string>(const std::string& url)> fetch;
     // A line from the terminal that is not shown.
     std::function<Result<std::string>(const std::string& prompt)> ask_secret;
+    // A line from the terminal; none is set where nobody can answer.
+    std::function<Result<std::string>(const std::string& prompt)> ask;
     // `token_file` empty: nobody asks.
     std::function<Result<std::unique_ptr<ApiTransport>>(const ServerLocation&)> connect;
     // Waits; true when the user wants to stop (SIGINT, SIGTERM).

@@ -31,14 +31,30 @@ class HttpsTransport final : public ApiTransport {
 
     Result<std::string> call(const std::string& method, const std::string& target,
                              const std::string& body, int timeout_s) override {
+        return call_if_match({}, method, target, body, timeout_s);
+    }
+    Result<std::string> call_if_match(const std::string& etag, const std::string& method,
+                                      const std::string& target, const std::string& body,
+                                      int timeout_s) override {
         HttpClientRequest request;
         request.method = method;
         request.url = url_ + target;
         request.body = body;
         request.timeout_us = int64_t{timeout_s} * 1'000'000;
         if (!body.empty()) request.headers.push_back({"Content-Type", "application/json"});
+        if (!etag.empty()) request.headers.push_back({"If-Match", etag});
         FS_ASSIGN(HttpResponse response, client_.request(request));
         if (response.status >= 200 && response.status < 300) return std::move(response.body);
+        return fail(problem(response));
+    }
+    Status follow(const std::string& target, const std::string& after,
+                  const std::function<bool(std::string_view)>& on_text) override {
+        HttpClientRequest request;
+        request.url = url_ + target;
+        request.on_data = on_text;
+        if (!after.empty()) request.headers.push_back({"Last-Event-ID", after});
+        FS_ASSIGN(const HttpResponse response, client_.request(request));
+        if (response.status >= 200 && response.status < 300) return {};
         return fail(problem(response));
     }
 
@@ -152,6 +168,13 @@ CliEnvironment local_environment() {
         FS_ASSIGN(const Secret secret, farshore::ask_secret(prompt));
         return std::string(as_text(secret.reveal()));
     };
+    if (::isatty(0) == 1)
+        environment.ask = [](const std::string& prompt) -> Result<std::string> {
+            std::cerr << prompt << std::flush;
+            std::string line;
+            if (!std::getline(std::cin, line)) return fail(Code::kCancelled, "there was no answer");
+            return line;
+        };
     environment.run = run_program;
     environment.fetch = fetch_plain;
     environment.connect = connect_https;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "meta/policy_rows.h"
 #include "meta/sql.h"
 
 namespace farshore {
@@ -15,7 +16,7 @@ constexpr std::string_view kColumns =
     "wrapped_key, crash_point_interval_s, window_s, grace_s, copy_throttle_bytes_per_s, "
     "resync_request, error_code, error_what, error_remedy, created_us, updated_us, "
     "consistent_interval_s, rpo_threshold_s, resync_windows, resync_windows_for_all, "
-    "verify_interval_s, bandwidth, newest_first, keep, scrub_interval_s FROM items ";
+    "verify_interval_s, bandwidth, newest_first, keep, scrub_interval_s, policy FROM items ";
 
 tl::unexpected<Error> no_item(std::string_view name) {
     return fail(Code::kItemNotFound, fmt::format("there is no item '{}'", name.substr(0, 128)),
@@ -48,14 +49,15 @@ Result<std::vector<ItemRecord>> select_items(soci::session& sql, std::string_vie
     };
     using L = long long;
     using T = std::string;
-    select<T, T, T, L, T, T, T, T, T, T, L, L, L, L, T, T, T, T, L, L, L, L, T, L, L, T, L, T, L>(
+    select<T, T, T, L, T, T, T, T, T, T, L, L, L, L, T, T, T, T, L, L, L, L, T, L, L, T, L, T, L,
+           T>(
         sql, std::string(kColumns) + std::string(condition),
         [&](const T& id, const T& name, const T& state, L since, const T& mode, const T& agent,
             const T& qmp, const T& nbd, const T& machine, const T& key, L interval, L window,
             L grace, L throttle, const T& resync, const T& error_code, const T& error_what,
             const T& error_remedy, L created, L updated, L consistent, L rpo, const T& windows,
-            L windows_for_all, L verify, const T& bandwidth, L newest_first, const T& kept,
-            L scrub) {
+            L windows_for_all, L verify, const T& bandwidth, L newest_first, const T& kept, L scrub,
+            const T& policy_name) {
             ItemRecord item;
             keep(item.id, item_id_column(id));
             item.name = name;
@@ -80,6 +82,7 @@ Result<std::vector<ItemRecord>> select_items(soci::session& sql, std::string_vie
             item.policy.newest_first = newest_first != 0;
             item.policy.keep = kept;
             item.policy.scrub_interval_s = static_cast<uint32_t>(scrub);
+            item.policy_name = policy_name;
             item.resync_request = resync;
             if (!error_code.empty())
                 item.error = ItemError{code_from_name(error_code), error_what, error_remedy};
@@ -104,10 +107,10 @@ void write_windows(soci::session& sql, const ItemRecord& item) {
     execute(sql,
             "UPDATE items SET rpo_threshold_s = :r, resync_windows = :w, resync_windows_for_all = "
             ":f, verify_interval_s = :v, bandwidth = :b, newest_first = :n, keep = :k, "
-            "scrub_interval_s = :s WHERE id = :i",
+            "scrub_interval_s = :s, policy = :p WHERE id = :i",
             policy.rpo_threshold_s, policy.resync_windows, uint32_t{policy.resync_windows_for_all},
             policy.verify_interval_s, policy.bandwidth, uint32_t{policy.newest_first}, policy.keep,
-            policy.scrub_interval_s, item.id);
+            policy.scrub_interval_s, item.policy_name, item.id);
 }
 
 Status write_disks(soci::session& sql, const ItemRecord& item) {
@@ -159,7 +162,8 @@ Result<ItemRecord> change_item_in(soci::session& sql, TimePoint now, const ItemI
             item.policy.crash_point_interval_s, item.policy.window_s, item.policy.grace_s,
             item.policy.copy_throttle_bytes_per_s, item.policy.consistent_interval_s,
             item.error ? code_name(error.code) : std::string_view{}, error.what, error.remedy, id);
-    if (!(item.policy == before.policy)) write_windows(sql, item);
+    if (!(item.policy == before.policy) || item.policy_name != before.policy_name)
+        write_windows(sql, item);
     const auto same = [](const DesiredDisk& a, const DesiredDisk& b) {
         return a.index == b.index && a.path == b.path && a.size_bytes == b.size_bytes &&
                a.removed == b.removed && a.joining == b.joining;
@@ -278,6 +282,10 @@ Result<ItemRecord> create_item(Database& database, ItemRecord item) {
         if (static_cast<size_t>(count) >= kMaxItems)
             return fail(Code::kLimitReached,
                         fmt::format("this vault holds {} items, which is its limit", count));
+        if (!item.policy_name.empty()) {
+            FS_ASSIGN(const PolicyRecord policy, read_policy_row(sql, item.policy_name));
+            item.policy = policy.values;
+        }
         execute(
             sql,
             "INSERT INTO items (id, name, state, state_since_us, mode, agent, qmp_socket, "

@@ -21,7 +21,8 @@ inline constexpr size_t kMaxItems = 10'000;
 Status check_item_name(const std::string& name);
 
 // Adds it, with state kEnabling; `created`, `updated` and `state_since` are set. kAlreadyExists
-// when the name is taken; two items must not capture one disk: kAlreadyExists, naming the other.
+// when the name is taken; with a `policy_name` it gets that policy's values (kNotFound: there is no
+// such policy); two items must not capture one disk: kAlreadyExists, naming the other.
 Result<ItemRecord> create_item(Database& database, ItemRecord item);
 Result<ItemRecord> get_item(Database& database, const ItemId& id);
 // By name or by id.

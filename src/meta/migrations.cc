@@ -478,6 +478,45 @@ CREATE TABLE item_appliances (
 ALTER TABLE alarms ADD COLUMN component TEXT NOT NULL DEFAULT '';
 )sql";
 
+// A policy's values have the names that they have in items: those of an item that follows one are
+// the same.
+constexpr std::string_view kPolicies = R"sql(
+CREATE TABLE policies (
+    name TEXT PRIMARY KEY NOT NULL,
+    version BIGINT NOT NULL,
+    created_us BIGINT NOT NULL,
+    updated_us BIGINT NOT NULL,
+    crash_point_interval_s BIGINT NOT NULL,
+    window_s BIGINT NOT NULL,
+    grace_s BIGINT NOT NULL,
+    copy_throttle_bytes_per_s BIGINT NOT NULL,
+    consistent_interval_s BIGINT NOT NULL,
+    rpo_threshold_s BIGINT NOT NULL,
+    resync_windows TEXT NOT NULL,
+    resync_windows_for_all INTEGER NOT NULL,
+    verify_interval_s BIGINT NOT NULL,
+    bandwidth TEXT NOT NULL,
+    newest_first INTEGER NOT NULL,
+    keep TEXT NOT NULL,
+    scrub_interval_s BIGINT NOT NULL
+);
+ALTER TABLE items ADD COLUMN policy TEXT NOT NULL DEFAULT '';
+CREATE INDEX items_by_policy ON items(policy, name);
+CREATE TABLE kept_answers (
+    identity TEXT NOT NULL,
+    request_key TEXT NOT NULL,
+    method TEXT NOT NULL,
+    target TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    run TEXT NOT NULL,
+    status BIGINT NOT NULL,
+    answer TEXT NOT NULL,
+    created_us BIGINT NOT NULL,
+    PRIMARY KEY (identity, request_key)
+);
+CREATE INDEX kept_answers_by_age ON kept_answers(created_us);
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
@@ -493,6 +532,7 @@ constexpr std::array kMigrations{
     Migration{12, "alarms", kAlarms},
     Migration{13, "users, access tokens, audit", kPeople},
     Migration{14, "appliances, alarms of components", kAppliances},
+    Migration{15, "named policies, answers that are given again", kPolicies},
 };
 
 }  // namespace

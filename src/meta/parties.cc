@@ -159,14 +159,12 @@ Status party_seen(Database& database, const std::string& name, const std::string
 
 Status parties_seen(Database& database,
                     const std::vector<std::pair<std::string, TimePoint>>& seen) {
-    return in_transaction(database, "when parties were heard of",
-                          [&](soci::session& sql) -> Status {
-                              for (const auto& [name, time] : seen)
-                                  execute(sql,
-                                          "UPDATE parties SET last_seen_us = :t WHERE name = :n",
-                                          time, name);
-                              return {};
-                          });
+    return in_transaction(
+        database, "when parties were heard of", [&](soci::session& sql) -> Status {
+            for (const auto& [name, time] : seen)
+                execute(sql, "UPDATE parties SET last_seen_us = :t WHERE name = :n", time, name);
+            return {};
+        });
 }
 
 Status remove_party(Database& database, const std::string& name) {

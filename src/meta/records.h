@@ -63,6 +63,7 @@ struct ItemRecord {
     std::string machine;  // MachineDescription as JSON; empty: not known yet
     Bytes wrapped_key;
     ItemPolicy policy;
+    std::string policy_name;         // that it follows (policies.h); empty: its values are its own
     std::string resync_request;      // empty: none pending
     std::optional<ItemError> error;  // of the source, as the agent reported it
     TimePoint created, updated;

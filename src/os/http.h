@@ -1,5 +1,6 @@
 // HTTP/1.1: a server for the management API (Beast) and a client (libcurl), both over TLS or over a
-// unix socket. Requests and responses are whole, in memory, bounded.
+// unix socket. Requests and responses are whole, in memory, bounded; but for an answer that is a
+// stream.
 #pragma once
 
 #include <atomic>
@@ -37,11 +38,27 @@ struct HttpRequest {
     std::string bearer_token() const;
 };
 
+// The body of an answer that goes on until somebody ends it. Any thread may call; nothing blocks.
+class HttpStream {
+  public:
+    virtual ~HttpStream() = default;
+    // Sends them soon. False: the stream has ended: its reader is gone, or more than
+    // HttpServerOptions::max_stream_bytes would wait for it.
+    virtual bool send(std::string bytes) = 0;
+    virtual size_t waiting_bytes() const = 0;
+    // After what waits.
+    virtual void end() = 0;
+};
+
 struct HttpResponse {
     int status = 200;
     // Names as they go out; from the client in lower case.
     std::vector<std::pair<std::string, std::string>> headers;
     std::string body;
+    // Called once the header is on its way, on the server's thread: it must not block. Then the
+    // body is what is sent through it, and `body` is not; no handler's thread is held meanwhile.
+    // Not for HEAD. Of the server only.
+    std::function<void(std::shared_ptr<HttpStream>)> stream;
 
     std::string header(std::string_view name) const;
     static HttpResponse json(std::string body, int status = 200);
@@ -58,11 +75,19 @@ struct HttpServerOptions {
     // for.
     std::string client_authority_pem;
     unsigned workers = 16;  // handlers at one time; long polls hold one each
+    // Requests that wait for a worker; what is more is answered 503.
+    size_t max_waiting = 256;
+    // When there are as many, the one that has been idle for longest makes room; without one, the
+    // new one is closed.
     size_t max_connections = 512;
+    // From one address (not of a unix socket); what is more is closed.
+    size_t max_connections_per_address = 256;
     size_t max_header_bytes = 32u << 10;
     size_t max_body_bytes = 16u << 20;
+    size_t max_stream_bytes = 256u << 10;  // that wait for the reader of a stream
     int64_t handshake_timeout_us = 10'000'000;
-    int64_t request_timeout_us = 30'000'000;  // from its first byte to its last; the same to answer
+    int64_t header_timeout_us = 10'000'000;   // from its first byte to its end
+    int64_t request_timeout_us = 30'000'000;  // of the body; the same to take an answer
     int64_t idle_timeout_us = 75'000'000;     // between requests
 };
 
@@ -122,6 +147,10 @@ struct HttpClientRequest {
     // Is sent once at most. Otherwise a request on a kept connection that turns out to have ended
     // is sent again on a new one, though the server may have seen it.
     bool once = false;
+    // Gets the body of a 2xx answer as it comes, instead of HttpResponse::body; false ends the
+    // request with kCancelled. Then max_body_bytes does not count, and timeout_us only when it is
+    // given.
+    std::function<bool(std::string_view)> on_data;
 };
 
 // Any thread, several at a time; connections are kept and used again.

@@ -36,10 +36,20 @@ struct Transfer {
     const std::atomic<bool>* cancelled = nullptr;
     bool once = false;
     int attempts = 0;
+    const std::function<bool(std::string_view)>* on_data = nullptr;
+    CURL* curl = nullptr;
+    bool refused = false;  // by on_data
 };
 
 size_t on_body(char* data, size_t, size_t size, void* context) {
     auto* transfer = static_cast<Transfer*>(context);
+    long status = 0;
+    if (transfer->on_data != nullptr)
+        curl_easy_getinfo(transfer->curl, CURLINFO_RESPONSE_CODE, &status);
+    if (status >= 200 && status < 300) {
+        transfer->refused = !(*transfer->on_data)({data, size});
+        return transfer->refused ? 0 : size;
+    }
     if (transfer->response.body.size() + size > transfer->limit_bytes) {
         transfer->too_large = true;
         return 0;
@@ -184,6 +194,8 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
     transfer.head = request.method == "HEAD";
     transfer.cancelled = &impl_->cancelled;
     transfer.once = request.once;
+    transfer.on_data = request.on_data ? &request.on_data : nullptr;
+    transfer.curl = curl;
     char reason[CURL_ERROR_SIZE] = {};
 
     const auto ms = [](int64_t us) { return static_cast<long>(std::max<int64_t>(us / 1000, 1)); };
@@ -193,8 +205,9 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
     curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, reason);
     curl_easy_setopt(curl, CURLOPT_TCP_NODELAY, 1L);
     curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, ms(options.connect_timeout_us));
-    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS,
-                     ms(request.timeout_us > 0 ? request.timeout_us : options.timeout_us));
+    if (request.timeout_us > 0 || !request.on_data)
+        curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS,
+                         ms(request.timeout_us > 0 ? request.timeout_us : options.timeout_us));
     curl_easy_setopt(curl, CURLOPT_PROXY, options.proxy.c_str());
     if (!options.proxy_user.empty()) {
         const std::string password(as_text(options.proxy_password.reveal()));
@@ -266,6 +279,8 @@ Result<HttpResponse> HttpClient::request(const HttpClientRequest& request) {
     curl_easy_getinfo(curl, CURLINFO_HTTP_CONNECTCODE, &proxy_status);
     impl_->give_back(std::move(handle));
     const std::string_view where = without_query(request.url);
+    if (transfer.refused)
+        return fail(Code::kCancelled, fmt::format("{} was not wanted any more", where));
     if (transfer.too_large)
         return fail(Code::kTooLarge, fmt::format("the answer of {} has more than {} bytes", where,
                                                  options.max_body_bytes));

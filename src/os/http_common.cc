@@ -44,11 +44,11 @@ std::string HttpResponse::header(std::string_view name) const {
 }
 
 HttpResponse HttpResponse::json(std::string body, int status) {
-    return {status, {{"Content-Type", "application/json"}}, std::move(body)};
+    return {status, {{"Content-Type", "application/json"}}, std::move(body), {}};
 }
 
 HttpResponse HttpResponse::text(std::string body, int status) {
-    return {status, {{"Content-Type", "text/plain; charset=utf-8"}}, std::move(body)};
+    return {status, {{"Content-Type", "text/plain; charset=utf-8"}}, std::move(body), {}};
 }
 
 Result<std::string> percent_decode(std::string_view text, bool plus_is_space) {

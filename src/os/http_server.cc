@@ -19,12 +19,14 @@
 #include <boost/beast/http.hpp>
 #include <boost/beast/ssl/ssl_stream.hpp>
 #include <condition_variable>
-#include <deque>
+#include <map>
 #include <mutex>
 #include <thread>
 #include <unordered_set>
 
 #include "os/http.h"
+#include "os/http_stream.h"
+#include "os/http_workers.h"
 #include "os/log.h"
 #include "os/openssl.h"
 #include "os/tls_connection.h"
@@ -74,60 +76,6 @@ Result<std::shared_ptr<asio::ssl::context>> make_context(const Credentials& cred
     return wrap_context(context.release());
 }
 
-// A bounded number of threads for handlers. The queue is bounded by the number of connections: each
-// has one request at a time.
-class Workers {
-  public:
-    explicit Workers(unsigned count) {
-        for (unsigned i = 0; i < std::max(count, 1u); ++i)
-            threads_.emplace_back([this] {
-                pthread_setname_np(pthread_self(), "http-worker");
-                run();
-            });
-    }
-    ~Workers() { stop(); }
-    void post(std::function<void()> task) {
-        {
-            std::lock_guard lock(mutex_);
-            if (stopping_) return;
-            tasks_.push_back(std::move(task));
-        }
-        wake_.notify_one();
-    }
-    // Waits for the tasks that run; the others are dropped.
-    void stop() {
-        std::deque<std::function<void()>> dropped;
-        {
-            std::lock_guard lock(mutex_);
-            stopping_ = true;
-            dropped.swap(tasks_);
-        }
-        wake_.notify_all();
-        for (std::thread& thread : threads_)
-            if (thread.joinable()) thread.join();
-    }
-
-  private:
-    void run() {
-        std::unique_lock lock(mutex_);
-        for (;;) {
-            wake_.wait(lock, [&] { return stopping_ || !tasks_.empty(); });
-            if (stopping_) return;
-            std::function<void()> task = std::move(tasks_.front());
-            tasks_.pop_front();
-            lock.unlock();
-            task();
-            task = nullptr;
-            lock.lock();
-        }
-    }
-    std::mutex mutex_;
-    std::condition_variable wake_;
-    std::deque<std::function<void()>> tasks_;
-    bool stopping_ = false;
-    std::vector<std::thread> threads_;
-};
-
 // A connection, as the server sees it. On the server's thread.
 class Session {
   public:
@@ -135,13 +83,20 @@ class Session {
     // Ends at once when idle, after the answer otherwise.
     virtual void finish() = 0;
     virtual void abort() = 0;
+    // Since when it waits for a request; 0: it does not.
+    virtual uint64_t idle_turn() const = 0;
+    virtual const std::string& address() const = 0;  // without the port; empty: not counted
 };
 
 }  // namespace
 
 struct HttpServer::Impl : std::enable_shared_from_this<Impl> {
     explicit Impl(const HttpServerOptions& given)
-        : options(given), tcp_acceptor(io), unix_acceptor(io), retry(io), workers(given.workers) {}
+        : options(given),
+          tcp_acceptor(io),
+          unix_acceptor(io),
+          retry(io),
+          workers(given.workers, given.max_waiting) {}
 
     const HttpServerOptions options;
     Handler handler;
@@ -159,6 +114,8 @@ struct HttpServer::Impl : std::enable_shared_from_this<Impl> {
     UnixProtocol::acceptor unix_acceptor;
     asio::steady_timer retry;
     std::unordered_set<Session*> sessions;
+    std::map<std::string, size_t> by_address;
+    uint64_t turns = 0;  // how often a connection has begun to wait
     bool stopping = false;
 
     // stop() waits here.
@@ -168,7 +125,7 @@ struct HttpServer::Impl : std::enable_shared_from_this<Impl> {
     std::mutex stop_mutex;
     bool stopped = false;
 
-    Workers workers;
+    HttpWorkers workers;
     std::thread thread;
 
     std::shared_ptr<asio::ssl::context> current_context() {
@@ -177,16 +134,35 @@ struct HttpServer::Impl : std::enable_shared_from_this<Impl> {
     }
     void add(Session* session) {
         sessions.insert(session);
+        if (!session->address().empty()) ++by_address[session->address()];
         std::lock_guard lock(end_mutex);
         ++open_sessions;
     }
     void remove(Session* session) {
         if (sessions.erase(session) == 0) return;
+        if (const auto at = by_address.find(session->address());
+            at != by_address.end() && --at->second == 0)
+            by_address.erase(at);
         std::lock_guard lock(end_mutex);
         if (--open_sessions == 0) ended.notify_all();
     }
-    bool has_room() {
+    bool has_room(const std::string& host) {
+        if (const auto at = by_address.find(host);
+            at != by_address.end() && at->second >= options.max_connections_per_address) {
+            refusals.warn("http", "{}: there are {} connections of {} already: one is closed",
+                          address, at->second, host);
+            return false;
+        }
         if (sessions.size() < options.max_connections) return true;
+        Session* longest = nullptr;
+        for (Session* one : sessions)
+            if (one->idle_turn() != 0 &&
+                (longest == nullptr || one->idle_turn() < longest->idle_turn()))
+                longest = one;
+        if (longest != nullptr) {
+            longest->abort();
+            return true;
+        }
         refusals.warn("http", "{}: there are {} connections already: one is closed", address,
                       options.max_connections);
         return false;
@@ -219,11 +195,12 @@ class SessionOf final : public Session, public std::enable_shared_from_this<Sess
 
     template <typename... Args>
     SessionOf(std::shared_ptr<HttpServer::Impl> server, std::shared_ptr<asio::ssl::context> context,
-              std::string peer_address, Args&&... args)
+              std::string peer_address, std::string host, Args&&... args)
         : server_(std::move(server)),
           context_(std::move(context)),
           stream_(std::forward<Args>(args)...),
-          peer_address_(std::move(peer_address)) {}
+          peer_address_(std::move(peer_address)),
+          host_(std::move(host)) {}
 
     void begin() {
         server_->add(this);
@@ -252,9 +229,12 @@ class SessionOf final : public Session, public std::enable_shared_from_this<Sess
 
     void finish() override {
         last_ = true;
+        if (streamed_) streamed_->end();
         if (idle_) end();
     }
     void abort() override { end(); }
+    uint64_t idle_turn() const override { return idle_ ? turn_ : 0; }
+    const std::string& address() const override { return host_; }
 
   private:
     const HttpServerOptions& options() const { return server_->options; }
@@ -276,6 +256,7 @@ class SessionOf final : public Session, public std::enable_shared_from_this<Sess
     void wait() {
         if (last_) return goodbye();
         idle_ = true;
+        turn_ = ++server_->turns;
         if (buffer_.size() > 0) return read();
         lowest().expires_after(std::chrono::microseconds(options().idle_timeout_us));
         constexpr size_t kFirstBytes = 4096;
@@ -292,7 +273,7 @@ class SessionOf final : public Session, public std::enable_shared_from_this<Sess
         parser_.emplace();
         parser_->header_limit(static_cast<uint32_t>(options().max_header_bytes));
         parser_->body_limit(options().max_body_bytes);
-        lowest().expires_after(std::chrono::microseconds(options().request_timeout_us));
+        lowest().expires_after(std::chrono::microseconds(options().header_timeout_us));
         http::async_read_header(
             stream_, buffer_, *parser_,
             [self = this->shared_from_this()](error_code code, size_t) { self->on_header(code); });
@@ -300,6 +281,7 @@ class SessionOf final : public Session, public std::enable_shared_from_this<Sess
 
     void on_header(error_code code) {
         if (code) return refuse(code);
+        lowest().expires_after(std::chrono::microseconds(options().request_timeout_us));
         if (lower(parser_->get()[http::field::expect]) == "100-continue") {
             static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
             return asio::async_write(stream_, asio::buffer(kContinue),
@@ -357,14 +339,21 @@ class SessionOf final : public Session, public std::enable_shared_from_this<Sess
         if (auto split = split_target(*request); !split)
             return answer(HttpResponse::text(split.error().what() + "\n", 400));
         lowest().expires_never();  // the handler takes the time it needs
-        server_->workers.post([self = this->shared_from_this(), request] {
+        const bool taken = server_->workers.post([self = this->shared_from_this(), request] {
             auto response = std::make_shared<HttpResponse>(self->server_->call(*request));
             asio::post(self->server_->io, [self, response] { self->answer(std::move(*response)); });
         });
+        if (taken) return;
+        server_->refusals.warn("http", "{}: {} requests wait already: one is refused",
+                               server_->address, options().max_waiting);
+        HttpResponse busy = HttpResponse::text("too many requests wait; try again\n", 503);
+        busy.headers.emplace_back("Retry-After", "1");
+        answer(std::move(busy));
     }
 
     void answer(HttpResponse response) {
         if (ended_) return;
+        if (response.stream && !head_) return begin_stream(std::move(response));
         response_ = {};
         response_.version(version_ == 10 ? 10 : 11);
         response_.result(static_cast<unsigned>(response.status));
@@ -385,6 +374,87 @@ class SessionOf final : public Session, public std::enable_shared_from_this<Sess
                           });
     }
 
+    // ---- a streamed answer: its connection ends with it
+
+    void begin_stream(HttpResponse response) {
+        head_of_stream_ = {};
+        head_of_stream_.version(version_ == 10 ? 10 : 11);
+        head_of_stream_.result(static_cast<unsigned>(response.status));
+        for (const auto& [name, value] : response.headers)
+            if (value.find_first_of("\r\n") == std::string::npos)
+                head_of_stream_.insert(name, value);
+        head_of_stream_.keep_alive(false);
+        if (version_ != 10) head_of_stream_.chunked(true);
+        serializer_.emplace(head_of_stream_);
+        std::weak_ptr<SessionOf> weak = this->weak_from_this();
+        streamed_ = std::make_shared<QueuedStream>(options().max_stream_bytes,
+                                                   [weak, impl = std::weak_ptr(server_)] {
+                                                       const auto server = impl.lock();
+                                                       if (!server) return;
+                                                       asio::post(server->io, [weak] {
+                                                           if (const auto self = weak.lock())
+                                                               self->flush();
+                                                       });
+                                                   });
+        writing_ = true;
+        lowest().expires_after(std::chrono::microseconds(options().request_timeout_us));
+        http::async_write_header(stream_, *serializer_,
+                                 [self = this->shared_from_this(),
+                                  begin = std::move(response.stream)](error_code code, size_t) {
+                                     self->writing_ = false;
+                                     if (code) return self->end();
+                                     self->watch_reader();
+                                     begin(self->streamed_);
+                                     if (self->last_) self->streamed_->end();
+                                     self->flush();
+                                 });
+    }
+
+    // A reader says nothing; what comes is the end of its connection.
+    void watch_reader() {
+        lowest().expires_never();
+        constexpr size_t kAnything = 512;
+        stream_.async_read_some(buffer_.prepare(kAnything),
+                                [self = this->shared_from_this()](error_code, size_t) {
+                                    if (!self->goes_) self->end();
+                                });
+    }
+
+    void flush() {
+        if (ended_ || writing_ || goes_) return;
+        if (streamed_->ended()) {
+            server_->refusals.warn("http", "{}: the reader of a stream, {}, is too slow: dropped",
+                                   server_->address, peer_address_);
+            return end();
+        }
+        bool is_last = false;
+        chunk_ = streamed_->take(is_last);
+        const size_t bytes = chunk_.size();
+        if (bytes == 0 && !is_last) return;
+        writing_ = true;
+        // One who takes nothing for that long is too slow, too.
+        lowest().expires_after(std::chrono::microseconds(options().request_timeout_us));
+        const auto then = [self = this->shared_from_this(), bytes](error_code code, size_t) {
+            self->writing_ = false;
+            self->streamed_->written(bytes);
+            if (code) return self->end();
+            self->flush();
+        };
+        if (bytes == 0) {
+            goes_ = true;
+            static constexpr std::string_view kEnd = "0\r\n\r\n";
+            asio::async_write(stream_, asio::buffer(version_ == 10 ? std::string_view() : kEnd),
+                              [self = this->shared_from_this()](error_code, size_t) {
+                                  self->streamed_->close();
+                                  self->end();
+                              });
+        } else if (version_ == 10) {
+            asio::async_write(stream_, asio::buffer(chunk_), then);
+        } else {
+            asio::async_write(stream_, http::make_chunk(asio::buffer(chunk_)), then);
+        }
+    }
+
     void goodbye() {
         if constexpr (kTls) {
             constexpr auto kPatience = std::chrono::seconds(1);
@@ -400,6 +470,7 @@ class SessionOf final : public Session, public std::enable_shared_from_this<Sess
     void end() {
         if (ended_) return;
         ended_ = true;
+        if (streamed_) streamed_->close();
         lowest().close();
         server_->remove(this);
     }
@@ -411,7 +482,14 @@ class SessionOf final : public Session, public std::enable_shared_from_this<Sess
     std::optional<http::request_parser<http::string_body>> parser_;
     http::response<http::string_body> response_;
     const std::string peer_address_;
+    const std::string host_;
     std::string peer_name_;
+    uint64_t turn_ = 0;
+    std::shared_ptr<QueuedStream> streamed_;  // once the answer is a stream
+    http::response<http::empty_body> head_of_stream_;
+    std::optional<http::response_serializer<http::empty_body>> serializer_;
+    std::string chunk_;
+    bool writing_ = false, goes_ = false;
     unsigned version_ = 11;
     bool keep_alive_ = false, head_ = false;
     bool idle_ = true, last_ = false, ended_ = false;
@@ -420,27 +498,28 @@ class SessionOf final : public Session, public std::enable_shared_from_this<Sess
 }  // namespace
 
 void HttpServer::Impl::begin(tcp::socket socket) {
-    if (!has_room()) return;
     error_code ignored;
     socket.set_option(tcp::no_delay(true), ignored);
     const auto peer = socket.remote_endpoint(ignored);
-    const std::string peer_address = fmt::format("{}:{}", peer.address().to_string(), peer.port());
+    const std::string host = peer.address().to_string();
+    if (!has_room(host)) return;
+    const std::string peer_address = fmt::format("{}:{}", host, peer.port());
     if (options.plain_on_loopback) {
         std::make_shared<SessionOf<beast::tcp_stream>>(shared_from_this(), nullptr, peer_address,
-                                                       std::move(socket))
+                                                       host, std::move(socket))
             ->begin();
         return;
     }
     const auto tls = current_context();
     std::make_shared<SessionOf<beast::ssl_stream<beast::tcp_stream>>>(
-        shared_from_this(), tls, peer_address, std::move(socket), *tls)
+        shared_from_this(), tls, peer_address, host, std::move(socket), *tls)
         ->begin();
 }
 
 void HttpServer::Impl::begin(UnixProtocol::socket socket) {
-    if (!has_room()) return;
-    std::make_shared<SessionOf<beast::basic_stream<UnixProtocol>>>(shared_from_this(), nullptr,
-                                                                   "unix", std::move(socket))
+    if (!has_room({})) return;
+    std::make_shared<SessionOf<beast::basic_stream<UnixProtocol>>>(
+        shared_from_this(), nullptr, "unix", std::string(), std::move(socket))
         ->begin();
 }
 

@@ -1,73 +1,17 @@
-#include "os/http.h"
-
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
 #include <condition_variable>
 #include <mutex>
 #include <thread>
 
-#include "os/fd.h"
-#include "os/real.h"
-#include "os/test_directory.h"
+#include "os/http_test_server.h"
 
 namespace farshore {
 namespace {
 
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
-
-Code code_of(const auto& result) {
-    EXPECT_FALSE(result);
-    return result ? Code::kInternal : result.error().code();
-}
-
-class HttpTest : public ::testing::Test {
-  protected:
-    HttpTest() : authority_(CertificateAuthority::create("ca", RealClock().now()).value()) {
-        options_.credentials = credentials("server");
-        client_options_.authority_pem = authority_.certificate_pem();
-    }
-    Credentials credentials(const std::string& name) const {
-        IssueOptions options;
-        options.common_name = name;
-        options.alternative_names = {"127.0.0.1"};
-        options.now = RealClock().now();
-        return authority_.issue_with_key(options).value();
-    }
-    void start(HttpServer::Handler handler) {
-        auto server = HttpServer::start(options_, std::move(handler));
-        ASSERT_TRUE(server) << server.error().to_string();
-        server_ = std::move(*server);
-    }
-    std::string url(const std::string& target) const {
-        return "https://" + server_->address() + target;
-    }
-    Result<HttpResponse> get(HttpClient& client, const std::string& target) const {
-        HttpClientRequest request;
-        request.url = url(target);
-        return client.request(request);
-    }
-
-    CertificateAuthority authority_;
-    HttpServerOptions options_;
-    HttpClientOptions client_options_;
-    std::unique_ptr<HttpServer> server_;
-};
-
-// What a handler sees, as text.
-HttpResponse echo(const HttpRequest& request) {
-    std::string text = request.method + " " + request.path;
-    for (const auto& [name, value] : request.query) text += " " + name + "=" + value;
-    text += "|" + request.bearer_token() + "|" + request.peer_certificate_name + "|" + request.body;
-    HttpResponse response = HttpResponse::text(text, request.path == "/missing" ? 404 : 200);
-    response.headers.emplace_back("X-Twice", request.header("x-twice"));
-    return response;
-}
 
 TEST_F(HttpTest, RequestsAndResponsesArriveWhole) {
     start(echo);
@@ -241,46 +185,6 @@ TEST_F(HttpTest, AHandlerThatThrowsAnswers500AndTheServerGoesOn) {
     EXPECT_EQ(get(client, "/")->status, 200);
 }
 
-// Speaks plain HTTP by hand at a unix socket: no TLS between the bytes and the parser.
-class RawClient {
-  public:
-    explicit RawClient(const std::string& path)
-        : fd_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-        sockaddr_un to{};
-        to.sun_family = AF_UNIX;
-        std::copy(path.begin(), path.end(), to.sun_path);
-        EXPECT_EQ(::connect(fd_.get(), reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
-    }
-    void send(std::string_view text) {
-        while (!text.empty()) {
-            const ssize_t n = ::send(fd_.get(), text.data(), text.size(), MSG_NOSIGNAL);
-            if (n <= 0) return;
-            text.remove_prefix(static_cast<size_t>(n));
-        }
-    }
-    std::string read_to_end() {
-        std::string all;
-        char buffer[4096];
-        for (ssize_t n = 0; (n = ::recv(fd_.get(), buffer, sizeof buffer, 0)) > 0;)
-            all.append(buffer, static_cast<size_t>(n));
-        return all;
-    }
-
-  private:
-    UniqueFd fd_;
-};
-
-class HttpUnixTest : public HttpTest {
-  protected:
-    HttpUnixTest() {
-        options_.address = "unix:" + (directory_ / "api.sock");
-        options_.credentials.reset();
-        options_.max_header_bytes = 4096;
-        options_.max_body_bytes = 1000;
-    }
-    TestDirectory directory_;
-};
-
 TEST_F(HttpUnixTest, TheClientReachesItAndTheSocketIsPrivate) {
     start(echo);
     struct stat info {};
@@ -333,20 +237,6 @@ TEST_F(HttpUnixTest, PipelinedRequestsAndContinueWork) {
     EXPECT_THAT(all, HasSubstr("GET /2|"));
     EXPECT_THAT(all, HasSubstr("100 Continue"));
     EXPECT_THAT(all, HasSubstr("POST /3|||hi"));
-}
-
-TEST_F(HttpUnixTest, SlowClientsAreCutOffAndExcessOnesClosed) {
-    options_.request_timeout_us = 30'000;
-    options_.max_connections = 2;
-    start(echo);
-    RawClient slow(server_->address());
-    slow.send("GET / HT");
-    EXPECT_EQ(slow.read_to_end(), "");
-    options_.request_timeout_us = 30'000'000;
-    server_.reset();
-    start(echo);
-    RawClient first(server_->address()), second(server_->address()), third(server_->address());
-    EXPECT_EQ(third.read_to_end(), "");
 }
 
 TEST(PercentTest, DecodesWhatItEncodes) {

@@ -94,6 +94,52 @@ Result<ItemReplica::KeepPlan> ItemReplica::plan_kept(const RetentionPolicy& poli
     return plan;
 }
 
+Result<RetentionPreview> ItemReplica::preview_retention(const RetentionPolicy& policy) {
+    RetentionPreview preview;
+    FS_ASSIGN(const LedgerState state, ledger_.state());
+    FS_ASSIGN(const auto row, choose_floor(policy, state));
+    FS_ASSIGN(const KeepPlan plan, plan_kept(policy, state, row ? &*row : nullptr));
+    const Sequence floor = row ? row->last : state.floor;
+    preview.window_from = row ? row->last_time : state.floor_time;
+    preview.made = plan.make.size();
+    preview.dropped = plan.drop.size();
+    const std::set<Sequence> made(plan.make.begin(), plan.make.end());
+    if (floor > state.floor) {
+        // The floor itself is a point before and after.
+        if (state.floor.v > 0 && !made.contains(state.floor)) ++preview.dropped;
+        PointQuery query;
+        query.from = state.floor.next();
+        query.to = {floor.v - 1};
+        query.limit = kRowsAPage;
+        while (query.from <= query.to) {
+            FS_ASSIGN(const auto page, ledger_.list_points(query));
+            for (const PointRow& point : page) preview.dropped += !made.contains(point.sequence);
+            if (page.size() < kRowsAPage) break;
+            query.from = page.back().sequence.next();
+        }
+    }
+    const auto stays = [&](Sequence sequence, TimePoint time) {
+        if (preview.oldest.v != 0 && preview.oldest <= sequence) return;
+        preview.oldest = sequence;
+        preview.oldest_time = time;
+    };
+    for (const KeptRow& kept : plan.stay) stays(kept.sequence, kept.time);
+    if (!plan.make.empty()) {
+        FS_ASSIGN(const TimePoint time, time_of(plan.make.front(), state));
+        stays(plan.make.front(), time);
+    }
+    if (preview.oldest.v != 0) return preview;
+    if (floor.v != 0) {
+        stays(floor, preview.window_from);
+        return preview;
+    }
+    // Nothing has left the window yet.
+    FS_ASSIGN(const ReplicaStatus now, status());
+    if (now.oldest) stays(*now.oldest, now.oldest_time);
+    preview.window_from = now.oldest_time;
+    return preview;
+}
+
 Result<KeptRow> ItemReplica::make_kept(ManifestBuilder& builder, const LedgerState& state,
                                        const std::vector<ManifestRow>& manifests,
                                        Sequence sequence) {

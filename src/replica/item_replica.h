@@ -104,6 +104,15 @@ struct RetentionReport {
     uint64_t waiting = 0;  // dead, in their grace or kept by a lease
 };
 
+// What a retention under some policy would do to the points, were it run now.
+struct RetentionPreview {
+    uint64_t dropped = 0;  // of the points that have a record or are kept: no points any more
+    uint64_t made = 0;     // leave the window and stay
+    Sequence oldest;       // that stays; 0: there is none
+    TimePoint oldest_time;
+    TimePoint window_from;  // every write since then is a point
+};
+
 struct ReplicaStatus {
     Epoch epoch;  // of the log lease
     std::string appliance;
@@ -219,6 +228,9 @@ class ItemReplica {
     // Moves the floor, rewrites what is mostly dead, lists what is dead, removes what was listed
     // long enough. kFenced: another vault owns the store; nothing was removed.
     Result<RetentionReport> run_retention(const RetentionPolicy& policy);
+    // What that would do to the points. Only reads the ledger; a retention that runs meanwhile may
+    // have done some of it.
+    Result<RetentionPreview> preview_retention(const RetentionPolicy& policy);
 
     // Lets go of manifests that are damaged, or refer to a damaged shard, where an older one and
     // the log behind it serve as well: the next checkpoint makes them again. `damaged` are names of

@@ -12,8 +12,11 @@
 #include "os/log.h"
 #include "replicate/remote_link.h"
 #include "vault/api_call.h"
+#include "vault/list_filters.h"
 #include "vault/policy.h"
+#include "vault/policy_desk.h"
 #include "vault/recovery_desk.h"
+#include "vault/tags.h"
 #include "vault/vault_holds.h"
 #include "vault/views.h"
 
@@ -80,7 +83,7 @@ Result<HttpResponse> Api::route(const HttpRequest& request, Attempt& attempt) {
         FS_ASSIGN(call.body, parse_json(request.body, "the request's body", kMaxRequestBytes));
     }
     describe(call);
-    return dispatch(call);
+    return found->operation->reach == Reach::kOpen ? dispatch(call) : dispatch_once(call);
 }
 
 // By the resource; what the table of vault/access.h lets through.
@@ -96,6 +99,8 @@ Result<HttpResponse> Api::dispatch(Call& call) {
     if (resource == "audit") return audit(call);
     if (resource == "server") return server(call);
     if (resource == "plan") return plan(call);
+    if (resource == "changes") return changes(call);
+    if (resource == "policies") return policies(call);
     if (resource == "items") return call.parts.size() <= 1 ? items(call) : item(call);
     if (resource == "bookmarks" || resource == "exports")
         return resource == "exports" ? exports(call) : bookmarks(call);
@@ -167,15 +172,19 @@ Result<HttpResponse> Api::link(const HttpRequest& request, const std::string& me
 Result<HttpResponse> Api::items(const Call& call) {
     if (call.is("GET")) {
         FS_ASSIGN(const size_t limit, call.limit());
+        FS_ASSIGN(const ItemFilter filter, item_filter(call));
         return answer_page(
             "items", limit, call.query("after"),
             [&](const std::string& after, size_t rows) { return vault_.items(after, rows); },
-            [&](const ItemReport& row) { return call.sees(row.record.id, row.record.name); },
+            [&](const ItemReport& row) {
+                return call.sees(row.record.id, row.record.name) && filter.matches(row);
+            },
             item_view, [](const ItemReport& report) { return report.record.name; });
     }
     if (!call.is("POST")) return no_such_resource(call.request);
-    FS_ASSIGN(const JsonFields fields, call.fields({"name", "qmp_socket", "agent", "disks",
-                                                    "devices", "seeds", "policy", "wait_s"}));
+    FS_ASSIGN(const JsonFields fields,
+              call.fields({"name", "qmp_socket", "agent", "disks", "devices", "seeds", "policy",
+                           "policy_name", "wait_s"}));
     ProtectRequest protect;
     FS_ASSIGN(protect.name, fields.required_text("name", kMaxItemNameBytes));
     FS_ASSIGN(protect.qmp_socket, fields.text("qmp_socket", kMaxPathBytes));
@@ -195,7 +204,18 @@ Result<HttpResponse> Api::items(const Call& call) {
         if (!(*seeds)[i].is_string()) return fields.wrong("seeds", "must be a list of texts");
         protect.seeds.push_back((*seeds)[i].get<std::string>());
     }
-    FS_ASSIGN(protect.policy, read_policy(fields, {}));
+    FS_ASSIGN(protect.policy_name, fields.text("policy_name", kMaxPolicyNameBytes));
+    // An object without members says nothing.
+    const Json* values = fields.find("policy");
+    const bool own = values != nullptr && !(values->is_object() && values->empty());
+    if (own && !protect.policy_name.empty())
+        return fields.wrong("policy_name", "goes without policy");
+    if (!own && protect.policy_name.empty()) protect.policy_name = kDefaultPolicy;
+    if (!protect.policy_name.empty()) {
+        FS_ASSIGN(const PolicyRecord policy, get_policy(vault_.database(), protect.policy_name));
+        protect.policy = policy.values;
+    }
+    FS_ASSIGN(protect.policy, read_policy(fields, protect.policy));
     FS_ASSIGN(const uint64_t wait_s, fields.u64("wait_s", 30, 60));
     if (!call.who().may_see(protect.name, protect.name))
         return fail(Code::kForbidden,
@@ -215,7 +235,7 @@ Result<HttpResponse> Api::items(const Call& call) {
                               return now.record.mode != CaptureMode::kInPath ||
                                      !now.record.nbd_socket.empty();
                           }));
-    return answer(item_view(report), 201);
+    return tagged(call, item_view(report), tag_of(report.record), 201);
 }
 
 Result<HttpResponse> Api::item(const Call& call) {
@@ -224,14 +244,22 @@ Result<HttpResponse> Api::item(const Call& call) {
     if (call.parts.size() == 2) {
         if (call.is("GET")) {
             FS_ASSIGN(const ItemReport report, vault_.item(name));
-            return answer(item_view(report));
+            return tagged(call, item_view(report), tag_of(report.record));
         }
         if (call.is("PATCH")) {
-            FS_ASSIGN(const ItemReport before, vault_.item(name));
-            FS_ASSIGN(const JsonFields fields, call.fields({"policy"}));
-            FS_ASSIGN(const ItemPolicy policy, read_policy(fields, before.record.policy));
-            FS_ASSIGN(const ItemReport report, vault_.change_policy(name, policy));
-            return answer(item_view(report));
+            FS_ASSIGN(const JsonFields fields, call.fields({"policy", "policy_name"}));
+            FS_ASSIGN(const std::string follow, fields.text("policy_name", kMaxPolicyNameBytes));
+            if (!follow.empty()) {
+                if (fields.has("policy")) return fields.wrong("policy_name", "goes without policy");
+                FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
+                FS_TRY(give_policy(vault_, follow, {item}));
+            } else {
+                FS_TRY(vault_.change_policy(name, [&](const ItemRecord& item) {
+                    return read_policy(fields, item.policy);
+                }));
+            }
+            FS_ASSIGN(const ItemReport report, vault_.item(name));
+            return tagged(call, item_view(report), tag_of(report.record));
         }
         if (call.is("DELETE")) {
             const bool force = call.query("force") == "true";
@@ -515,13 +543,19 @@ Result<HttpResponse> Api::jobs(const Call& call) {
         if (const std::string item = call.query("item"); !item.empty())
             FS_TRY(check_item(call, item));
         FS_ASSIGN(const RowQuery query, call.row_query(vault_.database()));
+        const std::string state = call.query("state"), kind = call.query("kind");
+        FS_TRY(one_of("state", state, {"queued", "running", "succeeded", "failed", "cancelled"}));
         return answer_page(
             "jobs", query.limit, query.before,
             [&](uint64_t before, size_t rows) {
                 return list_jobs(vault_.database(), before, rows, query.item);
             },
-            [&](const JobRecord& row) { return call.sees(row.item, row.item_name); }, job_view,
-            [](const JobRecord& row) { return row.id; });
+            [&](const JobRecord& row) {
+                return call.sees(row.item, row.item_name) &&
+                       (state.empty() || state == job_state_name(row.state)) &&
+                       (kind.empty() || kind == row.kind);
+            },
+            job_view, [](const JobRecord& row) { return row.id; });
     }
     const std::string& text = call.part(1);
     uint64_t id = 0;
@@ -539,11 +573,14 @@ Result<HttpResponse> Api::jobs(const Call& call) {
         FS_ASSIGN(const JobRecord job, vault_.job(id, wait_us));
         FS_ASSIGN(const auto messages, job_messages(vault_.database(), id));
         Json json = job_view(job);
+        const std::string etag = tag_of(job);
         json["messages"] = Json::array();
         for (const JobMessage& message : messages)
             json["messages"].push_back(
                 {{"time", to_rfc3339(message.time)}, {"text", message.text}});
-        return answer(json);
+        HttpResponse response = answer(json);
+        response.headers.emplace_back("ETag", etag);
+        return response;
     }
     if (call.parts.size() == 3 && call.part(2) == "cancel" && call.is("POST")) {
         FS_TRY(vault_.cancel_job(id));
@@ -561,13 +598,19 @@ Result<HttpResponse> Api::events(const Call& call) {
     if (call.parts.size() != 1 || !call.is("GET")) return no_such_resource(call.request);
     if (const std::string item = call.query("item"); !item.empty()) FS_TRY(check_item(call, item));
     FS_ASSIGN(const RowQuery query, call.row_query(vault_.database()));
+    const std::string severity = call.query("severity"), code = call.query("code");
+    FS_TRY(one_of("severity", severity, {"information", "warning", "critical"}));
+    const Severity least = severity_from_name(severity).value_or(Severity::kInformation);
     return answer_page(
         "events", query.limit, query.before,
         [&](uint64_t before, size_t rows) {
             return list_events(vault_.database(), before, rows, query.item);
         },
-        [&](const EventRecord& row) { return call.sees(row.item, row.item_name); }, event_view,
-        [](const EventRecord& row) { return row.id; });
+        [&](const EventRecord& row) {
+            return call.sees(row.item, row.item_name) && row.severity >= least &&
+                   (code.empty() || code == row.code);
+        },
+        event_view, [](const EventRecord& row) { return row.id; });
 }
 
 Result<HttpResponse> Api::parties(const Call& call) {

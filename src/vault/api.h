@@ -4,20 +4,25 @@
 // Who may call: health, enrolment and login anybody; /internal a party whose certificate was
 // verified and that is enrolled; everything else whose role and scope the table of vault/access.h
 // lets. What changes something, and what was refused, is written to the audit. Any thread may call;
-// long polls hold theirs for up to kMaxWaitS.
+// long polls hold theirs for up to kMaxWaitS. The version of what a path names and If-Match, and
+// Idempotency-Key: api_match.cc.
 #pragma once
 
 #include <array>
 #include <atomic>
 #include <functional>
+#include <mutex>
 
 #include "os/http.h"
 #include "vault/access_desk.h"
+#include "vault/change_feed.h"
+#include "vault/replays.h"
 #include "vault/vault.h"
 
 namespace farshore {
 
 class IdTokens;
+class JsonFields;
 class MetricsText;
 class Notifications;
 class RecoveryDesk;
@@ -35,13 +40,20 @@ class Api {
           recovery_(recovery),
           notifications_(notifications),
           id_tokens_(id_tokens),
-          access_(vault) {}
+          access_(vault),
+          replays_(vault),
+          feed_(vault, access_) {}
     HttpResponse handle(const HttpRequest& request);
 
   private:
     struct Call;
     Result<HttpResponse> route(const HttpRequest& request, Attempt& attempt);
     Result<HttpResponse> dispatch(Call& call);
+    // dispatch() once for each Idempotency-Key, and after what If-Match says.
+    Result<HttpResponse> dispatch_once(Call& call);
+    Result<HttpResponse> dispatch_matched(Call& call);
+    // The version of what the path names; none: it has none.
+    Result<std::optional<std::string>> current_tag(const Call& call);
     Result<HttpResponse> link(const HttpRequest& request, const std::string& method,
                               Attempt& attempt);
     Result<HttpResponse> enrol(const Call& call);
@@ -60,6 +72,9 @@ class Api {
     Result<HttpResponse> items(const Call& call);
     Result<HttpResponse> item(const Call& call);
     Result<HttpResponse> disks(const Call& call);
+    Result<HttpResponse> changes(const Call& call);
+    Result<HttpResponse> policies(const Call& call);
+    Result<std::vector<ItemRecord>> named_items(const Call& call, const JsonFields& fields);
     Result<HttpResponse> points(const Call& call);
     Result<HttpResponse> holds(const Call& call);
     Result<HttpResponse> bookmarks(const Call& call);
@@ -90,6 +105,11 @@ class Api {
     Notifications* notifications_;
     IdTokens* id_tokens_;
     AccessDesk access_;
+    Replays replays_;
+    ChangeFeed feed_;
+    // Those who change one resource take turns, so that nothing comes between the look at its
+    // version and the change. Of one resource always the same; two may share one.
+    std::array<std::mutex, 64> turns_;
     std::array<std::atomic<uint64_t>, 5> answered_{};  // by the class of the status
 };
 

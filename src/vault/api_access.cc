@@ -9,6 +9,7 @@
 #include "vault/api_call.h"
 #include "vault/id_tokens.h"
 #include "vault/log_about.h"
+#include "vault/tags.h"
 #include "vault/views.h"
 
 namespace farshore {
@@ -44,6 +45,7 @@ Json user_view(const UserRecord& user, TimePoint now) {
               {"disabled", user.disabled},
               {"provided", user.password_hash == kProvidedUser},
               {"failed_logins", user.failed_logins},
+              {"etag", tag_of(user)},
               {"created", to_rfc3339(user.created)}};
     show_rights(json, user.role, user.scope);
     if (user.last_login.us != 0) json["last_login"] = to_rfc3339(user.last_login);
@@ -55,6 +57,7 @@ Json token_view(const AccessTokenRecord& token) {
     Json json{{"id", token.id},
               {"name", token.name},
               {"kind", token.session ? "session" : "token"},
+              {"etag", tag_of(token)},
               {"owner", token.owner.empty() ? "administrator" : token.owner},
               {"created", to_rfc3339(token.created)},
               {"expires", to_rfc3339(token.expires)}};
@@ -301,7 +304,7 @@ Result<HttpResponse> Api::users(const Call& call) {
         user.role = role.value_or(Role::kReader);
         user.scope = scope.value_or(Scope{});
         FS_ASSIGN(const UserRecord added, access_.add_user(std::move(user), password));
-        return answer(user_view(added, now), 201);
+        return tagged(call, user_view(added, now), tag_of(added), 201);
     }
     if (!call.is("GET"))
         call.attempt.detail =
@@ -314,7 +317,7 @@ Result<HttpResponse> Api::users(const Call& call) {
     }
     if (call.is("GET")) {
         FS_ASSIGN(const UserRecord user, get_user(database, name));
-        return answer(user_view(user, now));
+        return tagged(call, user_view(user, now), tag_of(user));
     }
     if (call.is("PATCH")) {
         FS_ASSIGN(const JsonFields fields, call.fields({"role", "items", "all_items", "disabled"}));
@@ -325,7 +328,7 @@ Result<HttpResponse> Api::users(const Call& call) {
             FS_ASSIGN(change.disabled, fields.boolean("disabled"));
         }
         FS_ASSIGN(const UserRecord user, change_user(database, name, change));
-        return answer(user_view(user, now));
+        return tagged(call, user_view(user, now), tag_of(user));
     }
     FS_TRY(remove_user(database, name));
     return nothing();

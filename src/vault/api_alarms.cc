@@ -5,33 +5,13 @@
 
 #include "meta/alarms.h"
 #include "meta/json_fields.h"
+#include "meta/parties.h"
 #include "vault/api.h"
 #include "vault/api_call.h"
+#include "vault/list_filters.h"
 #include "vault/views.h"
 
 namespace farshore {
-namespace {
-
-Json alarm_view(const AlarmRecord& alarm) {
-    Json json{{"id", alarm.id},
-              {"code", alarm.code},
-              {"severity", std::string(severity_name(alarm.severity))},
-              {"cause", alarm.cause},
-              {"raised", to_rfc3339(alarm.raised)}};
-    if (!alarm.remedy.empty()) json["remedy"] = alarm.remedy;
-    if (alarm.item) json["item_id"] = alarm.item->to_string();
-    if (!alarm.item_name.empty()) json["item"] = alarm.item_name;
-    if (!alarm.component.empty()) json["component"] = alarm.component;
-    if (alarm.cleared.us != 0) json["cleared"] = to_rfc3339(alarm.cleared);
-    if (alarm.acknowledged.us != 0) {
-        json["acknowledged"] = to_rfc3339(alarm.acknowledged);
-        json["acknowledged_by"] = alarm.acknowledged_by;
-        if (!alarm.note.empty()) json["note"] = alarm.note;
-    }
-    return json;
-}
-
-}  // namespace
 
 // /v1/alarms[/ID/acknowledge]
 Result<HttpResponse> Api::alarms(const Call& call) {
@@ -42,13 +22,23 @@ Result<HttpResponse> Api::alarms(const Call& call) {
         const std::string all = call.query("all");
         if (!all.empty() && all != "true" && all != "false")
             return fail(Code::kInvalidArgument, "all must be true or false");
+        const std::string severity = call.query("severity"), code = call.query("code"),
+                          acknowledged = call.query("acknowledged");
+        FS_TRY(one_of("severity", severity, {"information", "warning", "critical"}));
+        FS_TRY(one_of("acknowledged", acknowledged, {"true", "false"}));
+        const Severity least = severity_from_name(severity).value_or(Severity::kInformation);
         return answer_page(
             "alarms", query.limit, query.before,
             [&](uint64_t before, size_t rows) {
                 return list_alarms(vault_.database(), all != "true", before, rows, query.item);
             },
-            [&](const AlarmRecord& row) { return call.sees(row.item, row.item_name); }, alarm_view,
-            [](const AlarmRecord& row) { return row.id; });
+            [&](const AlarmRecord& row) {
+                return call.sees(row.item, row.item_name) && row.severity >= least &&
+                       (code.empty() || code == row.code) &&
+                       (acknowledged.empty() ||
+                        (acknowledged == "true") == (row.acknowledged.us != 0));
+            },
+            alarm_view, [](const AlarmRecord& row) { return row.id; });
     }
     if (call.parts.size() != 3 || call.part(2) != "acknowledge" || !call.is("POST"))
         return no_such_resource(call.request);

@@ -12,6 +12,7 @@
 #include "meta/json_fields.h"
 #include "vault/access_desk.h"
 #include "vault/api.h"
+#include "vault/etag.h"
 #include "vault/policy.h"
 
 namespace farshore {
@@ -91,6 +92,23 @@ inline HttpResponse answer(const Json& json, int status = 200) {
 inline HttpResponse nothing() {
     HttpResponse response;
     response.status = 204;
+    return response;
+}
+
+// One resource with its version; nothing of it (304) when the caller has that already.
+template <typename CallType>
+HttpResponse tagged(const CallType& call, const Json& json, const std::string& etag,
+                    int status = 200) {
+    HttpResponse response = answer(json, status);
+    const std::string& known = call.request.header("if-none-match");
+    if (call.is("GET") && !known.empty()) {
+        const auto list = parse_etags(known);
+        if (list && list->matches(etag, false)) {
+            response = nothing();
+            response.status = 304;
+        }
+    }
+    response.headers.emplace_back("ETag", etag);
     return response;
 }
 

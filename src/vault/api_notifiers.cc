@@ -4,6 +4,7 @@
 #include "vault/api.h"
 #include "vault/api_call.h"
 #include "vault/notifications.h"
+#include "vault/tags.h"
 #include "vault/views.h"
 
 namespace farshore {
@@ -15,6 +16,7 @@ Json notifier_view(const NotifierRecord& record) {
               {"target", record.target},
               {"settings", record.settings_file},
               {"severity", std::string(severity_name(record.least))},
+              {"etag", tag_of(record)},
               {"created", to_rfc3339(record.created)}};
     if (record.delivered.us != 0) json["delivered"] = to_rfc3339(record.delivered);
     if (record.error) {

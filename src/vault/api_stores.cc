@@ -4,6 +4,7 @@
 #include "meta/json_fields.h"
 #include "vault/api.h"
 #include "vault/api_call.h"
+#include "vault/tags.h"
 #include "vault/views.h"
 
 namespace farshore {
@@ -12,9 +13,9 @@ namespace {
 constexpr uint64_t kMaxCopyWindowS = 366ull * 24 * 3600;
 
 Json store_view(const StoreReport& report) {
-    Json json{{"name", report.name},   {"location", report.location},
-              {"id", report.store_id}, {"primary", report.primary},
-              {"open", report.open},   {"copies", report.copies}};
+    Json json{{"name", report.name},       {"location", report.location}, {"id", report.store_id},
+              {"primary", report.primary}, {"open", report.open},         {"copies", report.copies},
+              {"etag", tag_of(report)}};
     if (report.error) json["error"] = problem_view(*report.error);
     return json;
 }
@@ -35,6 +36,7 @@ Json copy_view(const CopyReport& report) {
               {"state", state},
               {"window_s", record.window_s},
               {"keep", record.keep},
+              {"etag", tag_of(record)},
               {"created", to_rfc3339(record.created)},
               {"behind_segments", report.behind_segments},
               {"behind_s", report.behind_us / 1'000'000},

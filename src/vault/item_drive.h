@@ -37,7 +37,7 @@ ItemState next_item_state(const DriveInputs& inputs);
 // Consistent points by policy: at most one is under way, and a failed one is tried again when the
 // next is due.
 inline constexpr uint32_t kMinConsistentIntervalS = 300;
-inline constexpr uint32_t kMaxConsistentIntervalS = 604'800;
+inline constexpr uint32_t kMaxConsistentIntervalS = 43'200;
 // An agent that came back has this long to answer what it was asked before.
 inline constexpr int64_t kConsistentPatienceUs = 60'000'000;
 

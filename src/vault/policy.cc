@@ -90,7 +90,24 @@ Status check_members(const Json& object, std::string_view path,
     return {};
 }
 
+int64_t retention_us(const ItemPolicy& policy) {
+    int64_t longest_us = int64_t{policy.window_s} * 1'000'000;
+    if (const auto grid = RetentionGrid::parse(policy.keep))
+        for (const GridStep& step : grid->steps()) longest_us = std::max(longest_us, step.until_us);
+    return longest_us;
+}
+
 Status check_policy(CaptureMode mode, const ItemPolicy& policy, std::string_view zone) {
+    FS_TRY(check_policy_values(policy, zone));
+    if (policy.consistent_interval_s == 0 || mode == CaptureMode::kDevice) return {};
+    return fail(Code::kUnsupported,
+                "only an agent inside the machine can freeze its file systems: this item can "
+                "have no consistent points",
+                "leave the interval of consistent points out, or protect the machine from "
+                "inside (--device)");
+}
+
+Status check_policy_values(const ItemPolicy& policy, std::string_view zone) {
     if (!policy.resync_windows.empty()) {
         auto windows = WeeklyWindows::parse(policy.resync_windows, zone);
         if (!windows) return fail(windows.error().with_context("resync_windows"));
@@ -112,17 +129,18 @@ Status check_policy(CaptureMode mode, const ItemPolicy& policy, std::string_view
                                 kMinScrubIntervalS, kMaxScrubIntervalS));
     const uint32_t interval_s = policy.consistent_interval_s;
     if (interval_s == 0) return {};
-    if (mode != CaptureMode::kDevice)
-        return fail(Code::kUnsupported,
-                    "only an agent inside the machine can freeze its file systems: this item can "
-                    "have no consistent points",
-                    "leave the interval of consistent points out, or protect the machine from "
-                    "inside (--device)");
     if (interval_s < kMinConsistentIntervalS || interval_s > kMaxConsistentIntervalS)
         return fail(Code::kInvalidArgument,
                     fmt::format("consistent points can be made every {} to {} seconds, or not at "
                                 "all (0)",
                                 kMinConsistentIntervalS, kMaxConsistentIntervalS));
+    if (int64_t{interval_s} * 1'000'000 >= retention_us(policy))
+        return fail(Code::kInvalidArgument,
+                    fmt::format("a consistent point every {} seconds, of points that stay for {}: "
+                                "none would be there at times",
+                                interval_s, retention_us(policy) / 1'000'000),
+                    "consistent_interval_s must be less than the retention (window_s, or the last "
+                    "step of keep)");
     return {};
 }
 

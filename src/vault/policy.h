@@ -16,6 +16,11 @@ Result<ItemPolicy> read_policy(const JsonFields& body, ItemPolicy policy);
 // kInvalidArgument (windows and limits that are none, or never open). `zone`: of windows that name
 // none.
 Status check_policy(CaptureMode mode, const ItemPolicy& policy, std::string_view zone);
+// The same of values that are no item's yet.
+Status check_policy_values(const ItemPolicy& policy, std::string_view zone);
+// How old a point can become: of the window, or of the last step that stays behind it. `keep` must
+// be one that check_policy_values() takes.
+int64_t retention_us(const ItemPolicy& policy);
 Json policy_view(const ItemPolicy& policy);
 
 // kMalformed: a member of the object that is none of `known`.

@@ -1,5 +1,5 @@
-// A vault with ten thousand items: its pages over HTTPS, a round of the tender over all of them, and
-// what the heartbeat of one of ten thousand agents costs. FARSHORE_SCALE_ITEMS and
+// A vault with ten thousand items: its pages over HTTPS, a round of the tender over all of them,
+// and what the heartbeat of one of ten thousand agents costs. FARSHORE_SCALE_ITEMS and
 // FARSHORE_SCALE_POINTS (of each item) change the size.
 #include <benchmark/benchmark.h>
 #include <fmt/core.h>

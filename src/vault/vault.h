@@ -76,6 +76,7 @@ struct ProtectRequest {
     // at the vault, an NBD URI or nothing; or one "item:NAME[@POINT]" for all.
     std::vector<std::string> seeds;
     ItemPolicy policy;
+    std::string policy_name;  // to follow (meta/policies.h); empty: `policy` is its own
 };
 
 struct MaterialiseRequest {
@@ -289,7 +290,13 @@ class Vault final : public VaultLink {
     Result<ItemReport> protect(const ProtectRequest& request);
     Result<ItemReport> item(const std::string& name_or_id);
     Result<std::vector<ItemReport>> items(const std::string& after, size_t limit);
-    Result<ItemReport> change_policy(const std::string& name_or_id, const ItemPolicy& policy);
+    // The item gets values of its own: what `edit` makes of those that it has, asked inside of the
+    // transaction.
+    Result<ItemReport> change_policy(
+        const std::string& name_or_id,
+        const std::function<Result<ItemPolicy>(const ItemRecord&)>& edit);
+    // What the next retention would do to the item's points under `policy`.
+    Result<RetentionPreview> preview_retention(const ItemId& id, const ItemPolicy& policy);
     Result<JobRecord> unprotect(const std::string& name_or_id, bool force);
     // Compares source and replica; `in_window`: when its window is open and the item is healthy.
     Result<ItemReport> resynchronise(const std::string& name_or_id, bool in_window = false);

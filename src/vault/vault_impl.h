@@ -1,7 +1,7 @@
 // The vault's inside, shared by vault.cc (opening, identities), vault_rebuild.cc, vault_items.cc,
 // vault_disks.cc, vault_seed.cc, vault_materialise.cc, vault_consistent.cc, vault_resync.cc,
 // vault_scrub.cc, vault_link.cc, vault_jobs.cc, vault_key*.cc, vault_stores.cc and
-// vault_copies.cc. Private to src/vault.
+// vault_copies.cc, vault_policies.cc. Private to src/vault.
 #pragma once
 
 #include <atomic>
@@ -130,6 +130,9 @@ class PointLease {
     std::shared_ptr<ItemReplica> replica_;
     uint64_t id_ = 0;
 };
+
+// How often its retention runs.
+int64_t retention_interval_us(const ItemPolicy& policy);
 
 // What every verb on an item answers whose key was destroyed: kWrongKey.
 Error key_is_destroyed(const std::string& name, TimePoint when);

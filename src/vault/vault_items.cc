@@ -256,6 +256,7 @@ Result<ItemReport> Vault::protect(const ProtectRequest& request) {
                   : request.disks.empty()  ? CaptureMode::kMirror
                                            : CaptureMode::kInPath;
     record.policy = request.policy;
+    record.policy_name = request.policy_name;
     FS_TRY(check_seeds(request.seeds, paths.size()));
     FS_TRY(check_policy(record.mode, record.policy, impl_->options.time_zone));
     if (record.mode == CaptureMode::kDevice && record.agent.empty()) {
@@ -295,26 +296,6 @@ Result<ItemReport> Vault::protect(const ProtectRequest& request) {
                                                : "protection of a running machine begins");
     impl_->notify();
     return impl_->report(created);
-}
-
-Result<ItemReport> Vault::change_policy(const std::string& name_or_id, const ItemPolicy& policy) {
-    FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
-    FS_TRY(check_policy(record.mode, policy, impl_->options.time_zone));
-    FS_ASSIGN(const ItemRecord changed,
-              change_item(*impl_->database, record.id, [&](ItemRecord& item) -> Status {
-                  item.policy = policy;
-                  return {};
-              }));
-    if (record.policy.consistent_interval_s != 0 && policy.consistent_interval_s == 0) {
-        std::string pending;
-        FS_TRY(change_consistent_state(*impl_->database, record.id, [&](ConsistentState& state) {
-            pending = state.request;
-            state.request.clear();
-            state.error.reset();
-        }));
-        if (!pending.empty()) FS_TRY(drop_bookmark(*impl_->database, pending));
-    }
-    return impl_->report(changed);
 }
 
 Result<ItemRecord> Vault::change_state(const ItemId& id, ItemState state, const std::string& why) {
@@ -472,7 +453,7 @@ void Vault::Impl::run_upkeep(ItemRuntime& item, const ItemRecord& record) {
         mended(item.checkpoint_trouble);
     // A short window (trials) wants a floor that moves often; a long one only costs manifests then.
     const int64_t window_us = int64_t{record.policy.window_s} * 1'000'000;
-    const int64_t interval_us = std::clamp<int64_t>(window_us / 20, 2'000'000, 60'000'000);
+    const int64_t interval_us = retention_interval_us(record.policy);
     if (clock.steady_us() - item.retention_us < interval_us) return;
     item.retention_us = clock.steady_us();
     RetentionPolicy policy;

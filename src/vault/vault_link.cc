@@ -167,8 +167,8 @@ std::optional<Error> Vault::Impl::failed_bookmark(const std::string& id) {
     return std::nullopt;
 }
 
-Result<bool> Vault::Impl::take_status(Vault& vault, ItemRecord record, const AgentItemStatus& status,
-                                      int64_t clock_ahead_us) {
+Result<bool> Vault::Impl::take_status(Vault& vault, ItemRecord record,
+                                      const AgentItemStatus& status, int64_t clock_ahead_us) {
     bool written = false;
     if (why_set_aside(record.id)) return false;
     FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(status.item));
@@ -320,8 +320,8 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
         // Gone, or another's by now: it is told to leave it alone.
         const auto record = own.find(item.item);
         if (record == own.end()) continue;
-        auto taken = impl_->take_status(*this, *record->second, item,
-                                        status.clock_ahead_us.value_or(0));
+        auto taken =
+            impl_->take_status(*this, *record->second, item, status.clock_ahead_us.value_or(0));
         // An item that is gone here: left out of the instructions below.
         if (!taken && taken.error().code() != Code::kItemNotFound)
             return tl::unexpected(taken.error());

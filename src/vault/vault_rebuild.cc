@@ -168,6 +168,7 @@ Result<ItemRecord> Vault::Impl::adopt_item(const ItemId& id, const ItemObject* o
     }
     if (known) {
         record.policy = known->policy;
+        record.policy_name = known->policy_name;
         FS_TRY(delete_item(*database, id));
     }
     auto made = create_item(*database, record);

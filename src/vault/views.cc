@@ -6,6 +6,7 @@
 #include "os/http.h"
 #include "replica/log_walk.h"
 #include "vault/policy.h"
+#include "vault/tags.h"
 
 namespace farshore {
 namespace {
@@ -167,6 +168,8 @@ Json item_view(const ItemReport& report) {
               {"agent", item.agent},
               {"disks", std::move(disks)},
               {"policy", policy_view(item.policy)},
+              {"policy_name", item.policy_name.empty() ? "custom" : item.policy_name},
+              {"etag", tag_of(item)},
               {"created", to_rfc3339(item.created)}};
     if (const ItemAppliance& has = report.appliance; !has.now.empty()) {
         json["appliance"] = {{"name", has.now}, {"since", to_rfc3339(has.since)}};
@@ -297,6 +300,7 @@ Json job_view(const JobRecord& job) {
               {"cancellable", job.cancellable},
               {"progress", job.progress_permille / 1000.0},
               {"message", job.message},
+              {"etag", tag_of(job)},
               {"created", to_rfc3339(job.created)}};
     if (job.item) json["item_id"] = job.item->to_string();
     if (!job.item_name.empty()) json["item"] = job.item_name;
@@ -321,6 +325,26 @@ Json event_view(const EventRecord& event) {
     return json;
 }
 
+Json alarm_view(const AlarmRecord& alarm) {
+    Json json{{"id", alarm.id},
+              {"code", alarm.code},
+              {"severity", std::string(severity_name(alarm.severity))},
+              {"cause", alarm.cause},
+              {"etag", tag_of(alarm)},
+              {"raised", to_rfc3339(alarm.raised)}};
+    if (!alarm.remedy.empty()) json["remedy"] = alarm.remedy;
+    if (alarm.item) json["item_id"] = alarm.item->to_string();
+    if (!alarm.item_name.empty()) json["item"] = alarm.item_name;
+    if (!alarm.component.empty()) json["component"] = alarm.component;
+    if (alarm.cleared.us != 0) json["cleared"] = to_rfc3339(alarm.cleared);
+    if (alarm.acknowledged.us != 0) {
+        json["acknowledged"] = to_rfc3339(alarm.acknowledged);
+        json["acknowledged_by"] = alarm.acknowledged_by;
+        if (!alarm.note.empty()) json["note"] = alarm.note;
+    }
+    return json;
+}
+
 Json party_view(const PartyReport& report) {
     const PartyRecord& party = report.record;
     Json json{{"name", party.name},
@@ -328,6 +352,7 @@ Json party_view(const PartyReport& report) {
               {"version", party.version},
               {"connected", report.connected},
               {"fingerprint", party.fingerprint},
+              {"etag", tag_of(party)},
               {"enrolled", to_rfc3339(party.enrolled)}};
     if (report.load) json["load"] = load_view(*report.load);
     if (report.clock_ahead_us) json["clock_ahead_s"] = seconds(*report.clock_ahead_us);

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "meta/alarms.h"
 #include "recovery/recovery_state.h"
 #include "vault/vault.h"
 
@@ -23,6 +24,7 @@ nlohmann::json kept_view(const KeptRow& row);
 nlohmann::json point_disks_view(const std::vector<GeometryRow>& geometry, Sequence sequence);
 nlohmann::json bookmark_view(const BookmarkReport& report);
 nlohmann::json job_view(const JobRecord& job);
+nlohmann::json alarm_view(const AlarmRecord& alarm);
 nlohmann::json event_view(const EventRecord& event);
 nlohmann::json party_view(const PartyReport& report);
 nlohmann::json export_view(const RecoveryState& state, uint64_t size_bytes);

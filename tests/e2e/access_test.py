@@ -22,7 +22,7 @@ PASSWORD = "a password of the test"
 # What is in the place of a path's parameters: nothing that there is, so that nothing is done.
 NOTHING = {"item": "nothing", "point": "latest", "hold": "nothing", "job": 999999, "alarm": 999999, "store": "nothing",
            "disk": 0, "bookmark": "nothing", "export": "nothing", "agent": "nothing", "appliance": "nothing", "notifier": "nothing", "user": "nothing",
-           "token": "0" * 16}
+           "token": "0" * 16, "policy": "nothing"}
 
 
 def base64url(data):
@@ -32,7 +32,7 @@ def base64url(data):
 def documented():
     """The table of docs/operations/access.md: {operation: (least role or anybody, scope)}."""
     text = (ROOT / "docs/operations/access.md").read_text()
-    rows = re.findall(r"^\| `((?:GET|POST|PATCH|DELETE) [^`]+)` \| (\w+) \| ([^|]+) \|$", text, re.M)
+    rows = re.findall(r"^\| `((?:GET|POST|PUT|PATCH|DELETE) [^`]+)` \| (\w+) \| ([^|]+) \|$", text, re.M)
     return {operation: (role, scope.strip()) for operation, role, scope in rows}
 
 
@@ -62,7 +62,8 @@ class Access(EndToEnd):
             data = json.dumps(body).encode() if body is not None else None
             connection.request(method, path, data, headers)
             response = connection.getresponse()
-            text = response.read()
+            # A stream has no end: that it began is its answer.
+            text = b"" if response.headers.get("Content-Type") == "text/event-stream" else response.read()
             self.headers = response.headers
         finally:
             connection.close()
@@ -101,7 +102,7 @@ class Access(EndToEnd):
             method, path = operation.split(" ", 1)
             target = re.sub(r"\{(\w+)\}", lambda name: str(NOTHING[name.group(1)]), path)
             # Whoever may is told what is wrong with it.
-            body = {"mispelt": 1} if method in ("POST", "PATCH") else None
+            body = {"mispelt": 1} if method in ("POST", "PUT", "PATCH") else None
             for role in ROLES:
                 with self.subTest(operation=operation, role=role):
                     token = self.login(role) if path == "/v1/logout" else tokens[role]
