@@ -333,7 +333,7 @@ TEST(Items, TenThousand) {
             execute(
                 sql,
                 "INSERT INTO items VALUES (:i, :n, 'protected', 0, 'in-path', :a, '', '', '', '', "
-                "300, 86400, 600, 0, '', '', '', '', 0, 0, 0, 60, '', 0, 0, '', 0, '', 0)",
+                "300, 86400, 600, 0, '', '', '', '', 0, 0, 0, 60, '', 0, 0, '', 0, '', 0, '')",
                 id_of(n), item_of(n).name, n % 100 == 0 ? "one" : "other");
             execute(sql, "INSERT INTO item_disks VALUES (:i, 0, :p, 1, 0, 0)", id_of(n),
                     item_of(n).disks[0].path);
