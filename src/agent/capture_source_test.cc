@@ -1,62 +1,13 @@
 #include "agent/capture_source.h"
 
-#include <gtest/gtest.h>
-
-#include "capture/capture_files.h"
-#include "codec/crc32c.h"
-#include "os/real.h"
-#include "os/test_directory.h"
+#include "agent/test_capture_log.h"
 
 namespace farshore {
 namespace {
 
-// A log with ten records of which the appliance has received all; and a tap that is asked.
-struct Log {
-    Log() : shared("/dev/shm") {
-        CaptureConfig config;
-        config.item.raw[3] = 9;
-        config.shared_memory_path = shared / "log";
-        config.spill_path = directory / "spill";
-        config.dirty_map_path = directory / "dirty";
-        config.ring_bytes = kMinRingBytes;
-        config.spill_bytes = 0;
-        config.disk_bytes = {10u << 20};
-        files.emplace(std::move(*CaptureFiles::open(config, system)));
-        CaptureProducer::Options options;
-        options.clock = &clock;
-        producer.emplace(files->header, options);
-        producer->settle_gap();
-        consumer.emplace(files->header, nullptr, nullptr);
-        for (int i = 0; i < 10; ++i) {
-            AppendRequest request;
-            request.payload = payload;
-            request.payload_crc = crc32c(payload);
-            request.length_bytes = static_cast<uint32_t>(payload.size());
-            last = producer->append(request).sequence;
-        }
-        source.emplace(*consumer,
-                       CaptureSource::Commands{[this](const TapCommand& command) -> Result<size_t> {
-                                                   asked.push_back(command.kind);
-                                                   return 0;
-                                               },
-                                               [this](size_t) { return answer; }},
-                       false);
-        FS_CHECK(source->resume({1}, {0}));
-        while (!source->next(1u << 20)->empty()) {
-        }
-        source->release(last);
-    }
-    TestDirectory directory, shared;
-    PosixFileSystem system;
-    RealClock clock;
-    const Bytes payload = Bytes(4096, 3);
-    std::optional<CaptureFiles> files;
-    std::optional<CaptureProducer> producer;
-    std::optional<CaptureConsumer> consumer;
-    std::optional<CaptureSource> source;
-    Sequence last;
-    std::vector<TapCommandKind> asked;
-    std::optional<TapCommandResult> answer;
+struct Log : TestCaptureLog {
+    Log() : TestCaptureLog(real) {}
+    static inline RealClock real;
 };
 
 // Broken if an appliance that lost its spool made the source compare everything: what was not
@@ -107,19 +58,11 @@ TEST(CaptureSource, EverythingFollowsAGapThatWasOrderedBefore) {
 TEST(CaptureSource, WhatIsReceivedIsKeptUntilItIsStored) {
     Log log;
     log.source->keep(kMinRingBytes);
-    const auto append = [&] {
-        AppendRequest request;
-        request.payload = log.payload;
-        request.payload_crc = crc32c(log.payload);
-        request.length_bytes = static_cast<uint32_t>(log.payload.size());
-        log.last = log.producer->append(request).sequence;
-    };
     log.source->set_stored(log.last);
     const Sequence before = log.last;
     EXPECT_TRUE(log.source->has_all_unstored());
-    for (int i = 0; i < 20; ++i) append();
-    while (!log.source->next(8u << 10)->empty()) {
-    }
+    log.append(20);
+    log.send_all();
     log.source->release(log.last);
     EXPECT_EQ(log.consumer->released(), before);
     EXPECT_EQ(log.source->received(), log.last);
@@ -132,8 +75,7 @@ TEST(CaptureSource, WhatIsReceivedIsKeptUntilItIsStored) {
     EXPECT_EQ(log.source->received().v, 0u);
     log.source->keep(0);
     EXPECT_EQ(log.consumer->released(), before);
-    while (!log.source->next(8u << 10)->empty()) {
-    }
+    log.send_all();
     log.source->keep(kMinRingBytes);
     log.source->release({before.v + 10});
     log.source->set_stored({before.v + 4});

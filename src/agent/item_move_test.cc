@@ -4,10 +4,7 @@
 
 #include <deque>
 
-#include "capture/capture_files.h"
-#include "codec/crc32c.h"
-#include "os/real.h"
-#include "os/test_directory.h"
+#include "agent/test_capture_log.h"
 
 namespace farshore {
 namespace {
@@ -54,46 +51,14 @@ struct Everybody final : Dialer {
 
 // A machine's log, of which `one` has received a part and stored less, and a sender on its way
 // there.
-struct Moving {
-    Moving() : shared("/dev/shm") {
-        CaptureConfig config;
-        config.shared_memory_path = shared / "log";
-        config.spill_path = directory / "spill";
-        config.dirty_map_path = directory / "dirty";
-        config.ring_bytes = kMinRingBytes;
-        config.spill_bytes = 0;
-        config.disk_bytes = {10u << 20};
-        files.emplace(std::move(*CaptureFiles::open(config, system)));
-        CaptureProducer::Options options;
-        options.clock = &clock;
-        producer.emplace(files->header, options);
-        producer->settle_gap();
-        consumer.emplace(files->header, nullptr, nullptr);
-        source.emplace(
-            *consumer,
-            CaptureSource::Commands{[](const TapCommand&) -> Result<size_t> { return 0; },
-                                    [](size_t) { return std::optional<TapCommandResult>(); }},
-            false);
-        append(10);
-        FS_CHECK(source->resume({1}, {0}));
-        send_all();
-        source->release(last);
+struct WithClock {
+    Watch clock;
+};
+struct Moving : WithClock, TestCaptureLog {
+    Moving() : TestCaptureLog(clock) {
         route.set(one);
         sender.start();
         steps.run();
-    }
-    void append(int records) {
-        for (int i = 0; i < records; ++i) {
-            AppendRequest request;
-            request.payload = payload;
-            request.payload_crc = crc32c(payload);
-            request.length_bytes = static_cast<uint32_t>(payload.size());
-            last = producer->append(request).sequence;
-        }
-    }
-    void send_all() {
-        while (!source->next(8u << 10)->empty()) {
-        }
     }
     void follow(const ApplianceAddress& now, const ApplianceAddress& next) {
         move.follow(now, next);
@@ -101,16 +66,7 @@ struct Moving {
     }
 
     const ApplianceAddress one{"one", "one:1"}, two{"two", "two:2"};
-    TestDirectory directory, shared;
-    PosixFileSystem system;
-    const Bytes payload = Bytes(4096, 3);
-    Watch clock;
     Steps steps;
-    std::optional<CaptureFiles> files;
-    std::optional<CaptureProducer> producer;
-    std::optional<CaptureConsumer> consumer;
-    std::optional<CaptureSource> source;
-    Sequence last;
     ApplianceRoutes routes{
         {"one:1"}, "", [](const std::string& name) { return std::make_unique<Everybody>(name); }};
     ItemRoute route{routes};

@@ -3,15 +3,10 @@
 // server's own work is.
 #include <benchmark/benchmark.h>
 #include <fmt/core.h>
-#include <stdlib.h>
-
-#include <filesystem>
 
 #include "meta/database_ledger.h"
 #include "meta/json_fields.h"
-#include "os/http.h"
-#include "os/real.h"
-#include "vault/vault_server.h"
+#include "vault/bench_vault.h"
 
 namespace farshore {
 namespace {
@@ -19,33 +14,16 @@ namespace {
 constexpr uint64_t kPoints = 100'000;
 constexpr int64_t kStepUs = 60'000'000;
 
-void must(const Status& status) {
-    if (status) return;
-    fmt::print(stderr, "{}\n", status.error().to_string());
-    std::abort();
-}
-
 // A vault with one such item. Every thousandth point is a bookmark with a label of its own.
 struct Site {
     Site() {
-        char pattern[] = "/tmp/farshore-points-bench-XXXXXX";
-        directory = ::mkdtemp(pattern);
-        VaultServerOptions options;
-        options.vault.data_directory = directory;
-        options.vault.tend_interval_us = 0;
-        options.listen = "127.0.0.1:0";
-        options.recovery = false;
-        auto started = VaultServer::start(options, files, clock, random);
-        if (!started) must(fail(started.error()));
-        server = std::move(*started);
         ProtectRequest request;
         request.name = "web";
         request.disks = {"/disks/a"};
-        const auto item = server->vault().protect(request);
-        if (!item) must(fail(item.error()));
+        const ItemReport item = must(bench.vault().protect(request));
 
         RebuildStart start;
-        const int64_t now_us = clock.now().us;
+        const int64_t now_us = bench.clock.now().us;
         const auto time_of = [&](uint64_t n) {
             return TimePoint{now_us - static_cast<int64_t>(kPoints - n) * kStepUs};
         };
@@ -64,7 +42,7 @@ struct Site {
             }
             KeptRow row;
             row.object_name =
-                fmt::format("items/{}/kept/{:020}-{:020}", item->record.id.to_string(), n * 100, n);
+                fmt::format("items/{}/kept/{:020}-{:020}", item.record.id.to_string(), n * 100, n);
             row.sequence = {n * 100};
             row.generation = n;
             row.time = time_of(n);
@@ -74,40 +52,17 @@ struct Site {
             row.disks = {{0, 64ull << 30}};
             start.kept.push_back(std::move(row));
         }
-        DatabaseLedger ledger(server->vault().database(), item->record.id);
+        DatabaseLedger ledger(bench.vault().database(), item.record.id);
         must(ledger.begin_rebuild(start));
         must(ledger.finish_rebuild(start.state));
-
-        HttpClientOptions client;
-        client.authority_pem = server->vault().authority_pem();
-        client.bearer_token = server->vault().admin_token();
-        http = std::make_unique<HttpClient>(client);
     }
-    ~Site() {
-        server.reset();
-        std::filesystem::remove_all(directory);
-    }
-    // What the server answers to GET, over HTTPS.
     Json get(const std::string& target) {
-        HttpClientRequest request;
-        request.method = "GET";
-        request.url = "https://" + server->address() + target;
-        const auto response = http->request(request);
-        if (!response) must(fail(response.error()));
-        Json json = Json::parse(response->body, nullptr, false);
-        if (response->status != 200 || !json.is_object()) {
-            fmt::print(stderr, "{}: {} {}\n", target, response->status, response->body);
-            std::abort();
-        }
+        Json json = Json::parse(bench.get(target), nullptr, false);
+        if (!json.is_object()) must(fail(Code::kMalformed, target));
         return json;
     }
 
-    std::string directory;
-    PosixFileSystem files;
-    RealClock clock;
-    RealRandom random;
-    std::unique_ptr<VaultServer> server;
-    std::unique_ptr<HttpClient> http;
+    BenchVault bench;
 };
 Site& site() {
     // Kept until the program ends.

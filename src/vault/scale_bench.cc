@@ -1,19 +1,16 @@
 // A vault with ten thousand items: its pages over HTTPS, a round of the tender over all of them,
 // and what the heartbeat of one of ten thousand agents costs. FARSHORE_SCALE_ITEMS and
-// FARSHORE_SCALE_POINTS (of each item) change the size.
+// FARSHORE_SCALE_POINTS (of each item) change the size, FARSHORE_SCALE_DATABASE names a PostgreSQL.
 #include <benchmark/benchmark.h>
 #include <fmt/core.h>
-#include <stdlib.h>
 
-#include <filesystem>
+#include <cstdlib>
 
 #include "meta/database_ledger.h"
 #include "meta/items.h"
 #include "meta/json_fields.h"
 #include "meta/parties.h"
-#include "os/http.h"
-#include "os/real.h"
-#include "vault/vault_server.h"
+#include "vault/bench_vault.h"
 
 namespace farshore {
 namespace {
@@ -25,31 +22,14 @@ uint64_t setting(const char* name, uint64_t otherwise) {
     return text == nullptr || *text == 0 ? otherwise : std::strtoull(text, nullptr, 10);
 }
 
-void must(const Status& status) {
-    if (status) return;
-    fmt::print(stderr, "{}\n", status.error().to_string());
-    std::abort();
-}
-template <typename T>
-T must(Result<T> result) {
-    if (!result) must(Status(fail(result.error())));
-    return std::move(*result);
+std::string database_setting() {
+    const char* text = std::getenv("FARSHORE_SCALE_DATABASE");
+    return text == nullptr ? "" : text;
 }
 
 struct Site {
     Site() {
-        char pattern[] = "/tmp/farshore-scale-bench-XXXXXX";
-        directory = ::mkdtemp(pattern);
-        VaultServerOptions options;
-        options.vault.data_directory = directory;
-        options.vault.database = std::getenv("FARSHORE_SCALE_DATABASE") == nullptr
-                                     ? std::string()
-                                     : std::getenv("FARSHORE_SCALE_DATABASE");
-        options.vault.tend_interval_us = 0;
-        options.listen = "127.0.0.1:0";
-        options.recovery = false;
-        server = must(VaultServer::start(options, files, clock, random));
-        Vault& vault = server->vault();
+        Vault& vault = bench.vault();
         const int64_t now_us = clock.now().us;
         for (uint64_t i = 0; i < items; ++i) {
             const std::string agent = agent_name(i);
@@ -79,14 +59,6 @@ struct Site {
             must(heartbeat(i));
         }
         for (int i = 0; i < 3; ++i) vault.tend();
-        HttpClientOptions client;
-        client.authority_pem = vault.authority_pem();
-        client.bearer_token = vault.admin_token();
-        http = std::make_unique<HttpClient>(client);
-    }
-    ~Site() {
-        server.reset();
-        std::filesystem::remove_all(directory);
     }
     static std::string agent_name(uint64_t i) { return fmt::format("host-{:05}", i); }
     Status heartbeat(uint64_t i) {
@@ -99,30 +71,14 @@ struct Site {
         item.machine_description = R"({"name":"web","cpus":1})";
         status.items.push_back(std::move(item));
         FS_ASSIGN(const std::string down,
-                  server->vault().sync_agent(status.agent, encode_status(status)));
+                  bench.vault().sync_agent(status.agent, encode_status(status)));
         benchmark::DoNotOptimize(down);
         return {};
     }
-    size_t get(const std::string& target) {
-        HttpClientRequest request;
-        request.method = "GET";
-        request.url = "https://" + server->address() + target;
-        const auto response = must(http->request(request));
-        if (response.status != 200) {
-            fmt::print(stderr, "{}: {} {}\n", target, response.status, response.body);
-            std::abort();
-        }
-        return response.body.size();
-    }
-
     const uint64_t items = setting("FARSHORE_SCALE_ITEMS", 10'000);
     const uint64_t points = setting("FARSHORE_SCALE_POINTS", 100);
-    std::string directory;
-    PosixFileSystem files;
-    RealClock clock;
-    RealRandom random;
-    std::unique_ptr<VaultServer> server;
-    std::unique_ptr<HttpClient> http;
+    BenchVault bench{database_setting()};
+    const Clock& clock = bench.clock;
     std::vector<ItemId> ids;
 };
 Site& site() {
@@ -134,7 +90,7 @@ Site& site() {
 void page(benchmark::State& state, const std::string& target) {
     Site& s = site();
     size_t bytes = 0;
-    for (auto step : state) bytes = s.get(target);
+    for (auto step : state) bytes = s.bench.get(target).size();
     state.counters["bytes"] = static_cast<double>(bytes);
 }
 
@@ -151,7 +107,7 @@ void BM_PointsOfAnItem(benchmark::State& state) {
 void BM_Events(benchmark::State& state) { page(state, "/v1/events?limit=100"); }
 void BM_Alarms(benchmark::State& state) { page(state, "/v1/alarms?limit=100"); }
 void BM_TenderRound(benchmark::State& state) {
-    Vault& vault = site().server->vault();
+    Vault& vault = site().bench.vault();
     // Whose agents are silent by now is told once.
     for (int i = 0; i < 2; ++i) vault.tend();
     for (auto step : state) vault.tend();

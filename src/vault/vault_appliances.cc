@@ -93,7 +93,11 @@ Result<ApplianceOrders> Vault::sync_appliance(const std::string& appliance,
         auto item = get_item(*impl_->database, upload.item);
         if (!item && item.error().code() == Code::kItemNotFound) continue;
         if (!item) return tl::unexpected(item.error());
-        FS_ASSIGN(const ItemAppliance has, get_item_appliance(*impl_->database, upload.item));
+        // One that was set aside has no runtime.
+        auto runtime = impl_->runtime(upload.item);
+        FS_ASSIGN(const ItemAppliance has, runtime
+                                               ? impl_->appliance_of(**runtime)
+                                               : get_item_appliance(*impl_->database, upload.item));
         if (!has.now.empty() && has.now != appliance && has.next != appliance) {
             orders.gone.push_back(upload.item);
             continue;
@@ -171,6 +175,7 @@ Result<ItemAppliance> Vault::Impl::give_item(Vault& vault, const ItemRecord& rec
             lost ? Severity::kWarning : Severity::kInformation, "item-moves", &record,
             lost ? fmt::format("it is given to appliance '{}'; '{}' counts as lost", appliance,
                                before.now)
+            : before.now.empty() ? fmt::format("it goes to appliance '{}'", appliance)
             : after.next.empty() && before.now == appliance
                 ? fmt::format("it stays with appliance '{}'", appliance)
                 : fmt::format("it moves from appliance '{}' to '{}'", before.now, appliance));
