@@ -11,6 +11,7 @@
 #include "agent/clock_compare.h"
 #include "agent/control_client.h"
 #include "agent/file_system_freeze.h"
+#include "agent/group_client.h"
 #include "os/load_meter.h"
 #include "os/log.h"
 #include "os/process.h"
@@ -36,6 +37,7 @@ struct Agent::Impl {
     ApplianceRoutes routes;
     ThreadExecutor home{"agent"};
     std::unique_ptr<ControlClient> control;
+    std::unique_ptr<GroupClient> group;
     std::string early_document;                               // as it was written last
     std::map<ItemId, std::unique_ptr<ItemSupervisor>> items;  // on home
 
@@ -54,6 +56,7 @@ struct Agent::Impl {
         std::map<ItemId, std::unique_ptr<ItemSupervisor>> ending;
         (void)home.run_sync([&] {
             control.reset();
+            group.reset();
             std::swap(ending, items);
         });
         ending.clear();
@@ -135,6 +138,7 @@ struct Agent::Impl {
         if (decoded->vault_time.us != 0) clocks.answered(clock.steady_us(), decoded->vault_time);
         for (const DesiredItem& desired : decoded->items) take(desired);
         learn(decoded->appliances);
+        if (group) group->want(decoded->grouped);
         if (decoded->sync_interval_us != 0 && control)
             control->set_interval_us(std::max(decoded->sync_interval_us, options.sync_interval_us));
         // Removed, reported and no longer asked for.
@@ -151,6 +155,26 @@ struct Agent::Impl {
                 ++item;
             }
         }
+    }
+
+    void serve_shared_point(const BarrierOrder& order, const ItemId& item,
+                            const std::function<void(MemberOutcome)>& done) {
+        const auto found = items.find(item);
+        if (found == items.end())
+            return done(
+                {item, Error(Code::kItemNotFound, "this agent does not capture it"), {}, {}});
+        found->second->serve_shared_point(order,
+                                          [item, done](const Result<TapCommandResult>& point) {
+                                              MemberOutcome outcome;
+                                              outcome.item = item;
+                                              if (point) {
+                                                  outcome.sequence = point->sequence;
+                                                  outcome.time = point->time;
+                                              } else {
+                                                  outcome.error = point.error();
+                                              }
+                                              done(std::move(outcome));
+                                          });
     }
 
     std::string appliances_path() const { return options.directory + "/appliances.json"; }
@@ -235,6 +259,17 @@ Result<std::unique_ptr<Agent>> Agent::start(const AgentOptions& options,
         agent.control =
             std::make_unique<ControlClient>(agent.home, agent.routes.control(), std::move(control));
         agent.control->start();
+        GroupClient::Options group;
+        group.address = [&agent] { return agent.routes.control_address(); };
+        group.serve = [&agent](const BarrierOrder& order, const ItemId& item,
+                               const std::function<void(MemberOutcome)>& done) {
+            agent.serve_shared_point(order, item, done);
+        };
+        group.abandon = [&agent] {
+            for (const auto& [id, item] : agent.items) item->abandon_shared_point();
+        };
+        agent.group = std::make_unique<GroupClient>(agent.home, agent.clock, agent.routes.control(),
+                                                    std::move(group));
     }));
     FS_TRY(started);
     return std::unique_ptr<Agent>(new Agent(std::move(impl)));

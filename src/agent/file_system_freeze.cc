@@ -19,13 +19,21 @@ constexpr int64_t kThawUs = 15'000'000;
 constexpr size_t kMaxNoteBytes = 1u << 20;
 constexpr const char* kEndedWithout = "the freezing program ended at once";
 
-ProcessOptions helper_options(const std::vector<std::string>& mounts, bool thaw_only) {
+// In a note: no mount is called so.
+constexpr std::string_view kGuestAgent = "@guest-agent";
+
+ProcessOptions helper_options(const FreezeTarget& target, bool thaw_only) {
     ProcessOptions options;
     options.arguments = {own_program_directory() + "/farshore", "capture", "freeze", "--timeout-ms",
                          fmt::format("{}", kFreezeLimitUs / 1000)};
     if (thaw_only) options.arguments.emplace_back("--thaw");
+    if (!target.guest_agent.empty()) {
+        options.arguments.emplace_back("--guest-agent");
+        options.arguments.push_back(target.guest_agent);
+        return options;
+    }
     options.arguments.emplace_back("--");
-    options.arguments.insert(options.arguments.end(), mounts.begin(), mounts.end());
+    options.arguments.insert(options.arguments.end(), target.mounts.begin(), target.mounts.end());
     return options;
 }
 
@@ -42,12 +50,14 @@ std::optional<std::string> read_some(int fd, int64_t timeout_us) {
 }  // namespace
 
 Result<FileSystemFreeze> FileSystemFreeze::begin(const std::string& note,
-                                                 const std::vector<std::string>& mounts,
-                                                 FileSystem& files, Clock& clock) {
+                                                 const FreezeTarget& target, FileSystem& files,
+                                                 Clock& clock) {
     std::string text;
-    for (const std::string& mount : mounts) text += mount + '\0';
+    if (!target.guest_agent.empty())
+        text = std::string(kGuestAgent) + '\0' + target.guest_agent + '\0';
+    for (const std::string& mount : target.mounts) text += mount + '\0';
     FS_TRY(write_file_durably(files, note, as_bytes(text)));
-    ProcessOptions options = helper_options(mounts, false);
+    ProcessOptions options = helper_options(target, false);
     options.input = options.output = options.error = StdStream::pipe();
     options.new_session = true;  // signals to our group are not for it
     const int64_t until_us = clock.steady_us() + kFreezeLimitUs;
@@ -117,7 +127,12 @@ Status FileSystemFreeze::thaw_leftovers(const std::string& note, FileSystem& fil
         rest.remove_prefix(std::min(end + 1, rest.size()));
     }
     if (!mounts.empty()) {
-        FS_ASSIGN(const CommandResult done, run_command(helper_options(mounts, true)));
+        FreezeTarget target;
+        if (mounts.front() == kGuestAgent)
+            target.guest_agent = mounts.back();
+        else
+            target.mounts = std::move(mounts);
+        FS_ASSIGN(const CommandResult done, run_command(helper_options(target, true)));
         if (!done.exit.success())
             return fail(error_from_output(done.error, "file systems may still be frozen"));
     }

@@ -1,5 +1,6 @@
-// The file systems on some of this machine's disks, frozen by a process of their own
-// (`farshore capture freeze`, ebpf/freezer.h) for as long as this lives, at most kFreezeLimitUs.
+// The file systems on some of this machine's disks, or those of a machine with a guest agent,
+// frozen by a process of their own (`farshore capture freeze`: ebpf/freezer.h,
+// compute/guest_freezer.h) for as long as this lives, at most kFreezeLimitUs.
 //
 // Whatever becomes of this process, they are thawed: the helper sees its standard input end. Should
 // the helper itself be killed, thaw_leftovers() does it: a note of what was frozen lies on a tmpfs.
@@ -22,12 +23,16 @@ inline constexpr int64_t kFreezingUs = 6'500'000, kFrozenUs = 2'500'000;
 
 inline constexpr const char* kFreezeNoteSuffix = ".frozen";
 
+struct FreezeTarget {
+    std::vector<std::string> mounts;  // of this machine; or
+    std::string guest_agent;          // the socket of another one's guest agent
+};
+
 class FileSystemFreeze {
   public:
     // Returns when all are frozen; else none is, or none will be soon. `note` is a path on a tmpfs.
-    static Result<FileSystemFreeze> begin(const std::string& note,
-                                          const std::vector<std::string>& mounts, FileSystem& files,
-                                          Clock& clock);
+    static Result<FileSystemFreeze> begin(const std::string& note, const FreezeTarget& target,
+                                          FileSystem& files, Clock& clock);
     FileSystemFreeze(FileSystemFreeze&&) = default;
 
     // Until then they are frozen, if end() says so: steady clock.

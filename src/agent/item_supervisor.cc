@@ -10,7 +10,6 @@
 #include "capture/tap_config.h"
 #include "compute/local_machine.h"
 #include "ebpf/block_trace.h"
-#include "ebpf/freezer.h"
 #include "os/log.h"
 #include "os/shared_memory.h"
 #include "os/waiting.h"
@@ -24,8 +23,6 @@ constexpr int kWakePauseMs = 2;
 constexpr int64_t kWatchUs = 200'000;
 // Six ticks of the tap's housekeeping.
 constexpr int64_t kTapSilenceUs = 1'500'000;
-constexpr int kPointPollMs = 2;
-constexpr int64_t kAnswerGraceUs = 200'000;
 constexpr int64_t kTroubleShownUs = 15'000'000;
 constexpr size_t kMaxDoneBookmarks = kMaxPendingBookmarks;
 
@@ -43,6 +40,7 @@ ItemSupervisor::ItemSupervisor(const SupervisorOptions& options, DesiredItem des
       clock_(clock),
       desired_(std::move(desired)) {
     status_.item = item_;
+    slow_ = std::make_unique<ThreadExecutor>("rest-" + short_id().substr(0, 8));
     worker_ = std::make_unique<ThreadExecutor>("item-" + short_id().substr(0, 8));
     worker_->post([this] { tick(); });
 }
@@ -56,11 +54,15 @@ ItemSupervisor::~ItemSupervisor() {
     worker_.reset();
     // The sender's callbacks run on home.
     (void)home_.run_sync([this] {
+        points_.reset();
         compare_.reset();
         move_.reset();
         sender_.reset();
         source_.reset();
     });
+    // A script that runs comes to its end first. What is frozen still is thawed here.
+    slow_.reset();
+    quiesce_.reset();
 }
 
 std::string ItemSupervisor::short_id() const { return item_.to_string().substr(0, 12); }
@@ -120,6 +122,10 @@ AgentItemStatus ItemSupervisor::status() const {
 
 void ItemSupervisor::tick() {
     if (stopping_ || removed_) return;
+    if (frozen_) {
+        worker_->post_after_us(options_.tick_us, [this] { tick(); });
+        return;
+    }
     DesiredItem desired;
     {
         std::lock_guard lock(mutex_);
@@ -162,6 +168,7 @@ Status ItemSupervisor::work(const DesiredItem& desired) {
             break;
     }
     apply_settings(desired);
+    tell_quiesce_target(desired);
     follow_appliance(desired);
     serve_requests(desired);
     return {};
@@ -234,6 +241,7 @@ Status ItemSupervisor::open_session(TapMode mode, const std::vector<uint64_t>& d
                 bell.fetch_add(1);
                 futex_wake(bell);
             });
+        points_ = make_point_maker(mode);
     }));
     watcher_->post([this] { watch_log(); });
     return {};
@@ -398,12 +406,6 @@ void ItemSupervisor::serve_requests(const DesiredItem& desired) {
         if (session_->run({TapCommandKind::kCompareAll, PointKind::kBookmark, {}}, 2'000'000))
             resync_done_id_ = desired.resync_request_id;
     }
-    if (freeze_left_over_) {
-        const Status thawed = FileSystemFreeze::thaw_leftovers(freeze_note(), files_);
-        freeze_left_over_ = !thawed;
-        if (!thawed) log::warn("agent", "{}", thawed.error().to_string());
-    }
-    std::erase_if(late_, [&](size_t ticket) { return session_->poll(ticket).has_value(); });
     // Answers first, then what is new. The vault repeats a request until it has seen the answer.
     std::erase_if(bookmarks_, [&](const Bookmark& bookmark) {
         auto result = session_->poll(bookmark.ticket);
@@ -423,86 +425,13 @@ void ItemSupervisor::serve_requests(const DesiredItem& desired) {
             continue;
         if (bookmarks_done_.size() >= kMaxDoneBookmarks) break;
         if (request.kind == PointKind::kApplication) {
-            bookmarks_done_.push_back(make_consistent_point(desired.mode, request));
-            break;  // it took its time: the others' turn comes with the next round
+            begin_consistent_point(request);
+            continue;
         }
         auto ticket = session_->post({TapCommandKind::kPoint, request.kind, request.label});
         if (!ticket) break;
         bookmarks_.push_back({request.request_id, *ticket});
     }
-}
-
-// ---- points that file systems agree with
-// ---------------------------------------------------------
-
-// In memory, so that it is gone when the machine is.
-std::string ItemSupervisor::freeze_note() const {
-    return options_.shared_directory + "/" + item_.to_string() + kFreezeNoteSuffix;
-}
-
-BookmarkDone ItemSupervisor::make_consistent_point(CaptureMode mode,
-                                                   const BookmarkRequest& request) {
-    BookmarkDone done;
-    done.request_id = request.request_id;
-    auto point = consistent_point(mode, request);
-    if (point) {
-        done.sequence = point->sequence;
-        done.time = point->time;
-        return done;
-    }
-    const Error& error = point.error();
-    log::warn("agent", {.item_id = item_.to_string(), .code = code_name(error.code())},
-              "no consistent point '{}': {}", request.label, error.to_string());
-    done.error = AgentItemError{error.code(), error.what(), error.remedy()};
-    return done;
-}
-
-Result<TapCommandResult> ItemSupervisor::consistent_point(CaptureMode mode,
-                                                          const BookmarkRequest& request) {
-    if (mode != CaptureMode::kDevice)
-        return fail(Code::kUnsupported,
-                    "only an agent inside the machine can freeze its file systems",
-                    "make the point without --consistent, or protect the machine from inside "
-                    "(--device)");
-    // Not worth stopping the machine for.
-    if (session_->status().gap != GapState::kNone)
-        return fail(Code::kPointInGap, "there are no points while the machine is copied",
-                    "wait until it is protected again");
-    FS_ASSIGN(const auto mounts, find_mounts_to_freeze(devices_));
-    FS_ASSIGN(FileSystemFreeze frozen,
-              FileSystemFreeze::begin(freeze_note(), mounts, files_, clock_));
-    auto point = point_while_frozen(request, frozen.until_us());
-    const Status thawed = frozen.end();
-    freeze_left_over_ = !thawed;
-    FS_TRY(point);
-    FS_TRY(thawed);
-    return point;
-}
-
-// Nothing here may touch a disk: log lines neither.
-Result<TapCommandResult> ItemSupervisor::point_while_frozen(const BookmarkRequest& request,
-                                                            int64_t not_after_us) {
-    not_after_us = std::min(not_after_us, clock_.steady_us() + kFrozenUs);
-    FS_ASSIGN(const size_t ticket,
-              session_->post({TapCommandKind::kPoint, request.kind, request.label, not_after_us}));
-    std::optional<TapCommandResult> result = session_->poll(ticket);
-    // A little longer than the capture process may take, so that its answer is not missed.
-    while (!result && clock_.steady_us() < not_after_us + kAnswerGraceUs) {
-        pause_ms(kPointPollMs);
-        result = session_->poll(ticket);
-    }
-    if (!result) {
-        late_.push_back(ticket);
-        return fail(Code::kTimeout, "the capture process did not make the point in time",
-                    "try again; `farshore item` shows whether the capture runs");
-    }
-    if (!result->ok && result->code == Code::kTimeout)
-        return fail(Code::kTimeout, "the capture process came to the point too late",
-                    "try again when less is being written");
-    if (!result->ok)
-        return fail(result->code, "the capture process refused the point",
-                    "wait until the machine is protected again");
-    return *result;
 }
 
 Status ItemSupervisor::tear_down(const DesiredItem& desired) {

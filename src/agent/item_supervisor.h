@@ -17,6 +17,8 @@
 #include "agent/capture_source.h"
 #include "agent/compare_client.h"
 #include "agent/item_move.h"
+#include "agent/point_maker.h"
+#include "agent/quiesce.h"
 #include "base/seams.h"
 #include "capture/capture_session.h"
 #include "compute/machine_description.h"
@@ -60,6 +62,9 @@ class ItemSupervisor {
     AgentItemStatus status() const;
     // What is shown to monitoring. On home.
     AgentItemNumbers numbers() const;
+    // The item's part in a point that its group shares, one step of it. On home.
+    void serve_shared_point(const BarrierOrder& order, PointMaker::Answer answer);
+    void abandon_shared_point();
     // What the initramfs must know of it; nullopt: nothing, or not yet.
     std::optional<EarlyItem> early() const;
     // Everything of it was torn down, as desired.
@@ -99,10 +104,12 @@ class ItemSupervisor {
     void follow_appliance(const DesiredItem& desired);
     void serve_requests(const DesiredItem& desired);
     void serve_cancel(const DesiredItem& desired);
-    BookmarkDone make_consistent_point(CaptureMode mode, const BookmarkRequest& request);
-    Result<TapCommandResult> consistent_point(CaptureMode mode, const BookmarkRequest& request);
-    Result<TapCommandResult> point_while_frozen(const BookmarkRequest& request,
-                                                int64_t not_after_us);
+    // Of points at rest (item_supervisor_points.cc).
+    std::unique_ptr<PointMaker> make_point_maker(TapMode mode);
+    void begin_consistent_point(const BookmarkRequest& request);
+    void tell_quiesce_target(const DesiredItem& desired);
+    void begin_rest(const std::string& label, std::function<void(Result<int64_t>)> begun);
+    void end_rest(bool made, std::function<void(Status)> thawed);
     std::string freeze_note() const;
     void watch_log();
     void watch_tap(std::optional<ProcessKey> tap);
@@ -129,8 +136,9 @@ class ItemSupervisor {
     FileSystem& files_;
     Clock& clock_;
 
-    // desired_, status_, capture_status_, watched_tap_, early_, sending_
+    // desired_, status_, capture_status_, watched_tap_, early_, sending_, quiesce_target_
     mutable std::mutex mutex_;
+    QuiesceTarget quiesce_target_;
     std::optional<CaptureStatus> capture_status_;
     std::optional<EarlyItem> early_;
     DesiredItem desired_;
@@ -171,8 +179,8 @@ class ItemSupervisor {
     };
     std::vector<Bookmark> bookmarks_;
     std::vector<BookmarkDone> bookmarks_done_;
-    std::vector<size_t> late_;  // tickets of points that nobody waits for any more
-    bool freeze_left_over_ = false;
+    std::string consistent_request_;  // the one that is being made
+    std::string guest_agent_;         // the machine's, when its monitor is connected
     std::string resync_done_id_;
     std::string resync_cancel_done_id_;
     std::optional<AgentItemError> resync_cancel_error_;
@@ -191,6 +199,13 @@ class ItemSupervisor {
     std::unique_ptr<LogSender> sender_;
     std::unique_ptr<ItemMove> move_;
     std::unique_ptr<CompareClient> compare_;
+    std::unique_ptr<PointMaker> points_;
+
+    // On the thread of scripts and freezing.
+    std::unique_ptr<Quiesce> quiesce_;
+    std::atomic<bool> frozen_{false};  // this machine's disks: nothing here touches them
+    std::atomic<bool> freeze_left_over_{false};
+    bool looked_for_leftover_ = false;  // on the worker's
     std::atomic<bool> move_posted_{false};
     std::atomic<bool> wake_posted_{false};
     std::atomic<bool> compare_posted_{false};
@@ -198,6 +213,7 @@ class ItemSupervisor {
     // Last, so that their threads end before what they use does.
     std::unique_ptr<ThreadExecutor> watcher_;
     std::unique_ptr<ThreadExecutor> worker_;
+    std::unique_ptr<ThreadExecutor> slow_;
 };
 
 }  // namespace farshore

@@ -294,6 +294,7 @@ Status ItemSupervisor::end_capture(TapMode mode) {
     watcher_.reset();
     stopping_ = stopping;
     FS_TRY(home_.run_sync([this] {
+        points_.reset();
         compare_.reset();
         move_.reset();
         sender_.reset();
@@ -303,7 +304,6 @@ Status ItemSupervisor::end_capture(TapMode mode) {
     FS_TRY(end_process(mode));
     // What was posted and not answered is asked again by the vault.
     bookmarks_.clear();
-    late_.clear();
     session_.reset();
     return {};
 }

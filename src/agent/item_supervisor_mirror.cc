@@ -5,6 +5,7 @@
 
 #include "agent/item_supervisor.h"
 #include "capture/capture_files.h"
+#include "compute/guest_freezer.h"
 #include "os/log.h"
 
 namespace farshore {
@@ -24,6 +25,8 @@ Status ItemSupervisor::connect_machine(const DesiredItem& desired) {
         return fail(connected.error().with_context("the machine can't be reached"));
     }
     qmp_ = std::move(*connected);
+    auto agent = find_guest_agent(*qmp_);
+    guest_agent_ = agent ? *agent : std::string();
     return {};
 }
 

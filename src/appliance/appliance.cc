@@ -32,6 +32,7 @@ struct Appliance::Impl {
     ThreadExecutor control{"control"};
     ThreadExecutor compare{"compare", kWorkerNice};
     ThreadExecutor limits{"limits"};
+    std::vector<std::unique_ptr<ThreadExecutor>> groups;
     VaultLink* vault = nullptr;
     std::shared_ptr<TlsContext> tls;
     std::string advertised;
@@ -48,6 +49,8 @@ struct Appliance::Impl {
         : options(std::move(given)), lock(std::move(held)) {
         for (size_t i = 0; i < kUploadThreads; ++i)
             puts.push_back(std::make_unique<ThreadExecutor>("upload"));
+        for (size_t i = 0; i < kMaxSharedPointsAtOnce; ++i)
+            groups.push_back(std::make_unique<ThreadExecutor>("group"));
     }
     ~Impl() {
         (void)home.run_sync([this] { listener.reset(); });
@@ -56,6 +59,7 @@ struct Appliance::Impl {
              {&limits, &compare, &control, &upload, &build, &spool, &home})
             executor->stop();
         for (auto& put : puts) put->stop();
+        for (auto& group : groups) group->stop();
         server.reset();
     }
 
@@ -144,6 +148,7 @@ void Appliance::Impl::sync() {
                 log::info("appliance", "item {} is another appliance's now", item.to_string());
                 server->remove(item);
             }
+            server->make_points(orders->points);
         });
     }
     check_agents();
@@ -180,8 +185,9 @@ Result<std::unique_ptr<Appliance>> Appliance::start(const ApplianceOptions& opti
         a.workers.run(n, job);
     };
     ProcessServerExecutors executors{&a.home,    &a.spool,   &a.build, &a.upload,
-                                     &a.control, &a.compare, {}};
+                                     &a.control, &a.compare, {},       {}};
     for (const auto& put : a.puts) executors.puts.push_back(put.get());
+    for (const auto& group : a.groups) executors.groups.push_back(group.get());
     a.server = std::make_unique<ProcessServer>(a.files, store, vault, a.clock, a.random, executors,
                                                server);
     Status started;

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <mutex>
 
 #include "codec/crc32c.h"
 
@@ -19,7 +20,14 @@ constexpr int64_t kForcedFlushUs = 60'000'000;
 constexpr uint64_t kCommandFree = 0, kCommandFilling = 1, kCommandPosted = 2, kCommandDone = 3;
 constexpr size_t kWordState = 0, kWordKind = 1, kWordPoint = 2, kWordLabelBytes = 3, kWordCode = 4,
                  kWordSequence = 5, kWordTime = 6, kWordNotAfter = 7;
+// What a command of the gate is about; the answer's sequence takes its place.
+constexpr size_t kWordHold = kWordSequence;
 constexpr uint64_t kCodeOk = ~0ull;
+
+bool is_of_gate(TapCommandKind kind) {
+    return kind == TapCommandKind::kHold || kind == TapCommandKind::kMark ||
+           kind == TapCommandKind::kLetGo;
+}
 }  // namespace
 
 struct Tap::Impl {
@@ -32,6 +40,8 @@ struct Tap::Impl {
     std::unique_ptr<Copier> copier;
     CopyBarrier* barrier = nullptr;
     std::atomic<bool> quit{false};
+    WriteGate gate;
+    std::mutex gate_commands;  // one thread serves them at a time
 
     // Orders changes and flushes of the backing disks: numbers of events, one count for all.
     struct DiskEvents {
@@ -62,7 +72,8 @@ struct Tap::Impl {
     explicit Impl(TapOptions given)
         : options(std::move(given)),
           producer(options.header, {options.clock, options.spill, options.wake, options.bugs,
-                                    options.buggify, options.on_append}) {}
+                                    options.buggify, options.on_append}),
+          gate(*options.clock) {}
 
     const LogHeader& header() const { return producer.header(); }
     bool in_path() const { return options.mode == TapMode::kInPath; }
@@ -82,6 +93,12 @@ struct Tap::Impl {
     bool settle() { return barrier == nullptr || barrier->settle(); }
     void run_commands();
     bool run_command(size_t slot);
+    bool run_gate_commands();
+    void run_gate_command(size_t slot);
+    void answer(size_t slot, std::optional<Code> error, Sequence sequence = {},
+                TimePoint time = {});
+    void ring_agent();
+    Result<Appended> append_point(size_t slot, PointKind kind);
     Appended append_plain(RecordKind kind, uint8_t flags = 0, std::string_view label = {});
 };
 
@@ -140,6 +157,7 @@ class Tap::Impl::Disk final : public TapDisk {
     // `append` puts the records into the log.
     template <typename Change, typename Append>
     Status around(ByteRange range, Change change, Append append) {
+        tap_.gate.pass();
         if (!tap_.in_path()) {
             const size_t slot = tap_.producer.begin(index_, range.offset_bytes, range.length_bytes);
             append();
@@ -325,34 +343,101 @@ Appended Tap::Impl::append_plain(RecordKind kind, uint8_t flags, std::string_vie
     return producer.append(record);
 }
 
+void Tap::Impl::answer(size_t slot, std::optional<Code> error, Sequence sequence, TimePoint time) {
+    const LogHeader& log = header();
+    log.command(slot, kWordCode).store(error ? static_cast<uint64_t>(*error) : kCodeOk);
+    log.command(slot, kWordSequence).store(sequence.v);
+    log.command(slot, kWordTime).store(static_cast<uint64_t>(time.us));
+    log.command(slot, kWordState).store(kCommandDone, std::memory_order_release);
+}
+
+void Tap::Impl::ring_agent() {
+    auto& bell = header().futex(LogWord::kAgentDoorbell);
+    bell.fetch_add(1);
+    if (options.wake) options.wake(bell);
+}
+
+// With the label that stands in the slot. kPointInGap, kLimitReached.
+Result<Appended> Tap::Impl::append_point(size_t slot, PointKind kind) {
+    if (producer.state().gap != GapState::kNone) return fail(Code::kPointInGap, "in a gap");
+    const LogHeader& log = header();
+    const size_t bytes =
+        std::min<size_t>(log.command(slot, kWordLabelBytes).load(), kMaxLabelBytes);
+    const Appended point = append_plain(RecordKind::kPoint, static_cast<uint8_t>(kind),
+                                        as_text(log.command_label(slot).first(bytes)));
+    if (point.dropped) return fail(Code::kLimitReached, "the log is full");
+    log.word(LogWord::kLastPoint).store(point.sequence.v);
+    return point;
+}
+
+// Holds are only given by whoever serves the writes; what they were for is forgotten by a tap that
+// dies, so a point that is marked later is refused.
+void Tap::Impl::run_gate_command(size_t slot) {
+    const LogHeader& log = header();
+    const uint64_t hold = log.command(slot, kWordHold).load();
+    const auto not_after = static_cast<int64_t>(log.command(slot, kWordNotAfter).load());
+    switch (static_cast<TapCommandKind>(log.command(slot, kWordKind).load())) {
+        case TapCommandKind::kHold: {
+            if (options.mode == TapMode::kBlock) return answer(slot, Code::kUnsupported);
+            if (producer.state().gap != GapState::kNone) return answer(slot, Code::kPointInGap);
+            const Status held = gate.hold(hold, not_after);
+            return answer(slot, held ? std::nullopt : std::optional(held.error().code()));
+        }
+        case TapCommandKind::kMark: {
+            const uint64_t kind = log.command(slot, kWordPoint).load();
+            if (kind < 1 || kind > 3) return answer(slot, Code::kInvalidArgument);
+            Appended point;
+            const Status marked = gate.mark(hold, [&]() -> Status {
+                FS_ASSIGN(point, append_point(slot, static_cast<PointKind>(kind)));
+                return {};
+            });
+            if (!marked) return answer(slot, marked.error().code());
+            return answer(slot, std::nullopt, point.sequence, point.time);
+        }
+        default:
+            gate.let_go(hold);
+            return answer(slot, std::nullopt);
+    }
+}
+
+bool Tap::Impl::run_gate_commands() {
+    const std::lock_guard one_at_a_time(gate_commands);
+    bool answered = false;
+    const LogHeader& log = header();
+    for (size_t slot = 0; slot < kCommandSlots; ++slot) {
+        if (log.command(slot, kWordState).load(std::memory_order_acquire) != kCommandPosted ||
+            !is_of_gate(static_cast<TapCommandKind>(log.command(slot, kWordKind).load())))
+            continue;
+        run_gate_command(slot);
+        answered = true;
+    }
+    return answered;
+}
+
 bool Tap::Impl::run_command(size_t slot) {
     const LogHeader& log = header();
     const auto done = [&](std::optional<Code> error, Sequence sequence = {}, TimePoint time = {}) {
-        log.command(slot, kWordCode).store(error ? static_cast<uint64_t>(*error) : kCodeOk);
-        log.command(slot, kWordSequence).store(sequence.v);
-        log.command(slot, kWordTime).store(static_cast<uint64_t>(time.us));
-        log.command(slot, kWordState).store(kCommandDone, std::memory_order_release);
+        answer(slot, error, sequence, time);
         return true;
     };
     switch (static_cast<TapCommandKind>(log.command(slot, kWordKind).load())) {
         case TapCommandKind::kPoint: {
             // Who asks for a point has written before, perhaps behind this round's settling.
             if (!settle()) return false;
-            if (producer.state().gap != GapState::kNone) return done(Code::kPointInGap);
             const uint64_t kind = log.command(slot, kWordPoint).load();
-            const size_t bytes =
-                std::min<size_t>(log.command(slot, kWordLabelBytes).load(), kMaxLabelBytes);
             if (kind < 1 || kind > 3) return done(Code::kInvalidArgument);
             // Asked last: settling may have taken long.
             const auto not_after = static_cast<int64_t>(log.command(slot, kWordNotAfter).load());
             if (not_after != 0 && options.clock->steady_us() > not_after)
                 return done(Code::kTimeout);
-            const Appended point = append_plain(RecordKind::kPoint, static_cast<uint8_t>(kind),
-                                                as_text(log.command_label(slot).first(bytes)));
-            if (point.dropped) return done(Code::kLimitReached);
-            log.word(LogWord::kLastPoint).store(point.sequence.v);
-            return done(std::nullopt, point.sequence, point.time);
+            const auto point = append_point(slot, static_cast<PointKind>(kind));
+            if (!point) return done(point.error().code());
+            return done(std::nullopt, point->sequence, point->time);
         }
+        case TapCommandKind::kHold:
+        case TapCommandKind::kMark:
+        case TapCommandKind::kLetGo:
+            return false;  // run_gate_commands()
         case TapCommandKind::kResyncAll:
         case TapCommandKind::kGapDirty: {
             if (!gap_opened[slot]) {
@@ -406,16 +491,12 @@ bool Tap::Impl::run_command(size_t slot) {
 }
 
 void Tap::Impl::run_commands() {
-    bool answered = false;
     if (buggify(options.buggify, "tap.late_command")) return;
+    bool answered = run_gate_commands();
     for (size_t slot = 0; slot < kCommandSlots; ++slot)
         if (header().command(slot, kWordState).load(std::memory_order_acquire) == kCommandPosted)
             answered |= run_command(slot);
-    if (answered) {
-        auto& bell = header().futex(LogWord::kAgentDoorbell);
-        bell.fetch_add(1);
-        if (options.wake) options.wake(bell);
-    }
+    if (answered) ring_agent();
 }
 
 Tap::Tap(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -474,6 +555,10 @@ bool Tap::quit_requested() const { return impl_->quit; }
 void Tap::set_barrier(CopyBarrier* barrier) {
     impl_->barrier = barrier;
     impl_->copier->set_barrier(barrier);
+}
+
+void Tap::serve_gate() {
+    if (impl_->run_gate_commands()) impl_->ring_agent();
 }
 
 int64_t Tap::tick() {
@@ -615,6 +700,7 @@ Result<size_t> TapCommands::post(const TapCommand& command) {
         header_.command(slot, kWordPoint).store(static_cast<uint64_t>(command.point));
         header_.command(slot, kWordLabelBytes).store(command.label.size());
         header_.command(slot, kWordNotAfter).store(static_cast<uint64_t>(command.not_after_us));
+        header_.command(slot, kWordHold).store(command.hold);
         std::copy(command.label.begin(), command.label.end(), header_.command_label(slot).begin());
         header_.command(slot, kWordState).store(kCommandPosted, std::memory_order_release);
         auto& bell = header_.futex(LogWord::kTapDoorbell);

@@ -16,6 +16,7 @@
 #include "capture/capture_log.h"
 #include "capture/copier.h"
 #include "capture/dirty_map.h"
+#include "capture/write_gate.h"
 
 namespace farshore {
 
@@ -66,6 +67,9 @@ class Tap {
     // Housekeeping: commands, owed GAP, TIME, POINT, the dirty map's rotation. Returns the time
     // until it should be called again, unless the tap's doorbell rings before.
     int64_t tick();
+    // Those commands for which writes wait (kHold, kMark, kLetGo); tick() does them, too, but it
+    // may be busy with a disk. Any thread.
+    void serve_gate();
     // The agent asked for the end.
     bool quit_requested() const;
 
@@ -98,14 +102,22 @@ enum class TapCommandKind : uint64_t {
     kQuit = 5,
     kCompareAll = 6,     // everything is compared; a gap opens where something differs
     kCancelCompare = 7,  // ends kCompareAll; kWrongState when the item needs the comparison
+    // Of points that several machines share (write_gate.h), each with the number of its hold.
+    // Writes that come from now on wait; kUnsupported where the tap is in no write's way,
+    // kPointInGap.
+    kHold = 8,
+    kMark = 9,  // append POINT and let the writes go; kTimeout when they went before
+    kLetGo = 10,
 };
 
 struct TapCommand {
     TapCommandKind kind = TapCommandKind::kPoint;
     PointKind point = PointKind::kBookmark;
     std::string label;  // at most kMaxLabelBytes
-    // Of a point, on the steady clock: it is not made later (kTimeout). 0: whenever.
+    // Of a point, on the steady clock: it is not made later (kTimeout). 0: whenever. Of a hold:
+    // when it ends by itself; kMaxHoldUs after its begin at the latest.
     int64_t not_after_us = 0;
+    uint64_t hold = 0;  // never 0 where there is one
 };
 
 struct TapCommandResult {

@@ -10,10 +10,14 @@
 
 namespace farshore {
 
+// A bell that was missed delays a command by so much.
+static constexpr int64_t kGateLookUs = 1'000'000;
+
 TapRunner::TapRunner(Tap& tap, std::function<void()> on_quit)
     : tap_(tap), on_quit_(std::move(on_quit)) {
     housekeeping_ = std::thread([this] { keep_house(); });
     copying_ = std::thread([this] { copy(); });
+    gate_ = std::thread([this] { serve_gate(); });
 }
 
 TapRunner::~TapRunner() {
@@ -27,6 +31,7 @@ TapRunner::~TapRunner() {
     futex_wake(bell);
     housekeeping_.join();
     copying_.join();
+    gate_.join();
 }
 
 bool TapRunner::stopped() {
@@ -50,6 +55,15 @@ void TapRunner::keep_house() {
             on_quit_();
         }
         futex_wait(bell, seen, delay_us);
+    }
+}
+
+void TapRunner::serve_gate() {
+    auto& bell = tap_.producer().header().futex(LogWord::kTapDoorbell);
+    while (!stopped()) {
+        const uint32_t seen = bell.load();
+        tap_.serve_gate();
+        futex_wait(bell, seen, kGateLookUs);
     }
 }
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "capture/capture_test_world.h"
 
 namespace farshore {
@@ -177,6 +179,45 @@ TEST(Tap, AFailedWriteIsReportedAndCaptured) {
     ASSERT_EQ(records.size(), 2u);
     EXPECT_EQ(records[0].length_bytes, 131072u);  // the granules that the write reached
     EXPECT_EQ(records[1].kind, RecordKind::kZero);
+}
+
+// Broken if a hold let a write into the log, the point came behind a write that waited, one were
+// made in a gap or after the hold was over, or a tap that is in no write's way said that it holds
+// them.
+TEST(Tap, WritesWaitForASharedPoint) {
+    OneTap t;
+    const auto run = [&](OneTap& on, TapCommandKind kind, uint64_t hold) {
+        TapCommand command{kind, PointKind::kBookmark, "shop/1"};
+        command.hold = hold;
+        command.not_after_us = on.clock.steady_us() + kMaxHoldUs;
+        const size_t slot = *on.commands->post(command);
+        on.tap->serve_gate();  // beside the housekeeping, which may be busy
+        return *on.commands->take(slot);
+    };
+    t.tap->tick();
+    EXPECT_EQ(run(t, TapCommandKind::kHold, 5).code, Code::kPointInGap);
+    t.protect();
+    ASSERT_TRUE(run(t, TapCommandKind::kHold, 5).ok);
+    std::thread writer([&] { EXPECT_TRUE(t.tap->disk(0).write(0, Bytes(4096, 1))); });
+    Bytes some(512);
+    EXPECT_TRUE(t.tap->disk(0).read(0, some)) << "reads do not wait";
+    const TapCommandResult point = run(t, TapCommandKind::kMark, 5);
+    writer.join();
+    ASSERT_TRUE(point.ok);
+    const auto records = t.read();
+    ASSERT_EQ(records.size(), 2u);
+    EXPECT_EQ(records[0].kind, RecordKind::kPoint);
+    EXPECT_EQ(records[0].sequence, point.sequence);
+    EXPECT_EQ(records[1].kind, RecordKind::kWrite);
+    EXPECT_EQ(run(t, TapCommandKind::kMark, 5).code, Code::kTimeout) << "its hold is over";
+    ASSERT_TRUE(run(t, TapCommandKind::kHold, 6).ok);
+    ASSERT_TRUE(run(t, TapCommandKind::kLetGo, 6).ok);
+    EXPECT_EQ(run(t, TapCommandKind::kMark, 6).code, Code::kTimeout);
+    EXPECT_TRUE(t.read().empty());
+    OneTap traced((4u << 20) + 100, TapMode::kBlock);
+    traced.tap->tick();
+    traced.protect();
+    EXPECT_EQ(run(traced, TapCommandKind::kHold, 5).code, Code::kUnsupported);
 }
 
 TEST(Tap, CommandsAreDoneOnceAndRefusedByName) {

@@ -13,6 +13,7 @@
 #include "cli/config_arguments.h"
 #include "cli/environment.h"
 #include "cli/extract_verb.h"
+#include "cli/group_commands.h"
 #include "cli/option_checks.h"
 #include "cli/plan_commands.h"
 #include "cli/policy_commands.h"
@@ -71,6 +72,7 @@ struct Arguments {
     NotifierArguments notifier;
     AccessCommandArguments access;
     NamedPolicyArguments named_policy;
+    GroupArguments group;
     bool follow = false;
     std::string copy;
     bool delete_points = false;
@@ -83,6 +85,7 @@ struct Arguments {
     AgentServeOptions agent;
     CaptureServeOptions capture;
     FreezeOptions freeze;
+    std::string freeze_guest;
     CaptureCheckOptions check;
     CaptureBounds check_bounds;
     std::string config_file;
@@ -347,6 +350,11 @@ class Parser {
             [this](CLI::App& parent, const std::string& name, const std::string& help,
                    const ClientVerb& run) { return verb(parent, name, help, run); },
             [this](CLI::App* app, PolicyArguments& values) { add_policy(app, values); });
+        add_group_commands(
+            app_, a.group,
+            [this](CLI::App& parent, const std::string& name, const std::string& help,
+                   const ClientVerb& run) { return verb(parent, name, help, run); },
+            duration());
         add_disks();
     }
 
@@ -1123,10 +1131,14 @@ class Parser {
             return part;
         };
         CLI::App* freeze = capture->add_subcommand("freeze", "Freeze file systems for a moment");
-        freeze->add_option("MOUNT", a.freeze.mounts, "where they are mounted")->required();
+        freeze->add_option("MOUNT", a.freeze.mounts, "where they are mounted");
+        freeze->add_option("--guest-agent", a.freeze_guest,
+                           "instead: the socket of a machine's guest agent, which freezes them");
         freeze->add_option("--timeout-ms", a.freeze.timeout_ms, "thaw after that in any case");
         freeze->add_flag("--thaw", a.freeze.thaw_only, "only thaw");
-        serve(freeze, a.freeze, run_capture_freeze);
+        freeze->callback([this, &a] {
+            action_ = [&a] { return run_capture_freeze(a.freeze, a.freeze_guest); };
+        });
         add_part("early", "In the initramfs: capture from the first write on", run_capture_early);
         add_part("save", "At the end of a shutdown: keep what is left", run_capture_save)
             ->add_option("WHY", a.capture.why, "reboot, halt, poweroff or kexec");

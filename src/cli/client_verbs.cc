@@ -250,6 +250,13 @@ void print_suspicious(Client& client, const Json& found) {
 
 }  // namespace
 
+// A point that the item shares with its group says so; one that was given up does not.
+static std::string kind_text(const Json& point) {
+    const Json& shared = member(point, "shared");
+    if (!shared.is_object() || text_of(shared, "state") == "void") return text_of(point, "kind");
+    return "multi-vm " + text_of(shared, "kind");
+}
+
 int ClientVerbs::points(const ListArguments& arguments, const std::string& kind, bool suspicious) {
     std::string filter;
     if (!kind.empty()) filter += "&kind=" + url_encode(kind);
@@ -301,7 +308,7 @@ int ClientVerbs::points(const ListArguments& arguments, const std::string& kind,
     if (const Json& points = member(*answer, "points"); points.is_array())
         for (const Json& point : points)
             table.add({std::to_string(count_of(point, "sequence")),
-                       human_time(text_of(point, "time")), text_of(point, "kind"),
+                       human_time(text_of(point, "time")), kind_text(point),
                        disks_text(member(point, "disks")), flag_of(point, "kept") ? "yes" : "",
                        text_of(point, "label")});
     if (!table.empty()) impl_->say("\n" + table.to_string());

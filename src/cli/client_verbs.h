@@ -103,6 +103,15 @@ struct AccessArguments {
     uint64_t valid_s = 0;       // 0: as long as the vault thinks fit
 };
 
+struct GroupArguments {
+    std::string name, label;
+    std::vector<std::string> items;
+    std::optional<uint64_t> crash_interval_s, application_interval_s;
+    bool consistent = false;
+    uint64_t timeout_s = 120;
+    uint64_t limit = 100;
+};
+
 struct AuditArguments {
     std::string who, item, outcome;
     uint64_t limit = 100;
@@ -185,6 +194,18 @@ class ClientVerbs {
     int edit_policy(const NamedPolicyArguments& arguments);
     int remove_policy(const std::string& name);
     int assign_policy(const NamedPolicyArguments& arguments);
+
+    // client_group_verbs.cc
+    int groups();
+    int group(const std::string& name);
+    int create_group(const GroupArguments& arguments);
+    int change_group(const GroupArguments& arguments);
+    int join_group(const GroupArguments& arguments);
+    int leave_group(const GroupArguments& arguments);
+    int remove_group(const std::string& name);
+    // Waits until it is stored.
+    int group_point(const GroupArguments& arguments);
+    int group_points(const GroupArguments& arguments);
     int points(const ListArguments& arguments, const std::string& kind, bool suspicious);
     int point(const std::string& name, const std::string& point, const std::string& copy);
     int holds(const std::string& name);

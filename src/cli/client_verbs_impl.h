@@ -66,6 +66,7 @@ struct ClientVerbs::Impl {
     int show_ended_job(const Json& job_json);
 
     void print_item(const Json& item);
+    int show_group(const Result<Json>& answer);
     int follow_item(const std::string& name, int pause_ms, const std::string& what_goes_on,
                     const std::function<std::optional<int>(const Json&)>& look);
     int wait_until_protected(const std::string& name);

@@ -104,6 +104,7 @@ int run_capture(const CaptureServeOptions& options);
 int run_capture_early(const CaptureServeOptions& options);
 int run_capture_save(const CaptureServeOptions& options);
 int run_capture_stop(const CaptureServeOptions& options);
-int run_capture_freeze(const FreezeOptions& options);
+// `guest_agent`: the socket of another machine's, instead of mounts of this one.
+int run_capture_freeze(const FreezeOptions& options, const std::string& guest_agent);
 
 }  // namespace farshore

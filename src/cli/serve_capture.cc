@@ -8,6 +8,7 @@
 #include "capture/tap_config.h"
 #include "cli/serve.h"
 #include "cli/serve_common.h"
+#include "compute/guest_freezer.h"
 #include "ebpf/block_trace.h"
 #include "ebpf/capture_server.h"
 #include "ebpf/clean_stop.h"
@@ -69,10 +70,15 @@ int run_capture_stop(const CaptureServeOptions& options) {
     return logged(options, [&] { return stop_all(options); });
 }
 
-int run_capture_freeze(const FreezeOptions& options) {
+int run_capture_freeze(const FreezeOptions& options, const std::string& guest_agent) {
     // Whoever wants it to end closes its standard input; a signal would leave something frozen.
     const ShutdownSignals ignored;
-    return exit_code_of(freeze_until_told(options, STDIN_FILENO, STDOUT_FILENO));
+    if (guest_agent.empty() == options.mounts.empty())
+        return exit_code_of(fail(Code::kInvalidArgument, "either mounts or a guest agent"));
+    if (guest_agent.empty())
+        return exit_code_of(freeze_until_told(options, STDIN_FILENO, STDOUT_FILENO));
+    return exit_code_of(freeze_guest_until_told(
+        {guest_agent, options.timeout_ms, options.thaw_only}, STDIN_FILENO, STDOUT_FILENO));
 }
 
 int run_capture(const CaptureServeOptions& options) { return exit_code_of(serve(options)); }

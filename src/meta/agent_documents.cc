@@ -343,6 +343,7 @@ std::string encode_instructions(const AgentInstructions& instructions) {
     if (instructions.vault_time.us != 0) json["time_us"] = instructions.vault_time.us;
     if (instructions.sync_interval_us != 0)
         json["sync_interval_us"] = instructions.sync_interval_us;
+    if (instructions.grouped) json["grouped"] = true;
     for (const ApplianceAddress& appliance : instructions.appliances)
         json["appliances"].push_back(appliance_json(appliance));
     return dump_json(json);
@@ -361,6 +362,7 @@ Result<AgentInstructions> decode_instructions(std::string_view text) {
     constexpr uint64_t kMostIntervalUs = 60'000'000;
     FS_ASSIGN(const uint64_t interval, fields.u64("sync_interval_us", 0, kMostIntervalUs));
     instructions.sync_interval_us = static_cast<int64_t>(interval);
+    FS_ASSIGN(instructions.grouped, fields.boolean("grouped", false));
     FS_ASSIGN(const Json* appliances, fields.array("appliances", kMaxAppliancesTold));
     for (size_t i = 0; appliances != nullptr && i < appliances->size(); ++i) {
         FS_ASSIGN(ApplianceAddress appliance,

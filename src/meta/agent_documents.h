@@ -103,6 +103,8 @@ struct AgentInstructions {
     int64_t sync_interval_us = 0;
     // Those that the agent can speak to beside the ones of its configuration.
     std::vector<ApplianceAddress> appliances;
+    // Some of them are in a replication group: the agent keeps a connection for shared points.
+    bool grouped = false;
 };
 
 std::string encode_instructions(const AgentInstructions& instructions);

@@ -14,7 +14,8 @@ namespace farshore {
 namespace {
 
 // Others refer to their rows.
-constexpr std::array<std::string_view, 5> kFirst{"settings", "items", "jobs", "ledgers", "stores"};
+constexpr std::array<std::string_view, 7> kFirst{
+    "settings", "items", "jobs", "ledgers", "stores", "replication_groups", "shared_points"};
 
 struct Column {
     std::string name;

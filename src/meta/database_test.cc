@@ -52,7 +52,10 @@ TEST(Database, MigrationsGoForwardOnly) {
     TestDatabase test;
     EXPECT_EQ(test.database->schema_version(), migrations().back().version);
     int version = 0;
-    for (const Migration& migration : migrations()) EXPECT_EQ(migration.version, ++version);
+    for (const Migration& migration : migrations()) {
+        EXPECT_GT(migration.version, version);
+        version = migration.version;
+    }
     test.reopen();  // nothing to do
     ASSERT_TRUE(
         run_sql(*test.database, "INSERT INTO schema_migrations VALUES (999, 'newer', 'x', 1)"));
@@ -83,6 +86,10 @@ TEST(Database, TheFirstVersionIsUpgraded) {
                                   "DROP TABLE audit",
                                   "DROP TABLE party_certificates",
                                   "DROP TABLE alarms",
+                                  "DROP TABLE shared_point_members",
+                                  "DROP TABLE shared_points",
+                                  "DROP TABLE group_members",
+                                  "DROP TABLE replication_groups",
                                   "DROP TABLE policies",
                                   "DROP TABLE kept_answers",
                                   "DROP INDEX items_by_policy",

@@ -517,6 +517,49 @@ CREATE TABLE kept_answers (
 CREATE INDEX kept_answers_by_age ON kept_answers(created_us);
 )sql";
 
+// Points of groups that are gone go with them; those of an item that is gone say its name no more.
+constexpr std::string_view kGroups = R"sql(
+CREATE TABLE replication_groups (
+    name TEXT PRIMARY KEY NOT NULL,
+    version BIGINT NOT NULL,
+    crash_interval_s BIGINT NOT NULL,
+    application_interval_s BIGINT NOT NULL,
+    created_us BIGINT NOT NULL,
+    updated_us BIGINT NOT NULL
+);
+CREATE TABLE group_members (
+    item_id TEXT PRIMARY KEY NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    group_name TEXT NOT NULL REFERENCES replication_groups(name) ON DELETE CASCADE,
+    joined_us BIGINT NOT NULL
+);
+CREATE INDEX group_members_by_group ON group_members(group_name, item_id);
+CREATE TABLE shared_points (
+    id TEXT PRIMARY KEY NOT NULL,
+    number BIGINT NOT NULL,
+    group_name TEXT NOT NULL REFERENCES replication_groups(name) ON DELETE CASCADE,
+    kind TEXT NOT NULL,
+    label TEXT NOT NULL,
+    by_policy INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    asked_us BIGINT NOT NULL,
+    made_us BIGINT NOT NULL,
+    barrier_us BIGINT NOT NULL,
+    error_code TEXT NOT NULL,
+    error_what TEXT NOT NULL,
+    error_remedy TEXT NOT NULL
+);
+CREATE INDEX shared_points_by_group ON shared_points(group_name, number);
+CREATE INDEX shared_points_by_state ON shared_points(state, number);
+CREATE TABLE shared_point_members (
+    point_id TEXT NOT NULL REFERENCES shared_points(id) ON DELETE CASCADE,
+    item_id TEXT NOT NULL,
+    sequence BIGINT NOT NULL,
+    time_us BIGINT NOT NULL,
+    PRIMARY KEY (point_id, item_id)
+);
+CREATE INDEX shared_point_members_by_item ON shared_point_members(item_id, sequence);
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
@@ -533,6 +576,7 @@ constexpr std::array kMigrations{
     Migration{13, "users, access tokens, audit", kPeople},
     Migration{14, "appliances, alarms of components", kAppliances},
     Migration{15, "named policies, answers that are given again", kPolicies},
+    Migration{17, "replication groups", kGroups},
 };
 
 }  // namespace

@@ -73,6 +73,20 @@ PointSpec PointSpec::parse(std::string_view text) {
         spec.kind = Kind::kLatestProcessed;
         return spec;
     }
+    if (text == "latest-multi-vm") {
+        spec.kind = Kind::kLatestShared;
+        return spec;
+    }
+    if (text == "latest-multi-vm-app") {
+        spec.kind = Kind::kLatestSharedApplication;
+        return spec;
+    }
+    constexpr std::string_view kSharedPrefix = "shared:";
+    if (text.starts_with(kSharedPrefix)) {
+        spec.kind = Kind::kShared;
+        spec.label = std::string(text.substr(kSharedPrefix.size()));
+        return spec;
+    }
     if (text.starts_with(kLabelPrefix)) {
         spec.kind = Kind::kLabel;
         spec.label = std::string(text.substr(kLabelPrefix.size()));
@@ -468,6 +482,31 @@ Result<ResolvedPoint> ItemReplica::resolve_time(TimePoint time, const LedgerStat
     return point;
 }
 
+// Those of which retention has left nothing are passed over.
+Result<ResolvedPoint> ItemReplica::resolve_shared(const PointSpec& spec, const LedgerState& state) {
+    std::vector<SharedPointOfItem> known;
+    if (options_.shared_points) {
+        FS_ASSIGN(known, options_.shared_points());
+    }
+    for (const SharedPointOfItem& one : known) {
+        if (spec.kind == PointSpec::Kind::kShared && one.id != spec.label) continue;
+        if (spec.kind == PointSpec::Kind::kLatestSharedApplication &&
+            one.kind != PointKind::kApplication)
+            continue;
+        if (auto there = check_point(one.sequence, state); !there) {
+            if (spec.kind == PointSpec::Kind::kShared) return fail(there.error());
+            continue;
+        }
+        FS_ASSIGN(const TimePoint time, time_of(one.sequence, state));
+        return ResolvedPoint{one.sequence, time};
+    }
+    const std::string which =
+        spec.kind == PointSpec::Kind::kShared ? fmt::format(" '{}'", spec.label.substr(0, 64)) : "";
+    return fail(Code::kPointNotFound,
+                fmt::format("this machine has no point{} that it shares with its group", which),
+                "`farshore group points` lists them");
+}
+
 Result<ResolvedPoint> ItemReplica::resolve(const PointSpec& spec) {
     FS_ASSIGN(const LedgerState state, ledger_.state());
     switch (spec.kind) {
@@ -476,6 +515,10 @@ Result<ResolvedPoint> ItemReplica::resolve(const PointSpec& spec) {
             FS_ASSIGN(const TimePoint time, time_of(spec.sequence, state));
             return ResolvedPoint{spec.sequence, time};
         }
+        case PointSpec::Kind::kShared:
+        case PointSpec::Kind::kLatestShared:
+        case PointSpec::Kind::kLatestSharedApplication:
+            return resolve_shared(spec, state);
         case PointSpec::Kind::kTime:
             return resolve_time(spec.time, state);
         case PointSpec::Kind::kLabel: {

@@ -39,7 +39,17 @@ class ManifestBuilder;
 class ReplicaReader;
 struct PayloadMove;
 
+// A point that this item shares with others of its group, all of which have it stored.
+struct SharedPointOfItem {
+    std::string id;
+    PointKind kind = PointKind::kBookmark;
+    Sequence sequence;  // of this item
+};
+
 struct ItemReplicaOptions {
+    // Those that are known, the newest first; asked when a point is named as shared. Null: none
+    // are.
+    std::function<Result<std::vector<SharedPointOfItem>>()> shared_points;
     // Checked before a registration is acknowledged and before anything is removed. Null: this is
     // the only vault (tests).
     const VaultFence* fence = nullptr;
@@ -144,13 +154,22 @@ struct PointList {
 
 // What a person may name a point by.
 struct PointSpec {
-    enum class Kind : uint8_t { kLatest, kLatestProcessed, kSequence, kTime, kLabel };
+    enum class Kind : uint8_t {
+        kLatest,
+        kLatestProcessed,
+        kSequence,
+        kTime,
+        kLabel,
+        kShared,                  // `label`: a shared point's id
+        kLatestShared,            // the newest one
+        kLatestSharedApplication  // the newest one for which file systems were at rest
+    };
     Kind kind = Kind::kLatest;
     Sequence sequence;
     TimePoint time;
     std::string label;
-    // "latest", "latest-processed", digits (a sequence), an RFC 3339 time, else a label;
-    // "label:..." is a label whatever follows.
+    // "latest", "latest-processed", "latest-multi-vm", "latest-multi-vm-app", "shared:ID", digits
+    // (a sequence), an RFC 3339 time, else a label; "label:..." is a label whatever follows.
     static PointSpec parse(std::string_view text);
 };
 
@@ -256,6 +275,7 @@ class ItemReplica {
     int64_t expiry(int64_t duration_us) const;
     Status check_point(Sequence sequence, const LedgerState& state);
     std::string window_text(const LedgerState& state, const std::vector<GapRow>& gaps);
+    Result<ResolvedPoint> resolve_shared(const PointSpec& spec, const LedgerState& state);
     Result<ResolvedPoint> resolve_time(TimePoint time, const LedgerState& state);
     Result<TimePoint> time_of(Sequence sequence, const LedgerState& state);
 

@@ -112,6 +112,20 @@ Bytes encode_sync_reply(const SyncFrame& frame) {
     return encode_document(FrameType::kSyncReply, frame);
 }
 
+static Bytes encode_text(FrameType type, std::string_view text) {
+    Bytes out = begin(type, 4 + text.size());
+    ByteWriter(out).text(text);
+    return out;
+}
+
+Bytes encode_barrier(const BarrierOrder& order) {
+    return encode_text(FrameType::kBarrier, encode_order(order));
+}
+
+Bytes encode_barrier_report(const BarrierReport& report) {
+    return encode_text(FrameType::kBarrierReport, encode_report(report));
+}
+
 Bytes encode_error(const Error& error) {
     Bytes out = begin(FrameType::kError, 64);
     ByteWriter writer(out);
@@ -129,7 +143,7 @@ Bytes encode_data(ByteView records) {
 
 Result<FrameView> decode_frame(ByteView frame) {
     if (frame.empty()) return fail(Code::kMalformed, "an empty frame");
-    if (frame[0] < 1 || frame[0] > static_cast<uint8_t>(FrameType::kCompared))
+    if (frame[0] < 1 || frame[0] > static_cast<uint8_t>(FrameType::kBarrierReport))
         return fail(Code::kNewerVersion, fmt::format("frame of unknown type {}", frame[0]),
                     "the peer speaks a newer version, or is no Farshore agent or appliance");
     return FrameView{static_cast<FrameType>(frame[0]), frame.subspan(1)};
@@ -216,6 +230,20 @@ Result<ComparedFrame> decode_compared(ByteView body) {
     }
     FS_TRY(in.finish());
     return frame;
+}
+
+Result<BarrierOrder> decode_barrier(ByteView body) {
+    ByteReader in(body, "BARRIER frame");
+    FS_ASSIGN(const std::string document, in.text(kMaxControlBytes));
+    FS_TRY(in.finish());
+    return decode_order(document);
+}
+
+Result<BarrierReport> decode_barrier_report(ByteView body) {
+    ByteReader in(body, "BARRIER REPORT frame");
+    FS_ASSIGN(const std::string document, in.text(kMaxControlBytes));
+    FS_TRY(in.finish());
+    return decode_report(document);
 }
 
 Result<EnrolFrame> decode_enrol(ByteView body) {

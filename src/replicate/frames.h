@@ -2,7 +2,7 @@
 //
 // A frame is a type byte and a body. The first frame of a connection says what it is for: HELLO
 // opens the log of one item, SYNC an agent's control conversation, COMPARE one of questions about
-// replicas, ENROL asks for a certificate.
+// replicas, BARRIER REPORT one of shared points, ENROL asks for a certificate.
 #pragma once
 
 #include <string>
@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/types.h"
 #include "record/compare.h"
+#include "replicate/shared_point.h"
 
 namespace farshore {
 
@@ -28,6 +29,8 @@ enum class FrameType : uint8_t {
     kEnrolled = 9,
     kCompare = 10,
     kCompared = 11,
+    kBarrier = 12,        // appliance: what members of the agent's are to do
+    kBarrierReport = 13,  // agent: what they did; the first one only says that it is there
 };
 
 // Agent: this is the item's log.
@@ -82,6 +85,8 @@ Bytes encode(const EnrolFrame& frame);
 Bytes encode(const EnrolledFrame& frame);
 Bytes encode_sync(const SyncFrame& frame);
 Bytes encode_sync_reply(const SyncFrame& frame);
+Bytes encode_barrier(const BarrierOrder& order);
+Bytes encode_barrier_report(const BarrierReport& report);
 Bytes encode_error(const Error& error);
 // A DATA frame around encoded records.
 Bytes encode_data(ByteView records);
@@ -99,6 +104,9 @@ Result<SyncFrame> decode_sync(ByteView body);
 // kMalformed for a question or an answer out of its ranges (record/compare.h).
 Result<CompareFrame> decode_compare(ByteView body);
 Result<ComparedFrame> decode_compared(ByteView body);
+// shared_point.h says what is refused.
+Result<BarrierOrder> decode_barrier(ByteView body);
+Result<BarrierReport> decode_barrier_report(ByteView body);
 Result<EnrolFrame> decode_enrol(ByteView body);
 Result<EnrolledFrame> decode_enrolled(ByteView body);
 // The error that the peer sent; a frame that is itself malformed gives that error instead.

@@ -10,7 +10,7 @@
 namespace farshore {
 
 struct ProcessServer::Session {
-    enum class Role : uint8_t { kUnknown, kItem, kControl, kCompare, kEnding };
+    enum class Role : uint8_t { kUnknown, kItem, kControl, kCompare, kGroup, kEnding };
     std::unique_ptr<Connection> connection;
     Role role = Role::kUnknown;
     std::string peer;
@@ -31,7 +31,8 @@ ProcessServer::ProcessServer(FileSystem& fs, ObjectStore& store, VaultLink& vaul
       random_(random),
       executors_(executors),
       options_(std::move(options)),
-      free_puts_(executors_.puts) {
+      free_puts_(executors_.puts),
+      relay_(*executors_.home, clock_, vault_, options_.name, executors_.groups) {
     if (free_puts_.empty()) free_puts_.push_back(executors_.upload);
 }
 
@@ -97,6 +98,7 @@ void ProcessServer::end_session(uint64_t session_id, const Error* error) {
     std::shared_ptr<Session> session = found->second;
     if (session->intake) session->intake->detach(session_id);
     session->intake.reset();
+    if (session->role == Session::Role::kGroup) relay_.detach(session_id);
     *session->ended = true;
     if (error != nullptr && session->role != Session::Role::kEnding) {
         // The peer reads the reason, closes, and on_closed comes back here; if it does not, the
@@ -171,8 +173,19 @@ void ProcessServer::on_first_frame(uint64_t session_id, ByteView frame) {
         on_compare(session_id, view->body);
         return;
     }
+    if (view->type == FrameType::kBarrierReport &&
+        (session.role == Session::Role::kUnknown || session.role == Session::Role::kGroup)) {
+        if (session.role == Session::Role::kUnknown)
+            relay_.attach(session_id, session.peer, [this, session_id](Bytes out) {
+                auto at = sessions_.find(session_id);
+                if (at != sessions_.end()) at->second->connection->send(std::move(out));
+            });
+        session.role = Session::Role::kGroup;
+        if (auto heard = relay_.on_report(session_id, view->body); !heard) refuse(heard.error());
+        return;
+    }
     if (view->type == FrameType::kSync && session.role != Session::Role::kCompare &&
-        session.role != Session::Role::kItem) {
+        session.role != Session::Role::kGroup && session.role != Session::Role::kItem) {
         session.role = Session::Role::kControl;
         on_sync(session_id, view->body);
         return;

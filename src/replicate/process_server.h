@@ -18,6 +18,7 @@
 
 #include "base/buggify.h"
 #include "base/seams.h"
+#include "replicate/group_relay.h"
 #include "replicate/limits.h"
 #include "replicate/upload_gate.h"
 #include "replicate/vault_link.h"
@@ -62,6 +63,9 @@ struct ProcessServerExecutors {
     Executor* compare = nullptr;  // null: control
     // Each has one put at a time; as many puts are under way. Empty: `upload` has them, too.
     std::vector<Executor*> puts;
+    // Each speaks with the vault about one shared point at a time (group_relay.h). Empty: none are
+    // made by way of this appliance.
+    std::vector<Executor*> groups;
 };
 
 // What is shown of one item's way through the appliance.
@@ -104,6 +108,8 @@ class ProcessServer {
     // Of these the connections end, and new ones are refused until they are not among them any
     // more. On `home`.
     void refuse_agents(std::set<std::string> names);
+    // Shared points that the vault wants made. On `home`.
+    void make_points(const std::vector<BarrierOrder>& points) { relay_.take(points); }
     // Forgets an item that is no longer protected, spool included.
     void remove(const ItemId& item);
 
@@ -139,6 +145,7 @@ class ProcessServer {
     std::vector<Executor*> free_puts_;
     bool pumping_ = false;
     std::map<uint64_t, std::shared_ptr<Session>> sessions_;
+    GroupRelay relay_;
     std::set<std::string> refused_;  // agents whose certificates count no more
     uint64_t next_session_ = 1;
     std::shared_ptr<int> alive_ = std::make_shared<int>(0);  // tasks hold it weakly

@@ -198,8 +198,12 @@ json encode_orders(const ApplianceOrders& orders) {
     for (const UploadPolicy& one : orders.items)
         items.push_back({{"item", one.item.to_string()}, {"bandwidth", one.bandwidth}});
     for (const ItemId& item : orders.gone) gone.push_back({{"item", item.to_string()}});
-    return {
-        {"time_zone", orders.time_zone}, {"items", std::move(items)}, {"gone", std::move(gone)}};
+    json points = json::array();
+    for (const BarrierOrder& one : orders.points) points.push_back(order_json(one));
+    return {{"time_zone", orders.time_zone},
+            {"items", std::move(items)},
+            {"gone", std::move(gone)},
+            {"points", std::move(points)}};
 }
 
 Result<ApplianceOrders> decode_orders(const json& document) {
@@ -221,6 +225,14 @@ Result<ApplianceOrders> decode_orders(const json& document) {
         for (const json& one : *gone) {
             FS_ASSIGN(const ItemId item, item_field(one));
             orders.gone.push_back(item);
+        }
+    }
+    if (const auto points = document.find("points"); points != document.end()) {
+        if (!points->is_array() || points->size() > kMaxSharedPointsAtOnce)
+            return fail(Code::kMalformed, "link document: 'points' is no short list");
+        for (const json& one : *points) {
+            FS_ASSIGN(BarrierOrder order, order_of(one));
+            orders.points.push_back(std::move(order));
         }
     }
     return orders;
@@ -305,6 +317,12 @@ Result<std::string> serve_link(VaultLink& link, std::string_view method, std::st
         const Bytes encoded = encode(ComparedFrame{asked.request, std::move(answer)});
         return json{{"frame", to_hex(ByteView(encoded).subspan(1))}}.dump();
     }
+    if (method == "shared-point") {
+        FS_ASSIGN(TextPair call, text_pair(in, "appliance", "report"));
+        FS_ASSIGN(const BarrierReport report, decode_report(call.second));
+        FS_ASSIGN(const BarrierOrder order, link.shared_point_step(call.first, report));
+        return json{{"order", encode_order(order)}}.dump();
+    }
     if (method == "refused-agents") {
         FS_ASSIGN(const std::vector<std::string> agents, texts_field(in, "agents"));
         FS_ASSIGN(const std::vector<std::string> refused, link.refused_agents(agents));
@@ -386,6 +404,15 @@ Result<CompareAnswer> RemoteVaultLink::compare(const std::string& agent, const I
     FS_ASSIGN(const Bytes raw, from_hex(frame));
     FS_ASSIGN(ComparedFrame answer, decode_compared(raw));
     return std::move(answer.answer);
+}
+
+Result<BarrierOrder> RemoteVaultLink::shared_point_step(const std::string& appliance,
+                                                        const BarrierReport& report) {
+    FS_ASSIGN(std::string answer,
+              transport_("shared-point",
+                         json{{"appliance", appliance}, {"report", encode_report(report)}}.dump()));
+    FS_ASSIGN(const std::string order, text_field(answer, "order"));
+    return decode_order(order);
 }
 
 Result<std::vector<std::string>> RemoteVaultLink::refused_agents(

@@ -16,6 +16,7 @@
 #include "base/types.h"
 #include "record/compare.h"
 #include "replica/registration.h"
+#include "replicate/shared_point.h"
 
 namespace farshore {
 
@@ -39,6 +40,8 @@ struct ApplianceOrders {
     std::vector<UploadPolicy> items;  // an item that is missing has no limit
     // Those that are another appliance's by now: what is held of them is of no use.
     std::vector<ItemId> gone;
+    // Shared points that are to be made, with all their members.
+    std::vector<BarrierOrder> points;
 };
 
 // What an appliance says of itself.
@@ -85,6 +88,13 @@ class VaultLink {
     virtual Result<CompareAnswer> compare(const std::string& /*agent*/, const ItemId&,
                                           const CompareQuestion&) {
         return fail(Code::kUnsupported, "this vault compares nothing");
+    }
+    // What members of a shared point did, whose agents this appliance reaches; what they are to do
+    // next. The same step again: nothing new, ask again. Held for up to a second. kNotFound: nobody
+    // makes that point (any more).
+    virtual Result<BarrierOrder> shared_point_step(const std::string& /*appliance*/,
+                                                   const BarrierReport&) {
+        return fail(Code::kUnsupported, "this vault makes no shared points");
     }
     // Which of these agents, whose connections an appliance has, are not enrolled, or no more. Each
     // second.

@@ -12,6 +12,7 @@
 #include "os/log.h"
 #include "replicate/remote_link.h"
 #include "vault/api_call.h"
+#include "vault/group_views.h"
 #include "vault/list_filters.h"
 #include "vault/policy.h"
 #include "vault/policy_desk.h"
@@ -101,6 +102,7 @@ Result<HttpResponse> Api::dispatch(Call& call) {
     if (resource == "plan") return plan(call);
     if (resource == "changes") return changes(call);
     if (resource == "policies") return policies(call);
+    if (resource == "groups") return groups(call);
     if (resource == "items") return call.parts.size() <= 1 ? items(call) : item(call);
     if (resource == "bookmarks" || resource == "exports")
         return resource == "exports" ? exports(call) : bookmarks(call);
@@ -153,7 +155,8 @@ Result<HttpResponse> Api::link(const HttpRequest& request, const std::string& me
                         fmt::format("'{}' cannot renew the certificate of another appliance",
                                     request.peer_certificate_name));
     }
-    if (method == "acquire-log" || method == "sync-appliance" || method == "report-trouble") {
+    if (method == "acquire-log" || method == "sync-appliance" || method == "report-trouble" ||
+        method == "shared-point") {
         FS_ASSIGN(const Json json,
                   parse_json(request.body, "the request's body", kMaxRequestBytes));
         FS_ASSIGN(const JsonFields fields, JsonFields::of(json, "body"));
@@ -440,6 +443,7 @@ Result<HttpResponse> Api::points(const Call& call) {
         if (points.size() == query.limit) break;
         points.push_back(kept_view(kept));
     }
+    FS_TRY(mark_shared_points(vault_.database(), item.id, points));
     Json gaps = Json::array();
     for (size_t i = 0; i + 1 < list.ranges.size(); ++i)
         gaps.push_back(

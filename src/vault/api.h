@@ -74,6 +74,8 @@ class Api {
     Result<HttpResponse> disks(const Call& call);
     Result<HttpResponse> changes(const Call& call);
     Result<HttpResponse> policies(const Call& call);
+    Result<HttpResponse> groups(const Call& call);
+    Result<HttpResponse> group_points(const Call& call);
     Result<std::vector<ItemRecord>> named_items(const Call& call, const JsonFields& fields);
     Result<HttpResponse> points(const Call& call);
     Result<HttpResponse> holds(const Call& call);

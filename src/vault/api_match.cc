@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "meta/alarms.h"
+#include "meta/groups.h"
 #include "meta/jobs.h"
 #include "meta/notifiers.h"
 #include "meta/parties.h"
@@ -46,6 +47,7 @@ Result<std::optional<std::string>> Api::current_tag(const Call& call) {
         return none;
     }
     if (resource == "policies") return tag_of_found(get_policy(database, name));
+    if (resource == "groups") return tag_of_found(get_group(database, name));
     if (resource == "users") return tag_of_found(get_user(database, name));
     if (resource == "agents") return tag_of_found(get_party(database, name));
     if (resource == "access-tokens") {

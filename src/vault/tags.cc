@@ -34,6 +34,11 @@ std::string tag_of(const PolicyRecord& policy) {
         {{"name", policy.name}, {"version", policy.version}, {"created", policy.created.us}});
 }
 
+std::string tag_of(const GroupRecord& group) {
+    return etag_of(
+        {{"name", group.name}, {"version", group.version}, {"created", group.created.us}});
+}
+
 std::string tag_of(const UserRecord& user) {
     return etag_of({{"name", user.name},
                     {"created", user.created.us},

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "meta/alarms.h"
+#include "meta/groups.h"
 #include "meta/notifiers.h"
 #include "meta/people.h"
 #include "meta/policies.h"
@@ -15,6 +16,7 @@ namespace farshore {
 // Name, policy, disks and how it is captured.
 std::string tag_of(const ItemRecord& item);
 std::string tag_of(const PolicyRecord& policy);
+std::string tag_of(const GroupRecord& group);
 // Role, items, whether it is disabled.
 std::string tag_of(const UserRecord& user);
 std::string tag_of(const AccessTokenRecord& token);

@@ -9,6 +9,7 @@
 #include "replica/item_object.h"
 #include "store/open_store.h"
 #include "store/store_identity.h"
+#include "vault/group_desk.h"
 #include "vault/log_about.h"
 #include "vault/second_stores.h"
 #include "vault/vault_impl.h"
@@ -223,6 +224,7 @@ Result<std::unique_ptr<Vault>> Vault::open(const VaultOptions& options, FileSyst
     FS_TRY(impl->open());
     std::unique_ptr<Vault> vault(new Vault(std::move(impl)));
     Vault* self = vault.get();
+    self->impl_->groups = std::make_shared<GroupDesk>(*self);
     self->set_resumer("unprotect", [self](const JobRecord& job) -> JobWork {
         const ItemId id = job.item.value_or(ItemId{});
         const bool force = job.input == "force";
@@ -281,6 +283,7 @@ void Vault::end_jobs() {
 
 void Vault::stop_waiting() {
     impl_->ending = true;
+    impl_->groups->stop();
     impl_->notify();
 }
 

@@ -37,6 +37,7 @@
 namespace farshore {
 
 class Database;
+class GroupDesk;
 class ObjectStore;
 
 inline constexpr int64_t kCertificateWarnUs = int64_t{14} * 86'400 * 1'000'000;
@@ -396,6 +397,9 @@ class Vault final : public VaultLink {
     void event(Severity severity, const std::string& code, const ItemRecord* item,
                const std::string& cause, const std::string& remedy = {});
 
+    // ---- replication groups (vault/group_desk.h)
+    GroupDesk& groups();
+
     // ---- VaultLink
     // -------------------------------------------------------------------------------
     Result<LogLease> acquire_log(const ItemId& item, const std::string& appliance) override;
@@ -408,6 +412,8 @@ class Vault final : public VaultLink {
                                            const ApplianceStatus& status) override;
     Result<CompareAnswer> compare(const std::string& agent, const ItemId& item,
                                   const CompareQuestion& question) override;
+    Result<BarrierOrder> shared_point_step(const std::string& appliance,
+                                           const BarrierReport& report) override;
     Result<std::vector<std::string>> refused_agents(
         const std::vector<std::string>& agents) override;
     Result<std::string> renew(const std::string& party, const std::string& request_pem) override;

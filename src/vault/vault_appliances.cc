@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "meta/appliances.h"
+#include "vault/group_desk.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
@@ -107,6 +108,7 @@ Result<ApplianceOrders> Vault::sync_appliance(const std::string& appliance,
         FS_ASSIGN(const auto policy, impl_->take_upload(*this, appliance, *item, upload));
         if (policy) orders.items.push_back(*policy);
     }
+    orders.points = impl_->groups->offered();
     return orders;
 }
 

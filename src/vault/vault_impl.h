@@ -39,6 +39,7 @@
 
 namespace farshore {
 
+class GroupDesk;
 struct SecondStore;
 struct CopyRuntime;
 
@@ -171,6 +172,8 @@ struct KeyRotation {
 };
 
 struct Vault::Impl {
+    // Its own alone; shared, so that its type need not be known here.
+    std::shared_ptr<GroupDesk> groups;
     int64_t certificates_looked_us = 0;  // steady, by tend()
     Impl(const VaultOptions& options_in, FileSystem& files_in, Clock& clock_in, Random& random_in)
         : options(options_in), files(files_in), clock(clock_in), random(random_in) {}
@@ -358,6 +361,7 @@ struct Vault::Impl {
     // None for an item that was set aside: it can be deleted all the same.
     Result<std::shared_ptr<ItemRuntime>> runtime_to_delete(const ItemRecord& record);
     void forget_runtime(const ItemId& id);
+    Result<std::vector<SharedPointOfItem>> shared_points_of_item(const ItemId& id);
     Result<ReplicaStatus> replica_status(ItemRuntime& runtime);
     Result<std::shared_ptr<ReplicaReader>> compare_reader(ItemRuntime& item, Sequence at_least);
     void forget_compare_reader(ItemRuntime& item, int64_t unused_us = 0);

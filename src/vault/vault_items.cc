@@ -1,11 +1,13 @@
 // Items: protecting, reporting, states, background rounds, deleting.
 #include <fmt/core.h>
 
+#include "meta/groups.h"
 #include "os/certificate_keeper.h"
 #include "os/log.h"
 #include "replica/item_object.h"
 #include "replica/manifest.h"
 #include "replicate/limits.h"
+#include "vault/group_desk.h"
 #include "vault/policy.h"
 #include "vault/vault_impl.h"
 
@@ -36,10 +38,19 @@ Result<std::shared_ptr<ItemRuntime>> Vault::Impl::open_runtime(const ItemRecord&
     made->ledger = std::make_unique<DatabaseLedger>(*database, record.id);
     ItemReplicaOptions replica_options;
     replica_options.fence = &*fence;
+    replica_options.shared_points = [this, id = record.id] { return shared_points_of_item(id); };
     FS_ASSIGN(made->replica, ItemReplica::open(*store, *made->ledger, clock, random, record.id,
                                                made->key, replica_options));
     const std::lock_guard hold(mutex);
     return runtimes.emplace(record.id, std::move(made)).first->second;
+}
+
+Result<std::vector<SharedPointOfItem>> Vault::Impl::shared_points_of_item(const ItemId& id) {
+    constexpr size_t kMost = 10'000;
+    FS_ASSIGN(const auto rows, stored_points_of(*database, id, kMost));
+    std::vector<SharedPointOfItem> points;
+    for (const ItemSharedPoint& row : rows) points.push_back({row.id, row.kind, row.sequence});
+    return points;
 }
 
 Result<std::shared_ptr<ItemRuntime>> Vault::Impl::runtime(const ItemId& id) {
@@ -494,6 +505,7 @@ void Vault::tend() {
     }
     impl_->tend_components(*this);
     impl_->tend_contacts();
+    impl_->groups->tend();
     std::string after;
     while (!impl_->ending) {
         auto records = list_items(*impl_->database, after, 500);

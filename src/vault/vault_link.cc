@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include "replica/item_object.h"
+#include "vault/group_desk.h"
 #include "vault/log_about.h"
 #include "vault/vault_impl.h"
 
@@ -336,6 +337,7 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
     instructions.vault_time = impl_->clock.now();
     instructions.appliances = impl_->appliances_to_tell();
     instructions.sync_interval_us = impl_->sync_interval_us();
+    FS_ASSIGN(instructions.grouped, impl_->groups->has_member(records));
     for (ItemRecord record : records) {
         if (record.state != ItemState::kEnabling && record.state != ItemState::kDisabling &&
             !is_replicating(record.state))

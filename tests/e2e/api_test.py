@@ -170,9 +170,14 @@ class Api(EndToEnd):
         status, _, made = self.call("post", "/v1/access-tokens", {"name": "cron"})
         self.assertEqual(201, status, made)
         token = made["id"]
+        status, _, group = self.call("post", "/v1/groups", {"name": "shop", "items": ["web"], "crash_interval_s": 0})
+        self.assertEqual(201, status, group)
+        status, _, shared = self.call("post", "/v1/groups/shop/points", {"wait_s": 20})
+        self.assertEqual((201, "stored"), (status, shared.get("state")), shared)
         return {"item": "web", "point": point, "hold": hold, "job": job, "store": "second", "disk": 0,
                 "bookmark": bookmark["id"], "export": export["id"], "agent": "nobody", "notifier": "nobody",
-                "user": "alice", "token": token, "policy": "default"}
+                "user": "alice", "token": token, "policy": "default",
+                "group": "shop", "member": "web", "shared_point": shared["id"]}
 
     def test_answers_are_as_described(self):
         """Breaks when an answer misses what the description promises, or has another shape."""
@@ -197,7 +202,7 @@ class Api(EndToEnd):
         answered with anything but which member is wrong; or when any body makes the server fail."""
         values = {"item": "web", "hold": "x", "job": 1, "alarm": 1, "store": "second", "disk": 0, "bookmark": "x",
                   "export": "x", "agent": "x", "appliance": "x", "point": "latest", "notifier": "x", "user": "x", "token": "x",
-                  "policy": "default"}
+                  "policy": "default", "group": "shop", "member": "x", "shared_point": "x"}
         values = {**values, **self.site()}
         tried = 0
         for method, path, operation, _ in self.description.operations():
@@ -299,7 +304,7 @@ class Api(EndToEnd):
         open_to_all = {"getHealth", "enrol", "login"}
         values = {"item": "web", "point": "latest", "hold": "x", "job": 1, "store": "x", "disk": 0, "bookmark": "x",
                   "export": "x", "agent": "x", "appliance": "x", "notifier": "x", "user": "x", "token": "x",
-                  "policy": "x"}
+                  "policy": "x", "group": "x", "member": "x", "shared_point": "x"}
         tried = 0
         for method, path, operation, _ in self.description.operations():
             if operation["operationId"] in open_to_all or operation.get("security") == []:
