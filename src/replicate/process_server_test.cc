@@ -251,7 +251,7 @@ TEST_F(ProcessServerTest, QuestionsAreAnsweredByTheVault) {
 TEST_F(ProcessServerTest, AReturnIsTheVaultsToAllow) {
     ReturnFrame asked;
     asked.request = 3;
-    asked.item = test_item();
+    asked.item = item_;
     asked.question.to = {9};
     auto wire = open("agent-1");
     wire->handlers.on_frame(encode(asked));

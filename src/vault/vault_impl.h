@@ -107,7 +107,10 @@ struct ItemRuntime {
     int64_t return_renewed_us = 0;  // steady, when its leases were
     std::optional<bool> stand_by;   // Vault::set_stand_by()
     bool draining = false;          // Vault::set_draining()
-    std::string cancel_answered;    // the newest request to cancel that has its answer
+    // What the source had written when it was first heard of in this state, and since then.
+    std::optional<uint64_t> left_bytes;
+    uint64_t split_bytes = 0;
+    std::string cancel_answered;  // the newest request to cancel that has its answer
     std::optional<ItemError> cancel_error;
 };
 
@@ -268,6 +271,8 @@ struct Vault::Impl {
     void tend_return(Vault& vault, ItemRuntime& item, const ItemRecord& record,
                      const ReplicaStatus& status);
     void report_return(ItemRuntime& item, const ItemRecord& record, ItemReport& report);
+    void watch_split(Vault& vault, const ItemRecord& record, ItemRuntime& item,
+                     const AgentItemStatus& source);
     Result<CompareAnswer> compare_for_home(ItemRuntime& item, const ReturnRecord& way,
                                            const CompareQuestion& question);
     Status move_to(const ItemId& id, const std::string& appliance);

@@ -194,6 +194,7 @@ Result<bool> Vault::Impl::take_status(Vault& vault, ItemRecord record,
         item->clock_ahead_us = clock_ahead_us;
         item->agent_heard = clock.now();
     }
+    watch_split(vault, record, *item, status);
     if (resynced)
         vault.event(
             Severity::kInformation, "resynchronised", &record,

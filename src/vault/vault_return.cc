@@ -492,7 +492,45 @@ void Vault::Impl::tend_return(Vault& vault, ItemRuntime& item, const ItemRecord&
                   tended.error().to_string());
 }
 
+// Of a source whose machine was failed over: it writes all the same.
+void Vault::Impl::watch_split(Vault& vault, const ItemRecord& record, ItemRuntime& item,
+                              const AgentItemStatus& source) {
+    const bool left =
+        record.state == ItemState::kFailedOver || record.state == ItemState::kCommitted;
+    bool fresh = false;
+    {
+        const std::lock_guard hold(item.mutex);
+        if (!left) {
+            item.left_bytes.reset();
+            item.split_bytes = 0;
+            return;
+        }
+        // A log that was made anew counts from its beginning.
+        if (!item.left_bytes || source.machine_bytes < *item.left_bytes)
+            item.left_bytes = source.machine_bytes;
+        const uint64_t bytes = source.machine_bytes - *item.left_bytes;
+        fresh = bytes != 0 && item.split_bytes == 0;
+        item.split_bytes = bytes;
+    }
+    if (fresh)
+        vault.event(Severity::kCritical, "split-brain", &record,
+                    fmt::format("the machine writes to its disks at agent '{}', while it runs at "
+                                "the recovery site",
+                                record.agent),
+                    "shut one of them down; what the source writes is not replicated");
+}
+
 void Vault::Impl::report_return(ItemRuntime& item, const ItemRecord& record, ItemReport& report) {
+    {
+        const std::lock_guard hold(item.mutex);
+        if (item.split_bytes != 0)
+            report.troubles.push_back(
+                {Severity::kCritical, "split-brain",
+                 fmt::format("the machine has written {} bytes to its disks at agent '{}' since it "
+                             "runs at the recovery site",
+                             item.split_bytes, record.agent),
+                 "shut one of them down; what the source writes is not replicated"});
+    }
     const auto way = way_home(record.id);
     if (!way || (!is_returning(record.state) && record.state != ItemState::kFailedBack)) return;
     report.way_home.emplace();

@@ -78,6 +78,7 @@ class Return(EndToEnd):
             for client in home:
                 client.write(64 << 10, rng.randbytes(200_000))
                 client.close()
+            self.farshore.wait_for("it is told", lambda: "split-brain" in self.troubles(), 60)
             self.succeed("failover", "commit", "web")
             self.succeed("reprotect", "web")
             item = self.wait_state("web", "reverse-protected")
