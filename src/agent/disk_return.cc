@@ -25,6 +25,21 @@ bool is_zero(ByteView bytes) {
     return std::ranges::all_of(bytes, [](uint8_t byte) { return byte == 0; });
 }
 
+// What is written is the disk's bytes: an image of another form would be no image any more.
+Status check_raw(BlockDevice& device, const std::string& path) {
+    constexpr std::string_view kForms[] = {{"QFI\xfb", 4}, {"QED\0", 4}, {"KDMV", 4}, {"vhdx", 4}};
+    Bytes head(4);
+    if (device.size_bytes() < head.size()) return {};
+    FS_TRY(device.read(0, head));
+    for (const std::string_view form : kForms)
+        if (as_text(head) == form)
+            return fail(Code::kUnsupported,
+                        fmt::format("{} is no raw disk, but an image with a form of its own", path),
+                        "name raw files or block devices with --disk; `qemu-img convert -O raw` "
+                        "makes one of it");
+    return {};
+}
+
 Error not_answered(const CompareAnswer& answer) {
     if (answer.verdict == CompareVerdict::kNotYet)
         return Error(Code::kUnavailable, "the state that is to be written is not stored yet");
@@ -120,6 +135,7 @@ Result<std::unique_ptr<DiskReturn>> DiskReturn::open(const ReturnOrder& order,
             FS_ASSIGN(disk.lock, DiskLock::take(wanted.path));
         }
         FS_ASSIGN(disk.device, open_file_device(wanted.path, options));
+        FS_TRY(check_raw(*disk.device, wanted.path));
         if (disk.device->size_bytes() < wanted.size_bytes)
             return fail(Code::kDiskChanged,
                         fmt::format("{} has {} bytes, disk {} has {}", wanted.path,

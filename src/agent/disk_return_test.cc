@@ -283,6 +283,10 @@ TEST(DiskReturn, DisksThatDoNotFitAreRefused) {
         ASSERT_FALSE(refused);
         EXPECT_EQ(refused.error().code(), Code::kWrongState);
     }
+    auto form = site.images[1];
+    std::copy_n("QFI\xfb", 4, form[1].begin());
+    home.make(form);
+    EXPECT_EQ(home.open().error().code(), Code::kUnsupported);
     auto small = site.images[1];
     small[0].resize(small[0].size() - 1);
     home.make(small);

@@ -153,7 +153,8 @@ Result<HttpResponse> Api::link(const HttpRequest& request, const std::string& me
                         fmt::format("'{}' cannot renew the certificate of another appliance",
                                     request.peer_certificate_name));
     }
-    if (method == "acquire-log" || method == "sync-appliance" || method == "report-trouble") {
+    if (method == "acquire-log" || method == "sync-appliance" || method == "report-trouble" ||
+        method == "open-return") {
         FS_ASSIGN(const Json json,
                   parse_json(request.body, "the request's body", kMaxRequestBytes));
         FS_ASSIGN(const JsonFields fields, JsonFields::of(json, "body"));

@@ -107,7 +107,7 @@ struct ItemRuntime {
     int64_t return_renewed_us = 0;  // steady, when its leases were
     std::optional<bool> stand_by;   // Vault::set_stand_by()
     bool draining = false;          // Vault::set_draining()
-    // What the source had written when it was first heard of in this state, and since then.
+    // What the source had written when it was last heard of before it was left, and since then.
     std::optional<uint64_t> left_bytes;
     uint64_t split_bytes = 0;
     std::string cancel_answered;  // the newest request to cancel that has its answer
@@ -276,6 +276,7 @@ struct Vault::Impl {
     Result<CompareAnswer> compare_for_home(ItemRuntime& item, const ReturnRecord& way,
                                            const CompareQuestion& question);
     Status move_to(const ItemId& id, const std::string& appliance);
+    Status mend_return(ItemRuntime& item, const ItemId& id, const ReturnRecord& way);
     std::mutex return_mutex;  // one change of a way home at a time
     // Of appliances (vault_appliances.cc).
     Status load_appliances();

@@ -440,6 +440,21 @@ Result<CompareAnswer> Vault::Impl::compare_for_home(ItemRuntime& item, const Ret
 
 // ---- background --------------------------------------------------------------------------------
 
+// What a crash between two steps has left.
+Status Vault::Impl::mend_return(ItemRuntime& item, const ItemId& id, const ReturnRecord& way) {
+    FS_ASSIGN(const ItemRecord record, get_item(*database, id));
+    FS_ASSIGN(const ItemAppliance has, appliance_of(item));
+    const bool here = has.now == kRecoveryAppliance;
+    if (is_returning(record.state) && !here) return move_to(id, kRecoveryAppliance);
+    const bool home = record.state == ItemState::kFailedBack ||
+                      record.state == ItemState::kCommitted ||
+                      record.state == ItemState::kCommittedHome;
+    if (home && here) FS_TRY(move_to(id, way.appliance));
+    // A way that was given up, or never begun.
+    if (record.state == ItemState::kCommitted) forget_return(id);
+    return {};
+}
+
 void Vault::Impl::tend_return(Vault& vault, ItemRuntime& item, const ItemRecord& record,
                               const ReplicaStatus& status) {
     {
@@ -447,10 +462,14 @@ void Vault::Impl::tend_return(Vault& vault, ItemRuntime& item, const ItemRecord&
         if (item.home_reader && clock.steady_us() - item.home_used_us > kReaderIdleUs)
             item.home_reader.reset();
     }
-    if (!is_returning(record.state) || fenced) return;
+    if (fenced) return;
     const std::lock_guard one(return_mutex);
     const auto way = way_home(record.id);
     if (!way) return;
+    if (auto mended = mend_return(item, record.id, *way); !mended)
+        log::warn("vault", about(record, mended.error()), "the way home of '{}': {}", record.name,
+                  mended.error().to_string());
+    if (!is_returning(record.state)) return;
     Sequence have;
     {
         const std::lock_guard hold(item.mutex);
@@ -501,7 +520,7 @@ void Vault::Impl::watch_split(Vault& vault, const ItemRecord& record, ItemRuntim
     {
         const std::lock_guard hold(item.mutex);
         if (!left) {
-            item.left_bytes.reset();
+            item.left_bytes = source.machine_bytes;
             item.split_bytes = 0;
             return;
         }
