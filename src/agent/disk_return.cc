@@ -103,18 +103,19 @@ Result<std::unique_ptr<DiskReturn>> DiskReturn::open(const ReturnOrder& order,
                                                      const std::vector<DesiredDisk>& disks,
                                                      const std::string& progress_path,
                                                      FileSystem& files, Clock& clock,
-                                                     Random& random) {
+                                                     Random& random, const Wrap& wrap) {
     std::unique_ptr<DiskReturn> made(new DiskReturn(progress_path, files, clock, random));
     auto kept = read_whole_file(files, progress_path, kMaxProgressBytes);
     if (kept) {
-        // One that is damaged says nothing of the disks: they are compared.
-        // Nor does what is known of other disks.
+        // One that is damaged, or of other disks, says nothing of these: they are compared.
         if (auto progress = decode_return_progress(as_text(*kept));
             progress && progress->paths == return_paths(disks))
             made->progress_ = *progress;
     } else if (kept.error().code() != Code::kNotFound) {
         return fail(kept.error());
     }
+    made->progress_.paths = return_paths(disks);
+    made->saved_ = made->progress_;
     for (const DesiredDisk& wanted : disks) {
         if (wanted.removed) continue;
         Disk disk;
@@ -122,14 +123,16 @@ Result<std::unique_ptr<DiskReturn>> DiskReturn::open(const ReturnOrder& order,
         disk.size_bytes = wanted.size_bytes;
         FS_ASSIGN(const bool there, files.exists(wanted.path));
         if (!there && !order.original) {
-            // Nothing of any state is on it.
-            made->progress_ = {};
+            // Nothing of any state is on it; written down before it is there.
+            FS_TRY(made->forget_disks());
             FS_ASSIGN(const auto file, files.open(wanted.path, OpenMode::kCreateNew));
             FS_TRY(file->truncate(wanted.size_bytes));
             FS_TRY(file->sync());
         }
         FileDeviceOptions options;
         options.exclusive = true;
+        // What the disk could not keep must not be found to be equal.
+        options.drop_cached = true;
         FS_ASSIGN(const bool block, is_block_device(wanted.path));
         if (!block) {
             FS_ASSIGN(disk.lock, DiskLock::take(wanted.path));
@@ -141,18 +144,32 @@ Result<std::unique_ptr<DiskReturn>> DiskReturn::open(const ReturnOrder& order,
                         fmt::format("{} has {} bytes, disk {} has {}", wanted.path,
                                     disk.device->size_bytes(), wanted.index, wanted.size_bytes),
                         "give it a disk that is at least as large");
+        if (wrap) disk.device = wrap(std::move(disk.device));
         made->disks_.push_back(std::move(disk));
     }
-    made->progress_.paths = return_paths(disks);
     return made;
 }
 
 Status DiskReturn::save() {
-    return write_file_durably(files_, progress_path_, as_bytes(encode_return_progress(progress_)));
+    FS_TRY(write_file_durably(files_, progress_path_, as_bytes(encode_return_progress(progress_))));
+    saved_ = progress_;
+    return {};
+}
+
+Status DiskReturn::forget_disks() {
+    ReturnProgress fresh;
+    fresh.paths = progress_.paths;
+    progress_ = fresh;
+    return save();
 }
 
 Status DiskReturn::flush_all() {
-    for (Disk& disk : disks_) FS_TRY(disk.device->flush());
+    for (Disk& disk : disks_)
+        if (auto flushed = disk.device->flush(); !flushed) {
+            // Nobody knows what of the writes since the last flush is there: they are done again.
+            progress_ = saved_;
+            return flushed;
+        }
     unsaved_bytes_ = 0;
     return {};
 }
@@ -171,7 +188,7 @@ ReturnStatus DiskReturn::status() const {
     return status;
 }
 
-Status DiskReturn::begin_round(const ReturnOrder& order) {
+void DiskReturn::begin_round(const ReturnOrder& order) {
     const bool mixed = progress_.to.v != 0;
     if (progress_.id != order.id) {
         ReturnProgress fresh;
@@ -182,7 +199,7 @@ Status DiskReturn::begin_round(const ReturnOrder& order) {
         // What is on the disks is some other mixture, or a state later than what is wanted.
         if (fresh.have > order.to) progress_.have = {};
     }
-    if (progress_.to == order.to) return {};  // goes on
+    if (progress_.to == order.to) return;  // goes on
     // A round that goes further than the one that was cut short covers what that one has written.
     if (progress_.to > order.to) progress_.have = {};
     progress_.comparing = progress_.have.v == 0;
@@ -190,7 +207,6 @@ Status DiskReturn::begin_round(const ReturnOrder& order) {
     progress_.disk = 0;
     progress_.offset_bytes = 0;
     progress_.compared = 0;
-    return {};
 }
 
 Status DiskReturn::finish_round() {
@@ -208,7 +224,7 @@ Status DiskReturn::work(const ReturnOrder& order, const ReturnPeers& peers, int6
     const bool same = progress_.id == order.id;
     if (same && progress_.to.v == 0 && progress_.have == order.to) return {};
     const ReturnProgress before = progress_;
-    FS_TRY(begin_round(order));
+    begin_round(order);
     if (!same && progress_.have == order.to) {
         progress_.to = {};
         return save();

@@ -55,11 +55,13 @@ class DiskReturn {
     // `disks`: with the sizes that the replica has; those that were removed are left alone. With
     // order.original each must be there; else a file that is missing is made. kWrongState (in use),
     // kDiskChanged (too small), kNotFound, kForbidden.
+    // `wrap`, for tests: stands between it and each disk.
+    using Wrap = std::function<std::unique_ptr<BlockDevice>(std::unique_ptr<BlockDevice>)>;
     static Result<std::unique_ptr<DiskReturn>> open(const ReturnOrder& order,
                                                     const std::vector<DesiredDisk>& disks,
                                                     const std::string& progress_path,
-                                                    FileSystem& files, Clock& clock,
-                                                    Random& random);
+                                                    FileSystem& files, Clock& clock, Random& random,
+                                                    const Wrap& wrap = {});
     ~DiskReturn();
 
     // Works for about `budget_us`. `order.to` may only grow while its id stays the same.
@@ -78,7 +80,8 @@ class DiskReturn {
     Status save();
     Status flush_all();
     bool time_is_over() const { return clock_.steady_us() >= until_us_; }
-    Status begin_round(const ReturnOrder& order);
+    void begin_round(const ReturnOrder& order);
+    Status forget_disks();
     Status finish_round();
     Status look_at_samples(const ReturnPeers& peers);
     Result<bool> compare_on(const ReturnPeers& peers);
@@ -94,6 +97,7 @@ class DiskReturn {
     Random& random_;
     std::vector<Disk> disks_;
     ReturnProgress progress_;
+    ReturnProgress saved_;  // as it is in the file
     bool held_ = false;
     std::string order_id_;  // that it was asked for last
     SumKey key_{};

@@ -293,6 +293,89 @@ TEST(DiskReturn, DisksThatDoNotFitAreRefused) {
     EXPECT_EQ(home.open().error().code(), Code::kDiskChanged);
 }
 
+// A disk that loses what was not flushed when a flush fails, as a kernel does that could not write
+// its pages.
+class LosingDevice final : public BlockDevice {
+  public:
+    LosingDevice(std::unique_ptr<BlockDevice> inner, int& fail_in)
+        : inner_(std::move(inner)), fail_in_(fail_in) {}
+    uint64_t size_bytes() const override { return inner_->size_bytes(); }
+    bool read_only() const override { return false; }
+    Status read(uint64_t offset, MutableByteView out) override {
+        FS_TRY(inner_->read(offset, out));
+        for (const auto& [at, data] : pending_)
+            for (size_t i = 0; i < data.size(); ++i)
+                if (at + i >= offset && at + i < offset + out.size())
+                    out[at + i - offset] = data[i];
+        return {};
+    }
+    Status write(uint64_t offset, ByteView data) override {
+        pending_.emplace_back(offset, Bytes(data.begin(), data.end()));
+        return {};
+    }
+    Status zero(uint64_t offset, uint64_t length, bool) override {
+        return write(offset, Bytes(length));
+    }
+    Status discard(uint64_t offset, uint64_t length) override { return zero(offset, length, true); }
+    Status flush() override {
+        const auto writes = std::exchange(pending_, {});
+        if (fail_in_ > 0 && --fail_in_ == 0) return fail(Code::kIo, "the test says so");
+        for (const auto& [at, data] : writes) FS_TRY(inner_->write(at, data));
+        return inner_->flush();
+    }
+    Result<std::vector<BlockExtent>> extents(uint64_t offset, uint64_t length) override {
+        return std::vector<BlockExtent>{{offset, length}};
+    }
+
+  private:
+    std::unique_ptr<BlockDevice> inner_;
+    int& fail_in_;
+    std::vector<std::pair<uint64_t, Bytes>> pending_;
+};
+
+// Broken if a flush that failed, and then did not, were taken for the writes before it.
+TEST(DiskReturn, AFailedFlushIsNoFlush) {
+    for (const bool known : {false, true}) {
+        Site site(13);
+        Home home;
+        auto content = site.images[1];
+        content[0][70'000] ^= 1;
+        home.make(known ? site.images[1] : content);
+        if (known) ASSERT_TRUE((*home.open())->work(order_to({1}), site.peers(), kLong));
+        site.write_on();
+        int fail_in = 0;
+        auto back =
+            DiskReturn::open({}, home.disks, home.directory / "return.json", home.files, home.clock,
+                             home.random, [&](auto device) {
+                                 return std::make_unique<LosingDevice>(std::move(device), fail_in);
+                             });
+        ASSERT_TRUE(back);
+        fail_in = 1;
+        const ReturnOrder order = order_to(site.newest());
+        EXPECT_EQ((*back)->work(order, site.peers(), kLong).error().code(), Code::kIo);
+        EXPECT_EQ((*back)->status().have.v, 0u);
+        ASSERT_TRUE((*back)->work(order, site.peers(), kLong));
+        EXPECT_EQ((*back)->status().have, order.to);
+        EXPECT_TRUE(home.content() == site.images.rbegin()->second) << known;
+    }
+}
+
+// Broken if a disk that was lost and made anew counted as the one that was there: whenever the
+// agent dies.
+TEST(DiskReturn, ADiskThatIsMadeHasNoState) {
+    Site site(14);
+    Home home;
+    ASSERT_TRUE((*home.open(false))->work(order_to({1}), site.peers(), kLong));
+    EXPECT_EQ((*home.open(false))->status().have.v, 1u);
+    ASSERT_TRUE(home.files.remove(home.disks[1].path));
+    ASSERT_TRUE(home.open(false)) << "it is made, and then the agent dies";
+    auto back = home.open(false);
+    ASSERT_TRUE(back);
+    EXPECT_EQ((*back)->status().have.v, 0u);
+    ASSERT_TRUE((*back)->work(order_to({1}), site.peers(), kLong));
+    EXPECT_TRUE(home.content() == site.images[1]);
+}
+
 // Broken if a damaged file of progress were believed, or ended the return.
 TEST(DiskReturn, DamagedProgressIsNoProgress) {
     Site site(11);

@@ -148,7 +148,8 @@ void ItemSupervisor::tick() {
     if (!removed_) worker_->post_after_us(options_.tick_us, [this] { tick(); });
 }
 
-Status ItemSupervisor::work(const DesiredItem& desired) {
+// Directories, and what an agent after this one must know.
+Status ItemSupervisor::make_room(const DesiredItem& desired) {
     FS_TRY(files_.make_directories(item_directory()));
     FS_TRY(files_.make_directories(tap_directory()));
     FS_TRY(files_.make_directories(options_.shared_directory));
@@ -157,6 +158,11 @@ Status ItemSupervisor::work(const DesiredItem& desired) {
     auto kept = save(desired);
     keeping_trouble_.reset();
     if (!kept) keeping_trouble_ = kept.error();
+    return {};
+}
+
+Status ItemSupervisor::work(const DesiredItem& desired) {
+    FS_TRY(make_room(desired));
     if (desired.await_seed && !session_) return describe(desired);
     FS_TRY(end_return());
     switch (desired.mode) {

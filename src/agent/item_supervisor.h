@@ -137,6 +137,7 @@ class ItemSupervisor {
     void tell_map_damage(const CaptureStatus& capture);
     std::optional<AgentItemError> tap_trouble(const CaptureStatus& capture);
     Status save(const DesiredItem& desired);
+    Status make_room(const DesiredItem& desired);
 
     std::string path_of(const DesiredItem& desired, DiskIndex index) const;
 

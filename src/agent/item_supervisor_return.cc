@@ -31,12 +31,7 @@ bool same_return_disks(const std::vector<DesiredDisk>& a, const std::vector<Desi
 // ---- given up ----------------------------------------------------------------------------------
 
 Status ItemSupervisor::stand_by(const DesiredItem& desired) {
-    FS_TRY(files_.make_directories(item_directory()));
-    FS_TRY(files_.make_directories(tap_directory()));
-    FS_TRY(files_.make_directories(options_.shared_directory));
-    auto kept = save(desired);
-    keeping_trouble_.reset();
-    if (!kept) keeping_trouble_ = kept.error();
+    FS_TRY(make_room(desired));
     if (desired.mode == CaptureMode::kDevice)
         return fail(Code::kUnsupported, "an agent does not shut its own machine down",
                     "shut the machine down there; what it wrote until then is sent");
@@ -169,10 +164,7 @@ ReturnPeers ItemSupervisor::return_peers() {
 }
 
 Status ItemSupervisor::go_home(const DesiredItem& desired) {
-    FS_TRY(files_.make_directories(item_directory()));
-    auto kept = save(desired);
-    keeping_trouble_.reset();
-    if (!kept) keeping_trouble_ = kept.error();
+    FS_TRY(make_room(desired));
     if (desired.mode == CaptureMode::kDevice)
         return fail(Code::kUnsupported, "an agent cannot write the disks that it runs from",
                     "name disks of another agent: `farshore reprotect NAME --to-agent AGENT "

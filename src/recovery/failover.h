@@ -193,6 +193,7 @@ class Recoveries {
     Result<TapConfig> disk_config(const RecoveryState& state);
     Status start_disks(Entry& entry);
     Status start_on_tap(Entry& entry);
+    Status start_on_disks(Entry& entry);
     Status start_machine(Entry& entry);
     void await_first_read(Entry& entry, int64_t requested_us);
     Status bring_up(Entry& entry, int64_t requested_us);

@@ -253,57 +253,11 @@ void ProcessServer::on_sync(uint64_t session_id, ByteView body) {
     });
 }
 
-void ProcessServer::on_compare(uint64_t session_id, ByteView body) {
+// A question that takes its time, off the home executor; `work` gives the answer's frame.
+template <typename Frame>
+void ProcessServer::on_question(uint64_t session_id, Result<Frame> frame,
+                                std::function<Result<Bytes>(const Frame&)> work) {
     Session& session = *sessions_.at(session_id);
-    auto frame = decode_compare(body);
-    if (!frame) {
-        end_session(session_id, &frame.error());
-        return;
-    }
-    if (session.questions >= kMaxCompareQuestions) {
-        const Error error(Code::kLimitReached, "too many comparisons at a time");
-        end_session(session_id, &error);
-        return;
-    }
-    ++session.questions;
-    Executor* const executor = executors_.compare ? executors_.compare : executors_.control;
-    executor->post([this, session_id, alive = std::weak_ptr(alive_), peer = session.peer,
-                    ended = session.ended, asked = std::make_shared<CompareFrame>(*frame)] {
-        // Who lost patience asks again on another connection: what he left must not delay that.
-        if (*ended) return;
-        auto answer = std::make_shared<Result<CompareAnswer>>(
-            vault_.compare(peer, asked->item, asked->question));
-        executors_.home->post([this, session_id, alive, asked, answer] {
-            if (alive.expired()) return;
-            auto found = sessions_.find(session_id);
-            if (found == sessions_.end()) return;
-            --found->second->questions;
-            if (!*answer) {
-                end_session(session_id, &answer->error());
-                return;
-            }
-            found->second->connection->send(
-                encode(ComparedFrame{asked->request, std::move(**answer)}));
-        });
-    });
-}
-
-Result<ReturnAnswer> ProcessServer::answer_return(Returning& reading, const std::string& peer,
-                                                  const ReturnFrame& asked) {
-    const Sequence to = asked.question.to;
-    if (!reading.state || reading.item != asked.item || reading.state->to() != to) {
-        reading.state.reset();
-        FS_ASSIGN(const ReturnGrant grant, vault_.open_return(options_.name, peer, asked.item, to));
-        FS_ASSIGN(reading.state,
-                  ReplicaReturn::open(store_, asked.item, grant.item_key, to, grant.end));
-        reading.item = asked.item;
-    }
-    return reading.state->answer(asked.question);
-}
-
-void ProcessServer::on_return(uint64_t session_id, ByteView body) {
-    Session& session = *sessions_.at(session_id);
-    auto frame = decode_return(body);
     if (!frame) {
         end_session(session_id, &frame.error());
         return;
@@ -315,12 +269,12 @@ void ProcessServer::on_return(uint64_t session_id, ByteView body) {
     }
     ++session.questions;
     Executor* const executor = executors_.compare ? executors_.compare : executors_.control;
-    executor->post([this, session_id, alive = std::weak_ptr(alive_), peer = session.peer,
-                    ended = session.ended, reading = session.returning,
-                    asked = std::make_shared<ReturnFrame>(std::move(*frame))] {
+    executor->post([this, session_id, alive = std::weak_ptr(alive_), ended = session.ended,
+                    work = std::move(work), asked = std::make_shared<Frame>(std::move(*frame))] {
+        // Who lost patience asks again on another connection: what he left must not delay that.
         if (*ended) return;
-        auto answer = std::make_shared<Result<ReturnAnswer>>(answer_return(*reading, peer, *asked));
-        executors_.home->post([this, session_id, alive, asked, answer] {
+        auto answer = std::make_shared<Result<Bytes>>(work(*asked));
+        executors_.home->post([this, session_id, alive, answer] {
             if (alive.expired()) return;
             auto found = sessions_.find(session_id);
             if (found == sessions_.end()) return;
@@ -329,10 +283,38 @@ void ProcessServer::on_return(uint64_t session_id, ByteView body) {
                 end_session(session_id, &answer->error());
                 return;
             }
-            found->second->connection->send(
-                encode(ReturnedFrame{asked->request, std::move(**answer)}));
+            found->second->connection->send(std::move(**answer));
         });
     });
+}
+
+void ProcessServer::on_compare(uint64_t session_id, ByteView body) {
+    on_question<CompareFrame>(
+        session_id, decode_compare(body),
+        [this, peer = sessions_.at(session_id)->peer](const CompareFrame& asked) -> Result<Bytes> {
+            FS_ASSIGN(CompareAnswer answer, vault_.compare(peer, asked.item, asked.question));
+            return encode(ComparedFrame{asked.request, std::move(answer)});
+        });
+}
+
+void ProcessServer::on_return(uint64_t session_id, ByteView body) {
+    const Session& session = *sessions_.at(session_id);
+    on_question<ReturnFrame>(
+        session_id, decode_return(body),
+        [this, peer = session.peer,
+         reading = session.returning](const ReturnFrame& asked) -> Result<Bytes> {
+            const Sequence to = asked.question.to;
+            if (!reading->state || reading->item != asked.item || reading->state->to() != to) {
+                reading->state.reset();
+                FS_ASSIGN(const ReturnGrant grant,
+                          vault_.open_return(options_.name, peer, asked.item, to));
+                FS_ASSIGN(reading->state,
+                          ReplicaReturn::open(store_, asked.item, grant.item_key, to, grant.end));
+                reading->item = asked.item;
+            }
+            FS_ASSIGN(ReturnAnswer answer, reading->state->answer(asked.question));
+            return encode(ReturnedFrame{asked.request, std::move(answer)});
+        });
 }
 
 std::vector<IntakeStatus> ProcessServer::status() const {

@@ -25,8 +25,6 @@
 namespace farshore {
 
 class ItemIntake;
-struct ReturnAnswer;
-struct ReturnFrame;
 class ObjectStore;
 
 struct ProcessServerOptions {
@@ -117,8 +115,9 @@ class ProcessServer {
     void on_sync(uint64_t session_id, ByteView body);
     void on_compare(uint64_t session_id, ByteView body);
     void on_return(uint64_t session_id, ByteView body);
-    Result<ReturnAnswer> answer_return(Returning& reading, const std::string& peer,
-                                       const ReturnFrame& asked);
+    template <typename Frame>
+    void on_question(uint64_t session_id, Result<Frame> frame,
+                     std::function<Result<Bytes>(const Frame&)> work);
     void end_session(uint64_t session_id, const Error* error);
     Result<ItemIntake*> intake(const ItemId& item);
     // The item has an object of that size to send: its intake's upload() is called when it may,

@@ -257,7 +257,9 @@ TEST_F(ProcessServerTest, AReturnIsTheVaultsToAllow) {
     wire->handlers.on_frame(encode(asked));
     compare();
     ASSERT_TRUE(error(*wire));
-    EXPECT_EQ(error(*wire)->code(), Code::kUnsupported) << "this vault lends nothing";
+    EXPECT_EQ(error(*wire)->code(), Code::kForbidden);
+    EXPECT_EQ(vault_.returned, std::vector<std::string>{"appliance-1 agent-1 9"})
+        << "in the name that the certificate proves";
     auto other = open("agent-1");
     other->handlers.on_frame(encode(asked));
     other->handlers.on_frame(encode_sync({9, "status"}));

@@ -351,13 +351,7 @@ Result<HttpResponse> Api::item(const Call& call) {
             FS_ASSIGN(const std::string action, fields.required_text("action", 64));
             FS_ASSIGN(const std::string point, fields.text("point", 1024, "latest"));
             FS_ASSIGN(const std::string copy, fields.text("copy", kMaxStoreNameBytes));
-            FailoverChoice choice;
-            FS_ASSIGN(choice.shut_down, fields.boolean("shut_down"));
-            FS_ASSIGN(choice.planned, fields.boolean("planned"));
-            FS_ASSIGN(choice.power_off, fields.boolean("power_off"));
-            FS_ASSIGN(const uint64_t timeout,
-                      fields.u64("timeout_s", kShutDownPatienceS, kMaxShutDownPatienceS));
-            choice.timeout_s = static_cast<uint32_t>(timeout);
+            FS_ASSIGN(const FailoverChoice choice, read_failover_choice(fields));
             FS_ASSIGN(const JobRecord job, recovery->failover(name, action, point, copy, choice));
             return answer(job_view(job), 202);
         }

@@ -6,12 +6,6 @@
 #include "vault/views.h"
 
 namespace farshore {
-namespace {
-
-constexpr size_t kMaxName = 256;
-
-}  // namespace
-
 // POST /v1/items/ITEM/return
 Result<HttpResponse> Api::way_home(const Call& call) {
     if (call.parts.size() != 3 || !call.is("POST")) return no_such_resource(call.request);
@@ -21,20 +15,8 @@ Result<HttpResponse> Api::way_home(const Call& call) {
     FS_ASSIGN(const JsonFields fields, call.fields({"action", "agent", "disks", "appliance",
                                                     "accept", "power_off", "timeout_s"}));
     FS_ASSIGN(const std::string action, fields.required_text("action", 64));
-    ReturnRequest request;
-    FS_ASSIGN(request.agent, fields.text("agent", kMaxName));
-    FS_ASSIGN(request.appliance, fields.text("appliance", kMaxName));
-    FS_ASSIGN(request.accept, fields.boolean("accept"));
-    FS_ASSIGN(const Json* disks, fields.array("disks", kMaxDisks));
-    for (size_t i = 0; disks != nullptr && i < disks->size(); ++i) {
-        if (!(*disks)[i].is_string()) return fields.wrong("disks", "must be a list of paths");
-        request.disks.push_back((*disks)[i].get<std::string>());
-    }
-    FailbackRequest failback;
-    FS_ASSIGN(failback.power_off, fields.boolean("power_off"));
-    FS_ASSIGN(const uint64_t timeout,
-              fields.u64("timeout_s", kShutDownPatienceS, kMaxShutDownPatienceS));
-    failback.timeout_s = static_cast<uint32_t>(timeout);
+    FS_ASSIGN(const ReturnRequest request, read_return_request(fields));
+    FS_ASSIGN(const FailbackRequest failback, read_failback(fields));
     const auto job = [&]() -> Result<JobRecord> {
         if (action == "reprotect") return returns.reprotect(name, request);
         if (action == "cancel-reprotect") return returns.cancel_reprotect(name);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "meta/items.h"
+#include "meta/jobs.h"
 #include "meta/json_fields.h"
 #include "os/real.h"
 #include "vault/log_about.h"
@@ -42,6 +43,16 @@ Result<MachineDescription> machine_of(const ItemRecord& item, std::vector<DiskSi
 }
 
 }  // namespace
+
+Result<FailoverChoice> read_failover_choice(const JsonFields& fields) {
+    FailoverChoice choice;
+    FS_ASSIGN(choice.shut_down, fields.boolean("shut_down"));
+    FS_ASSIGN(choice.planned, fields.boolean("planned"));
+    FS_ASSIGN(const FailbackRequest shutting_down, read_failback(fields));
+    choice.power_off = shutting_down.power_off;
+    choice.timeout_s = shutting_down.timeout_s;
+    return choice;
+}
 
 RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random& random,
                            const Options& options)
@@ -138,6 +149,29 @@ Status RecoveryDesk::resume() {
     return {};
 }
 
+void RecoveryDesk::mend() {
+    const auto mend = [&]() -> Status {
+        FS_ASSIGN(const auto jobs, open_jobs(vault_.database()));
+        for (std::string after;;) {
+            FS_ASSIGN(const auto page, list_items(vault_.database(), after, 500));
+            if (page.empty()) return {};
+            after = page.back().name;
+            for (const ItemRecord& item : page) {
+                const bool goes_on = std::ranges::any_of(jobs, [&](const JobRecord& job) {
+                    return job.item == item.id && job.kind == "failover";
+                });
+                if (item.state == ItemState::kFailingOver && !goes_on)
+                    FS_TRY(vault_.change_state(item.id, ItemState::kCatchingUp,
+                                               "the failover did not begin"));
+            }
+        }
+    };
+    if (auto mended = mend(); !mended)
+        log::error("vault", about(mended.error()), "failovers that did not begin: {}",
+                   mended.error().to_string());
+    returns_->mend();
+}
+
 void RecoveryDesk::tick() {
     recoveries_->tick();
     std::vector<std::string> ended;
@@ -197,13 +231,7 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
     FS_ASSIGN(request.kind, recovery_kind_from_name(kind));
     FS_ASSIGN(const std::string point, fields.required_text("point", 4096));
     FS_ASSIGN(request.copy, fields.text("copy", kMaxStoreNameBytes));
-    FailoverChoice choice;
-    FS_ASSIGN(choice.shut_down, fields.boolean("shut_down"));
-    FS_ASSIGN(choice.planned, fields.boolean("planned"));
-    FS_ASSIGN(choice.power_off, fields.boolean("power_off"));
-    FS_ASSIGN(const uint64_t patience,
-              fields.u64("timeout_s", kShutDownPatienceS, kMaxShutDownPatienceS));
-    choice.timeout_s = static_cast<uint32_t>(patience);
+    FS_ASSIGN(const FailoverChoice choice, read_failover_choice(fields));
     const bool real = request.kind == RecoveryKind::kFailover;
     request.network = real ? NetworkChoice::kUser : NetworkChoice::kIsolated;
 

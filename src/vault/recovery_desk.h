@@ -33,6 +33,9 @@ struct FailoverChoice {
     uint32_t timeout_s = kShutDownPatienceS;
 };
 
+// As requests and jobs have it. kMalformed.
+Result<FailoverChoice> read_failover_choice(const JsonFields& fields);
+
 struct ExportReport {
     RecoveryState state;
     uint64_t size_bytes = 0;
@@ -54,6 +57,8 @@ class RecoveryDesk {
 
     // Takes up what an earlier vault left: before Vault::resume_jobs().
     Status resume();
+    // What a vault that died between a state and its job has left. Behind Vault::resume_jobs().
+    void mend();
     void tick();
 
     // `action` is test, start, change-point, commit, cancel or cleanup; a job does it. `copy`: the

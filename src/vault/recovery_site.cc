@@ -10,8 +10,9 @@
 namespace farshore {
 namespace {
 
-// Beside the agent of this machine, if there is one.
-constexpr const char* kSharedDirectory = "/dev/shm/farshore-recovery";
+// Beside the agent of this machine, if there is one, and other vaults.
+constexpr const char* kSharedDirectory = "/dev/shm/farshore-recovery-";
+constexpr size_t kOfVaultId = 12;
 constexpr const char* kListen = "127.0.0.1:0";
 
 }  // namespace
@@ -50,7 +51,7 @@ Status RecoverySite::ensure() {
     AgentOptions agent;
     agent.name = kRecoveryAgent;
     agent.directory = vault_.directory() + "/recovery-agent";
-    agent.shared_directory = kSharedDirectory;
+    agent.shared_directory = kSharedDirectory + vault_.info().vault_id.substr(0, kOfVaultId);
     agent.appliances = {made->appliance->address()};
     agent.appliance_name = kRecoveryAppliance;
     agent.recovery_disks = [this](const ItemId& item) -> Result<RecoveryDisks> {

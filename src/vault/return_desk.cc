@@ -14,7 +14,7 @@
 namespace farshore {
 namespace {
 
-constexpr size_t kMaxInputBytes = 512u << 10;
+constexpr size_t kMaxInputBytes = 512u << 10, kMaxName = 256;
 constexpr int64_t kLookUs = 200'000;
 constexpr int64_t kPointPatienceUs = 60'000'000;
 constexpr const char* kReprotect = "reprotect";
@@ -23,14 +23,45 @@ constexpr const char* kFailback = "failback";
 constexpr const char* kCancelFailback = "cancel-failback";
 constexpr const char* kCommitFailback = "commit-failback";
 
-struct Input {
+// What the home says of this way; null: nothing yet.
+const ReturnStatus* home_of(const ItemReport& report) {
+    if (!report.way_home || !report.way_home->home) return nullptr;
+    const ReturnStatus& status = report.way_home->home->way_home;
+    return status.id == report.way_home->record.id ? &status : nullptr;
+}
+
+}  // namespace
+
+Result<ReturnRequest> read_return_request(const JsonFields& fields) {
+    ReturnRequest request;
+    FS_ASSIGN(request.agent, fields.text("agent", kMaxName));
+    FS_ASSIGN(request.appliance, fields.text("appliance", kMaxName));
+    FS_ASSIGN(request.accept, fields.boolean("accept"));
+    FS_ASSIGN(const Json* disks, fields.array("disks", kMaxDisks));
+    for (size_t i = 0; disks != nullptr && i < disks->size(); ++i) {
+        if (!(*disks)[i].is_string()) return fields.wrong("disks", "must be a list of paths");
+        request.disks.push_back((*disks)[i].get<std::string>());
+    }
+    return request;
+}
+
+Result<FailbackRequest> read_failback(const JsonFields& fields) {
+    FailbackRequest request;
+    FS_ASSIGN(request.power_off, fields.boolean("power_off"));
+    FS_ASSIGN(const uint64_t timeout,
+              fields.u64("timeout_s", kShutDownPatienceS, kMaxShutDownPatienceS));
+    request.timeout_s = static_cast<uint32_t>(timeout);
+    return request;
+}
+
+struct ReturnDesk::Input {
     ItemId item;
     std::string recovery;
     ReturnRequest request;
     FailbackRequest failback;
 };
 
-std::string encode(const Input& input) {
+std::string ReturnDesk::encode(const Input& input) {
     return dump_json({{"item", input.item.to_string()},
                       {"recovery", input.recovery},
                       {"agent", input.request.agent},
@@ -41,34 +72,17 @@ std::string encode(const Input& input) {
                       {"power_off", input.failback.power_off}});
 }
 
-Result<Input> decode(const std::string& text) {
+Result<ReturnDesk::Input> ReturnDesk::decode(const std::string& text) {
     FS_ASSIGN(const Json json, parse_json(text, "the job's input", kMaxInputBytes));
     FS_ASSIGN(const JsonFields fields, JsonFields::of(json, "input"));
     Input input;
     FS_ASSIGN(const std::string item, fields.required_text("item", 64));
     FS_ASSIGN(input.item, ItemId::parse(item));
     FS_ASSIGN(input.recovery, fields.required_text("recovery", 64));
-    FS_ASSIGN(input.request.agent, fields.text("agent", 256));
-    FS_ASSIGN(const Json* disks, fields.array("disks", kMaxDisks));
-    for (size_t i = 0; disks != nullptr && i < disks->size(); ++i)
-        if ((*disks)[i].is_string()) input.request.disks.push_back((*disks)[i]);
-    FS_ASSIGN(input.request.appliance, fields.text("appliance", 256));
-    FS_ASSIGN(input.request.accept, fields.boolean("accept"));
-    FS_ASSIGN(const uint64_t timeout,
-              fields.u64("timeout_s", kShutDownPatienceS, kMaxShutDownPatienceS));
-    input.failback.timeout_s = static_cast<uint32_t>(timeout);
-    FS_ASSIGN(input.failback.power_off, fields.boolean("power_off"));
+    FS_ASSIGN(input.request, read_return_request(fields));
+    FS_ASSIGN(input.failback, read_failback(fields));
     return input;
 }
-
-// What the home says of this way; null: nothing yet.
-const ReturnStatus* home_of(const ItemReport& report) {
-    if (!report.way_home || !report.way_home->home) return nullptr;
-    const ReturnStatus& status = report.way_home->home->way_home;
-    return status.id == report.way_home->record.id ? &status : nullptr;
-}
-
-}  // namespace
 
 ReturnDesk::ReturnDesk(Vault& vault, Recoveries& recoveries)
     : vault_(vault), recoveries_(recoveries), site_(vault, recoveries) {
@@ -96,11 +110,48 @@ Result<JobRecord> ReturnDesk::start(const std::string& kind, const ItemRecord& i
     return vault_.start_job(kind, item, cancellable, input, work_of(kind, input));
 }
 
-Result<std::string> ReturnDesk::recovery_of(const ItemId& item) {
+Result<ReturnDesk::Input> ReturnDesk::input_for(const ItemId& item) {
+    Input input;
+    input.item = item;
     for (const RecoveryState& state : recoveries_.list())
-        if (state.item == item && state.kind == RecoveryKind::kFailover) return state.id;
-    return fail(Code::kNotFound, "no failover of this item runs here",
-                "the vault node that it runs on does it");
+        if (state.item == item && state.kind == RecoveryKind::kFailover) input.recovery = state.id;
+    if (input.recovery.empty())
+        return fail(Code::kNotFound, "no failover of this item runs here",
+                    "the vault node that it runs on does it");
+    return input;
+}
+
+// kNotFound when there is none.
+Result<JobRecord> ReturnDesk::open_job(const ItemId& item, const std::string& kind) {
+    FS_ASSIGN(const auto jobs, open_jobs(vault_.database()));
+    for (const JobRecord& job : jobs)
+        if (job.kind == kind && job.item == item) return job;
+    return fail(Code::kNotFound, "no such job is under way");
+}
+
+// A crash between a change of state and the job that does the rest.
+void ReturnDesk::mend() {
+    const auto ways = list_returns(vault_.database());
+    if (!ways) {
+        log::warn("vault", about(ways.error()), "ways home: {}", ways.error().to_string());
+        return;
+    }
+    for (const ReturnRecord& way : *ways) {
+        const auto item = get_item(vault_.database(), way.item);
+        const auto input = input_for(way.item);
+        if (!item || !input) continue;
+        Status mended;
+        if (item->state == ItemState::kReprotecting && !open_job(way.item, kReprotect) &&
+            !open_job(way.item, kCancelFailback)) {
+            if (auto job = start(kReprotect, *item, true, encode(*input)); !job)
+                mended = fail(job.error());
+        } else if (item->state == ItemState::kFailingBack && !open_job(way.item, kFailback)) {
+            mended = give_failback_up(*item, input->recovery, "the vault ended meanwhile");
+        }
+        if (!mended)
+            log::error("vault", about(*item, mended.error()), "the way home of '{}': {}",
+                       item->name, mended.error().to_string());
+    }
 }
 
 Result<std::string> ReturnDesk::result_of(const ItemId& item) {
@@ -155,15 +206,11 @@ Result<JobRecord> ReturnDesk::reprotect(const std::string& name, const ReturnReq
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
     if (item.state == ItemState::kReprotecting && request.accept) {
         FS_TRY(vault_.accept_return(item.id));
-        FS_ASSIGN(const auto jobs, list_jobs(vault_.database(), 0, 100, item.id));
-        for (const JobRecord& job : jobs)
-            if (job.kind == kReprotect && !job.over()) return job;
+        return open_job(item.id, kReprotect);
     }
     FS_TRY(check_action(item.state, ItemAction::kReprotect));
-    Input input;
-    input.item = item.id;
+    FS_ASSIGN(Input input, input_for(item.id));
     input.request = request;
-    FS_ASSIGN(input.recovery, recovery_of(item.id));
     // What is wrong with it is told at once, not by a job.
     FS_TRY(site_.ensure());
     FS_TRY(vault_.begin_return(item.id, input.recovery, request));
@@ -202,9 +249,7 @@ Result<std::string> ReturnDesk::run_reprotect(JobRun& run, const std::string& te
 Result<JobRecord> ReturnDesk::cancel_reprotect(const std::string& name) {
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
     FS_TRY(check_action(item.state, ItemAction::kCancelReprotect));
-    Input input;
-    input.item = item.id;
-    FS_ASSIGN(input.recovery, recovery_of(item.id));
+    FS_ASSIGN(const Input input, input_for(item.id));
     return start(kCancelReprotect, item, false, encode(input));
 }
 
@@ -223,10 +268,8 @@ Result<std::string> ReturnDesk::run_cancel_reprotect(JobRun& run, const std::str
 Result<JobRecord> ReturnDesk::failback(const std::string& name, const FailbackRequest& request) {
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
     FS_TRY(check_action(item.state, ItemAction::kFailback));
-    Input input;
-    input.item = item.id;
+    FS_ASSIGN(Input input, input_for(item.id));
     input.failback = request;
-    FS_ASSIGN(input.recovery, recovery_of(item.id));
     FS_TRY(vault_.change_state(item.id, ItemState::kFailingBack, {}));
     return start(kFailback, item, true, encode(input));
 }
@@ -268,34 +311,34 @@ Result<std::string> ReturnDesk::run_failback(JobRun& run, const std::string& tex
     if (done) return result_of(input.item);
     if (run.vault_ends()) return fail(done.error());
     FS_ASSIGN(const ItemRecord item, get_item(vault_.database(), input.item));
-    if (item.state == ItemState::kFailingBack) {
-        // As it was: the machine runs here, and the home follows.
-        (void)vault_.reopen_return(input.item);
-        if (auto started = recoveries_.start_again(input.recovery); !started)
-            vault_.event(Severity::kCritical, std::string(code_name(started.error().code())), &item,
-                         "the machine does not start again: " + started.error().what(),
-                         started.error().remedy());
-        FS_TRY(vault_.change_state(input.item, ItemState::kReverseProtected,
-                                   "the failback did not come to its end: " + done.error().what()));
-    }
+    if (item.state == ItemState::kFailingBack)
+        FS_TRY(give_failback_up(item, input.recovery, done.error().what()));
     return fail(done.error());
+}
+
+// As it was: the machine runs here, and the home follows.
+Status ReturnDesk::give_failback_up(const ItemRecord& item, const std::string& recovery,
+                                    const std::string& why) {
+    FS_TRY(site_.ensure());
+    (void)vault_.reopen_return(item.id);
+    if (auto started = recoveries_.start_again(recovery); !started)
+        vault_.event(Severity::kCritical, std::string(code_name(started.error().code())), &item,
+                     "the machine does not start again: " + started.error().what(),
+                     started.error().remedy());
+    FS_TRY(vault_.change_state(item.id, ItemState::kReverseProtected,
+                               "the failback did not come to its end: " + why));
+    return {};
 }
 
 Result<JobRecord> ReturnDesk::cancel_failback(const std::string& name) {
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
     FS_TRY(check_action(item.state, ItemAction::kCancelFailback));
     if (item.state == ItemState::kFailingBack) {
-        FS_ASSIGN(const auto jobs, list_jobs(vault_.database(), 0, 100, item.id));
-        for (const JobRecord& job : jobs)
-            if (job.kind == kFailback && !job.over()) {
-                FS_TRY(vault_.cancel_job(job.id));
-                return vault_.job(job.id, 0);
-            }
-        return fail(Code::kWrongState, "no failback is under way");
+        FS_ASSIGN(const JobRecord job, open_job(item.id, kFailback));
+        FS_TRY(vault_.cancel_job(job.id));
+        return vault_.job(job.id, 0);
     }
-    Input input;
-    input.item = item.id;
-    FS_ASSIGN(input.recovery, recovery_of(item.id));
+    FS_ASSIGN(const Input input, input_for(item.id));
     FS_TRY(site_.ensure());
     FS_TRY(vault_.begin_return(item.id, input.recovery, {}));
     return start(kCancelFailback, item, false, encode(input));
@@ -313,9 +356,7 @@ Result<std::string> ReturnDesk::run_cancel_failback(JobRun& run, const std::stri
 Result<JobRecord> ReturnDesk::commit(const std::string& name) {
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
     FS_TRY(check_action(item.state, ItemAction::kCommitHome));
-    Input input;
-    input.item = item.id;
-    FS_ASSIGN(input.recovery, recovery_of(item.id));
+    FS_ASSIGN(const Input input, input_for(item.id));
     return start(kCommitFailback, item, false, encode(input));
 }
 

@@ -21,6 +21,11 @@ struct FailbackRequest {
     bool power_off = false;                   // then it is ended
 };
 
+class JsonFields;
+// As requests and jobs have them. kMalformed.
+Result<ReturnRequest> read_return_request(const JsonFields& fields);
+Result<FailbackRequest> read_failback(const JsonFields& fields);
+
 class ReturnDesk {
   public:
     ReturnDesk(Vault& vault, Recoveries& recoveries);
@@ -28,6 +33,8 @@ class ReturnDesk {
     // Takes up what an earlier vault left: behind Recoveries::resume(), before
     // Vault::resume_jobs().
     Status resume();
+    // What a vault that died between a state and its job has left. Behind Vault::resume_jobs().
+    void mend();
     // Ends when the home has one state of the machine, and follows. With `accept` of one that is
     // under way: it goes on although something else is on the home's disks.
     Result<JobRecord> reprotect(const std::string& item, const ReturnRequest& request);
@@ -40,7 +47,13 @@ class ReturnDesk {
     Result<JobRecord> commit(const std::string& item);
 
   private:
-    Result<std::string> recovery_of(const ItemId& item);
+    struct Input;  // of a job
+    static std::string encode(const Input& input);
+    static Result<Input> decode(const std::string& text);
+    Result<Input> input_for(const ItemId& item);
+    Result<JobRecord> open_job(const ItemId& item, const std::string& kind);
+    Status give_failback_up(const ItemRecord& item, const std::string& recovery,
+                            const std::string& why);
     Result<JobRecord> start(const std::string& kind, const ItemRecord& item, bool cancellable,
                             const std::string& input);
     JobWork work_of(const std::string& kind, const std::string& input);

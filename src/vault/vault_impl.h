@@ -266,8 +266,12 @@ struct Vault::Impl {
                                        const std::function<void(ReturnRecord&)>& change);
     void forget_return(const ItemId& id);
     bool take_home_status(const std::string& agent, const AgentItemStatus& status);
+    // `own`: the items that the agent captures, as they were read for this round.
     Result<std::vector<DesiredItem>> orders_beside(const std::string& agent,
-                                                   const AgentStatus& status);
+                                                   const AgentStatus& status,
+                                                   const std::vector<ItemRecord>& own);
+    Result<std::optional<DesiredItem>> stand_by_order(const ItemRecord& record,
+                                                      const AgentItemStatus& source);
     void tend_return(Vault& vault, ItemRuntime& item, const ItemRecord& record,
                      const ReplicaStatus& status);
     void report_return(ItemRuntime& item, const ItemRecord& record, ItemReport& report);

@@ -393,7 +393,7 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
             if (auto replica = impl_->replica_status(**runtime)) item.stored = replica->stored;
         instructions.items.push_back(std::move(item));
     }
-    FS_ASSIGN(auto beside, impl_->orders_beside(agent, status));
+    FS_ASSIGN(auto beside, impl_->orders_beside(agent, status, records));
     for (DesiredItem& item : beside) instructions.items.push_back(std::move(item));
     return encode_instructions(instructions);
 }

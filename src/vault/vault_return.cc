@@ -325,7 +325,8 @@ bool Vault::Impl::take_home_status(const std::string& agent, const AgentItemStat
 
 // Orders about items that the agent does not protect.
 Result<std::vector<DesiredItem>> Vault::Impl::orders_beside(const std::string& agent,
-                                                            const AgentStatus& status) {
+                                                            const AgentStatus& status,
+                                                            const std::vector<ItemRecord>& own) {
     std::vector<DesiredItem> orders;
     std::vector<ReturnRecord> ways;
     {
@@ -350,53 +351,53 @@ Result<std::vector<DesiredItem>> Vault::Impl::orders_beside(const std::string& a
         orders.push_back(std::move(order));
     }
     for (const AgentItemStatus& item : status.items) {
-        if (std::ranges::any_of(orders,
-                                [&](const DesiredItem& order) { return order.item == item.item; }))
-            continue;
-        auto record = get_item(*database, item.item);
-        if (!record && record.error().code() != Code::kItemNotFound)
-            return tl::unexpected(record.error());
-        // The vault's own agent lets go of what it does not capture any more.
+        const auto record = std::ranges::find(own, item.item, &ItemRecord::id);
+        const bool its_own = record != own.end() && record->agent == agent;
         if (agent == kRecoveryAgent) {
-            const bool captures =
-                record && record->agent == agent &&
-                (is_returning(record->state) || record->state == ItemState::kDisabling);
-            if (captures) continue;
+            // The vault's own agent lets go of what it does not capture any more.
+            if (its_own && (is_returning(record->state) || record->state == ItemState::kDisabling))
+                continue;
             DesiredItem order;
             order.item = item.item;
             order.mode = CaptureMode::kRecovery;
             order.desired = Desired::kRemove;
             orders.push_back(std::move(order));
-            continue;
+        } else if (its_own && stands(record->state)) {
+            FS_ASSIGN(auto order, stand_by_order(*record, item));
+            if (order) orders.push_back(std::move(*order));
         }
-        if (!record || record->agent != agent || !stands(record->state)) continue;
-        std::optional<bool> power_off;
-        if (auto known = runtime(item.item)) {
-            const std::lock_guard hold((*known)->mutex);
-            power_off = (*known)->stand_by;
-        }
-        // One whose way home was given up lets go of the disks.
-        if (!power_off && item.state == AgentItemState::kReturning) power_off = false;
-        if (!power_off) continue;
-        DesiredItem order;
-        order.item = item.item;
-        order.name = record->name;
-        order.mode = record->mode;
-        order.qmp_socket = record->qmp_socket;
-        order.disks = record->disks;
-        order.desired = Desired::kStandBy;
-        order.power_off = *power_off;
-        if (auto known = runtime(item.item)) {
-            FS_ASSIGN(const ItemAppliance has, appliance_of(**known));
-            order.appliance = address_of(has.now);
-            if (auto replica = replica_status(**known)) {
-                order.stored = replica->stored;
-                order.all_stored = has_all(*replica, item);
-            }
-        }
-        orders.push_back(std::move(order));
     }
     return orders;
+}
+
+// What a source is told whose machine was failed over; none: nothing.
+Result<std::optional<DesiredItem>> Vault::Impl::stand_by_order(const ItemRecord& record,
+                                                               const AgentItemStatus& source) {
+    const auto item = runtime(record.id);
+    if (!item) return std::optional<DesiredItem>();
+    std::optional<bool> power_off;
+    {
+        const std::lock_guard hold((*item)->mutex);
+        power_off = (*item)->stand_by;
+    }
+    // One whose way home was given up lets go of the disks.
+    if (!power_off && source.state == AgentItemState::kReturning) power_off = false;
+    if (!power_off) return std::optional<DesiredItem>();
+    DesiredItem order;
+    order.item = record.id;
+    order.name = record.name;
+    order.mode = record.mode;
+    order.qmp_socket = record.qmp_socket;
+    order.disks = record.disks;
+    order.desired = Desired::kStandBy;
+    order.power_off = *power_off;
+    FS_ASSIGN(const ItemAppliance has, appliance_of(**item));
+    order.appliance = address_of(has.now);
+    if (auto replica = replica_status(**item)) {
+        order.stored = replica->stored;
+        order.all_stored = has_all(*replica, source);
+    }
+    return std::optional<DesiredItem>(std::move(order));
 }
 
 Result<ReturnGrant> Vault::open_return(const std::string& appliance, const std::string& agent,
@@ -462,7 +463,8 @@ void Vault::Impl::tend_return(Vault& vault, ItemRuntime& item, const ItemRecord&
         if (item.home_reader && clock.steady_us() - item.home_used_us > kReaderIdleUs)
             item.home_reader.reset();
     }
-    if (fenced) return;
+    // Most items are on none; and what begins or ends one may hold the mutex for a while.
+    if (fenced || !way_home(record.id)) return;
     const std::lock_guard one(return_mutex);
     const auto way = way_home(record.id);
     if (!way) return;

@@ -118,6 +118,33 @@ TEST(WayHome, ACrashBetweenTwoStepsIsMended) {
     EXPECT_TRUE(site.vault().begin_return(away.item, "r", {})) << "and it can begin again";
 }
 
+struct SiteWithRecovery : Site {
+    SiteWithRecovery() { start(); }
+    VaultServerOptions options() const override {
+        VaultServerOptions options = Site::options();
+        options.recovery = true;
+        return options;
+    }
+};
+
+// Broken if a vault that died between "it fails over" and the job that does it left an item in a
+// state that nothing leads out of.
+TEST(WayHome, AStateWithoutItsJobIsLeft) {
+    SiteWithRecovery site;
+    ProtectedItem item(site);
+    ASSERT_TRUE(site.vault().change_state(item.item, ItemState::kFailingOver, {}));
+    site.start();
+    EXPECT_EQ(site.vault().item("web")->record.state, ItemState::kCatchingUp);
+}
+
+// Broken if somebody else could call himself as the vault's own agent and appliance do.
+TEST(WayHome, TheVaultsOwnNamesAreNobodyElses) {
+    Site site;
+    for (const char* name : {kRecoveryAgent, kRecoveryAppliance})
+        EXPECT_EQ(site.refused("POST", "/v1/enrolment-tokens", {{"kind", "agent"}, {"name", name}}),
+                  "invalid-argument");
+}
+
 // Broken if an old site that writes on after the failover were not told of, or one that does not
 // were.
 TEST(WayHome, SplitBrainIsTold) {

@@ -59,6 +59,7 @@ Result<std::unique_ptr<VaultServer>> VaultServer::start(const VaultServerOptions
                        resumed.error().to_string());
     }
     impl->vault->resume_jobs();
+    if (impl->recovery) impl->recovery->mend();
     impl->notifications = std::make_unique<Notifications>(
         *impl->vault, files, clock, random, options.vault.tend_interval_us == 0 ? 0 : kNotifyUs);
     impl->api = std::make_unique<Api>(*impl->vault, impl->recovery.get(), impl->notifications.get(),
