@@ -172,6 +172,8 @@ Status ItemSupervisor::describe(const DesiredItem& desired) {
         case CaptureMode::kDevice:
             FS_TRY(find_devices(desired));
             return describe_this_machine(desired);
+        case CaptureMode::kRecovery:
+            break;
     }
     return {};
 }
@@ -315,8 +317,8 @@ Status ItemSupervisor::end_process(TapMode mode) {
     tap_.reset();
     tracer_.reset();
     if (mode == TapMode::kBlock) return CaptureProcess::clean_up(tap_directory());
-    if (auto running = NbdServer::adopt(tap_directory())) FS_TRY(running->kill());
-    return NbdServer::clean_up(tap_directory());
+    if (auto running = NbdServer::adopt(tap_directory(), tap_socket())) FS_TRY(running->kill());
+    return NbdServer::clean_up(tap_directory(), tap_socket());
 }
 
 }  // namespace farshore

@@ -517,6 +517,14 @@ CREATE TABLE kept_answers (
 CREATE INDEX kept_answers_by_age ON kept_answers(created_us);
 )sql";
 
+// The way home of each item that is on it, as JSON (returns.h).
+constexpr std::string_view kReturns = R"sql(
+CREATE TABLE returns (
+    item_id TEXT PRIMARY KEY NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    document TEXT NOT NULL
+);
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
@@ -533,6 +541,7 @@ constexpr std::array kMigrations{
     Migration{13, "users, access tokens, audit", kPeople},
     Migration{14, "appliances, alarms of components", kAppliances},
     Migration{15, "named policies, answers that are given again", kPolicies},
+    Migration{16, "ways home", kReturns},
 };
 
 }  // namespace

@@ -179,8 +179,7 @@ void Recoveries::choose_accelerator(Entry& entry) {
     entry.trial = TrialWatch();
 }
 
-Status Recoveries::start_disks(Entry& entry) {
-    const RecoveryState& state = entry.state;
+Result<TapConfig> Recoveries::disk_config(const RecoveryState& state) {
     TapConfig config;
     config.mode = ServeMode::kPlain;
     config.replica.emplace();
@@ -207,7 +206,12 @@ Status Recoveries::start_disks(Entry& entry) {
         for (const MachineDisk& disk : state.machine.disks) serve(disk.index, false);
     else
         serve(state.export_disk, true);
+    return config;
+}
 
+Status Recoveries::start_disks(Entry& entry) {
+    const RecoveryState& state = entry.state;
+    FS_ASSIGN(const TapConfig config, disk_config(state));
     NbdServerOptions options;
     options.run_directory = run_directory(state.id);
     options.socket_path = nbd_socket(state);
@@ -285,6 +289,8 @@ Status Recoveries::end_processes(Entry& entry) {
     entry.machine.reset();
     FS_TRY(QemuMachine::clean_up(run));
     entry.disks.reset();
+    // A tap that serves its disks is its owner's, who ends it once the item is gone.
+    if (entry.state.captured && entry.state.stage != RecoveryStage::kCleaning) return {};
     return NbdServer::clean_up(run, nbd_socket(entry.state));
 }
 
@@ -491,6 +497,149 @@ Status Recoveries::commit(const std::string& id) {
     return saved;
 }
 
+// ---- a machine whose disks are captured
+// ------------------------------------------------------------
+
+Status Recoveries::hand_over_disks(const std::string& id) {
+    FS_ASSIGN(const EntryPtr entry, find(id));
+    const std::lock_guard lock(entry->mutex);
+    RecoveryState& state = entry->state;
+    if (entry->forgotten) return fail(Code::kNotFound, fmt::format("recovery '{}' is gone", id));
+    if (!state.captured) {
+        if (!state.committed ||
+            (state.stage != RecoveryStage::kRunning && state.stage != RecoveryStage::kStopped))
+            return fail(Code::kWrongState,
+                        fmt::format("the failover is {}{}: its disks can be captured when it is "
+                                    "committed, and running or stopped",
+                                    recovery_stage_name(state.stage),
+                                    state.committed ? "" : " and not committed"));
+        state.captured = true;
+        const Status saved = save(*entry);
+        if (!saved) {
+            state.captured = false;
+            return saved;
+        }
+    }
+    if (!entry->disks) return {};
+    // Not asked to end: it would answer what comes then with an error, which is the guest's.
+    FS_TRY(entry->disks->kill());
+    entry->disks.reset();
+    return NbdServer::clean_up(run_directory(id), nbd_socket(state));
+}
+
+Result<Recoveries::HandedDisks> Recoveries::handed_disks(const ItemId& item) {
+    for (const RecoveryState& known : list()) {
+        if (known.item != item || known.kind != RecoveryKind::kFailover || !known.captured)
+            continue;
+        FS_ASSIGN(const EntryPtr entry, find(known.id));
+        const std::unique_lock lock(entry->mutex, std::try_to_lock);
+        if (!lock.owns_lock() || entry->forgotten || entry->disks) break;
+        HandedDisks handed;
+        FS_ASSIGN(handed.config, disk_config(entry->state));
+        for (ServedDisk& disk : handed.config.disks)
+            for (const MachineDisk& of : entry->state.machine.disks)
+                if (of.index == disk.index) disk.size_bytes = of.size_bytes;
+        handed.socket_path = nbd_socket(entry->state);
+        return handed;
+    }
+    return fail(Code::kUnavailable, "the machine's disks are not handed over");
+}
+
+Status Recoveries::take_disks_back(const std::string& id) {
+    FS_ASSIGN(const EntryPtr entry, find(id));
+    const std::lock_guard lock(entry->mutex);
+    if (entry->forgotten || !entry->state.captured) return {};
+    entry->state.captured = false;
+    FS_TRY(save(*entry));
+    if (entry->state.stage == RecoveryStage::kRunning) tend(*entry);
+    return {};
+}
+
+Status Recoveries::shut_down(const std::string& id, int timeout_ms, bool by_force,
+                             const std::function<Status()>& meanwhile) {
+    constexpr int64_t kPressAgainUs = 20'000'000;
+    constexpr int kLookMs = 200;
+    const int64_t begun_us = options_.clock->steady_us();
+    std::optional<int64_t> pressed_us;
+    while (true) {
+        FS_ASSIGN(const EntryPtr entry, find(id));
+        {
+            const std::lock_guard lock(entry->mutex);
+            RecoveryState& state = entry->state;
+            if (entry->forgotten)
+                return fail(Code::kNotFound, fmt::format("recovery '{}' is gone", id));
+            const auto now = entry->machine ? entry->machine->state()
+                                            : Result<MachineState>(MachineState::kStopped);
+            const bool off = now ? *now == MachineState::kStopped : !entry->machine->alive();
+            const int64_t now_us = options_.clock->steady_us();
+            const bool late = now_us - begun_us >= int64_t{timeout_ms} * 1000;
+            if (off || (late && by_force)) {
+                entry->machine.reset();
+                FS_TRY(QemuMachine::clean_up(run_directory(id)));
+                state.stage = RecoveryStage::kStopped;
+                return save(*entry);
+            }
+            if (late)
+                return fail(
+                    Code::kTimeout,
+                    fmt::format("the machine did not shut down within {} s", timeout_ms / 1000),
+                    "shut it down from inside, or do it with --power-off");
+            if (!pressed_us || now_us - *pressed_us > kPressAgainUs) {
+                pressed_us = now_us;
+                // A machine that is about to end answers nothing.
+                (void)entry->machine->press_power_button();
+            }
+        }
+        if (meanwhile) FS_TRY(meanwhile());
+        pause_ms(kLookMs);
+    }
+}
+
+// With the entry's mutex held.
+Status Recoveries::start_on_tap(Entry& entry) {
+    RecoveryState& state = entry.state;
+    const std::string socket = nbd_socket(state);
+    if (!nbd_server_greets(socket, 1000))
+        return fail(Code::kUnavailable, "nobody serves the machine's disks yet",
+                    "wait: the vault's own agent does it");
+    FS_TRY(QemuMachine::clean_up(run_directory(state.id)));
+    state.boot = this_boot();
+    FS_TRY(start_machine(entry));
+    state.error.reset();
+    state.stage = RecoveryStage::kRunning;
+    return save(entry);
+}
+
+Status Recoveries::start_again(const std::string& id) {
+    constexpr int kPatienceMs = 60'000;
+    FS_ASSIGN(const EntryPtr entry, find(id));
+    // Without the lock: whoever starts the tap asks us what it is to serve.
+    FS_ASSIGN(const RecoveryState seen, get(id));
+    if (seen.captured && seen.stage != RecoveryStage::kRunning)
+        (void)wait_until(kPatienceMs, 50,
+                         [&] { return nbd_server_greets(nbd_socket(seen), 1000).has_value(); });
+    const std::lock_guard lock(entry->mutex);
+    RecoveryState& state = entry->state;
+    if (entry->forgotten) return fail(Code::kNotFound, fmt::format("recovery '{}' is gone", id));
+    if (state.stage == RecoveryStage::kRunning) return {};
+    if (state.stage != RecoveryStage::kStopped && state.stage != RecoveryStage::kFailed)
+        return fail(Code::kWrongState, fmt::format("the failover is {}: it can be started again "
+                                                   "when it is stopped",
+                                                   recovery_stage_name(state.stage)));
+    if (has_machine(state)) choose_accelerator(*entry);
+    if (state.captured) return start_on_tap(*entry);
+    if (!entry->disks || !entry->disks->alive()) {
+        entry->disks.reset();
+        FS_TRY(NbdServer::clean_up(run_directory(id), nbd_socket(state)));
+        FS_TRY(start_disks(*entry));
+    }
+    FS_TRY(QemuMachine::clean_up(run_directory(id)));
+    FS_TRY(start_machine(*entry));
+    state.error.reset();
+    state.stage = RecoveryStage::kRunning;
+    return save(*entry);
+}
+
 Status Recoveries::clean_up(const std::string& id, CleanUp how) {
     auto entry = find(id);
     if (!entry) return {};
@@ -557,6 +706,22 @@ void Recoveries::resume_entry(Entry& entry) {
     const auto run = [&]() -> Status {
         if (state.stage == RecoveryStage::kCleaning) return remove_everything(entry);
         FS_TRY(take_lease(entry));
+        // Its tap's owner starts after us: tend() does the rest.
+        if (state.captured) {
+            if (state.boot != this_boot() && state.stage == RecoveryStage::kRunning) {
+                state.stage = RecoveryStage::kStartingMachine;
+                choose_accelerator(entry);
+                return save(entry);
+            }
+            if (auto machine = QemuMachine::adopt(run_directory(state.id)))
+                entry.machine = std::move(*machine);
+            entry.machine_started_us = now_us;
+            // A crash between the note and its end may have left our own server.
+            if (auto disks = NbdServer::adopt(run_directory(state.id), nbd_socket(state)))
+                FS_TRY(disks->kill());
+            tend(entry);
+            return {};
+        }
         switch (state.stage) {
             case RecoveryStage::kChangingPoint:
                 FS_TRY(end_processes(entry));
@@ -630,6 +795,13 @@ void Recoveries::tend(Entry& entry) {
             (void)save(entry);
         }
     }
+    if (state.captured && state.stage == RecoveryStage::kStartingMachine) {
+        if (nbd_server_greets(nbd_socket(state), 200)) {
+            if (auto started = start_on_tap(entry); !started)
+                (void)fail_entry(entry, started.error());
+        }
+        return;
+    }
     if (state.stage != RecoveryStage::kRunning) return;
     if (state.on_trial) tend_trial(entry);
     if (has_machine(state)) {
@@ -642,7 +814,7 @@ void Recoveries::tend(Entry& entry) {
             return;
         }
     }
-    if (entry.disks && entry.disks->alive()) return;
+    if (state.captured || (entry.disks && entry.disks->alive())) return;
     // The guest's requests wait for the server (QemuOptions::reconnect_delay_s); what it
     // acknowledged is in the overlay.
     entry.disks.reset();

@@ -63,6 +63,7 @@ struct RecoveryState {
     RecoveryKind kind = RecoveryKind::kTest;
     RecoveryStage stage = RecoveryStage::kPreparing;
     bool committed = false;
+    bool captured = false;  // its disks are served by a tap of the vault's agent, not by us
     ItemId item;
     std::string item_name;
     std::string copy;  // the name of the store that is read; empty: the vault's own

@@ -4,19 +4,27 @@
 
 #include <atomic>
 
+#include "replica/replica_return.h"
 #include "replicate/frames.h"
 #include "replicate/item_intake.h"
 
 namespace farshore {
 
+// What a connection reads of a replica; on the executor of comparisons alone.
+struct ProcessServer::Returning {
+    ItemId item;
+    std::unique_ptr<ReplicaReturn> state;
+};
+
 struct ProcessServer::Session {
-    enum class Role : uint8_t { kUnknown, kItem, kControl, kCompare, kEnding };
+    enum class Role : uint8_t { kUnknown, kItem, kControl, kCompare, kReturn, kEnding };
     std::unique_ptr<Connection> connection;
     Role role = Role::kUnknown;
     std::string peer;
     std::shared_ptr<ItemIntake> intake;
     bool busy = false;     // a control request is under way
-    size_t questions = 0;  // of a comparison, under way
+    size_t questions = 0;  // of a comparison or a return, under way
+    std::shared_ptr<Returning> returning = std::make_shared<Returning>();
     // Nobody waits for its questions any more; read by the executor of comparisons.
     std::shared_ptr<std::atomic<bool>> ended = std::make_shared<std::atomic<bool>>(false);
 };
@@ -171,8 +179,14 @@ void ProcessServer::on_first_frame(uint64_t session_id, ByteView frame) {
         on_compare(session_id, view->body);
         return;
     }
-    if (view->type == FrameType::kSync && session.role != Session::Role::kCompare &&
-        session.role != Session::Role::kItem) {
+    if (view->type == FrameType::kReturn &&
+        (session.role == Session::Role::kUnknown || session.role == Session::Role::kReturn)) {
+        session.role = Session::Role::kReturn;
+        on_return(session_id, view->body);
+        return;
+    }
+    if (view->type == FrameType::kSync &&
+        (session.role == Session::Role::kUnknown || session.role == Session::Role::kControl)) {
         session.role = Session::Role::kControl;
         on_sync(session_id, view->body);
         return;
@@ -270,6 +284,53 @@ void ProcessServer::on_compare(uint64_t session_id, ByteView body) {
             }
             found->second->connection->send(
                 encode(ComparedFrame{asked->request, std::move(**answer)}));
+        });
+    });
+}
+
+Result<ReturnAnswer> ProcessServer::answer_return(Returning& reading, const std::string& peer,
+                                                  const ReturnFrame& asked) {
+    const Sequence to = asked.question.to;
+    if (!reading.state || reading.item != asked.item || reading.state->to() != to) {
+        reading.state.reset();
+        FS_ASSIGN(const ReturnGrant grant, vault_.open_return(options_.name, peer, asked.item, to));
+        FS_ASSIGN(reading.state,
+                  ReplicaReturn::open(store_, asked.item, grant.item_key, to, grant.end));
+        reading.item = asked.item;
+    }
+    return reading.state->answer(asked.question);
+}
+
+void ProcessServer::on_return(uint64_t session_id, ByteView body) {
+    Session& session = *sessions_.at(session_id);
+    auto frame = decode_return(body);
+    if (!frame) {
+        end_session(session_id, &frame.error());
+        return;
+    }
+    if (session.questions >= kMaxCompareQuestions) {
+        const Error error(Code::kLimitReached, "too many questions at a time");
+        end_session(session_id, &error);
+        return;
+    }
+    ++session.questions;
+    Executor* const executor = executors_.compare ? executors_.compare : executors_.control;
+    executor->post([this, session_id, alive = std::weak_ptr(alive_), peer = session.peer,
+                    ended = session.ended, reading = session.returning,
+                    asked = std::make_shared<ReturnFrame>(std::move(*frame))] {
+        if (*ended) return;
+        auto answer = std::make_shared<Result<ReturnAnswer>>(answer_return(*reading, peer, *asked));
+        executors_.home->post([this, session_id, alive, asked, answer] {
+            if (alive.expired()) return;
+            auto found = sessions_.find(session_id);
+            if (found == sessions_.end()) return;
+            --found->second->questions;
+            if (!*answer) {
+                end_session(session_id, &answer->error());
+                return;
+            }
+            found->second->connection->send(
+                encode(ReturnedFrame{asked->request, std::move(**answer)}));
         });
     });
 }

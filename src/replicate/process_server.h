@@ -25,6 +25,8 @@
 namespace farshore {
 
 class ItemIntake;
+struct ReturnAnswer;
+struct ReturnFrame;
 class ObjectStore;
 
 struct ProcessServerOptions {
@@ -110,9 +112,13 @@ class ProcessServer {
   private:
     friend class ItemIntake;
     struct Session;
+    struct Returning;
     void on_first_frame(uint64_t session_id, ByteView frame);
     void on_sync(uint64_t session_id, ByteView body);
     void on_compare(uint64_t session_id, ByteView body);
+    void on_return(uint64_t session_id, ByteView body);
+    Result<ReturnAnswer> answer_return(Returning& reading, const std::string& peer,
+                                       const ReturnFrame& asked);
     void end_session(uint64_t session_id, const Error* error);
     Result<ItemIntake*> intake(const ItemId& item);
     // The item has an object of that size to send: its intake's upload() is called when it may,

@@ -43,6 +43,7 @@ constexpr Operation kOperations[] = {
     {"GET", "/v1/items/{item}/copies", Reach::kItem, Role::kReader},
     {"GET", "/v1/items/{item}/cost", Reach::kItem, Role::kReader},
     {"GET", "/v1/items/{item}/failovers", Reach::kItem, Role::kReader},
+    {"GET", "/v1/items/{item}/states", Reach::kItem, Role::kReader},
     {"GET", "/v1/nodes", Reach::kVault, Role::kReader},
     {"GET", "/v1/notifiers", Reach::kVault, Role::kReader},
     {"GET", "/v1/stores", Reach::kVault, Role::kReader},
@@ -58,6 +59,7 @@ constexpr Operation kOperations[] = {
     {"POST", "/v1/items/{item}/exports", Reach::kItem, Role::kOperator},
     {"POST", "/v1/items/{item}/materialise", Reach::kItem, Role::kOperator},
     {"POST", "/v1/items/{item}/failovers", Reach::kItem, Role::kOperator},
+    {"POST", "/v1/items/{item}/return", Reach::kItem, Role::kOperator},
     // A look at an export renews it: it is not for those who only look.
     {"GET", "/v1/exports/{export}", Reach::kRow, Role::kOperator},
     {"DELETE", "/v1/exports/{export}", Reach::kRow, Role::kOperator},

@@ -153,7 +153,8 @@ Result<HttpResponse> Api::link(const HttpRequest& request, const std::string& me
                         fmt::format("'{}' cannot renew the certificate of another appliance",
                                     request.peer_certificate_name));
     }
-    if (method == "acquire-log" || method == "sync-appliance" || method == "report-trouble") {
+    if (method == "acquire-log" || method == "sync-appliance" || method == "report-trouble" ||
+        method == "open-return") {
         FS_ASSIGN(const Json json,
                   parse_json(request.body, "the request's body", kMaxRequestBytes));
         FS_ASSIGN(const JsonFields fields, JsonFields::of(json, "body"));
@@ -334,6 +335,8 @@ Result<HttpResponse> Api::item(const Call& call) {
         return answer(job_view(job), 202);
     }
     if (what == "appliance") return item_appliance(call);
+    if (what == "return") return way_home(call);
+    if (what == "states") return states(call);
     if (what == "failovers" && call.parts.size() == 3) {
         FS_ASSIGN(RecoveryDesk * recovery, desk());
         if (call.is("GET")) {
@@ -343,11 +346,19 @@ Result<HttpResponse> Api::item(const Call& call) {
             return answer({{"failovers", std::move(list)}});
         }
         if (call.is("POST")) {
-            FS_ASSIGN(const JsonFields fields, call.fields({"action", "point", "copy"}));
+            FS_ASSIGN(const JsonFields fields, call.fields({"action", "point", "copy", "shut_down",
+                                                            "planned", "power_off", "timeout_s"}));
             FS_ASSIGN(const std::string action, fields.required_text("action", 64));
             FS_ASSIGN(const std::string point, fields.text("point", 1024, "latest"));
             FS_ASSIGN(const std::string copy, fields.text("copy", kMaxStoreNameBytes));
-            FS_ASSIGN(const JobRecord job, recovery->failover(name, action, point, copy));
+            FailoverChoice choice;
+            FS_ASSIGN(choice.shut_down, fields.boolean("shut_down"));
+            FS_ASSIGN(choice.planned, fields.boolean("planned"));
+            FS_ASSIGN(choice.power_off, fields.boolean("power_off"));
+            FS_ASSIGN(const uint64_t timeout,
+                      fields.u64("timeout_s", kShutDownPatienceS, kMaxShutDownPatienceS));
+            choice.timeout_s = static_cast<uint32_t>(timeout);
+            FS_ASSIGN(const JobRecord job, recovery->failover(name, action, point, copy, choice));
             return answer(job_view(job), 202);
         }
     }

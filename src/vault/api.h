@@ -91,6 +91,8 @@ class Api {
     Result<HttpResponse> item_appliance(const Call& call);
     Result<HttpResponse> health_limits(const Call& call);
     Result<HttpResponse> copies(const Call& call);
+    Result<HttpResponse> way_home(const Call& call);
+    Result<HttpResponse> states(const Call& call);
     Result<HttpResponse> item_key(const Call& call);
     Result<HttpResponse> plan(const Call& call);
     Result<HttpResponse> server(const Call& call);

@@ -94,6 +94,9 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
                          state.error->remedy);
     };
     recoveries_ = std::make_unique<Recoveries>(std::move(recovery));
+    returns_ = std::make_unique<ReturnDesk>(vault_, *recoveries_);
+    vault_.set_resumer("cancel-failover",
+                       [this](const JobRecord& job) { return cancel_work(job.input); });
     vault_.set_resumer("failover",
                        [this](const JobRecord& job) { return machine_work(job.input); });
     vault_.set_resumer("test-failover",
@@ -123,6 +126,9 @@ RecoveryDesk::~RecoveryDesk() {
 
 Status RecoveryDesk::resume() {
     FS_TRY(recoveries_->resume());
+    if (auto resumed = returns_->resume(); !resumed)
+        log::error("vault", about(resumed.error()), "machines that are captured here: {}",
+                   resumed.error().to_string());
     // Nobody renews the exports of an earlier vault for long: its clients see the end and ask
     // again.
     const std::lock_guard hold(mutex_);
@@ -191,6 +197,13 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
     FS_ASSIGN(request.kind, recovery_kind_from_name(kind));
     FS_ASSIGN(const std::string point, fields.required_text("point", 4096));
     FS_ASSIGN(request.copy, fields.text("copy", kMaxStoreNameBytes));
+    FailoverChoice choice;
+    FS_ASSIGN(choice.shut_down, fields.boolean("shut_down"));
+    FS_ASSIGN(choice.planned, fields.boolean("planned"));
+    FS_ASSIGN(choice.power_off, fields.boolean("power_off"));
+    FS_ASSIGN(const uint64_t patience,
+              fields.u64("timeout_s", kShutDownPatienceS, kMaxShutDownPatienceS));
+    choice.timeout_s = static_cast<uint32_t>(patience);
     const bool real = request.kind == RecoveryKind::kFailover;
     request.network = real ? NetworkChoice::kUser : NetworkChoice::kIsolated;
 
@@ -202,6 +215,13 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
         }
         FS_ASSIGN(const ItemRecord item, get_item(vault_.database(), request.item));
         FS_ASSIGN(const auto replica, vault_.replica(request.item, request.copy));
+        if (choice.shut_down) {
+            vault_.set_draining(request.item, true);
+            const Status emptied = empty_source(run, item, choice);
+            // Before the fence: behind it nobody takes the log any more.
+            vault_.set_draining(request.item, false);
+            FS_TRY(emptied);
+        }
         if (real && request.copy.empty() &&
             PointSpec::parse(point).kind == PointSpec::Kind::kLatest) {
             // What is safe at the appliance already belongs to "latest"; latest-processed does not
@@ -247,6 +267,8 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
         FS_TRY(vault_.change_state(request.item, ItemState::kFailedOver, {}));
         return result;
     }
+    // Its source goes on as if nothing had been.
+    vault_.set_stand_by(request.item, std::nullopt);
     if (auto back =
             vault_.change_state(request.item, ItemState::kCatchingUp, "the failover failed");
         !back)
@@ -254,9 +276,68 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
     return result;
 }
 
+// The source is shut down, and what it wrote is stored; or, unless that is needed, what can be had
+// of it within the time.
+Status RecoveryDesk::empty_source(JobRun& run, const ItemRecord& item,
+                                  const FailoverChoice& choice) {
+    const int64_t begun_us = vault_.clock().steady_us();
+    const int64_t patience_us = int64_t{choice.timeout_s} * 1'000'000;
+    bool forced = false;
+    vault_.set_stand_by(item.id, false);
+    while (true) {
+        FS_ASSIGN(const ItemReport now, vault_.item(item.id.to_string()));
+        std::string words = "waiting for the agent at the source";
+        bool stands = false, drained = false;
+        if (now.agent) {
+            stands = now.agent->state == AgentItemState::kStandingBy;
+            if (now.agent->error) words = now.agent->error->what;
+            if (stands)
+                words = fmt::format("the source is off; {} of {} records are stored",
+                                    now.agent->stored.v, now.agent->last.v);
+            drained = now.replica && has_all(*now.replica, *now.agent);
+        }
+        if (drained) return {};
+        const int64_t waited_us = vault_.clock().steady_us() - begun_us;
+        if (choice.power_off && !stands && waited_us > patience_us / 2 && !forced) {
+            forced = true;
+            vault_.set_stand_by(item.id, true);
+        }
+        if (waited_us > patience_us) {
+            if (choice.planned)
+                return fail(Code::kTimeout,
+                            fmt::format("the source did not come to rest within {} s: {}",
+                                        choice.timeout_s, words),
+                            "wait until it is protected and its machine can be shut down, or fail "
+                            "over without --planned");
+            vault_.event(
+                Severity::kWarning, "source-not-emptied", &item,
+                fmt::format("the failover goes on without the source's last word: {}", words),
+                "see that the machine does not run there as well");
+            return {};
+        }
+        FS_TRY(run.report(0.03, words));
+        FS_TRY(run.pause(100'000));
+    }
+}
+
+JobWork RecoveryDesk::cancel_work(const std::string& input) {
+    return [this, input](JobRun& run) -> Result<std::string> {
+        FS_ASSIGN(const ItemId item, ItemId::parse(input));
+        FS_TRY(run.report(0.2, "ending the machine"));
+        for (const RecoveryState& state : of_item(item, RecoveryKind::kFailover))
+            FS_TRY(recoveries_->clean_up(state.id));
+        vault_.set_stand_by(item, std::nullopt);
+        FS_ASSIGN(const ItemRecord now, get_item(vault_.database(), item));
+        if (now.state == ItemState::kFailedOver)
+            FS_TRY(vault_.change_state(item, ItemState::kCatchingUp, "the failover was cancelled"));
+        return "{}";
+    };
+}
+
 Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::string& action,
                                          const std::string& point_text,
-                                         const std::string& copy_name) {
+                                         const std::string& copy_name,
+                                         const FailoverChoice& choice) {
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
     const std::string point = point_text.empty() ? "latest" : point_text;
     const PointSpec spec = PointSpec::parse(point);
@@ -271,7 +352,11 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
                          {"item", item.id.to_string()},
                          {"kind", std::string(recovery_kind_name(kind))},
                          {"point", point},
-                         {"copy", copy}};
+                         {"copy", copy},
+                         {"shut_down", choice.shut_down || choice.planned},
+                         {"planned", choice.planned},
+                         {"power_off", choice.power_off},
+                         {"timeout_s", choice.timeout_s}};
         return vault_.start_job(job_kind, item, false, dump_json(input),
                                 machine_work(dump_json(input)));
     };
@@ -282,6 +367,14 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
     }
     if (action == "start") {
         FS_TRY(check_action(item.state, ItemAction::kFailover));
+        if (choice.planned && item.state != ItemState::kProtected)
+            return fail(Code::kWrongState,
+                        fmt::format("a planned failover loses nothing: '{}' is {}", item.name,
+                                    item_state_name(item.state)),
+                        "wait until it is protected");
+        if (choice.planned && spec.kind != PointSpec::Kind::kLatest)
+            return fail(Code::kInvalidArgument, "a planned failover goes to the latest point",
+                        "leave the point out, or --planned");
         FS_TRY(replica->resolve(spec));
         FS_TRY(vault_.change_state(item.id, ItemState::kFailingOver, "to point " + point));
         auto job = machine_job(RecoveryKind::kFailover, "failover");
@@ -289,6 +382,11 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
             FS_TRY(
                 vault_.change_state(item.id, ItemState::kCatchingUp, "the failover did not begin"));
         return job;
+    }
+    if (action == "cancel") {
+        FS_TRY(check_action(item.state, ItemAction::kCancelFailover));
+        return vault_.start_job("cancel-failover", item, false, item.id.to_string(),
+                                cancel_work(item.id.to_string()));
     }
     if (action == "cleanup") {
         const auto tests = of_item(item.id, RecoveryKind::kTest);
@@ -311,7 +409,7 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
     if (action != "change-point" && action != "commit")
         return fail(Code::kInvalidArgument,
                     fmt::format("the action '{}' is not a way to fail over", action.substr(0, 64)),
-                    "use test, start, change-point, commit or cleanup");
+                    "use test, start, change-point, commit, cancel or cleanup");
     FS_TRY(check_action(item.state,
                         action == "commit" ? ItemAction::kCommit : ItemAction::kChangePoint));
     const auto running = of_item(item.id, RecoveryKind::kFailover);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "recovery/failover.h"
+#include "vault/return_desk.h"
 #include "vault/vault.h"
 
 namespace farshore {
@@ -21,6 +22,16 @@ class ThreadExecutor;
 // An export that nobody renews ends after this.
 inline constexpr int64_t kExportKeptUs = 60'000'000;
 inline constexpr size_t kMaxExports = 64;
+
+// Of a failover: what becomes of the source before.
+struct FailoverChoice {
+    // It is shut down, and what it wrote last is sent, as far as it can still be reached.
+    bool shut_down = false;
+    // And nothing is lost, or it does not happen.
+    bool planned = false;
+    bool power_off = false;  // a machine that does not shut down in time is ended
+    uint32_t timeout_s = kShutDownPatienceS;
+};
 
 struct ExportReport {
     RecoveryState state;
@@ -45,10 +56,13 @@ class RecoveryDesk {
     Status resume();
     void tick();
 
-    // `action` is test, start, change-point, commit or cleanup; a job does it. `copy`: the store
-    // whose points are meant, for test and start; empty: the vault's own.
+    // `action` is test, start, change-point, commit, cancel or cleanup; a job does it. `copy`: the
+    // store whose points are meant, for test and start; empty: the vault's own.
     Result<JobRecord> failover(const std::string& item, const std::string& action,
-                               const std::string& point, const std::string& copy = {});
+                               const std::string& point, const std::string& copy = {},
+                               const FailoverChoice& choice = {});
+    // The way home of what runs here.
+    ReturnDesk& returns() { return *returns_; }
     Result<std::vector<RecoveryState>> failovers(const std::string& item);
     // Ends everything that runs of an item, committed failovers too: before it is unprotected by
     // force.
@@ -70,7 +84,9 @@ class RecoveryDesk {
     };
     std::string new_id(std::string_view kind);
     JobWork machine_work(const std::string& input);
+    JobWork cancel_work(const std::string& input);
     Result<std::string> start_machine(JobRun& run, const std::string& input);
+    Status empty_source(JobRun& run, const ItemRecord& item, const FailoverChoice& choice);
     std::string result_of(const RecoveryState& state);
     std::vector<RecoveryState> of_item(const ItemId& item, RecoveryKind kind);
     ExportReport export_report(const RecoveryState& state);
@@ -79,6 +95,7 @@ class RecoveryDesk {
     Clock& clock_;
     Random& random_;
     std::unique_ptr<Recoveries> recoveries_;
+    std::unique_ptr<ReturnDesk> returns_;
     std::mutex mutex_;
     std::map<std::string, Export> exports_;  // guarded by mutex_
     std::unique_ptr<ThreadExecutor> ticker_;

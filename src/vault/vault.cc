@@ -208,6 +208,7 @@ Status Vault::Impl::open() {
     info.time_zone = options.time_zone;
     FS_TRY(open_authority());
     FS_TRY(load_appliances());
+    FS_TRY(load_returns());
     started_us = clock.steady_us();
     FS_TRY(open_token());
     FS_TRY(load_second_stores());

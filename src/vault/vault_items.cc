@@ -156,6 +156,7 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
         report_resync(**item, record, report);
         report_upload(**item, record, report);
         report_appliance(**item, record, report);
+        report_return(**item, record, report);
         report_copies(record, report);
         if (auto rows = damage(**item)) {
             const auto hurt = std::ranges::find_if(*rows, &DamageRecord::newest);
@@ -226,7 +227,7 @@ Result<std::string> Vault::Impl::only_agent() {
     const int64_t now_us = clock.steady_us();
     std::string only;
     for (const auto& [name, contact] : contacts) {
-        if (now_us - contact.heard_us >= kAgentLostUs) continue;
+        if (now_us - contact.heard_us >= kAgentLostUs || name == kRecoveryAgent) continue;
         if (!only.empty())
             return fail(Code::kInvalidArgument,
                         fmt::format("there are several agents ('{}', '{}', ...)", only, name),
@@ -332,6 +333,7 @@ void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
         return;
     }
     forget_compare_reader(**item, kCompareIdleUs);
+    tend_return(vault, **item, record, *status);
     if (auto told = tend_seed(vault, **item, record); !told)
         log::warn("vault", "the seed of '{}': {}", record.name, told.error().to_string());
     if (auto told = tend_disks(vault, record, status->disks); !told)
