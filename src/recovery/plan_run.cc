@@ -36,6 +36,7 @@ Json step_json(const PlanStep& step) {
               {"stage", step.stage},
               {"group", step.group},
               {"action", plan_action_json(step.action)},
+              {"source", std::string(plan_source_name(step.source))},
               {"state", std::string(step_state_name(step.state))},
               {"attempts", step.attempts},
               {"handle", step.handle},
@@ -80,6 +81,8 @@ Result<PlanStep> step_from_json(const Json& json, const std::string& path) {
     } else {
         FS_ASSIGN(step.action, plan_action_from_json(*action, path + ".action"));
     }
+    FS_ASSIGN(const std::string source, fields.text("source", 32, "leave"));
+    FS_ASSIGN(step.source, plan_source_from_name(source));
     FS_ASSIGN(const std::string state, fields.text("state", 32));
     FS_ASSIGN(const size_t at, index_of(kStepNames, state));
     step.state = static_cast<StepState>(at);
@@ -149,6 +152,7 @@ PlanRun make_plan_run(const RecoveryPlan& plan, PlanMode mode) {
             step.action.kind = StepKind::kItem;
             step.action.name = group.items[i].name;
             step.action.limits = group.items[i].limits;
+            step.source = group.items[i].source;
             run.steps.push_back(std::move(step));
         }
         if (!group.items.empty()) ++stage;

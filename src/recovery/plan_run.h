@@ -53,7 +53,8 @@ struct PlanStep {
     std::string id;      // "shutdown-1", "g2-before-1", "g2-item-3", "g2-after-1"
     uint32_t stage = 0;  // steps of one stage run at once, stages one after another
     std::string group;
-    PlanAction action;  // kItem: `name` is the item's, and `limits`
+    PlanAction action;                       // kItem: `name` is the item's, and `limits`
+    PlanSource source = PlanSource::kLeave;  // kItem
 
     StepState state = StepState::kWaiting;
     uint32_t attempts = 0;     // that were begun

@@ -14,6 +14,7 @@ namespace farshore {
 namespace {
 
 constexpr std::array<std::string_view, kPlanModes> kModeNames{"test", "failover", "failback"};
+constexpr std::array<std::string_view, 3> kSourceNames{"leave", "shut-down", "planned"};
 constexpr std::array<std::string_view, 2> kOnFailureNames{"stop", "skip"};
 constexpr std::array<std::string_view, 5> kKindNames{"item", "script", "guest-script", "webhook",
                                                      "manual"};
@@ -144,6 +145,15 @@ std::string_view plan_mode_name(PlanMode mode) { return kModeNames.at(static_cas
 Result<PlanMode> plan_mode_from_name(std::string_view name) {
     FS_ASSIGN(const size_t at, index_of(kModeNames, name, "a mode of a recovery plan"));
     return static_cast<PlanMode>(at);
+}
+
+std::string_view plan_source_name(PlanSource source) {
+    return kSourceNames.at(static_cast<size_t>(source));
+}
+
+Result<PlanSource> plan_source_from_name(std::string_view name) {
+    FS_ASSIGN(const size_t at, index_of(kSourceNames, name, "what becomes of a source"));
+    return static_cast<PlanSource>(at);
 }
 
 std::string_view on_failure_name(OnFailure what) {
@@ -288,6 +298,7 @@ Json plan_json(const RecoveryPlan& plan) {
         for (const PlanItem& item : group.items) {
             Json one = limits_json(item.limits);
             one["name"] = item.name;
+            one["source"] = std::string(plan_source_name(item.source));
             items.push_back(std::move(one));
         }
         groups.push_back({{"name", group.name},
@@ -322,10 +333,15 @@ Result<RecoveryPlan> plan_from_json(const Json& json) {
         for (size_t n = 0; items != nullptr && n < items->size(); ++n) {
             const std::string item_path = fmt::format("{}.items[{}]", path, n);
             FS_ASSIGN(const JsonFields of_item, JsonFields::of((*items)[n], item_path));
-            FS_TRY(check_members((*items)[n], item_path,
-                                 {"name", "limit_s", "retries", "retry_pause_s", "on_failure"}));
+            FS_TRY(check_members(
+                (*items)[n], item_path,
+                {"name", "source", "limit_s", "retries", "retry_pause_s", "on_failure"}));
             PlanItem item;
             FS_ASSIGN(item.name, shown_name(of_item));
+            FS_ASSIGN(const std::string source, of_item.text("source", 32, "leave"));
+            auto known = plan_source_from_name(source);
+            if (!known) return fail(known.error().with_context(item_path + ".source"));
+            item.source = *known;
             FS_ASSIGN(item.limits, limits_of(of_item));
             group.items.push_back(std::move(item));
         }

@@ -65,8 +65,18 @@ struct PlanAction {
     std::string instructions;            // kManual
 };
 
+// What becomes of the machine at home before it is started here, in a failover.
+enum class PlanSource : uint8_t {
+    kLeave,     // nothing: the site is lost
+    kShutDown,  // it is shut down, as far as it can be reached
+    kPlanned,   // the same, and the step fails unless nothing at all is lost
+};
+std::string_view plan_source_name(PlanSource source);  // "leave", "shut-down", "planned"
+Result<PlanSource> plan_source_from_name(std::string_view name);
+
 struct PlanItem {
     std::string name;  // of an item
+    PlanSource source = PlanSource::kLeave;
     StepLimits limits;
 };
 
