@@ -11,11 +11,13 @@
 #include "cli/catalog_verb.h"
 #include "cli/client_verbs.h"
 #include "cli/config_arguments.h"
+#include "cli/drill_commands.h"
 #include "cli/environment.h"
 #include "cli/extract_verb.h"
 #include "cli/option_checks.h"
 #include "cli/plan_commands.h"
 #include "cli/policy_commands.h"
+#include "cli/recovery_plan_commands.h"
 #include "cli/serve.h"
 #include "cli/serve_check.h"
 #include "cli/serve_common.h"
@@ -72,6 +74,10 @@ struct Arguments {
     PlanCommandArguments plan;
     StoreArguments store;
     NotifierArguments notifier;
+    RecoveryPlanArguments recovery_plan;
+    DrillArguments drill;
+    std::string note, failover_id;
+    bool all_tests = false;
     AccessCommandArguments access;
     NamedPolicyArguments named_policy;
     bool follow = false;
@@ -184,8 +190,9 @@ class Parser {
         return {};
     }
 
-    CLI::App* verb(CLI::App& parent, const std::string& name, const std::string& help,
-                   const Verb& run) {
+    template <typename Verbs>
+    CLI::App* verb_of(CLI::App& parent, const std::string& name, const std::string& help,
+                      const std::function<int(Verbs&)>& run) {
         CLI::App* app = parent.add_subcommand(name, help);
         if (run) {
             add_common(*app, arguments_);
@@ -193,12 +200,16 @@ class Parser {
                 // A verb's own verbs speak for themselves; CLI11 asks the one above last.
                 if (!app->get_subcommands().empty()) return;
                 action_ = [this, run] {
-                    ClientVerbs verbs(environment_, arguments_.location, arguments_.json);
+                    Verbs verbs(environment_, arguments_.location, arguments_.json);
                     return run(verbs);
                 };
             });
         }
         return app;
+    }
+    CLI::App* verb(CLI::App& parent, const std::string& name, const std::string& help,
+                   const Verb& run) {
+        return verb_of<ClientVerbs>(parent, name, help, run);
     }
     CLI::App* named(CLI::App& parent, const std::string& name, const std::string& help,
                     const Verb& run) {
@@ -537,14 +548,34 @@ class Parser {
               Row{"cancel", "Give the started machine up; the source counts again", false},
               Row{"cleanup", "End a test failover and forget what it wrote", false}}) {
             const std::string_view name = row.name;
-            CLI::App* action = named(*failover, row.name, row.help, [&a, row](ClientVerbs& v) {
+            const ClientVerb run = [&a, row](ClientVerbs& v) {
                 a.failover.action = row.name;
                 a.failover.name = a.name;
                 a.failover.point = a.point;
                 a.failover.copy = a.copy;
                 a.failover.wait = !a.no_wait;
                 return v.failover(a.failover);
-            });
+            };
+            const bool test = name == "test", ends = name == "cleanup";
+            CLI::App* action =
+                test || ends ? verb_of<RecoveryVerbs>(
+                                   *failover, row.name, row.help,
+                                   [&a, test](RecoveryVerbs& v) {
+                                       const TestArguments of{a.name, a.point,       a.copy,
+                                                              a.note, a.failover_id, !a.no_wait};
+                                       return test ? v.start_test(of) : v.clean_up_tests(of);
+                                   })
+                             : verb(*failover, row.name, row.help, run);
+            action->add_option("NAME", a.name, "name or id of the item")->required();
+            if (test) action->add_option("--note", a.note, "what it is for; shown with it");
+            if (ends) {
+                CLI::Option* one = action->add_option(
+                    "--id", a.failover_id, "of this test only, as `failover list` calls it");
+                action
+                    ->add_flag("--all", a.all_tests,
+                               "of all tests of the item, which is the default")
+                    ->excludes(one);
+            }
             if (row.point) {
                 CLI::Option* point = action->add_option("--point", a.point, kPointHelp);
                 if (name == "change-point")
@@ -778,6 +809,13 @@ class Parser {
         });
         add_stores(*store);
         add_notifiers();
+        const AddRecoveryVerb of_recovery = [this](CLI::App& parent, const std::string& name,
+                                                   const std::string& help,
+                                                   const RecoveryVerb& run) {
+            return verb_of<RecoveryVerbs>(parent, name, help, run);
+        };
+        add_drill_commands(app_, a.drill, of_recovery, duration());
+        add_recovery_plan_commands(app_, a.recovery_plan, of_recovery);
         add_access_commands(
             app_, a.access,
             [this](CLI::App& parent, const std::string& name, const std::string& help,

@@ -69,11 +69,12 @@ int ClientVerbs::failovers(const std::string& name) {
         impl_->print(*answer);
         return 0;
     }
-    Table table({{"ID"}, {"KIND"}, {"STATE"}, {"CREATED"}, {"POINT"}});
+    Table table({{"ID"}, {"KIND"}, {"STATE"}, {"CREATED"}, {"POINT"}, {"NOTE"}});
     if (const Json& rows = member(*answer, "failovers"); rows.is_array())
         for (const Json& row : rows)
             table.add({text_of(row, "id"), text_of(row, "kind"), text_of(row, "state"),
-                       human_time(text_of(row, "created")), point_text(member(row, "point"))});
+                       human_time(text_of(row, "created")), point_text(member(row, "point")),
+                       printable(text_of(row, "note"))});
     if (table.empty())
         impl_->note("No failovers.\n");
     else

@@ -10,6 +10,7 @@
 #include "os/real.h"
 #include "os/waiting.h"
 #include "recovery/recovery_entry.h"
+#include "recovery/remove_directory.h"
 
 namespace farshore {
 namespace {
@@ -20,24 +21,6 @@ bool valid_id(const std::string& id) {
     return !id.empty() && id.size() <= 40 && std::all_of(id.begin(), id.end(), [](unsigned char c) {
         return std::islower(c) || std::isdigit(c) || c == '-';
     });
-}
-
-// Ok when it is not there.
-Status remove_if_there(FileSystem& files, const std::string& path) {
-    const Status removed = files.remove(path);
-    if (!removed && removed.error().code() != Code::kNotFound) return removed;
-    return {};
-}
-
-// A flat directory with everything in it.
-Status remove_directory(FileSystem& files, const std::string& path) {
-    const auto names = files.list(path);
-    if (!names) {
-        if (names.error().code() == Code::kNotFound) return {};
-        return fail(names.error());
-    }
-    for (const std::string& name : *names) FS_TRY(remove_if_there(files, path + "/" + name));
-    return remove_if_there(files, path);
 }
 
 std::string overlay_path(const std::string& directory, size_t disk) {
@@ -124,6 +107,7 @@ Result<RecoveryAccess> Recoveries::access(const std::string& id) {
         access.serial_log = run + "/serial.log";
         access.serial_socket = run + "/serial.sock";
         access.vnc_socket = run + "/vnc.sock";
+        access.agent_socket = run + "/qga.sock";
     }
     return access;
 }
@@ -376,6 +360,7 @@ Result<RecoveryState> Recoveries::start(const RecoveryRequest& request) {
     state.item = request.item;
     state.item_name = request.item_name;
     state.copy = request.copy;
+    state.note = request.note;
     state.sequence = request.sequence;
     state.point_time = request.point_time;
     state.machine = request.machine;
@@ -499,6 +484,17 @@ Status Recoveries::clean_up(const std::string& id, CleanUp how) {
         return fail(Code::kWrongState, "the failover is committed: the machine lives here now",
                     "to give the machine up, unprotect it");
     return remove_everything(**entry);
+}
+
+Status Recoveries::with_machine(const std::string& id,
+                                const std::function<Status(QemuMachine&)>& use) {
+    FS_ASSIGN(const EntryPtr entry, find(id));
+    const std::lock_guard lock(entry->mutex);
+    if (entry->forgotten) return fail(Code::kNotFound, fmt::format("recovery '{}' is gone", id));
+    if (entry->state.stage != RecoveryStage::kRunning || !entry->machine)
+        return fail(Code::kWrongState, fmt::format("the machine of recovery '{}' is {}", id,
+                                                   recovery_stage_name(entry->state.stage)));
+    return use(*entry->machine);
 }
 
 // ---- after a restart, and while it runs ------------------------------------------------------

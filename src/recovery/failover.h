@@ -83,6 +83,7 @@ struct RecoveryRequest {
     ItemId item;
     std::string item_name;
     std::string copy;   // as in RecoveryState
+    std::string note;   // as in RecoveryState
     Sequence sequence;  // resolved: ItemReplica::resolve()
     TimePoint point_time;
     MachineDescription machine;  // its disks are the replica's, by index
@@ -104,7 +105,7 @@ struct ExportRequest {
 // Where the outside reaches what runs.
 struct RecoveryAccess {
     std::string nbd_socket;
-    std::string serial_log, serial_socket, vnc_socket;  // empty for exports
+    std::string serial_log, serial_socket, vnc_socket, agent_socket;  // empty for exports
 };
 
 class Recoveries {
@@ -162,6 +163,10 @@ class Recoveries {
     // Ends machine and NBD server, removes overlays, sockets and state, releases the lease. Ok when
     // there is no such id. kWrongState for a committed failover. After any other error: call again.
     Status clean_up(const std::string& id, CleanUp how = CleanUp::kOrdinary);
+
+    // Asks a machine something, or looks at it; nothing else happens to it meanwhile. kNotFound,
+    // kWrongState when none runs.
+    Status with_machine(const std::string& id, const std::function<Status(QemuMachine&)>& use);
 
     // After a restart of the vault, before anything may expire leases. Errors of single recoveries
     // are in their states.

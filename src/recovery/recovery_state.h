@@ -19,6 +19,7 @@
 namespace farshore {
 
 inline constexpr size_t kMaxRecoveryStateBytes = 256u << 10;
+inline constexpr size_t kMaxRecoveryNoteBytes = 1024;
 
 enum class RecoveryKind : uint8_t {
     kTest,      // a machine beside production, thrown away afterwards
@@ -66,6 +67,7 @@ struct RecoveryState {
     ItemId item;
     std::string item_name;
     std::string copy;  // the name of the store that is read; empty: the vault's own
+    std::string note;  // of whoever asked for it
     Sequence sequence;
     TimePoint point_time;
     // The lease that keeps `sequence` readable, and one that a change of point is about to let go

@@ -7,6 +7,7 @@
 #include "meta/jobs.h"
 #include "meta/notifiers.h"
 #include "meta/parties.h"
+#include "meta/recovery_plans.h"
 #include "meta/stores.h"
 #include "vault/api.h"
 #include "vault/api_call.h"
@@ -46,6 +47,7 @@ Result<std::optional<std::string>> Api::current_tag(const Call& call) {
         return none;
     }
     if (resource == "policies") return tag_of_found(get_policy(database, name));
+    if (resource == "recovery-plans") return tag_of_found(get_plan(database, name));
     if (resource == "users") return tag_of_found(get_user(database, name));
     if (resource == "agents") return tag_of_found(get_party(database, name));
     if (resource == "access-tokens") {

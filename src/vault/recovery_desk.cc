@@ -208,6 +208,7 @@ std::string RecoveryDesk::result_of(const RecoveryState& state) {
         if (!access->serial_log.empty()) json["serial_log"] = access->serial_log;
         if (!access->serial_socket.empty()) json["serial_socket"] = access->serial_socket;
         if (!access->vnc_socket.empty()) json["vnc_socket"] = access->vnc_socket;
+        if (!access->agent_socket.empty()) json["agent_socket"] = access->agent_socket;
     }
     return dump_json(json);
 }
@@ -232,6 +233,7 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
     FS_ASSIGN(const std::string point, fields.required_text("point", 4096));
     FS_ASSIGN(request.copy, fields.text("copy", kMaxStoreNameBytes));
     FS_ASSIGN(const FailoverChoice choice, read_failover_choice(fields));
+    FS_ASSIGN(request.note, fields.text("note", kMaxRecoveryNoteBytes));
     const bool real = request.kind == RecoveryKind::kFailover;
     request.network = real ? NetworkChoice::kUser : NetworkChoice::kIsolated;
 
@@ -376,15 +378,17 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
             copy = state.copy;
     FS_ASSIGN(const auto replica, vault_.replica(item.id, copy));
     const auto machine_job = [&](RecoveryKind kind, const char* job_kind) -> Result<JobRecord> {
-        const Json input{{"id", new_id(recovery_kind_name(kind))},
-                         {"item", item.id.to_string()},
-                         {"kind", std::string(recovery_kind_name(kind))},
-                         {"point", point},
-                         {"copy", copy},
-                         {"shut_down", choice.shut_down || choice.planned},
-                         {"planned", choice.planned},
-                         {"power_off", choice.power_off},
-                         {"timeout_s", choice.timeout_s}};
+        const Json input{
+            {"id", choice.recovery.empty() ? new_id(recovery_kind_name(kind)) : choice.recovery},
+            {"item", item.id.to_string()},
+            {"kind", std::string(recovery_kind_name(kind))},
+            {"point", point},
+            {"copy", copy},
+            {"shut_down", choice.shut_down || choice.planned},
+            {"planned", choice.planned},
+            {"power_off", choice.power_off},
+            {"timeout_s", choice.timeout_s},
+            {"note", choice.note}};
         return vault_.start_job(job_kind, item, false, dump_json(input),
                                 machine_work(dump_json(input)));
     };
@@ -417,11 +421,21 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
                                 cancel_work(item.id.to_string()));
     }
     if (action == "cleanup") {
-        const auto tests = of_item(item.id, RecoveryKind::kTest);
+        auto tests = of_item(item.id, RecoveryKind::kTest);
+        std::erase_if(tests, [](const RecoveryState& test) {
+            return test.id.starts_with(kDrillRecoveryPrefix);
+        });
+        const std::string& recovery = choice.recovery;
+        if (!recovery.empty())
+            std::erase_if(tests, [&](const RecoveryState& test) { return test.id != recovery; });
         if (tests.empty())
             return fail(
                 Code::kNotFound,
-                fmt::format("no test failover of '{}' is there to be cleaned up", item.name));
+                recovery.empty()
+                    ? fmt::format("no test failover of '{}' is there to be cleaned up", item.name)
+                    : fmt::format("'{}' has no test failover {}", item.name,
+                                  recovery.substr(0, 64)),
+                "`farshore failover list` shows them");
         return vault_.start_job(
             "cleanup", item, false, "", [this, tests](JobRun& run) -> Result<std::string> {
                 size_t done = 0;
@@ -463,6 +477,42 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
                       recoveries_->change_point(id, resolved.sequence, resolved.time, disks));
             return result_of(state);
         });
+}
+
+Result<JobRecord> RecoveryDesk::start_as(const std::string& recovery, const std::string& item,
+                                         PlanMode mode, const std::string& point, PlanSource source,
+                                         const std::string& note) {
+    if (mode == PlanMode::kFailback) return returns_->failback(item, {});
+    FailoverChoice choice;
+    choice.shut_down = mode == PlanMode::kFailover && source == PlanSource::kShutDown;
+    choice.planned = mode == PlanMode::kFailover && source == PlanSource::kPlanned;
+    choice.note = note;
+    choice.recovery = recovery;
+    return failover(item, mode == PlanMode::kTest ? "test" : "start", point, {}, choice);
+}
+
+Status RecoveryDesk::clean_up_test(const std::string& recovery) {
+    const auto state = recoveries_->get(recovery);
+    if (!state) return {};
+    if (state->kind != RecoveryKind::kTest)
+        return fail(Code::kWrongState, fmt::format("recovery {} is a {}, no test", state->id,
+                                                   recovery_kind_name(state->kind)));
+    return recoveries_->clean_up(recovery);
+}
+
+Result<RecoveryRequest> RecoveryDesk::test_request(const ItemId& id, const std::string& point) {
+    FS_ASSIGN(const ItemRecord item, get_item(vault_.database(), id));
+    FS_TRY(check_action(item.state, ItemAction::kTestFailover));
+    FS_ASSIGN(const auto replica, vault_.replica(id));
+    FS_ASSIGN(const ResolvedPoint resolved, replica->resolve(PointSpec::parse(point)));
+    FS_ASSIGN(auto disks, replica->disks_of(resolved.sequence));
+    RecoveryRequest request;
+    request.item = id;
+    request.item_name = item.name;
+    request.sequence = resolved.sequence;
+    request.point_time = resolved.time;
+    FS_ASSIGN(request.machine, machine_of(item, std::move(disks)));
+    return request;
 }
 
 Result<std::vector<RecoveryState>> RecoveryDesk::failovers(const std::string& name) {

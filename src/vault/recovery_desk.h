@@ -12,12 +12,16 @@
 #include <vector>
 
 #include "recovery/failover.h"
+#include "recovery/recovery_plan.h"
 #include "vault/return_desk.h"
 #include "vault/vault.h"
 
 namespace farshore {
 
 class ThreadExecutor;
+
+// Recoveries with such an id are drills': nobody else's clean-up ends them.
+inline constexpr const char* kDrillRecoveryPrefix = "drill-";
 
 // An export that nobody renews ends after this.
 inline constexpr int64_t kExportKeptUs = 60'000'000;
@@ -31,6 +35,10 @@ struct FailoverChoice {
     bool planned = false;
     bool power_off = false;  // a machine that does not shut down in time is ended
     uint32_t timeout_s = kShutDownPatienceS;
+    std::string note;  // what it is for; of a test, too
+    // The id of the test or failover that begins, or of the test to clean up; empty: one that is
+    // drawn, all.
+    std::string recovery;
 };
 
 // As requests and jobs have it. kMalformed.
@@ -68,6 +76,19 @@ class RecoveryDesk {
                                const FailoverChoice& choice = {});
     // The way home of what runs here.
     ReturnDesk& returns() { return *returns_; }
+    // For plans: starts the machine of an item under the id `recovery`, which is used once; or
+    // brings it home. A job.
+    Result<JobRecord> start_as(const std::string& recovery, const std::string& item, PlanMode mode,
+                               const std::string& point, PlanSource source,
+                               const std::string& note);
+    // Ends a test failover and forgets what it wrote. Ok when there is none; kWrongState: it is
+    // none.
+    Status clean_up_test(const std::string& recovery);
+    // What src/recovery has; for plans and drills.
+    Recoveries& recoveries() { return *recoveries_; }
+    // A test of an item at a point, resolved, without an id: what it would need here, and what
+    // starts it.
+    Result<RecoveryRequest> test_request(const ItemId& item, const std::string& point);
     Result<std::vector<RecoveryState>> failovers(const std::string& item);
     // Ends everything that runs of an item, committed failovers too: before it is unprotected by
     // force.

@@ -96,6 +96,16 @@ struct MaterialiseRequest {
     uint64_t throttle_bytes_per_s = 0;  // that are written, and read back; 0: no limit
 };
 
+// What the newest drills of an item have shown (drill_desk.h).
+struct DrillBadge {
+    std::string verdict;             // "good" or "bad" of the newest one that has one; empty: none
+    TimePoint last;                  // when that ended
+    std::optional<TimePoint> good;   // when the newest good one ended
+    int64_t good_age_us = 0;         // since then
+    std::optional<uint64_t> drill;   // the newest good one
+    std::optional<Trouble> trouble;  // they are overdue
+};
+
 // How an item is to return. With neither agent nor disks it goes to those that it had.
 struct ReturnRequest {
     std::string agent;
@@ -128,6 +138,7 @@ struct ItemReport {
     bool resync_window_open = false;
     std::optional<TimePoint> resync_window_change;  // when it closes, or opens; none: never
     std::optional<SeedRecord> seed;
+    std::optional<DrillBadge> drill;
     std::optional<ReturnReport> way_home;
 };
 
@@ -319,6 +330,9 @@ class Vault final : public VaultLink {
     Result<ItemReport> change_policy(
         const std::string& name_or_id,
         const std::function<Result<ItemPolicy>(const ItemRecord&)>& edit);
+    // Whoever knows of an item's drills is asked with each report of it; empty: nobody. When it
+    // returns, the one before is asked no more.
+    void set_drill_badges(std::function<std::optional<DrillBadge>(const ItemRecord&)> badges);
     // What the next retention would do to the item's points under `policy`.
     Result<RetentionPreview> preview_retention(const ItemId& id, const ItemPolicy& policy);
     Result<JobRecord> unprotect(const std::string& name_or_id, bool force);

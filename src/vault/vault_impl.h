@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <shared_mutex>
 
 #include "base/bandwidth_limit.h"
 #include "codec/envelope.h"
@@ -240,6 +241,8 @@ struct Vault::Impl {
     std::optional<CertificateAuthority> authority;
     Secret admin_token;
     VaultInfo info;
+    std::shared_mutex drill_mutex;
+    std::function<std::optional<DrillBadge>(const ItemRecord&)> drill_badges;  // under drill_mutex
     std::atomic<bool> fenced{false};
     std::atomic<int64_t> certificate_until_us{0};  // of the API's certificate
     std::atomic<bool> ending{false};

@@ -188,9 +188,19 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
         report.troubles.push_back({Severity::kCritical, std::string(code_name(item.error().code())),
                                    item.error().what(), item.error().remedy()});
     }
+    {
+        const std::shared_lock hold(drill_mutex);
+        if (drill_badges) report.drill = drill_badges(record);
+    }
+    if (report.drill && report.drill->trouble) report.troubles.push_back(*report.drill->trouble);
     health.rpo_us = report.rpo_us;
     for (Trouble& trouble : item_troubles(health)) report.troubles.push_back(std::move(trouble));
     return report;
+}
+
+void Vault::set_drill_badges(std::function<std::optional<DrillBadge>(const ItemRecord&)> badges) {
+    const std::unique_lock hold(impl_->drill_mutex);
+    impl_->drill_badges = std::move(badges);
 }
 
 Result<ItemReport> Vault::item(const std::string& name_or_id) {

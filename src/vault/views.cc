@@ -275,6 +275,19 @@ Json item_view(const ItemReport& report) {
         json["written_bytes"] = replica.written_bytes;
         json["stored_bytes"] = replica.stored_bytes;
     }
+    if (report.drill) {
+        Json drill = Json::object();
+        if (!report.drill->verdict.empty()) {
+            drill["verdict"] = report.drill->verdict;
+            drill["last"] = to_rfc3339(report.drill->last);
+        }
+        if (report.drill->good) {
+            drill["last_good"] = to_rfc3339(*report.drill->good);
+            drill["last_good_age_s"] = report.drill->good_age_us / 1'000'000;
+            drill["last_good_drill"] = report.drill->drill.value_or(0);
+        }
+        json["drill"] = std::move(drill);
+    }
     return json;
 }
 
@@ -387,6 +400,7 @@ Json failover_view(const RecoveryState& state) {
         {"created", to_rfc3339(state.timings.requested)},
         {"timings", std::move(timings)}};
     if (!state.copy.empty()) json["copy"] = state.copy;
+    if (!state.note.empty()) json["note"] = state.note;
     if (!state.accelerator_words.empty()) json["accelerator"] = state.accelerator_words;
     if (state.error)
         json["error"] =
