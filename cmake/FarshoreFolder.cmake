@@ -70,13 +70,12 @@ function(farshore_folder name)
 
   if(tests)
     add_executable(${name}_test ${tests})
-    target_compile_options(${name}_test PRIVATE ${FARSHORE_WARNINGS})
+    # Less optimised: a test is compiled more often than it runs.
+    target_compile_options(${name}_test PRIVATE ${FARSHORE_WARNINGS} -O1)
     target_link_libraries(${name}_test PRIVATE ${target} GTest::gmock GTest::gtest GTest::gtest_main)
     foreach(used ${ARG_TEST_USES})
       target_link_libraries(${name}_test PRIVATE farshore_${used})
     endforeach()
-    target_compile_definitions(${name}_test PRIVATE
-      FARSHORE_SOURCE_DIR="${PROJECT_SOURCE_DIR}" FARSHORE_BINARY_DIR="${PROJECT_BINARY_DIR}")
     add_test(NAME ${name}_test COMMAND ${name}_test)
     # A hang is named long before the whole run is given up. What takes minutes begins first, also where
     # no run before this one has told ctest.

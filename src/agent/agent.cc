@@ -111,8 +111,21 @@ struct Agent::Impl {
         return encode_status(status);
     }
 
+    // Its destructor waits for home: not from home.
+    void reap(std::unique_ptr<ItemSupervisor> item) {
+        auto gone = std::shared_ptr<ItemSupervisor>(std::move(item));
+        reaper.post([gone]() mutable { gone.reset(); });
+    }
+
     void take(const DesiredItem& desired) {
         auto found = items.find(desired.item);
+        // It comes back before the vault has seen that it was gone.
+        if (found != items.end() && found->second->removed() &&
+            desired.desired != Desired::kRemove) {
+            reap(std::move(found->second));
+            items.erase(found);
+            found = items.end();
+        }
         if (found != items.end()) {
             // One that was torn down keeps saying so until the vault stops asking.
             found->second->desire(desired);
@@ -124,6 +137,7 @@ struct Agent::Impl {
         supervisor.ring_bytes = options.ring_bytes;
         supervisor.spill_bytes = options.spill_bytes;
         supervisor.trace_ring_bytes = options.trace_ring_bytes;
+        supervisor.recovery_disks = options.recovery_disks;
         items.emplace(desired.item, std::make_unique<ItemSupervisor>(supervisor, desired, instance,
                                                                      home, routes, files, clock));
     }
@@ -147,9 +161,7 @@ struct Agent::Impl {
                 return desired.item == item->first;
             });
             if (!asked && item->second->removed()) {
-                // Its destructor waits for home: not from home.
-                auto gone = std::shared_ptr<ItemSupervisor>(std::move(item->second));
-                reaper.post([gone]() mutable { gone.reset(); });
+                reap(std::move(item->second));
                 item = items.erase(item);
             } else {
                 ++item;

@@ -21,6 +21,13 @@ Sequence CaptureSource::first_available() { return consumer_.released().next(); 
 
 Status CaptureSource::resume(Sequence next, Sequence stored) {
     peeked_ = false;
+    const Sequence ahead = std::max(next, stored.next());
+    if (ahead.v > consumer_.header().producer().next_sequence) {
+        must_begin_at_ = ahead.v;
+        return fail(Code::kSequenceHole,
+                    "the recovery site has records that come behind all of this log",
+                    "the log is made anew, and everything is compared");
+    }
     // What is stored was let go of everywhere, in the dirty map as well. When it is not stored any
     // more (the recovery site lost objects together with its ledger), nobody knows where it was.
     const Sequence told{consumer_.header().word(LogWord::kStored).load()};

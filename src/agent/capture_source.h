@@ -55,6 +55,9 @@ class CaptureSource final : public RecordSource {
     // Of what is in the log, bytes that were received: they wait for nobody. Any thread.
     uint64_t kept_bytes() const { return kept_bytes_; }
     Sequence received() const { return {received_}; }  // any thread
+    // The recovery site has records with numbers that this log has not come to yet: its own would
+    // be taken for those. From where on a new one must count; 0: it is well. Any thread.
+    Sequence must_begin_at() const { return {must_begin_at_}; }
 
     // Whether sending waits for a gap that was ordered.
     bool waiting_for_gap() const { return waiting_; }
@@ -71,7 +74,7 @@ class CaptureSource final : public RecordSource {
     const bool whole_disks_;
     const Clock* const clock_;
     std::atomic<int64_t> older_than_us_{0};
-    std::atomic<uint64_t> received_{0}, kept_bytes_{0};
+    std::atomic<uint64_t> received_{0}, kept_bytes_{0}, must_begin_at_{0};
     uint64_t keep_bytes_ = 0;
     bool paused_ = false;
     bool waiting_ = false;

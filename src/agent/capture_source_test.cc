@@ -20,6 +20,22 @@ TEST(CaptureSource, WhatIsNotStoredIsKnown) {
     EXPECT_TRUE(log.source->waiting_for_gap());
 }
 
+// Broken if records were sent under numbers that the recovery site has had from another log: it
+// would drop them as known, without a word.
+TEST(CaptureSource, NumbersThatWereUsedByAnotherLogAreNotUsedAgain) {
+    RealClock clock;
+    TestCaptureLog log(clock);
+    const Sequence next{log.last.v + 1};
+    EXPECT_TRUE(log.source->resume(next, log.last));
+    EXPECT_EQ(log.source->must_begin_at().v, 0u);
+    const Status received = log.source->resume(next.next(), log.last);
+    ASSERT_FALSE(received);
+    EXPECT_EQ(received.error().code(), Code::kSequenceHole);
+    EXPECT_EQ(log.source->must_begin_at(), next.next());
+    EXPECT_FALSE(log.source->resume({1}, {log.last.v + 100}));
+    EXPECT_EQ(log.source->must_begin_at().v, log.last.v + 101);
+}
+
 // Broken if what was stored once and was lost over there (objects of the log's end together with
 // the ledger) stayed lost: the dirty map has let go of it.
 TEST(CaptureSource, WhatWasStoredAndIsNoMoreTakesEverything) {

@@ -75,9 +75,10 @@ Result<FileSystemFreeze> FileSystemFreeze::begin(const std::string& note,
 }
 
 Status FileSystemFreeze::wait_until_frozen() {
-    const UniqueFd output = helper_.take_output();
-    const auto said = read_some(output.get(), kFreezingUs);
-    if (said == "frozen\n") return {};
+    output_ = helper_.take_output();
+    const auto said = read_some(output_.get(), kFreezingUs);
+    said_ = said.value_or("");
+    if (said_.starts_with("frozen\n")) return {};
     if (!said)
         return fail(
             Code::kTimeout,
@@ -93,12 +94,19 @@ Status FileSystemFreeze::end() {
     if (!exit)
         return fail(Code::kTimeout, "the freezing program has not ended",
                     "a disk does not answer; fsfreeze --unfreeze thaws a file system by hand");
+    for (auto more = read_some(output_.get(), 0); more && !more->empty();
+         more = read_some(output_.get(), 0))
+        said_ += *more;
     if (exit->success()) {
         (void)files_->remove(note_);
         return {};
     }
-    // Killed, or its time was over: whatever it was, nothing may stay frozen.
-    FS_TRY(thaw_leftovers(note_, *files_));
+    // What it froze it has thawed, says it; what is frozen now is somebody else's. Else it was
+    // killed, or could not: whatever it was, nothing may stay frozen.
+    if (said_.ends_with("thawed\n"))
+        (void)files_->remove(note_);
+    else
+        FS_TRY(thaw_leftovers(note_, *files_));
     if (exit->signal)
         return fail(Code::kUnavailable,
                     fmt::format("the freezing program ended: {}", exit->to_string()));

@@ -26,6 +26,8 @@ inline constexpr const char* kFreezeNoteSuffix = ".frozen";
 struct FreezeTarget {
     std::vector<std::string> mounts;  // of this machine; or
     std::string guest_agent;          // the socket of another one's guest agent
+
+    bool empty() const { return mounts.empty() && guest_agent.empty(); }
 };
 
 class FileSystemFreeze {
@@ -54,7 +56,8 @@ class FileSystemFreeze {
     Status wait_until_frozen();
 
     Process helper_;
-    UniqueFd input_;
+    UniqueFd input_, output_;
+    std::string said_;
     std::string note_;
     FileSystem* files_;
     int64_t until_us_;

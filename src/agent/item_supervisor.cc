@@ -48,10 +48,18 @@ ItemSupervisor::ItemSupervisor(const SupervisorOptions& options, DesiredItem des
 ItemSupervisor::~ItemSupervisor() {
     stopping_ = true;
     if (session_) session_->poke();
+    {
+        const std::lock_guard lock(mutex_);
+        for (QuestionLine* line : {compare_line_.get(), return_line_.get()})
+            if (line != nullptr) line->stop();
+    }
     watcher_.reset();
     // A tick that is under way still uses the worker: it ends before its pointer goes.
     worker_->stop();
     worker_.reset();
+    // These wait for home.
+    compare_line_.reset();
+    return_line_.reset();
     // The sender's callbacks run on home.
     (void)home_.run_sync([this] {
         points_.reset();
@@ -60,7 +68,9 @@ ItemSupervisor::~ItemSupervisor() {
         sender_.reset();
         source_.reset();
     });
-    // A script that runs comes to its end first. What is frozen still is thawed here.
+    // A script that runs comes to its end first, and still uses the pointer. What is frozen still
+    // is thawed here.
+    slow_->stop();
     slow_.reset();
     quiesce_.reset();
 }
@@ -95,7 +105,7 @@ CaptureConfig ItemSupervisor::capture_config(TapMode mode, std::vector<uint64_t>
     config.disk_bytes = std::move(disk_bytes);
     {
         std::lock_guard lock(mutex_);
-        config.first_at_least = desired_.stored.next();
+        config.first_at_least = std::max(desired_.stored.next(), begin_at_least_);
         for (const DesiredDisk& disk : desired_.disks)
             if (disk.joining && !disk.removed) config.joining |= 1ull << disk.index;
     }
@@ -135,6 +145,10 @@ void ItemSupervisor::tick() {
     if (desired.desired == Desired::kRemove) {
         worked = tear_down(desired);
         if (worked) removed_ = true;
+    } else if (desired.desired == Desired::kStandBy) {
+        worked = stand_by(desired);
+    } else if (desired.desired == Desired::kReturn) {
+        worked = go_home(desired);
     } else {
         worked = work(desired);
     }
@@ -142,7 +156,8 @@ void ItemSupervisor::tick() {
     if (!removed_) worker_->post_after_us(options_.tick_us, [this] { tick(); });
 }
 
-Status ItemSupervisor::work(const DesiredItem& desired) {
+// Directories, and what an agent after this one must know.
+Status ItemSupervisor::make_room(const DesiredItem& desired) {
     FS_TRY(files_.make_directories(item_directory()));
     FS_TRY(files_.make_directories(tap_directory()));
     FS_TRY(files_.make_directories(options_.shared_directory));
@@ -151,7 +166,13 @@ Status ItemSupervisor::work(const DesiredItem& desired) {
     auto kept = save(desired);
     keeping_trouble_.reset();
     if (!kept) keeping_trouble_ = kept.error();
+    return {};
+}
+
+Status ItemSupervisor::work(const DesiredItem& desired) {
+    FS_TRY(make_room(desired));
     if (desired.await_seed && !session_) return describe(desired);
+    FS_TRY(end_return());
     switch (desired.mode) {
         case CaptureMode::kInPath:
             FS_TRY(prepare_in_path(desired));
@@ -166,10 +187,15 @@ Status ItemSupervisor::work(const DesiredItem& desired) {
             FS_TRY(prepare_devices(desired));
             FS_TRY(ensure_tracer());
             break;
+        case CaptureMode::kRecovery:
+            FS_TRY(prepare_recovery(desired));
+            FS_TRY(ensure_tap(desired));
+            break;
     }
     apply_settings(desired);
     tell_quiesce_target(desired);
     follow_appliance(desired);
+    FS_TRY(check_numbers(desired));
     serve_requests(desired);
     return {};
 }
@@ -178,7 +204,10 @@ Status ItemSupervisor::work(const DesiredItem& desired) {
 Status ItemSupervisor::save(const DesiredItem& desired) {
     DesiredItem keep = desired;
     keep.bookmarks.clear();
-    keep.stored = {};
+    // A log that is made by whoever reads this must count on from there; once there is one, it
+    // knows by itself.
+    if (!session_) saved_stored_ = std::max(saved_stored_, desired.stored);
+    keep.stored = saved_stored_;
     AgentInstructions document_of_one;
     document_of_one.items.push_back(keep);
     const std::string document = encode_instructions(document_of_one);
@@ -320,7 +349,7 @@ Status ItemSupervisor::ensure_tap(const DesiredItem& desired) {
     const bool had_one = tap_.has_value();
     tap_.reset();
     watch_tap({});
-    if (auto running = NbdServer::adopt(tap_directory())) {
+    if (auto running = NbdServer::adopt(tap_directory(), tap_socket())) {
         if (running->alive()) {
             tap_ = std::move(*running);
             watch_tap(tap_->process_key());
@@ -329,7 +358,7 @@ Status ItemSupervisor::ensure_tap(const DesiredItem& desired) {
     }
     if (desired.mode == CaptureMode::kMirror) FS_TRY(mirror_->export_sources());
     TapConfig config;
-    config.mode = desired.mode == CaptureMode::kInPath ? ServeMode::kInPath : ServeMode::kMirror;
+    config.mode = desired.mode == CaptureMode::kMirror ? ServeMode::kMirror : ServeMode::kInPath;
     config.capture = session_->config();
     for (size_t i = 0; i < session_->config().disk_bytes.size(); ++i) {
         ServedDisk disk;
@@ -339,6 +368,8 @@ Status ItemSupervisor::ensure_tap(const DesiredItem& desired) {
             disk.backing = BackingKind::kNone;
         } else if (desired.mode == CaptureMode::kInPath) {
             disk.path = desired.disks[i].path;
+        } else if (recovery_) {
+            disk = recovery_->disks.at(i);
         } else {
             disk.backing = BackingKind::kNbd;
             disk.uri = fmt::format("nbd+unix:///{}?socket={}/source.sock",
@@ -346,11 +377,13 @@ Status ItemSupervisor::ensure_tap(const DesiredItem& desired) {
         }
         config.disks.push_back(std::move(disk));
     }
+    if (recovery_) config.replica = recovery_->replica;
     NbdServerOptions server;
     server.run_directory = tap_directory();
     FS_ASSIGN(server.plugin, find_plugin());
     server.config_json = encode_tap_config(config);
-    FS_TRY(NbdServer::clean_up(tap_directory()));
+    server.socket_path = tap_socket();
+    FS_TRY(NbdServer::clean_up(tap_directory(), tap_socket()));
     FS_ASSIGN(NbdServer started, NbdServer::start(server));
     tap_ = std::move(started);
     watch_tap(tap_->process_key());
@@ -378,6 +411,20 @@ void ItemSupervisor::follow_appliance(const DesiredItem& desired) {
         sending_.trouble = status.connected ? std::string() : status.last_error;
         sending_.moving = move_->waits_since_us() != 0;
     });
+}
+
+// A log whose numbers the recovery site has had from another one is of no use: its records would
+// be taken for those.
+Status ItemSupervisor::check_numbers(const DesiredItem& desired) {
+    const Sequence first = source_ ? source_->must_begin_at() : Sequence{};
+    if (first.v == 0) return {};
+    log::warn("agent", {.item = desired.name, .item_id = item_.to_string()},
+              "item {}: the recovery site has records up to {}, which this log never had: it is "
+              "made anew, and everything is compared",
+              desired.name, first.v - 1);
+    FS_TRY(forget_capture(desired));
+    begin_at_least_ = first;
+    return {};
 }
 
 void ItemSupervisor::serve_cancel(const DesiredItem& desired) {
@@ -465,6 +512,7 @@ Status ItemSupervisor::tear_down(const DesiredItem& desired) {
     (void)files_.remove(item_directory() + "/machine.json");
     (void)files_.remove(item_directory() + "/devices.json");
     (void)files_.remove(item_directory() + "/clean-stop");
+    FS_TRY(end_return());
     (void)files_.remove(item_directory());
     (void)files_.remove(tap_directory() + "/nbd.log");
     (void)files_.remove(tap_directory());
@@ -536,14 +584,19 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
     } else if (!worked) {
         status.state = AgentItemState::kError;
         status.error = {worked.error().code(), worked.error().what(), worked.error().remedy()};
+    } else if (desired.desired == Desired::kReturn) {
+        status.state = AgentItemState::kReturning;
+    } else if (standing_by_) {
+        status.state = AgentItemState::kStandingBy;
     } else if (!session_ || !captures()) {
         status.state = AgentItemState::kStarting;
     }
+    if (return_) status.way_home = return_->status();
     std::optional<CaptureStatus> captured;
     if (session_) {
         captured = session_->status();
         const CaptureStatus& capture = *captured;
-        if (worked && captures()) {
+        if (worked && captures() && desired.desired == Desired::kProtect) {
             if (capture.gap == GapState::kDropping)
                 status.state = AgentItemState::kGap;
             else
@@ -590,6 +643,7 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
         status.received = capture.released;
         if (source_) status.received = std::max(status.received, source_->received());
         status.stored = capture.stored;
+        status.machine_bytes = capture.guest_bytes;
         for (size_t i = 0; i < session_->config().disk_bytes.size(); ++i) {
             AgentDisk disk;
             disk.index = static_cast<DiskIndex>(i);

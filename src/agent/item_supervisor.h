@@ -16,11 +16,14 @@
 #include "agent/capture_process.h"
 #include "agent/capture_source.h"
 #include "agent/compare_client.h"
+#include "agent/disk_return.h"
 #include "agent/item_move.h"
 #include "agent/point_maker.h"
+#include "agent/question_line.h"
 #include "agent/quiesce.h"
 #include "base/seams.h"
 #include "capture/capture_session.h"
+#include "capture/tap_config.h"
 #include "compute/machine_description.h"
 #include "compute/mirror_control.h"
 #include "compute/nbd_server.h"
@@ -34,6 +37,14 @@
 
 namespace farshore {
 
+// The disks of a machine that runs at the recovery site, as its tap serves them: each with its
+// size, of `replica` and an overlay.
+struct RecoveryDisks {
+    std::vector<ServedDisk> disks;
+    ServedReplica replica;
+    std::string socket_path;  // where
+};
+
 struct SupervisorOptions {
     std::string directory;         // of the agent
     std::string shared_directory;  // on a tmpfs
@@ -42,6 +53,9 @@ struct SupervisorOptions {
     uint64_t trace_ring_bytes = 64ull << 20;  // in the kernel, for this machine's own disks
     int64_t tick_us = 100'000;
     int64_t hung_tap_us = 500'000;
+    // Of items that are captured there; null: nothing is a recovery site here. kUnavailable: the
+    // machine's disks are still served by somebody else.
+    std::function<Result<RecoveryDisks>(const ItemId&)> recovery_disks;
 };
 
 // What is shown of one item to monitoring (agent/agent_metrics.h).
@@ -76,6 +90,17 @@ class ItemSupervisor {
     Status prepare_in_path(const DesiredItem& desired);
     Status prepare_mirror(const DesiredItem& desired);
     Status prepare_devices(const DesiredItem& desired);
+    Status prepare_recovery(const DesiredItem& desired);
+    Status stand_by(const DesiredItem& desired);
+    Status power_off(const DesiredItem& desired);
+    Status note_standing(const DesiredItem& desired);
+    Status go_home(const DesiredItem& desired);
+    Status end_return();
+    void drop_return();
+    ReturnPeers return_peers();
+    Status forget_capture(const DesiredItem& desired);
+    std::string tap_socket() const;
+    std::string return_path() const { return item_directory() + "/return.json"; }
     // Whether the disks are to be looked at again.
     bool disks_due(const DesiredItem& desired);
     Result<std::vector<uint64_t>> in_path_sizes(const DesiredItem& desired);
@@ -102,13 +127,16 @@ class ItemSupervisor {
     Status tear_down(const DesiredItem& desired);
     void apply_settings(const DesiredItem& desired);
     void follow_appliance(const DesiredItem& desired);
+    Status check_numbers(const DesiredItem& desired);
     void serve_requests(const DesiredItem& desired);
     void serve_cancel(const DesiredItem& desired);
     // Of points at rest (item_supervisor_points.cc).
     std::unique_ptr<PointMaker> make_point_maker(TapMode mode);
     void begin_consistent_point(const BookmarkRequest& request);
     void tell_quiesce_target(const DesiredItem& desired);
-    void begin_rest(const std::string& label, std::function<void(Result<int64_t>)> begun);
+    void begin_rest(const std::string& label, std::function<void(Status)> begun);
+    void freeze_rest(std::function<void(Result<int64_t>)> frozen);
+    void confirm_mirrored(std::function<void(Status)> confirmed);
     void end_rest(bool made, std::function<void(Status)> thawed);
     std::string freeze_note() const;
     void watch_log();
@@ -118,6 +146,7 @@ class ItemSupervisor {
     void tell_map_damage(const CaptureStatus& capture);
     std::optional<AgentItemError> tap_trouble(const CaptureStatus& capture);
     Status save(const DesiredItem& desired);
+    Status make_room(const DesiredItem& desired);
 
     std::string path_of(const DesiredItem& desired, DiskIndex index) const;
 
@@ -162,11 +191,22 @@ class ItemSupervisor {
     std::optional<Error> tracer_error_;
     std::unique_ptr<QmpClient> qmp_;
     std::unique_ptr<MirrorControl> mirror_;
+    bool standing_by_ = false;
+    bool return_forgotten_ = false;
+    int64_t powered_off_us_ = 0;  // steady, when the machine was asked to shut down last
+    bool stood_ = false;          // what the disks have is noted
+    std::unique_ptr<DiskReturn> return_;
+    std::string return_id_;
+    std::vector<DesiredDisk> return_disks_;
+    std::unique_ptr<QuestionLine> compare_line_, return_line_;
+    std::optional<RecoveryDisks> recovery_;
     MachineDescription machine_;
     bool machine_known_ = false;
     std::vector<MirrorDisk> mirror_disks_;
     uint32_t tap_restarts_ = 0;
     bool saved_ = false;
+    Sequence saved_stored_;    // before there was a log
+    Sequence begin_at_least_;  // CaptureSource::must_begin_at()
     std::string saved_document_;
     std::optional<Error> keeping_trouble_, size_trouble_;
     int64_t sizes_checked_us_ = 0;

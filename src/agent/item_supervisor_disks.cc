@@ -172,6 +172,8 @@ Status ItemSupervisor::describe(const DesiredItem& desired) {
         case CaptureMode::kDevice:
             FS_TRY(find_devices(desired));
             return describe_this_machine(desired);
+        case CaptureMode::kRecovery:
+            break;
     }
     return {};
 }
@@ -304,6 +306,7 @@ Status ItemSupervisor::end_capture(TapMode mode) {
     FS_TRY(end_process(mode));
     // What was posted and not answered is asked again by the vault.
     bookmarks_.clear();
+    consistent_request_.clear();
     session_.reset();
     return {};
 }
@@ -315,8 +318,8 @@ Status ItemSupervisor::end_process(TapMode mode) {
     tap_.reset();
     tracer_.reset();
     if (mode == TapMode::kBlock) return CaptureProcess::clean_up(tap_directory());
-    if (auto running = NbdServer::adopt(tap_directory())) FS_TRY(running->kill());
-    return NbdServer::clean_up(tap_directory());
+    if (auto running = NbdServer::adopt(tap_directory(), tap_socket())) FS_TRY(running->kill());
+    return NbdServer::clean_up(tap_directory(), tap_socket());
 }
 
 }  // namespace farshore

@@ -145,15 +145,21 @@ Status ItemSupervisor::adapt_machine(const DesiredItem& desired, const MachineDe
 }
 
 Status ItemSupervisor::ensure_mirror() {
-    FS_ASSIGN(const std::vector<DiskIndex> anew, mirror_->ensure_attached());
     // Of one that was just added all is to be copied, and nothing is before this.
-    const bool unknown = std::ranges::any_of(anew, [&](DiskIndex disk) {
-        return std::ranges::find(fresh_disks_, disk) == fresh_disks_.end();
+    const auto is_fresh = [&](DiskIndex disk) {
+        return std::ranges::find(fresh_disks_, disk) != fresh_disks_.end();
+    };
+    const TapCommand resync{TapCommandKind::kResyncAll, PointKind::kBookmark, {}};
+    FS_ASSIGN(const MirrorState before, mirror_->query());
+    const bool broken = std::ranges::any_of(before.disks, [&](const MirrorDiskState& disk) {
+        return !disk.mirrored && !is_fresh(disk.index);
     });
-    if (unknown) {
-        // What was written while no mirror was attached is unknown.
-        FS_TRY(session_->run({TapCommandKind::kResyncAll, PointKind::kBookmark, {}}, 5'000'000));
-    }
+    // Writes pass the tap by already: no point may be made from here on.
+    if (broken && session_->status().gap == GapState::kNone)
+        FS_TRY(session_->run(resync, 5'000'000));
+    FS_ASSIGN(const std::vector<DiskIndex> anew, mirror_->ensure_attached());
+    // What was written until a mirror was attached is unknown, also where it was copied meanwhile.
+    if (!std::ranges::all_of(anew, is_fresh)) FS_TRY(session_->run(resync, 5'000'000));
     fresh_disks_.clear();
     if (session_->status().copy_paused) session_->set_copy_paused(false);
     return {};

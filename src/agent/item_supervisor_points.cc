@@ -44,8 +44,11 @@ std::unique_ptr<PointMaker> ItemSupervisor::make_point_maker(TapMode mode) {
     commands.post = [this](const TapCommand& command) { return session_->post(command); };
     commands.take = [this](size_t ticket) { return session_->poll(ticket); };
     PointMaker::Rest rest;
-    rest.begin = [this](const std::string& label, std::function<void(Result<int64_t>)> begun) {
+    rest.begin = [this](const std::string& label, std::function<void(Status)> begun) {
         begin_rest(label, std::move(begun));
+    };
+    rest.freeze = [this](std::function<void(Result<int64_t>)> frozen) {
+        freeze_rest(std::move(frozen));
     };
     rest.end = [this](bool made, std::function<void(Status)> thawed) {
         end_rest(made, std::move(thawed));
@@ -53,29 +56,59 @@ std::unique_ptr<PointMaker> ItemSupervisor::make_point_maker(TapMode mode) {
     PointMaker::Options options;
     options.holds = mode != TapMode::kBlock;
     options.in_gap = [this] { return session_->status().gap != GapState::kNone; };
+    if (mode == TapMode::kMirror)
+        options.confirm = [this](std::function<void(Status)> confirmed) {
+            confirm_mirrored(std::move(confirmed));
+        };
     return std::make_unique<PointMaker>(home_, clock_, std::move(commands), std::move(rest),
                                         std::move(options));
 }
 
-void ItemSupervisor::begin_rest(const std::string& label,
-                                std::function<void(Result<int64_t>)> begun) {
+// A mirror that has ended lets the machine's writes go past the tap, which does not know it; no
+// write does while it is whole, and a gap is open before it is made anew (ensure_mirror()).
+void ItemSupervisor::confirm_mirrored(std::function<void(Status)> confirmed) {
+    if (stopping_) return confirmed(fail(Code::kCancelled, "the capture is set up anew"));
+    worker_->post([this, confirmed = std::move(confirmed)] {
+        Status good;
+        const Result<MirrorState> state =
+            mirror_ && session_ ? mirror_->query() : fail(Code::kUnavailable, "no mirror runs");
+        if (!state)
+            good = fail(state.error());
+        else if (!std::ranges::all_of(state->disks, &MirrorDiskState::mirrored) ||
+                 session_->status().gap != GapState::kNone)
+            good = fail(Code::kPointInGap, "the machine's mirror ended while the point was made",
+                        "wait until it is protected again");
+        home_.post([confirmed, good] { confirmed(good); });
+    });
+}
+
+void ItemSupervisor::begin_rest(const std::string& label, std::function<void(Status)> begun) {
     slow_->post([this, label, begun = std::move(begun)] {
         QuiesceTarget target;
         {
             const std::lock_guard lock(mutex_);
             target = quiesce_target_;
         }
-        auto quiesce = Quiesce::begin(target, label, files_, clock_, frozen_);
-        Result<int64_t> until = fail(Code::kInternal, "");
-        if (quiesce) {
+        auto quiesce = Quiesce::begin(target, label, files_, frozen_);
+        Status status;
+        if (quiesce)
             quiesce_ = std::move(*quiesce);
-            until = quiesce_->until_us();
-        } else {
-            until = tl::unexpected(quiesce.error());
-            // Whatever it was, nothing may stay frozen.
-            end_rest(false, [](const Status&) {});
+        else
+            status = fail(quiesce.error());
+        home_.post([begun, status] { begun(status); });
+    });
+}
+
+void ItemSupervisor::freeze_rest(std::function<void(Result<int64_t>)> frozen) {
+    slow_->post([this, frozen = std::move(frozen)] {
+        Result<int64_t> until = fail(Code::kCancelled, "the machine's scripts were ended");
+        if (quiesce_) {
+            if (auto status = quiesce_->freeze(clock_); status)
+                until = quiesce_->until_us();
+            else
+                until = fail(status.error());
         }
-        home_.post([begun, until] { begun(until); });
+        home_.post([frozen, until] { frozen(until); });
     });
 }
 
@@ -103,7 +136,7 @@ void ItemSupervisor::begin_consistent_point(const BookmarkRequest& request) {
     if (!consistent_request_.empty()) return;  // its turn comes
     consistent_request_ = request.request_id;
     home_.post([this, request] {
-        if (stopping_) return;
+        if (stopping_) return;  // end_capture() forgets it
         const auto done = [this, request](const Result<TapCommandResult>& point) {
             if (stopping_) return;
             BookmarkDone answer;

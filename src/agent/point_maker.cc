@@ -11,8 +11,8 @@ namespace {
 constexpr int64_t kPollUs = 1'000;
 // A little longer than the tap may take, so that its answer is not missed.
 constexpr int64_t kAnswerGraceUs = 200'000;
-// Between one step and the next: others may still run their scripts. What is frozen thaws sooner.
-constexpr int64_t kPatienceUs = 60'000'000;
+// Between one step and the next: others may still run their scripts, or freeze.
+constexpr int64_t kPatienceUs = 45'000'000, kFrozenPatienceUs = kFreezeLimitUs;
 // A hold has ended by itself long before.
 constexpr int64_t kHeldPatienceUs = 2'000'000;
 
@@ -63,9 +63,13 @@ void PointMaker::make(const std::string& label, Answer answer) {
     shared_.reset();
     answer_ = [this, label, answer = std::move(answer)](Result<TapCommandResult> prepared) {
         if (!prepared) return answer(std::move(prepared));
-        answer_ = answer;
-        stage_ = Stage::kHeld;  // its rest holds what is to be held
-        mark();
+        answer_ = [this, answer](Result<TapCommandResult> frozen) {
+            if (!frozen) return answer(std::move(frozen));
+            answer_ = answer;
+            stage_ = Stage::kHeld;  // its rest holds what is to be held
+            mark();
+        };
+        freeze();
     };
     prepare(PointKind::kApplication, label);
 }
@@ -84,6 +88,10 @@ void PointMaker::serve(const BarrierOrder& order, Answer answer) {
     };
     switch (order.step) {
         case BarrierStep::kPrepare:
+            // That one was given up, and nobody could tell us so.
+            if (shared_ && !ours && !answer_ &&
+                (stage_ == Stage::kPrepared || stage_ == Stage::kFrozen || stage_ == Stage::kHeld))
+                let_go(Error(Code::kCancelled, "a newer shared point is being made"));
             if (stage_ != Stage::kIdle)
                 return answer(fail(Code::kWrongState, "another point is being made",
                                    "the next one is tried when it is due"));
@@ -96,8 +104,13 @@ void PointMaker::serve(const BarrierOrder& order, Answer answer) {
             hold_ = load_u64(order.point.raw.data()) | 1;
             answer_ = std::move(answer);
             return prepare(order.kind, order.label);
-        case BarrierStep::kHold:
+        case BarrierStep::kFreeze:
             if (!expected(Stage::kPrepared)) return;
+            answer_ = std::move(answer);
+            return freeze();
+        case BarrierStep::kHold:
+            if (!expected(kind_ == PointKind::kApplication ? Stage::kFrozen : Stage::kPrepared))
+                return;
             answer_ = std::move(answer);
             return hold();
         case BarrierStep::kMark:
@@ -117,6 +130,7 @@ void PointMaker::abandon_all() {
 // ---- steps
 
 void PointMaker::prepare(PointKind kind, const std::string& label) {
+    ++round_;
     kind_ = kind;
     label_ = label;
     until_us_ = INT64_MAX;
@@ -131,30 +145,52 @@ void PointMaker::prepare(PointKind kind, const std::string& label) {
         return answer(TapCommandResult{});
     }
     resting_ = true;
-    rest_.begin(label, [this, alive = std::weak_ptr(alive_)](const Result<int64_t>& until) {
-        if (!alive.expired()) prepared(until);
+    rest_.begin(label, [this, alive = std::weak_ptr(alive_)](const Status& begun) {
+        if (!alive.expired()) prepared(begun);
     });
 }
 
-void PointMaker::prepared(const Result<int64_t>& until) {
-    if (!until) resting_ = false;  // it undid what it did
-    if (stage_ == Stage::kEnding) {
-        // Given up meanwhile.
-        if (!resting_) {
-            stage_ = Stage::kIdle;
-            return;
-        }
-        resting_ = false;
-        rest_.end(false, [this, alive = std::weak_ptr(alive_)](const Status&) {
-            if (!alive.expired()) stage_ = Stage::kIdle;
-        });
+void PointMaker::prepared(const Status& begun) {
+    if (!begun) resting_ = false;                     // it undid what it did
+    if (stage_ == Stage::kEnding) return end_rest();  // given up meanwhile
+    if (!begun) return let_go(begun.error());
+    stage_ = Stage::kPrepared;
+    give_up_after(kPatienceUs);
+    answer(TapCommandResult{});
+}
+
+void PointMaker::freeze() {
+    stage_ = Stage::kFreezing;
+    if (patience_) executor_.cancel(*patience_);
+    patience_.reset();
+    if (!resting_) return frozen(INT64_MAX);
+    rest_.freeze([this, alive = std::weak_ptr(alive_)](const Result<int64_t>& until) {
+        if (!alive.expired()) frozen(until);
+    });
+}
+
+void PointMaker::frozen(const Result<int64_t>& until) {
+    if (stage_ == Stage::kEnding) return end_rest();
+    if (!until) {
+        stage_ = Stage::kFrozen;
+        return let_go(until.error());
+    }
+    until_us_ = *until;
+    stage_ = Stage::kFrozen;
+    give_up_after(std::min(kFrozenPatienceUs, until_us_ - clock_.steady_us()));
+    answer(TapCommandResult{});
+}
+
+// Whatever rests goes on; then another point can be made.
+void PointMaker::end_rest() {
+    stage_ = Stage::kEnding;
+    if (!std::exchange(resting_, false)) {
+        stage_ = Stage::kIdle;
         return;
     }
-    if (!until) return let_go(until.error());
-    until_us_ = *until;
-    stage_ = Stage::kPrepared;
-    give_up_after(std::min(kPatienceUs, until_us_ - clock_.steady_us()));
-    answer(TapCommandResult{});
+    rest_.end(false, [this, alive = std::weak_ptr(alive_)](const Status&) {
+        if (!alive.expired()) stage_ = Stage::kIdle;
+    });
 }
 
 void PointMaker::hold() {
@@ -198,17 +234,28 @@ void PointMaker::marked(Result<TapCommandResult> result) {
         command.hold = hold_;
         if (auto ticket = commands_.post(command)) late_.push_back(*ticket);
     }
-    if (!resting_) {
-        stage_ = Stage::kIdle;
-        return answer(std::move(result));
-    }
+    if (!resting_) return confirm(std::move(result));
     resting_ = false;
     stage_ = Stage::kEnding;
     rest_.end(result.has_value(), [this, alive = std::weak_ptr(alive_),
                                    result = std::move(result)](const Status& thawed) mutable {
         if (alive.expired()) return;
-        stage_ = Stage::kIdle;
         if (result && !thawed) result = fail(thawed.error());
+        confirm(std::move(result));
+    });
+}
+
+void PointMaker::confirm(Result<TapCommandResult> result) {
+    if (!result || !options_.confirm) {
+        stage_ = Stage::kIdle;
+        return answer(std::move(result));
+    }
+    stage_ = Stage::kConfirming;
+    options_.confirm([this, alive = std::weak_ptr(alive_), round = round_,
+                      result = std::move(result)](const Status& good) mutable {
+        if (alive.expired() || round != round_ || stage_ != Stage::kConfirming) return;
+        stage_ = Stage::kIdle;
+        if (!good) result = fail(good.error());
         answer(std::move(result));
     });
 }
@@ -226,17 +273,10 @@ void PointMaker::let_go(const Error& why) {
         if (auto ticket = commands_.post(command)) late_.push_back(*ticket);
         poll();
     }
-    if (stage_ == Stage::kPreparing && resting_) {
-        stage_ = Stage::kEnding;  // prepared() goes on
-    } else if (stage_ != Stage::kEnding) {
-        stage_ = Stage::kIdle;
-        if (std::exchange(resting_, false)) {
-            stage_ = Stage::kEnding;
-            rest_.end(false, [this, alive = std::weak_ptr(alive_)](const Status&) {
-                if (!alive.expired()) stage_ = Stage::kIdle;
-            });
-        }
-    }
+    if ((stage_ == Stage::kPreparing || stage_ == Stage::kFreezing) && resting_)
+        stage_ = Stage::kEnding;  // prepared() or frozen() goes on
+    else if (stage_ != Stage::kEnding)
+        end_rest();
     answer(fail(why));
 }
 
@@ -248,7 +288,7 @@ void PointMaker::give_up_after(int64_t delay_us) {
     if (patience_) executor_.cancel(*patience_);
     patience_ = executor_.post_after_us(std::max<int64_t>(delay_us, 0), [this] {
         patience_.reset();
-        if (stage_ == Stage::kPrepared || stage_ == Stage::kHeld)
+        if (stage_ == Stage::kPrepared || stage_ == Stage::kFrozen || stage_ == Stage::kHeld)
             let_go(Error(Code::kTimeout, "the next order did not come in time"));
     });
 }

@@ -28,14 +28,18 @@ class PointMaker {
     };
     // How the machine comes to rest. Callbacks come on the executor.
     struct Rest {
-        // Until when it is, steady; INT64_MAX: scripts answer for it. Each that succeeds is ended.
-        std::function<void(const std::string& label, std::function<void(Result<int64_t>)>)> begin;
+        // Its scripts. One that fails has undone what it did; each that succeeds is ended.
+        std::function<void(const std::string& label, std::function<void(Status)>)> begin;
+        // Its file systems: until when they are at rest, steady; INT64_MAX: scripts answer for it.
+        std::function<void(std::function<void(Result<int64_t>)>)> freeze;
         // `thawed`: whether it was at rest until then.
         std::function<void(bool made, std::function<void(Status)> thawed)> end;
     };
     struct Options {
         bool holds = true;  // the tap is in the writes' way; else only file systems hold them
         std::function<bool()> in_gap;
+        // Behind a point: that no write went past the tap before it. None: none can.
+        std::function<void(std::function<void(Status)>)> confirm{};
     };
     using Answer = std::function<void(Result<TapCommandResult>)>;
 
@@ -45,8 +49,9 @@ class PointMaker {
     // One point of this item alone, at rest.
     void make(const std::string& label, Answer answer);
 
-    // A shared one, step by step; each is answered once. Steps of another one are refused. What is
-    // not followed by its next step is let go after a while.
+    // A shared one, step by step; each is answered once. Steps of another one are refused, but a
+    // newer one takes the place of one that waits for its next step. What is not followed by its
+    // next step is let go after a while.
     void serve(const BarrierOrder& order, Answer answer);
     // Whoever gave the orders is gone.
     void abandon_all();
@@ -54,12 +59,26 @@ class PointMaker {
     bool idle() const { return stage_ == Stage::kIdle; }
 
   private:
-    enum class Stage : uint8_t { kIdle, kPreparing, kPrepared, kHeld, kMarking, kEnding };
+    enum class Stage : uint8_t {
+        kIdle,
+        kPreparing,
+        kPrepared,
+        kFreezing,
+        kFrozen,
+        kHeld,
+        kMarking,
+        kConfirming,
+        kEnding
+    };
     void prepare(PointKind kind, const std::string& label);
-    void prepared(const Result<int64_t>& until);
+    void prepared(const Status& begun);
+    void freeze();
+    void frozen(const Result<int64_t>& until);
     void hold();
     void mark();
     void marked(Result<TapCommandResult> result);
+    void confirm(Result<TapCommandResult> result);
+    void end_rest();
     void let_go(const Error& why);
     void answer(Result<TapCommandResult> result);
     void run(const TapCommand& command, int64_t until_us, Answer done);
@@ -79,6 +98,7 @@ class PointMaker {
     uint64_t hold_ = 0;
     int64_t until_us_ = INT64_MAX;  // the machine is at rest
     bool resting_ = false;          // what rest_.begin began is to be ended
+    uint64_t round_ = 0;            // of points begun
     Answer answer_;                 // of the step that is under way
 
     struct Waiting {

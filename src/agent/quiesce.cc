@@ -13,9 +13,9 @@ namespace farshore {
 
 Result<std::unique_ptr<Quiesce>> Quiesce::begin(const QuiesceTarget& target,
                                                 const std::string& label, FileSystem& files,
-                                                Clock& clock, std::atomic<bool>& frozen) {
+                                                std::atomic<bool>& frozen) {
     std::unique_ptr<Quiesce> quiesce(new Quiesce(target, label, files, frozen));
-    if (Status begun = quiesce->begin_here(clock); !begun) {
+    if (Status begun = quiesce->begin_here(); !begun) {
         quiesce->finish(false);
         return fail(begun.error());
     }
@@ -24,15 +24,13 @@ Result<std::unique_ptr<Quiesce>> Quiesce::begin(const QuiesceTarget& target,
 
 Quiesce::~Quiesce() { finish(false); }
 
-Status Quiesce::begin_here(Clock& clock) {
+Status Quiesce::begin_here() {
     FS_ASSIGN(scripts_, find_scripts(target_.scripts_directory, target_.item_name));
-    FreezeTarget freeze;
     if (target_.mode == CaptureMode::kDevice) {
-        FS_ASSIGN(freeze.mounts, find_mounts_to_freeze(target_.devices));
+        FS_ASSIGN(to_freeze_.mounts, find_mounts_to_freeze(target_.devices));
     }
-    freeze.guest_agent = target_.guest_agent;
-    const bool freezes = !freeze.mounts.empty() || !freeze.guest_agent.empty();
-    if (!freezes && !scripts_.any())
+    to_freeze_.guest_agent = target_.guest_agent;
+    if (to_freeze_.empty() && !scripts_.any())
         return fail(Code::kUnsupported,
                     "nothing can bring this machine to rest: it has no guest agent that the host "
                     "reaches, no agent inside, and no scripts",
@@ -51,9 +49,13 @@ Status Quiesce::begin_here(Clock& clock) {
         call.label = label_;
         FS_TRY(run_script(call));
     }
-    if (!freezes) return {};
-    frozen_ = !freeze.mounts.empty();
-    auto begun = FileSystemFreeze::begin(target_.freeze_note, freeze, files_, clock);
+    return {};
+}
+
+Status Quiesce::freeze(Clock& clock) {
+    if (to_freeze_.empty()) return {};
+    frozen_ = !to_freeze_.mounts.empty();
+    auto begun = FileSystemFreeze::begin(target_.freeze_note, to_freeze_, files_, clock);
     if (!begun) {
         frozen_ = false;
         left_over_ = files_.exists(target_.freeze_note).value_or(false);

@@ -32,13 +32,15 @@ struct QuiesceTarget {
 
 class Quiesce {
   public:
-    // `pre`, then the file systems. kUnsupported: there is nothing that could bring this machine to
-    // rest. After an error all is undone. `frozen` is true while nobody may touch a disk of ours.
+    // `pre`. kUnsupported: there is nothing that could bring this machine to rest. After an error
+    // all is undone. `frozen` is true while nobody may touch a disk of ours.
     static Result<std::unique_ptr<Quiesce>> begin(const QuiesceTarget& target,
                                                   const std::string& label, FileSystem& files,
-                                                  Clock& clock, std::atomic<bool>& frozen);
+                                                  std::atomic<bool>& frozen);
     ~Quiesce();
 
+    // The file systems. After an error none is, or left_over(); finish() is to be called still.
+    Status freeze(Clock& clock);
     // Until when (steady) the file systems are at rest, if thaw() says so. INT64_MAX: scripts alone
     // answer for it.
     int64_t until_us() const { return freeze_ ? freeze_->until_us() : INT64_MAX; }
@@ -55,7 +57,7 @@ class Quiesce {
   private:
     Quiesce(QuiesceTarget target, std::string label, FileSystem& files, std::atomic<bool>& frozen)
         : target_(std::move(target)), label_(std::move(label)), files_(files), frozen_(frozen) {}
-    Status begin_here(Clock& clock);
+    Status begin_here();
     static void run_post(const QuiesceTarget& target, const std::string& path,
                          const std::string& label, const char* outcome, FileSystem& files);
 
@@ -64,6 +66,7 @@ class Quiesce {
     FileSystem& files_;
     std::atomic<bool>& frozen_;
     ItemScripts scripts_;
+    FreezeTarget to_freeze_;
     std::optional<FileSystemFreeze> freeze_;
     bool began_ = false;  // `pre` was started
     bool left_over_ = false;

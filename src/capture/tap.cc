@@ -380,6 +380,8 @@ void Tap::Impl::run_gate_command(size_t slot) {
         case TapCommandKind::kHold: {
             if (options.mode == TapMode::kBlock) return answer(slot, Code::kUnsupported);
             if (producer.state().gap != GapState::kNone) return answer(slot, Code::kPointInGap);
+            // A mirror's source has the writes that wait here already: a copy would take them in.
+            if (!in_path() && !producer.settled()) return answer(slot, Code::kPointInGap);
             const Status held = gate.hold(hold, not_after);
             return answer(slot, held ? std::nullopt : std::optional(held.error().code()));
         }
@@ -404,13 +406,16 @@ bool Tap::Impl::run_gate_commands() {
     const std::lock_guard one_at_a_time(gate_commands);
     bool answered = false;
     const LogHeader& log = header();
-    for (size_t slot = 0; slot < kCommandSlots; ++slot) {
-        if (log.command(slot, kWordState).load(std::memory_order_acquire) != kCommandPosted ||
-            !is_of_gate(static_cast<TapCommandKind>(log.command(slot, kWordKind).load())))
-            continue;
-        run_gate_command(slot);
-        answered = true;
-    }
+    // Slots are in no order: whoever lets go has held before, so a hold goes first.
+    for (const bool let_go : {false, true})
+        for (size_t slot = 0; slot < kCommandSlots; ++slot) {
+            if (log.command(slot, kWordState).load(std::memory_order_acquire) != kCommandPosted)
+                continue;
+            const auto kind = static_cast<TapCommandKind>(log.command(slot, kWordKind).load());
+            if (!is_of_gate(kind) || (kind == TapCommandKind::kLetGo) != let_go) continue;
+            run_gate_command(slot);
+            answered = true;
+        }
     return answered;
 }
 

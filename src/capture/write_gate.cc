@@ -11,18 +11,20 @@ void WriteGate::open() {
     opened_.notify_all();
 }
 
-bool WriteGate::may_pass() {
+bool WriteGate::may_pass(uint64_t& arrival) {
     if (!closed_) return true;
     const std::lock_guard guard(mutex_);
+    if (arrival == 0) arrival = closings_;
     // Who waited long enough opens it for all: from here on mark() refuses the point.
     if (closed_ && clock_.steady_us() >= until_us_) open();
-    return !closed_;
+    return !waits(arrival);
 }
 
 void WriteGate::pass() {
     if (!closed_) return;
     std::unique_lock guard(mutex_);
-    while (closed_) {
+    const uint64_t arrival = closings_;
+    while (waits(arrival)) {
         const int64_t left_us = until_us_ - clock_.steady_us();
         if (left_us <= 0) {
             open();
@@ -41,6 +43,7 @@ Status WriteGate::hold(uint64_t hold, int64_t until_us) {
     if (now_us >= until_us) return fail(Code::kTimeout, "the order to hold writes came too late");
     hold_ = hold;
     until_us_ = std::min(until_us, now_us + kMaxHoldUs);
+    ++closings_;
     closed_ = true;
     return {};
 }

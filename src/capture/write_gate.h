@@ -25,10 +25,12 @@ class WriteGate {
   public:
     explicit WriteGate(const Clock& clock) : clock_(clock) {}
 
-    // Before a write is begun. Waits while the gate is closed.
+    // Before a write is begun. Waits while the gate is closed: for the hold that was there when it
+    // came. A hold that begins while it waits is not for it: it was issued before.
     void pass();
-    // The same without waiting: whether the write may be begun now.
-    bool may_pass();
+    // The same without waiting: whether the write may be begun now. `arrival` is 0 when it comes,
+    // and the write's own until it passes.
+    bool may_pass(uint64_t& arrival);
 
     // Closes the gate until `until_us` (steady), at most for kMaxHoldUs. When it returns ok, no
     // write that comes later is begun before the hold ends. The same hold again is ok and is not
@@ -41,13 +43,16 @@ class WriteGate {
     void let_go(uint64_t hold);
 
   private:
-    void open();  // with mutex_ held
+    // With mutex_ held.
+    void open();
+    bool waits(uint64_t arrival) const { return closed_ && closings_ == arrival; }
 
     const Clock& clock_;
     std::atomic<bool> closed_{false};  // changes with mutex_ held
     std::mutex mutex_;                 // everything below
     std::condition_variable opened_;
     uint64_t hold_ = 0;
+    uint64_t closings_ = 0;  // how often it was closed
     int64_t until_us_ = 0;
 };
 

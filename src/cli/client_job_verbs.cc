@@ -11,14 +11,55 @@ namespace farshore {
 
 // ---- recovery, jobs
 
-int ClientVerbs::failover(const std::string& action, const std::string& name,
-                          const std::string& point, const std::string& copy, bool wait) {
-    Json body{{"action", action}};
-    if (!copy.empty()) body["copy"] = copy;
-    if (!point.empty()) body["point"] = point;
-    auto answer = impl_->call("POST", item_target(name, "/failovers"), body);
+int ClientVerbs::failover(const FailoverArguments& arguments) {
+    Json body{{"action", arguments.action}};
+    if (!arguments.copy.empty()) body["copy"] = arguments.copy;
+    if (!arguments.point.empty()) body["point"] = arguments.point;
+    if (arguments.shut_down) body["shut_down"] = true;
+    if (arguments.planned) body["planned"] = true;
+    if (arguments.power_off) body["power_off"] = true;
+    if (arguments.timeout_s != 0) body["timeout_s"] = arguments.timeout_s;
+    auto answer = impl_->call("POST", item_target(arguments.name, "/failovers"), body);
     if (!answer) return impl_->failed(answer.error());
-    return impl_->follow_job(*answer, wait);
+    return impl_->follow_job(*answer, arguments.wait);
+}
+
+int ClientVerbs::way_home(const ReturnArguments& arguments) {
+    Json body{{"action", arguments.action}};
+    if (!arguments.agent.empty()) body["agent"] = arguments.agent;
+    if (!arguments.appliance.empty()) body["appliance"] = arguments.appliance;
+    for (const std::string& disk : arguments.disks) body["disks"].push_back(disk);
+    if (arguments.accept) body["accept"] = true;
+    if (arguments.power_off) body["power_off"] = true;
+    if (arguments.timeout_s != 0) body["timeout_s"] = arguments.timeout_s;
+    auto answer = impl_->call("POST", item_target(arguments.name, "/return"), body);
+    if (!answer) return impl_->failed(answer.error());
+    return impl_->follow_job(*answer, arguments.wait);
+}
+
+// The table, with the item's own state marked.
+int ClientVerbs::states(const std::string& name) {
+    auto answer = impl_->call("GET", item_target(name, "/states"));
+    if (!answer) return impl_->failed(answer.error());
+    if (impl_->json) {
+        impl_->print(*answer);
+        return 0;
+    }
+    const auto joined = [](const Json& list) {
+        std::string text;
+        if (list.is_array())
+            for (const Json& one : list)
+                if (one.is_string()) text += (text.empty() ? "" : ", ") + one.get<std::string>();
+        return text;
+    };
+    const std::string now = text_of(*answer, "state");
+    Table table({{""}, {"STATE"}, {"POSSIBLE"}, {"NEXT"}});
+    if (const Json& rows = member(*answer, "states"); rows.is_array())
+        for (const Json& row : rows)
+            table.add({text_of(row, "state") == now ? "*" : "", text_of(row, "state"),
+                       joined(member(row, "actions")), joined(member(row, "next"))});
+    impl_->say(table.to_string());
+    return 0;
 }
 
 int ClientVerbs::failovers(const std::string& name) {
@@ -28,11 +69,12 @@ int ClientVerbs::failovers(const std::string& name) {
         impl_->print(*answer);
         return 0;
     }
-    Table table({{"ID"}, {"KIND"}, {"STATE"}, {"CREATED"}, {"POINT"}});
+    Table table({{"ID"}, {"KIND"}, {"STATE"}, {"CREATED"}, {"POINT"}, {"NOTE"}});
     if (const Json& rows = member(*answer, "failovers"); rows.is_array())
         for (const Json& row : rows)
             table.add({text_of(row, "id"), text_of(row, "kind"), text_of(row, "state"),
-                       human_time(text_of(row, "created")), point_text(member(row, "point"))});
+                       human_time(text_of(row, "created")), point_text(member(row, "point")),
+                       printable(text_of(row, "note"))});
     if (table.empty())
         impl_->note("No failovers.\n");
     else

@@ -70,6 +70,15 @@ void ClientVerbs::Impl::print_item(const Json& item) {
                                human_count(count_of(item, "lag_records")) + " records"});
     rows.push_back({"Oldest point", point_text(member(item, "oldest_point"))});
     rows.push_back({"Newest point", point_text(member(item, "newest_point"))});
+    if (const Json& drill = member(item, "drill"); drill.is_object())
+        rows.push_back(
+            {"Last good test",
+             drill.contains("last_good")
+                 ? fmt::format("{} ago (drill {}){}", seconds_of(drill, "last_good_age_s"),
+                               count_of(drill, "last_good_drill"),
+                               text_of(drill, "verdict") == "bad" ? "; the newest was BAD" : "")
+             : text_of(drill, "verdict") == "bad" ? std::string("none; the newest was BAD")
+                                                  : std::string("none yet")});
     rows.push_back({"Written", human_bytes(count_of(item, "written_bytes")) + ", stored " +
                                    human_bytes(count_of(item, "stored_bytes"))});
     rows.push_back({"Captured", text_of(item, "mode") + (text_of(item, "agent").empty()

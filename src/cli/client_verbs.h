@@ -142,6 +142,21 @@ struct SupportBundleArguments {
     bool audit = false;
 };
 
+// Of `failover test|start|change-point|commit|cancel|cleanup`.
+struct FailoverArguments {
+    std::string action, name, point, copy;
+    bool shut_down = false, planned = false, power_off = false, wait = true;
+    uint64_t timeout_s = 0;  // 0: not said
+};
+
+// Of `reprotect` and `failback`.
+struct ReturnArguments {
+    std::string action, name, agent, appliance;
+    std::vector<std::string> disks;
+    bool accept = false, power_off = false, wait = true;
+    uint64_t timeout_s = 0;  // 0: not said
+};
+
 struct ListArguments {
     std::string item;
     std::string copy;  // of points
@@ -221,8 +236,9 @@ class ClientVerbs {
     int file_volumes(const FilesArguments& arguments);
     int list_files(const FilesArguments& arguments);
     int get_files(const FilesArguments& arguments);
-    int failover(const std::string& action, const std::string& name, const std::string& point,
-                 const std::string& copy, bool wait);
+    int failover(const FailoverArguments& arguments);
+    int way_home(const ReturnArguments& arguments);
+    int states(const std::string& name);
     int failovers(const std::string& name);
     int jobs(const ListArguments& arguments);
     int job(uint64_t id, bool wait);

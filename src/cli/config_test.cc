@@ -7,6 +7,7 @@
 
 #include "cli/config_file.h"
 #include "cli/environment.h"
+#include "os/test_paths.h"
 
 namespace farshore {
 namespace {
@@ -158,7 +159,7 @@ TEST(Config, TheSamplesHaveEveryOption) {
         {"agent", {"agent", "serve"}}};
     for (const auto& [name, verb] : samples) {
         const std::string text =
-            text_of(std::string(FARSHORE_SOURCE_DIR) + "/packaging/config/" + name + ".toml");
+            text_of(test_source_directory() + "/packaging/config/" + name + ".toml");
         std::string all;
         std::stringstream lines(text);
         // A key that is commented out has no space behind its '#'.

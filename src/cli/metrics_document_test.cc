@@ -10,6 +10,7 @@
 
 #include "agent/agent_metrics.h"
 #include "appliance/appliance_metrics.h"
+#include "os/test_paths.h"
 #include "store/store_metrics.h"
 #include "vault/vault_metrics.h"
 
@@ -17,7 +18,7 @@ namespace farshore {
 namespace {
 
 std::string text_of(const std::string& path) {
-    std::ifstream file(std::string(FARSHORE_SOURCE_DIR) + "/" + path);
+    std::ifstream file(test_source_directory() + "/" + path);
     std::stringstream text;
     text << file.rdbuf();
     return text.str();

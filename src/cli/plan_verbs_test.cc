@@ -8,6 +8,7 @@
 #include "cli/plan_prices.h"
 #include "os/real.h"
 #include "os/test_directory.h"
+#include "os/test_paths.h"
 
 namespace farshore {
 namespace {
@@ -139,7 +140,7 @@ TEST(PlanVerbs, PricesAreReadOrRefused) {
 TEST(PlanVerbs, TheSampleHasNoPrices) {
     PosixFileSystem files;
     const auto text =
-        read_whole_file(files, std::string(FARSHORE_SOURCE_DIR) + "/packaging/config/prices.toml");
+        read_whole_file(files, test_source_directory() + "/packaging/config/prices.toml");
     ASSERT_TRUE(text);
     const auto prices = parse_prices(as_text(*text), "sample");
     ASSERT_TRUE(prices) << prices.error().to_string();

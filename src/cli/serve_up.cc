@@ -12,13 +12,13 @@
 #include "cli/serve.h"
 #include "cli/serve_common.h"
 #include "cli/server_location.h"
-#include "os/certificate_keeper.h"
 #include "os/log.h"
 #include "os/metrics_server.h"
 #include "os/process.h"
 #include "os/real.h"
 #include "os/tcp_relay.h"
 #include "os/tls_connection.h"
+#include "vault/local_party.h"
 #include "vault/node_seat.h"
 #include "vault/vault_server.h"
 
@@ -138,26 +138,6 @@ Status serve_vault_node(const UpOptions& options, System& system, ShutdownSignal
                 return {};
             }
     }
-}
-
-// A party in this process, whose certificate is kept good.
-struct LocalParty {
-    std::shared_ptr<TlsContext> tls;
-    std::unique_ptr<CertificateKeeper> keeper;
-};
-
-Result<LocalParty> local_party(Vault& vault, PartyKind kind, const char* name) {
-    FS_ASSIGN(Credentials credentials, vault.local_party(kind, name));
-    LocalParty party;
-    FS_ASSIGN(party.tls, TlsContext::make(vault.authority_pem(), credentials));
-    party.keeper = std::make_unique<CertificateKeeper>(
-        name, vault.clock(), credentials.certificate_pem,
-        [&vault, kind, name] { return vault.local_party(kind, name); },
-        [&vault, tls = party.tls](const Credentials& renewed) {
-            return tls->reload(vault.authority_pem(), renewed);
-        });
-    party.keeper->start();
-    return party;
 }
 
 Status serve_up(const UpOptions& options) {

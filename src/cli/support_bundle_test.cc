@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "cli/shown_configuration.h"
+#include "os/test_paths.h"
 
 namespace farshore {
 namespace {
@@ -19,7 +20,7 @@ using ::testing::Key;
 using ::testing::Not;
 
 std::string text_of(const std::string& path) {
-    std::ifstream file(std::string(FARSHORE_SOURCE_DIR) + "/" + path);
+    std::ifstream file(test_source_directory() + "/" + path);
     std::stringstream text;
     text << file.rdbuf();
     return text.str();

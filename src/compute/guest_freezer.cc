@@ -11,6 +11,7 @@
 #include "compute/json_read.h"
 #include "compute/qmp_client.h"
 #include "os/real.h"
+#include "os/unix_stream.h"
 
 namespace farshore {
 
@@ -80,20 +81,25 @@ Result<int64_t> thaw_anew(const std::string& socket_path) {
 
 }  // namespace
 
-Status freeze_guest_until_told(const GuestFreezeOptions& options, int input, int output) {
+namespace {
+
+// Of a machine that an earlier one may have left frozen.
+Status thaw_leftover(const std::string& path) {
+    auto agent = GuestAgent::connect(path, kThawMs);
+    // A machine that is gone, or ends, has nothing frozen.
+    if (!agent &&
+        (agent.error().code() == Code::kNotFound || agent.error().code() == Code::kUnavailable))
+        return {};
+    if (!agent) return fail(agent.error());
+    FS_ASSIGN(const bool frozen, agent->is_frozen(kThawMs));
+    if (frozen) FS_TRY(agent->thaw(kThawMs));
+    return {};
+}
+
+// `left`: something that we froze may be frozen still.
+Status freeze_and_thaw(const GuestFreezeOptions& options, int input, int output, bool& left) {
     RealClock clock;
     const std::string& path = options.socket_path;
-    if (options.thaw_only) {
-        auto agent = GuestAgent::connect(path, kThawMs);
-        // A machine that is gone, or ends, has nothing frozen.
-        if (!agent &&
-            (agent.error().code() == Code::kNotFound || agent.error().code() == Code::kUnavailable))
-            return {};
-        if (!agent) return fail(agent.error());
-        FS_ASSIGN(const bool frozen, agent->is_frozen(kThawMs));
-        if (frozen) FS_TRY(agent->thaw(kThawMs));
-        return {};
-    }
     const int64_t until_us = clock.steady_us() + options.timeout_ms * 1000;
     int64_t count = 0;
     {
@@ -102,12 +108,13 @@ Status freeze_guest_until_told(const GuestFreezeOptions& options, int input, int
         if (frozen)
             return fail(Code::kWrongState, "the machine's file systems are frozen already",
                         "wait until whoever froze them thaws them");
+        left = true;
         auto froze = agent.freeze(
             static_cast<int>(std::max<int64_t>((until_us - clock.steady_us()) / 1000, 1)));
         if (!froze) {
             // It may be about to, or half done.
-            if (froze.error().code() != Code::kUnsupported && !thaw_anew(path))
-                return fail(froze.error().with_context("the machine may be frozen"));
+            left = froze.error().code() != Code::kUnsupported && !thaw_anew(path);
+            if (left) return fail(froze.error().with_context("the machine may be frozen"));
             return fail(froze.error());
         }
         count = *froze;
@@ -116,6 +123,7 @@ Status freeze_guest_until_told(const GuestFreezeOptions& options, int input, int
     if (count > 0 && ::write(output, "frozen\n", 7) == 7)
         while (!ended && clock.steady_us() < until_us) ended = has_ended(input);
     FS_ASSIGN(const int64_t thawed, thaw_anew(path));
+    left = false;
     if (count <= 0)
         return fail(Code::kUnsupported, "the guest agent froze no file system",
                     "look at its configuration in the machine");
@@ -128,6 +136,16 @@ Status freeze_guest_until_told(const GuestFreezeOptions& options, int input, int
                     "the machine thawed its file systems by itself before the point",
                     "Windows does so after ten seconds; try again when less is being written");
     return {};
+}
+
+}  // namespace
+
+Status freeze_guest_until_told(const GuestFreezeOptions& options, int input, int output) {
+    if (options.thaw_only) return thaw_leftover(options.socket_path);
+    bool left = false;
+    Status status = freeze_and_thaw(options, input, output, left);
+    if (!left) (void)!::write(output, "thawed\n", 7);
+    return status;
 }
 
 }  // namespace farshore

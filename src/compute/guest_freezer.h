@@ -26,7 +26,8 @@ struct GuestFreezeOptions {
     bool thaw_only = false;  // what an earlier one may have left
 };
 // As freeze_until_told() (ebpf/freezer.h), of the machine behind the guest agent: says "frozen\n"
-// to `output`, waits for the end of `input`, thaws. Nothing stays frozen that it can thaw.
+// to `output`, waits for the end of `input`, thaws, says "thawed\n" when nothing that it froze is
+// frozen any more. What somebody else has frozen is left alone.
 // kTimeout: the time was over before the end of `input`; kWrongState: somebody else has frozen or
 // thawed.
 Status freeze_guest_until_told(const GuestFreezeOptions& options, int input, int output);

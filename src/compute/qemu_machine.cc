@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <charconv>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -112,6 +113,21 @@ class Devices {
         if (used_.contains("1e.0")) return;
         // Far up, so that it does not take a slot that the source's devices had.
         placed_.push_back({{"driver", "VGA"}, {"addr", "1e.0"}});
+    }
+
+    // The channel of the guest agent, far up as well.
+    void add_agent() {
+        Json serial = {{"driver", "virtio-serial-pci"}, {"id", "farshore-agent"}};
+        if (!used_.contains("1d.0")) {
+            serial["addr"] = "1d.0";
+            placed_.push_back(std::move(serial));
+        } else {
+            loose_.push_back(std::move(serial));
+        }
+        loose_.push_back({{"driver", "virtserialport"},
+                          {"bus", "farshore-agent.0"},
+                          {"chardev", "agent0"},
+                          {"name", "org.qemu.guest_agent.0"}});
     }
 
     void add_disk(size_t position, uint32_t boot_rank) {
@@ -295,6 +311,61 @@ Result<NetworkChoice> network_choice_from_name(std::string_view name) {
                 fmt::format("the network is isolated, user or none, not '{}'", name.substr(0, 32)));
 }
 
+namespace {
+
+struct UsernetRow {
+    std::string_view state;  // "HOST_FORWARD", "ESTABLISHED", "SYN_SENT", ...
+    uint16_t source_port = 0, destination_port = 0;
+};
+
+// "  TCP[ESTABLISHED]  15  127.0.0.1 40112  10.0.2.15 22  0  0"
+std::vector<UsernetRow> usernet_rows(std::string_view text) {
+    std::vector<UsernetRow> rows;
+    for (size_t at = 0; at < text.size();) {
+        const size_t end = std::min(text.find('\n', at), text.size());
+        std::string_view line = text.substr(at, end - at);
+        at = end + 1;
+        std::vector<std::string_view> words;
+        while (!line.empty()) {
+            const size_t from = line.find_first_not_of(" \t\r");
+            if (from == line.npos) break;
+            const size_t until = std::min(line.find_first_of(" \t\r", from), line.size());
+            words.push_back(line.substr(from, until - from));
+            line.remove_prefix(until);
+        }
+        if (words.size() < 6 || !words[0].starts_with("TCP[") || !words[0].ends_with("]")) continue;
+        UsernetRow row{words[0].substr(4, words[0].size() - 5), 0, 0};
+        const auto number = [](std::string_view word, uint16_t& to) {
+            const auto [stop, error] = std::from_chars(word.data(), word.data() + word.size(), to);
+            return error == std::errc() && stop == word.data() + word.size();
+        };
+        if (number(words[3], row.source_port) && number(words[5], row.destination_port))
+            rows.push_back(row);
+    }
+    return rows;
+}
+
+}  // namespace
+
+std::optional<uint16_t> usernet_forward(std::string_view text, uint16_t guest_port) {
+    for (const UsernetRow& row : usernet_rows(text))
+        if (row.state == "HOST_FORWARD" && row.destination_port == guest_port &&
+            row.source_port != 0)
+            return row.source_port;
+    return {};
+}
+
+size_t usernet_taken(std::string_view text, uint16_t guest_port) {
+    // Before the guest has answered, its side is only asked for.
+    size_t taken = 0;
+    for (const UsernetRow& row : usernet_rows(text))
+        if (row.destination_port == guest_port && row.state != "HOST_FORWARD" &&
+            row.state != "SYN_SENT" && row.state != "SYN_RCVD" && row.state != "CLOSED" &&
+            row.state != "NONE")
+            ++taken;
+    return taken;
+}
+
 std::string_view machine_state_name(MachineState state) {
     return kStateNames[static_cast<size_t>(state)];
 }
@@ -358,8 +429,12 @@ Result<std::vector<std::string>> qemu_arguments(const QemuOptions& options,
                     escaped(directory + "/serial.sock"), escaped(directory + "/serial.log")));
     add("-serial", "chardev:serial0");
 
+    add("-chardev", fmt::format("socket,id=agent0,path={},server=on,wait=off",
+                                escaped(directory + "/qga.sock")));
+
     Devices devices(machine, q35);
     devices.add_display();
+    devices.add_agent();
     const std::vector<uint32_t> ranks = boot_ranks(machine.disks);
     for (size_t i = 0; i < machine.disks.size(); ++i) {
         const bool takes_read_only =
@@ -462,14 +537,14 @@ Status QemuMachine::clean_up(const std::string& run_directory) {
         if (const auto key = key_of(*pid))
             if (auto process = Process::adopt(*key)) FS_TRY(process->terminate(0));
     }
-    for (const char* name : {"/qmp.sock", "/serial.sock", "/vnc.sock", "/serial.log", "/qemu.log",
-                             "/efivars.fd", "/qemu.pid"})
+    for (const char* name : {"/qmp.sock", "/serial.sock", "/vnc.sock", "/qga.sock", "/serial.log",
+                             "/qemu.log", "/efivars.fd", "/qemu.pid"})
         FS_TRY(remove_if_there(run_directory + name));
     return {};
 }
 
 Status QemuMachine::remove_sockets() {
-    for (const char* name : {"/qmp.sock", "/serial.sock", "/vnc.sock", "/qemu.pid"})
+    for (const char* name : {"/qmp.sock", "/serial.sock", "/vnc.sock", "/qga.sock", "/qemu.pid"})
         FS_TRY(remove_if_there(run_directory_ + name));
     return {};
 }
@@ -532,6 +607,34 @@ Result<TrialSample> QemuMachine::trial_sample() {
             ++resets_;
     sample.resets = resets_;
     return sample;
+}
+
+Status QemuMachine::screenshot(const std::string& path) {
+    FS_ASSIGN(QmpClient * client, qmp());
+    FS_TRY(client->execute("screendump", Json{{"filename", path}, {"format", "png"}}));
+    return {};
+}
+
+Result<uint16_t> QemuMachine::forward_port(uint16_t guest_port) {
+    FS_ASSIGN(QmpClient * client, qmp());
+    FS_ASSIGN(std::string said, client->human("info usernet"));
+    std::optional<uint16_t> port = usernet_forward(said, guest_port);
+    if (port) return *port;
+    FS_ASSIGN(const std::string refused,
+              client->human(fmt::format("hostfwd_add net0 tcp:127.0.0.1:0-:{}", guest_port)));
+    FS_ASSIGN(said, client->human("info usernet"));
+    port = usernet_forward(said, guest_port);
+    if (port) return *port;
+    return fail(Code::kUnsupported,
+                fmt::format("port {} of the machine cannot be reached: {}", guest_port,
+                            refused.empty() ? said.substr(0, 200) : refused.substr(0, 200)),
+                "it needs a network card with a cable");
+}
+
+Result<size_t> QemuMachine::taken_connections(uint16_t guest_port) {
+    FS_ASSIGN(QmpClient * client, qmp());
+    FS_ASSIGN(const std::string said, client->human("info usernet"));
+    return usernet_taken(said, guest_port);
 }
 
 Status QemuMachine::press_power_button() {

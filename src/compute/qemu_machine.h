@@ -3,7 +3,8 @@
 // QEMU outlives us: a QemuMachine is a handle, letting go of it leaves the machine running, adopt()
 // finds it again after our restart. Its files are in its run directory, which the caller makes and
 // owns: qmp.sock, serial.sock (one client at a time), serial.log (all that the serial port ever
-// said), vnc.sock, qemu.pid, qemu.log, efivars.fd. One thread at a time. Blocking.
+// said), qga.sock (the guest agent: compute/guest_agent.h), vnc.sock, qemu.pid, qemu.log,
+// efivars.fd. One thread at a time. Blocking.
 #pragma once
 
 #include <memory>
@@ -65,6 +66,11 @@ struct MachineActivity {
 Result<std::vector<std::string>> qemu_arguments(const QemuOptions& options,
                                                 const std::vector<std::string>& machine_types);
 
+// Of what QEMU's monitor says to `info usernet`: the host's port that leads to that of the guest;
+// how many connections to it the guest has taken.
+std::optional<uint16_t> usernet_forward(std::string_view text, uint16_t guest_port);
+size_t usernet_taken(std::string_view text, uint16_t guest_port);
+
 class QemuMachine {
   public:
     // Returns when the machine runs. kAlreadyExists when one runs in the directory, kUnavailable
@@ -92,9 +98,18 @@ class QemuMachine {
     Status stop(int grace_ms);
     Status kill();
 
+    // What its first screen shows, as PNG, into a file that is made.
+    Status screenshot(const std::string& path);
+    // Lets the host reach a TCP port of the guest, which still reaches nothing: the port at
+    // 127.0.0.1. The guest must have its address by DHCP. kUnsupported without a network.
+    Result<uint16_t> forward_port(uint16_t guest_port);
+    // Of connections through forward_port(): how many the guest has taken.
+    Result<size_t> taken_connections(uint16_t guest_port);
+
     std::string serial_log() const { return run_directory_ + "/serial.log"; }
     std::string vnc_socket() const { return run_directory_ + "/vnc.sock"; }
     std::string qmp_socket() const { return run_directory_ + "/qmp.sock"; }
+    std::string agent_socket() const { return run_directory_ + "/qga.sock"; }
 
   private:
     QemuMachine(Process process, std::string run_directory);

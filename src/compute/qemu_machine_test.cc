@@ -9,6 +9,7 @@
 #include "compute/test_support.h"
 #include "e2e/bootsector/boot_sector.h"
 #include "os/real.h"
+#include "os/tcp_probe.h"
 
 namespace farshore {
 namespace {
@@ -228,6 +229,50 @@ TEST_F(QemuMachineTest, GuestGoesOnOverARestartedDiskServer) {
         "\"read -P 0x73 512 1\"");
     ASSERT_TRUE(said);
     EXPECT_EQ(said->find("rror"), std::string::npos) << *said;
+}
+
+// Broken if a screen could not be looked at, or a port led nowhere; or if a guest that takes no
+// connection passed for one that does, since QEMU takes it first.
+TEST_F(QemuMachineTest, ItsScreenAndItsPortsAreSeenFromOutside) {
+    make_disk("a.img", boot_sector({}), "x");
+    serve();
+    QemuOptions options = options_for({"a.img"});
+    options.machine.nics.resize(1);
+    auto machine = QemuMachine::start(options);
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    wait_serial("DONE");
+    ASSERT_TRUE(machine->screenshot(directory_ / "screen.png"));
+    PosixFileSystem files;
+    const auto png = read_whole_file(files, directory_ / "screen.png", 16u << 20);
+    ASSERT_TRUE(png);
+    EXPECT_TRUE(as_text(*png).starts_with("\x89PNG"));
+    const auto port = machine->forward_port(22);
+    ASSERT_TRUE(port) << port.error().to_string();
+    EXPECT_EQ(*machine->forward_port(22), *port) << "once for each";
+    const TcpProbe probe(*port, 5000);
+    EXPECT_TRUE(probe.connected());
+    EXPECT_EQ(*machine->taken_connections(22), 0u) << "this guest has no network";
+    options.network = NetworkChoice::kNone;
+    ASSERT_TRUE(machine->kill());
+    ASSERT_TRUE(QemuMachine::clean_up(directory_.path()));
+    machine = QemuMachine::start(options);
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    EXPECT_EQ(machine->forward_port(22).error().code(), Code::kUnsupported);
+}
+
+TEST(Usernet, IsReadAsTheMonitorWritesIt) {
+    const char* const text =
+        "Hub -1 (net0):\r\n"
+        "  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n"
+        "  TCP[ESTABLISHED]   15       127.0.0.1 40112       10.0.2.15    22     0     0\r\n"
+        "  TCP[SYN_SENT]      16       127.0.0.1 40113       10.0.2.15    22     0     0\r\n"
+        "  TCP[HOST_FORWARD]  12       127.0.0.1 43111       10.0.2.15    22     0     0\r\n"
+        "  UDP[236 sec]       18       10.0.2.15    68        10.0.2.2    67     0     0\r\n";
+    EXPECT_EQ(usernet_forward(text, 22), 43111);
+    EXPECT_EQ(usernet_forward(text, 23), std::nullopt);
+    EXPECT_EQ(usernet_taken(text, 22), 1u);
+    EXPECT_EQ(usernet_taken("TCP[ESTABLISHED] x y z 99999999 22 22", 22), 0u);
+    EXPECT_EQ(usernet_taken("", 22), 0u);
 }
 
 TEST(QemuArguments, NetworkOfATestIsRestricted) {

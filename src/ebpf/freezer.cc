@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
@@ -109,8 +110,9 @@ Status thaw(const Place& place) {
 // Freezes on a thread of its own, because a disk may take any time to take what is dirty.
 class Freezer {
   public:
-    explicit Freezer(const std::vector<Place>& places)
-        : places_(places), thread_([this] { run(); }) {}
+    // `left`: set when one that froze behind the end cannot be thawed.
+    Freezer(const std::vector<Place>& places, std::atomic<bool>& left)
+        : places_(places), left_(left), thread_([this] { run(); }) {}
     ~Freezer() { thread_.join(); }
 
     bool done() {
@@ -163,7 +165,7 @@ class Freezer {
             std::unique_lock hold(mutex_);
             if (ended_) {
                 hold.unlock();
-                (void)thaw(place);
+                if (!thaw(place)) left_ = true;
                 break;
             }
             frozen_.push_back(&place);
@@ -174,6 +176,7 @@ class Freezer {
     }
 
     const std::vector<Place>& places_;
+    std::atomic<bool>& left_;
     std::mutex mutex_;
     std::vector<const Place*> frozen_;  // in the order of freezing
     bool ended_ = false, done_ = false;
@@ -237,9 +240,9 @@ Result<std::vector<std::string>> find_mounts_to_freeze(const std::vector<LocalDi
     return paths;
 }
 
-Status freeze_until_told(const FreezeOptions& options, int input, int output) {
-    RealClock clock;
-    const int64_t until_us = clock.steady_us() + options.timeout_ms * 1000;
+namespace {
+
+Result<std::vector<Place>> open_places(const FreezeOptions& options) {
     std::vector<Place> places;
     for (const std::string& path : options.mounts) {
         Place place{path, UniqueFd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK))};
@@ -248,13 +251,22 @@ Status freeze_until_told(const FreezeOptions& options, int input, int output) {
         places.push_back(std::move(place));
     }
     FS_TRY(need_nothing_from_disks());
-    if (options.thaw_only) {
-        for (auto place = places.rbegin(); place != places.rend(); ++place)
-            if (auto thawed = thaw(*place); !thawed && thawed.error().code() != Code::kWrongState)
-                return thawed;
-        return {};
-    }
-    Freezer freezer(places);
+    return places;
+}
+
+Status thaw_leftovers(const std::vector<Place>& places) {
+    for (auto place = places.rbegin(); place != places.rend(); ++place)
+        if (auto thawed = thaw(*place); !thawed && thawed.error().code() != Code::kWrongState)
+            return thawed;
+    return {};
+}
+
+// `left`: something that we froze may be frozen still.
+Status freeze_and_thaw(const FreezeOptions& options, const std::vector<Place>& places, int input,
+                       int output, std::atomic<bool>& left) {
+    RealClock clock;
+    const int64_t until_us = clock.steady_us() + options.timeout_ms * 1000;
+    Freezer freezer(places, left);
     bool told = false, ended = false;
     const auto in_time = [&] { return clock.steady_us() < until_us; };
     while (!ended && in_time() && !freezer.done()) ended = has_ended(input);
@@ -265,6 +277,7 @@ Status freeze_until_told(const FreezeOptions& options, int input, int output) {
     }
     const bool late = result && !ended;
     const Status thawed = freezer.thaw_all();
+    if (!thawed && thawed.error().code() != Code::kWrongState) left = true;
     FS_TRY(result);
     FS_TRY(thawed);
     if (late)
@@ -272,6 +285,20 @@ Status freeze_until_told(const FreezeOptions& options, int input, int output) {
                     fmt::format("thawed after {} ms, before it was told", options.timeout_ms),
                     "look for what keeps the disks or the capture process busy");
     return {};
+}
+
+}  // namespace
+
+Status freeze_until_told(const FreezeOptions& options, int input, int output) {
+    std::atomic<bool> left{false};
+    const auto run = [&]() -> Status {
+        FS_ASSIGN(const std::vector<Place> places, open_places(options));
+        if (options.thaw_only) return thaw_leftovers(places);
+        return freeze_and_thaw(options, places, input, output, left);
+    };
+    Status status = run();
+    if (!options.thaw_only && !left) (void)!::write(output, "thawed\n", 7);
+    return status;
 }
 
 }  // namespace farshore

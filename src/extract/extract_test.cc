@@ -14,6 +14,7 @@
 #include "extract/store_objects.h"
 #include "os/real.h"
 #include "os/test_directory.h"
+#include "os/test_paths.h"
 #include "record/record.h"
 #include "replica/checkpoint.h"
 #include "replica/item_object.h"
@@ -583,7 +584,7 @@ TEST(Extract, EqualsTheSourceThroughTheVaultsUpkeep) {
 TEST(Extract, ReadsTheGoldenSegment) {
     PosixFileSystem files;
     auto object =
-        read_whole_file(files, FARSHORE_SOURCE_DIR "/src/replica/testdata/v1/segment.bin");
+        read_whole_file(files, test_source_directory() + "/src/replica/testdata/v1/segment.bin");
     ASSERT_TRUE(object) << object.error().to_string();
     auto item = ItemId::parse("0f1e2d3c4b5a69788796a5b4c3d2e1f0");
     auto segment = extraction::decode_segment(*object, extraction::segment_name(*item, {1, 12, 3}),

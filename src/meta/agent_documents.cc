@@ -10,8 +10,9 @@ namespace {
 constexpr size_t kShortText = 256;
 constexpr size_t kLongText = 4096;
 
-constexpr std::array<std::string_view, 6> kItemStates{"starting", "copying", "live",
-                                                      "gap",      "error",   "removed"};
+constexpr std::array<std::string_view, 8> kItemStates{
+    "starting", "copying", "live", "gap", "error", "removed", "standing-by", "returning"};
+constexpr std::array<std::string_view, 4> kDesires{"protect", "remove", "stand-by", "return"};
 
 Result<ItemId> read_item_id(const JsonFields& fields) {
     FS_ASSIGN(std::string text, fields.required_text("item_id", 32));
@@ -58,6 +59,16 @@ Json appliance_json(const ApplianceAddress& appliance) {
 
 constexpr std::array<std::string_view, 3> kResyncHolds = {"none", "without-gap", "always"};
 
+Result<ReturnOrder> read_return_order(const Json& json, std::string path) {
+    FS_ASSIGN(const JsonFields fields, JsonFields::of(json, std::move(path)));
+    ReturnOrder order;
+    FS_ASSIGN(order.id, fields.required_text("id", kShortText));
+    FS_ASSIGN(order.to.v, fields.u64("to"));
+    FS_ASSIGN(order.original, fields.boolean("original", true));
+    FS_ASSIGN(order.accept, fields.boolean("accept"));
+    return order;
+}
+
 Result<DesiredItem> read_desired_item(const Json& json, const std::string& path) {
     FS_ASSIGN(JsonFields fields, JsonFields::of(json, path));
     DesiredItem item;
@@ -67,9 +78,14 @@ Result<DesiredItem> read_desired_item(const Json& json, const std::string& path)
     FS_ASSIGN(item.mode, capture_mode_from_name(mode));
     FS_ASSIGN(item.qmp_socket, fields.text("qmp_socket", kMaxPathBytes));
     FS_ASSIGN(std::string desired, fields.text("desired", kShortText, "protect"));
-    if (desired != "protect" && desired != "remove")
-        return fields.wrong("desired", "must be protect or remove");
-    item.desired = desired == "protect" ? Desired::kProtect : Desired::kRemove;
+    const auto wish = std::ranges::find(kDesires, desired);
+    if (wish == kDesires.end()) return fields.wrong("desired", "is not known");
+    item.desired = static_cast<Desired>(wish - kDesires.begin());
+    FS_ASSIGN(item.power_off, fields.boolean("power_off"));
+    FS_ASSIGN(item.all_stored, fields.boolean("all_stored"));
+    if (const Json* way_home = fields.find("return")) {
+        FS_ASSIGN(item.way_home, read_return_order(*way_home, path + ".return"));
+    }
     FS_ASSIGN(uint64_t interval, fields.u64("crash_point_interval_s", 300, 86'400));
     item.crash_point_interval_s = static_cast<uint32_t>(interval);
     FS_ASSIGN(item.copy_throttle_bytes_per_s, fields.u64("copy_throttle_bytes_per_s"));
@@ -187,6 +203,29 @@ Result<ResyncStatus> read_resync(const Json& json, std::string path) {
     return resync;
 }
 
+Json return_json(const ReturnStatus& status) {
+    return {{"id", status.id},
+            {"have", status.have.v},
+            {"held", status.held},
+            {"total_bytes", status.total},
+            {"compared_bytes", status.compared},
+            {"differing_bytes", status.differing},
+            {"written_bytes", status.written}};
+}
+
+Result<ReturnStatus> read_return(const Json& json, std::string path) {
+    FS_ASSIGN(const JsonFields fields, JsonFields::of(json, std::move(path)));
+    ReturnStatus status;
+    FS_ASSIGN(status.id, fields.text("id", kShortText));
+    FS_ASSIGN(status.have.v, fields.u64("have"));
+    FS_ASSIGN(status.held, fields.boolean("held"));
+    FS_ASSIGN(status.total, fields.u64("total_bytes"));
+    FS_ASSIGN(status.compared, fields.u64("compared_bytes"));
+    FS_ASSIGN(status.differing, fields.u64("differing_bytes"));
+    FS_ASSIGN(status.written, fields.u64("written_bytes"));
+    return status;
+}
+
 Result<AgentItemStatus> read_item_status(const Json& json, const std::string& path) {
     FS_ASSIGN(JsonFields fields, JsonFields::of(json, path));
     AgentItemStatus item;
@@ -245,6 +284,10 @@ Result<AgentItemStatus> read_item_status(const Json& json, const std::string& pa
     FS_ASSIGN(item.appliance, fields.text("appliance", kShortText));
     FS_ASSIGN(item.moving, fields.boolean("moving"));
     FS_ASSIGN(item.send_trouble, fields.text("send_trouble", kLongText));
+    FS_ASSIGN(item.machine_bytes, fields.u64("machine_bytes"));
+    if (const Json* way_home = fields.find("return")) {
+        FS_ASSIGN(item.way_home, read_return(*way_home, path + ".return"));
+    }
     return item;
 }
 
@@ -258,6 +301,8 @@ std::string_view capture_mode_name(CaptureMode mode) {
             return "mirror";
         case CaptureMode::kDevice:
             return "device";
+        case CaptureMode::kRecovery:
+            return "recovery";
     }
     return "";
 }
@@ -266,6 +311,7 @@ Result<CaptureMode> capture_mode_from_name(std::string_view name) {
     if (name == "in-path") return CaptureMode::kInPath;
     if (name == "device") return CaptureMode::kDevice;
     if (name == "mirror") return CaptureMode::kMirror;
+    if (name == "recovery") return CaptureMode::kRecovery;
     return fail(Code::kMalformed, fmt::format("'{}' is not a capture mode", name.substr(0, 64)),
                 "use in-path or mirror");
 }
@@ -303,8 +349,11 @@ std::string_view resync_state_name(ResyncState state) {
 }
 
 std::string encode_instructions(const AgentInstructions& instructions) {
-    Json items = Json::array();
+    Json protect_or_remove = Json::array(), others = Json::array();
     for (const DesiredItem& item : instructions.items) {
+        const bool known_to_all =
+            item.desired == Desired::kProtect || item.desired == Desired::kRemove;
+        Json& items = known_to_all ? protect_or_remove : others;
         Json disks = Json::array();
         for (const DesiredDisk& disk : item.disks)
             disks.push_back(
@@ -323,7 +372,7 @@ std::string encode_instructions(const AgentInstructions& instructions) {
                          {"mode", std::string(capture_mode_name(item.mode))},
                          {"qmp_socket", item.qmp_socket},
                          {"disks", std::move(disks)},
-                         {"desired", item.desired == Desired::kProtect ? "protect" : "remove"},
+                         {"desired", std::string(kDesires.at(static_cast<size_t>(item.desired)))},
                          {"crash_point_interval_s", item.crash_point_interval_s},
                          {"copy_throttle_bytes_per_s", item.copy_throttle_bytes_per_s},
                          {"await_seed", item.await_seed},
@@ -338,8 +387,17 @@ std::string encode_instructions(const AgentInstructions& instructions) {
             items.back()["appliance"] = appliance_json(item.appliance);
         if (!item.next_appliance.name.empty())
             items.back()["next_appliance"] = appliance_json(item.next_appliance);
+        if (item.power_off) items.back()["power_off"] = true;
+        if (item.all_stored) items.back()["all_stored"] = true;
+        const ReturnOrder& order = item.way_home;
+        if (!order.id.empty())
+            items.back()["return"] = {{"id", order.id},
+                                      {"to", order.to.v},
+                                      {"original", order.original},
+                                      {"accept", order.accept}};
     }
-    Json json{{"items", std::move(items)}};
+    Json json{{"items", std::move(protect_or_remove)}};
+    if (!others.empty()) json["standing"] = std::move(others);
     if (instructions.vault_time.us != 0) json["time_us"] = instructions.vault_time.us;
     if (instructions.sync_interval_us != 0)
         json["sync_interval_us"] = instructions.sync_interval_us;
@@ -357,6 +415,12 @@ Result<AgentInstructions> decode_instructions(std::string_view text) {
     FS_ASSIGN(instructions.vault_time.us, fields.i64("time_us"));
     for (size_t i = 0; items != nullptr && i < items->size(); ++i) {
         FS_ASSIGN(DesiredItem item, read_desired_item((*items)[i], fmt::format("items[{}]", i)));
+        instructions.items.push_back(std::move(item));
+    }
+    FS_ASSIGN(const Json* standing, fields.array("standing", kMaxAgentItems));
+    for (size_t i = 0; standing != nullptr && i < standing->size(); ++i) {
+        FS_ASSIGN(DesiredItem item,
+                  read_desired_item((*standing)[i], fmt::format("standing[{}]", i)));
         instructions.items.push_back(std::move(item));
     }
     constexpr uint64_t kMostIntervalUs = 60'000'000;
@@ -413,6 +477,8 @@ std::string encode_status(const AgentStatus& status) {
                   {"moving", item.moving},
                   {"send_trouble", item.send_trouble}};
         if (item.error) json["error"] = item_error_json(*item.error);
+        if (item.machine_bytes != 0) json["machine_bytes"] = item.machine_bytes;
+        if (!item.way_home.id.empty()) json["return"] = return_json(item.way_home);
         if (item.resync_cancel_error)
             json["resync_cancel_error"] = item_error_json(*item.resync_cancel_error);
         if (!item.machine_description.empty()) {

@@ -31,11 +31,17 @@ inline constexpr size_t kMaxPathBytes = 4096;
 inline constexpr size_t kMaxItemNameBytes = 128;
 inline constexpr size_t kMaxAppliancesTold = 64;
 
-// kDevice: disks of the agent's own machine, captured inside it.
-enum class CaptureMode : uint8_t { kInPath, kMirror, kDevice };
-enum class Desired : uint8_t { kProtect, kRemove };
+// kDevice: disks of the agent's own machine, captured inside it. kRecovery: those of a machine that
+// runs at the recovery site after a failover; the vault's own agent alone has such items.
+enum class CaptureMode : uint8_t { kInPath, kMirror, kDevice, kRecovery };
+enum class Desired : uint8_t {
+    kProtect,
+    kRemove,
+    kStandBy,  // the machine is shut down, or loses its disks; what it wrote is sent on
+    kReturn,   // nobody uses the disks: they are written, as the item's replica has them
+};
 
-std::string_view capture_mode_name(CaptureMode mode);  // "in-path", "mirror", "device"
+std::string_view capture_mode_name(CaptureMode mode);  // "in-path", "mirror", "device", ...
 Result<CaptureMode> capture_mode_from_name(std::string_view name);
 std::string_view point_kind_name(PointKind kind);  // "crash", "application", "bookmark"
 Result<PointKind> point_kind_from_name(std::string_view name);
@@ -73,6 +79,14 @@ struct ApplianceAddress {
     bool operator==(const ApplianceAddress&) const = default;
 };
 
+// Of kReturn (docs/design/return.md).
+struct ReturnOrder {
+    std::string id;        // of this way home; another one begins anew
+    Sequence to;           // the state that the disks are to have; 0: nothing to do yet
+    bool original = true;  // the disks that the item had; else one that is missing is made
+    bool accept = false;   // also when most of what is on the disks is something else
+};
+
 struct DesiredItem {
     ItemId item;
     std::string name;
@@ -94,9 +108,14 @@ struct DesiredItem {
     // Where its records go; none: where the conversation does. And where they shall go as soon as
     // nothing is missed by that.
     ApplianceAddress appliance, next_appliance;
+    ReturnOrder way_home;     // kReturn
+    bool power_off = false;   // kStandBy: a machine that does not shut down is ended
+    bool all_stored = false;  // kStandBy: `stored` has all that it wrote
 };
 
 struct AgentInstructions {
+    // Those that are neither protected nor removed are told apart from the others, so that an older
+    // agent leaves them alone.
     std::vector<DesiredItem> items;
     TimePoint vault_time;  // when they were written; 0: not told
     // How soon the next round shall be; 0: as the agent is set.
@@ -113,12 +132,14 @@ Result<AgentInstructions> decode_instructions(std::string_view json);
 // ---- up: what the agent sees -----------------------------------------------------------------
 
 enum class AgentItemState : uint8_t {
-    kStarting,  // tap and source are being set up
-    kCopying,   // capturing, and the initial copy or a resynchronisation runs
-    kLive,      // capturing, nothing left to copy
-    kGap,       // order was lost; the tap remembers where and will copy
-    kError,     // not capturing; `error` says why, the agent tries again by itself
-    kRemoved,   // torn down as desired
+    kStarting,    // tap and source are being set up
+    kCopying,     // capturing, and the initial copy or a resynchronisation runs
+    kLive,        // capturing, nothing left to copy
+    kGap,         // order was lost; the tap remembers where and will copy
+    kError,       // not capturing; `error` says why, the agent tries again by itself
+    kRemoved,     // torn down as desired
+    kStandingBy,  // nobody writes to the disks through us; what there was is in the log
+    kReturning,
 };
 std::string_view agent_item_state_name(AgentItemState state);  // "starting", "copying", ...
 
@@ -166,6 +187,17 @@ struct ResyncStatus {
     uint64_t read_errors = 0;  // reads of the source for comparing or copying that failed, ever
 };
 
+// How it goes with a return, in bytes of all disks.
+struct ReturnStatus {
+    std::string id;      // of the order that it is about; empty: there is none
+    Sequence have;       // the state that is durably on the disks; 0: none that is known
+    bool held = false;   // most of what is on the disks is something else: it waits for `accept`
+    uint64_t total = 0;  // to be compared; 0: only what changed is asked for
+    uint64_t compared = 0;
+    uint64_t differing = 0;
+    uint64_t written = 0;  // since the order's begin
+};
+
 struct AgentItemStatus {
     ItemId item;
     AgentItemState state = AgentItemState::kStarting;
@@ -196,6 +228,9 @@ struct AgentItemStatus {
     std::string appliance;     // that has its records now; empty: there is no connection
     bool moving = false;       // to next_appliance: waits until nothing would be missed
     std::string send_trouble;  // why there is no connection; empty: there is one
+    // Writes of the machine that the tap has taken, since the log was made.
+    uint64_t machine_bytes = 0;
+    ReturnStatus way_home;
 };
 
 struct AgentStatus {

@@ -375,9 +375,12 @@ Result<std::optional<SharedPointRecord>> newest_shared_point(Database& database,
         });
 }
 
-Status save_shared_point(Database& database, const SharedPointRecord& point) {
-    return in_transaction(database, "a shared point", [&](soci::session& sql) -> Status {
+Result<bool> save_shared_point(Database& database, const SharedPointRecord& point,
+                               SharedPointState before) {
+    return in_transaction(database, "a shared point", [&](soci::session& sql) -> Result<bool> {
         const ItemError error = point.error.value_or(ItemError{});
+        FS_ASSIGN(const auto now, select_points(sql, "WHERE id = :i", point.id));
+        if (now.empty() || now.front().state != before) return false;
         execute(sql,
                 "UPDATE shared_points SET state = :s, made_us = :m, barrier_us = :b, error_code = "
                 ":c, error_what = :w, error_remedy = :r WHERE id = :i",
@@ -389,7 +392,7 @@ Status save_shared_point(Database& database, const SharedPointRecord& point) {
                     "UPDATE shared_point_members SET sequence = :s, time_us = :t WHERE point_id = "
                     ":p AND item_id = :i",
                     member.sequence, member.time, point.id, member.item);
-        return {};
+        return true;
     });
 }
 
@@ -401,13 +404,14 @@ Status drop_shared_points(Database& database, const std::vector<std::string>& id
     });
 }
 
-Result<std::vector<SharedPointRecord>> oldest_shared_points(Database& database,
+Result<std::vector<SharedPointRecord>> stored_shared_points(Database& database,
                                                             const std::string& group,
-                                                            size_t limit) {
+                                                            uint64_t after, size_t limit) {
     return in_snapshot(database, "listing shared points", [&](soci::session& sql) {
         return select_points(sql,
-                             "WHERE group_name = :g AND state = 'stored' ORDER BY number LIMIT :l",
-                             group, limit);
+                             "WHERE group_name = :g AND state = 'stored' AND number > :a ORDER BY "
+                             "number LIMIT :l",
+                             group, after, limit);
     });
 }
 

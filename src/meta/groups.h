@@ -98,12 +98,14 @@ Result<std::vector<SharedPointRecord>> shared_points_in(Database& database, Shar
 Result<std::optional<SharedPointRecord>> newest_shared_point(Database& database,
                                                              const std::string& group,
                                                              PointKind kind);
-// What became of one. Ok also when it is gone.
-Status save_shared_point(Database& database, const SharedPointRecord& point);
+// What became of one that was in state `before`. False: it is gone, or somebody was faster.
+Result<bool> save_shared_point(Database& database, const SharedPointRecord& point,
+                               SharedPointState before);
 Status drop_shared_points(Database& database, const std::vector<std::string>& ids);
-// The oldest of the group, up to so many, that are stored.
-Result<std::vector<SharedPointRecord>> oldest_shared_points(Database& database,
-                                                            const std::string& group, size_t limit);
+// Of the group, up to so many that are stored, by number from behind `after` on.
+Result<std::vector<SharedPointRecord>> stored_shared_points(Database& database,
+                                                            const std::string& group,
+                                                            uint64_t after, size_t limit);
 // Of void ones of the group, all but the newest `keep` go.
 Status forget_void_points(Database& database, const std::string& group, size_t keep);
 

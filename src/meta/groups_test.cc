@@ -96,13 +96,17 @@ TEST(Groups, SharedPointsGoTheirWay) {
     first->members[0].sequence = {100};
     first->members[1].sequence = {200};
     first->barrier_us = 7'000;
-    ASSERT_TRUE(save_shared_point(*test.database, *first));
+    ASSERT_TRUE(
+        save_shared_point(*test.database, *first, SharedPointState::kAsked).value_or(false));
     EXPECT_TRUE(stored_points_of(*test.database, id_of(1), 10)->empty());
     first->state = SharedPointState::kStored;
-    ASSERT_TRUE(save_shared_point(*test.database, *first));
+    ASSERT_TRUE(save_shared_point(*test.database, *first, SharedPointState::kMade).value_or(false));
     second->state = SharedPointState::kVoid;
     second->error = ItemError{Code::kTimeout, "an agent did not answer", "look"};
-    ASSERT_TRUE(save_shared_point(*test.database, *second));
+    ASSERT_TRUE(
+        save_shared_point(*test.database, *second, SharedPointState::kAsked).value_or(false));
+    EXPECT_FALSE(*save_shared_point(*test.database, *second, SharedPointState::kAsked))
+        << "it is over";
     test.reopen();
     const auto stored = stored_points_of(*test.database, id_of(2), 10);
     ASSERT_EQ(stored->size(), 1u);
@@ -124,7 +128,7 @@ TEST(Groups, SharedPointsGoTheirWay) {
     EXPECT_EQ(list_shared_points(*test.database, "shop", 0, 10)->size(), 2u);
     SharedPointRecord third = *add_shared_point(*test.database, wanted("c"));
     third.state = SharedPointState::kVoid;
-    ASSERT_TRUE(save_shared_point(*test.database, third));
+    ASSERT_TRUE(save_shared_point(*test.database, third, SharedPointState::kAsked).value_or(false));
     ASSERT_TRUE(forget_void_points(*test.database, "shop", 1));
     EXPECT_EQ(get_shared_point(*test.database, "b").error().code(), Code::kNotFound);
     EXPECT_TRUE(get_shared_point(*test.database, "c"));

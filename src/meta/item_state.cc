@@ -16,9 +16,22 @@ constexpr std::array<std::string_view, kItemStates> kNames{
     "failing-over", "failed-over",         "committed",      "reprotecting", "reverse-protected",
     "failing-back", "failed-back",         "committed-home", "disabling"};
 
-constexpr std::array<std::string_view, 10> kActions{
-    "replicate",        "bookmark", "read a point",  "test failover", "failover",
-    "change the point", "commit",   "resynchronise", "change disks",  "unprotect"};
+constexpr std::array<std::string_view, kItemActions> kActions{"replicate",
+                                                              "bookmark",
+                                                              "read a point",
+                                                              "test failover",
+                                                              "failover",
+                                                              "change the point",
+                                                              "commit",
+                                                              "resynchronise",
+                                                              "change disks",
+                                                              "unprotect",
+                                                              "cancel the failover",
+                                                              "reprotect",
+                                                              "cancel the reprotection",
+                                                              "failback",
+                                                              "commit the failback",
+                                                              "cancel the failback"};
 
 constexpr uint32_t bit(S state) { return 1u << static_cast<int>(state); }
 constexpr uint32_t bit(A action) { return 1u << static_cast<int>(action); }
@@ -35,6 +48,10 @@ constexpr uint32_t kLive = kReading | bit(A::kReplicate) | bit(A::kBookmark) |
                            bit(A::kTestFailover) | bit(A::kFailover) | bit(A::kResynchronise) |
                            bit(A::kChangeDisks);
 
+// The machine at the recovery site is captured: there are new points.
+constexpr uint32_t kReturning =
+    kReading | bit(A::kReplicate) | bit(A::kBookmark) | bit(A::kTestFailover);
+
 // A site can be lost in any state that has points, so kFailingOver follows all of those. Before the
 // first copy has ended there is none; an interrupted resynchronisation still has the points before
 // it.
@@ -48,16 +65,22 @@ constexpr std::array<Row, kItemStates> kTable{
     Row{/* failing-over */ kReplicating | bit(S::kFailedOver) | bit(S::kDisabling), bit(A::kRead)},
     Row{/* failed-over */ kReplicating | bit(S::kFailingOver) | bit(S::kCommitted) |
             bit(S::kDisabling),
-        kReading | bit(A::kTestFailover) | bit(A::kChangePoint) | bit(A::kCommit)},
-    Row{/* committed */ bit(S::kReprotecting) | bit(S::kDisabling), kReading},
+        kReading | bit(A::kTestFailover) | bit(A::kChangePoint) | bit(A::kCommit) |
+            bit(A::kCancelFailover)},
+    Row{/* committed */ bit(S::kReprotecting) | bit(S::kDisabling),
+        kReading | bit(A::kTestFailover) | bit(A::kReprotect)},
     Row{/* reprotecting */ bit(S::kCommitted) | bit(S::kReverseProtected) | bit(S::kDisabling),
-        kReading},
-    Row{/* reverse-protected */ bit(S::kFailingBack) | bit(S::kDisabling), kReading},
+        kReturning | bit(A::kCancelReprotect)},
+    Row{/* reverse-protected */ bit(S::kReprotecting) | bit(S::kCommitted) | bit(S::kFailingBack) |
+            bit(S::kDisabling),
+        kReturning | bit(A::kCancelReprotect) | bit(A::kFailback)},
     Row{/* failing-back */ bit(S::kReverseProtected) | bit(S::kFailedBack) | bit(S::kDisabling),
-        kReading},
-    Row{/* failed-back */ bit(S::kFailingBack) | bit(S::kCommittedHome) | bit(S::kDisabling),
-        kReading},
-    Row{/* committed-home */ kReplicating | bit(S::kDisabling), kReading | bit(A::kReplicate)},
+        kReturning | bit(A::kCancelFailback)},
+    Row{/* failed-back */ bit(S::kReprotecting) | bit(S::kCommittedHome) | bit(S::kDisabling),
+        kReading | bit(A::kReplicate) | bit(A::kBookmark) | bit(A::kTestFailover) |
+            bit(A::kCommitHome) | bit(A::kCancelFailback)},
+    Row{/* committed-home */ kReplicating | bit(S::kDisabling),
+        kReading | bit(A::kReplicate) | bit(A::kBookmark)},
     Row{/* disabling */ 0, bit(A::kUnprotect)},
 };
 
@@ -97,6 +120,25 @@ Status check_action(ItemState state, ItemAction action) {
                 fmt::format("'{}' is not possible while the item is {}", item_action_name(action),
                             item_state_name(state)),
                 fmt::format("possible now: {}", possible));
+}
+
+std::vector<ItemState> next_states(ItemState state) {
+    std::vector<ItemState> states;
+    for (int i = 0; i < kItemStates; ++i)
+        if ((row(state).next & 1u << i) != 0 && i != static_cast<int>(state))
+            states.push_back(static_cast<ItemState>(i));
+    return states;
+}
+
+std::vector<ItemAction> possible_actions(ItemState state) {
+    std::vector<ItemAction> actions;
+    for (int i = 0; i < kItemActions; ++i)
+        if ((row(state).actions & 1u << i) != 0) actions.push_back(static_cast<ItemAction>(i));
+    return actions;
+}
+
+bool is_returning(ItemState state) {
+    return state == S::kReprotecting || state == S::kReverseProtected || state == S::kFailingBack;
 }
 
 bool is_replicating(ItemState state) { return (kReplicating & bit(state)) != 0; }

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 
@@ -18,14 +19,14 @@ enum class ItemState : uint8_t {
     kCatchingUp,          // points are made, but the newest is old: the log is behind
     kResynchronising,     // order was lost: no new points until the difference was sent again
     kFailingOver,
-    kFailedOver,  // runs at the recovery site; the point may still be changed
-    kCommitted,   // the point is final
-    kReprotecting,
-    kReverseProtected,
-    kFailingBack,
-    kFailedBack,
-    kCommittedHome,
-    kDisabling,  // being removed
+    kFailedOver,        // runs at the recovery site; the point may still be changed
+    kCommitted,         // the point is final
+    kReprotecting,      // captured at the recovery site; its home is being written
+    kReverseProtected,  // the home follows
+    kFailingBack,       // the machine is shut down at the recovery site, the home gets the rest
+    kFailedBack,        // runs at home again; the machine at the recovery site is kept
+    kCommittedHome,     // and is gone
+    kDisabling,         // being removed
 };
 inline constexpr int kItemStates = 14;
 
@@ -47,11 +48,25 @@ enum class ItemAction : uint8_t {
     kResynchronise,
     kChangeDisks,
     kUnprotect,
+    kCancelFailover,  // the machine of a failover is given up, its source counts again
+    kReprotect,
+    kCancelReprotect,  // the machine stays at the recovery site, its home is left alone
+    kFailback,
+    kCommitHome,
+    kCancelFailback,  // the machine runs at the recovery site again
 };
+inline constexpr int kItemActions = 16;
 
 std::string_view item_action_name(ItemAction action);
 // kWrongState, with the state's name and what would be possible, when `action` is not for `state`.
 Status check_action(ItemState state, ItemAction action);
+
+// What may follow `state`, and what may be asked for in it: for people.
+std::vector<ItemState> next_states(ItemState state);
+std::vector<ItemAction> possible_actions(ItemState state);
+
+// Whether the machine runs, or ran last, at the recovery site, and is captured there.
+bool is_returning(ItemState state);
 
 // Whether the source is supposed to be captured: RPO is measured only then.
 bool is_replicating(ItemState state);

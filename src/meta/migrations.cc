@@ -517,6 +517,62 @@ CREATE TABLE kept_answers (
 CREATE INDEX kept_answers_by_age ON kept_answers(created_us);
 )sql";
 
+// The way home of each item that is on it, as JSON (returns.h).
+constexpr std::string_view kReturns = R"sql(
+CREATE TABLE returns (
+    item_id TEXT PRIMARY KEY NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    document TEXT NOT NULL
+);
+)sql";
+
+constexpr std::string_view kRecoveryPlans = R"sql(
+CREATE TABLE recovery_plans (
+    name TEXT PRIMARY KEY NOT NULL,
+    version BIGINT NOT NULL,
+    document TEXT NOT NULL,
+    created_us BIGINT NOT NULL,
+    updated_us BIGINT NOT NULL
+);
+CREATE TABLE plan_runs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    plan TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    state TEXT NOT NULL,
+    is_over INTEGER NOT NULL,
+    document TEXT NOT NULL,
+    wish TEXT NOT NULL,
+    created_us BIGINT NOT NULL
+);
+CREATE INDEX plan_runs_by_plan ON plan_runs(plan, id);
+CREATE INDEX plan_runs_open ON plan_runs(is_over, id);
+CREATE TABLE step_answers (
+    handle TEXT PRIMARY KEY NOT NULL,
+    run_id BIGINT NOT NULL,
+    good INTEGER NOT NULL,
+    note TEXT NOT NULL,
+    who TEXT NOT NULL,
+    time_us BIGINT NOT NULL
+);
+CREATE TABLE drill_policies (
+    item_id TEXT PRIMARY KEY NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    document TEXT NOT NULL,
+    created_us BIGINT NOT NULL
+);
+CREATE TABLE drills (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    item_id TEXT NOT NULL,
+    item_name TEXT NOT NULL,
+    recovery TEXT NOT NULL,
+    verdict TEXT NOT NULL,
+    sequence BIGINT NOT NULL,
+    point_time_us BIGINT NOT NULL,
+    created_us BIGINT NOT NULL,
+    ended_us BIGINT NOT NULL,
+    document TEXT NOT NULL
+);
+CREATE INDEX drills_by_item ON drills(item_id, id);
+)sql";
+
 // Points of groups that are gone go with them; those of an item that is gone say its name no more.
 constexpr std::string_view kGroups = R"sql(
 CREATE TABLE replication_groups (
@@ -576,7 +632,9 @@ constexpr std::array kMigrations{
     Migration{13, "users, access tokens, audit", kPeople},
     Migration{14, "appliances, alarms of components", kAppliances},
     Migration{15, "named policies, answers that are given again", kPolicies},
-    Migration{17, "replication groups", kGroups},
+    Migration{16, "ways home", kReturns},
+    Migration{17, "recovery plans, drills", kRecoveryPlans},
+    Migration{18, "replication groups", kGroups},
 };
 
 }  // namespace

@@ -51,6 +51,18 @@ Status check_private_file(const std::string& path) {
                 fmt::format("chmod 600 {}; if it was so for long, change the secrets", path));
 }
 
+Status check_program_file(const std::string& path) {
+    struct stat info {};
+    if (::stat(path.c_str(), &info) != 0) return fail(file_error(errno, "look at", path));
+    if (!S_ISREG(info.st_mode) || ::access(path.c_str(), X_OK) != 0)
+        return fail(Code::kForbidden, fmt::format("{} is no program that can be run", path),
+                    fmt::format("chmod 755 {}", path));
+    if ((info.st_mode & S_IWOTH) != 0)
+        return fail(Code::kForbidden, fmt::format("everybody may change {}", path),
+                    fmt::format("chmod o-w {}; look what is in it", path));
+    return {};
+}
+
 Result<std::string> resolve_links(const std::string& path) {
     struct Free {
         void operator()(char* text) const { std::free(text); }

@@ -19,6 +19,9 @@ uint64_t file_size_or_zero(const std::string& path);
 // Ok when nobody but the file's owner and group may read it; kForbidden with what to do otherwise;
 // kNotFound, kIo.
 Status check_private_file(const std::string& path);
+// Ok for a file that we may run and that not everybody may change; kForbidden with what to do
+// otherwise; kNotFound, kIo.
+Status check_program_file(const std::string& path);
 // The path without symbolic links, absolute. kNotFound when nothing is there.
 Result<std::string> resolve_links(const std::string& path);
 

@@ -65,7 +65,7 @@ Result<std::unique_ptr<UnixStream>> UnixStream::connect(const std::string& path,
         // The listener's queue is full, and the kernel has nothing to wait on: ask again.
         if (error != EAGAIN) return fail_errno(error, fmt::format("cannot connect to {}", path));
         if (steady_us() >= deadline_us)
-            return fail(Code::kUnavailable,
+            return fail(Code::kTimeout,
                         fmt::format("{} takes no further connection: its queue is full", path));
         const timespec pause{0, 5'000'000};
         ::nanosleep(&pause, nullptr);

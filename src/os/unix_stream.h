@@ -2,8 +2,8 @@
 // asking whether a server accepts at all.
 //
 // One thread may read while another writes; shutdown() from any thread. Times are milliseconds of
-// the steady clock, at least 1. Errors: kNotFound (no such socket), kUnavailable (nobody listens,
-// or the listener's queue is full), kTimeout, kConnectionLost.
+// the steady clock, at least 1. Errors: kNotFound (no such socket), kUnavailable (nobody
+// listens), kTimeout (also: the queue of who listens is full), kConnectionLost.
 #pragma once
 
 #include <memory>

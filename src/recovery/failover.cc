@@ -8,8 +8,9 @@
 #include "capture/tap_config.h"
 #include "compute/nbd_server.h"
 #include "os/real.h"
-#include "os/shared_memory.h"
 #include "os/waiting.h"
+#include "recovery/recovery_entry.h"
+#include "recovery/remove_directory.h"
 
 namespace farshore {
 namespace {
@@ -22,53 +23,13 @@ bool valid_id(const std::string& id) {
     });
 }
 
-// Ok when it is not there.
-Status remove_if_there(FileSystem& files, const std::string& path) {
-    const Status removed = files.remove(path);
-    if (!removed && removed.error().code() != Code::kNotFound) return removed;
-    return {};
-}
-
-// A flat directory with everything in it.
-Status remove_directory(FileSystem& files, const std::string& path) {
-    const auto names = files.list(path);
-    if (!names) {
-        if (names.error().code() == Code::kNotFound) return {};
-        return fail(names.error());
-    }
-    for (const std::string& name : *names) FS_TRY(remove_if_there(files, path + "/" + name));
-    return remove_if_there(files, path);
-}
-
 std::string overlay_path(const std::string& directory, size_t disk) {
     return fmt::format("{}/disk-{}.overlay", directory, disk);
 }
 
-std::string this_boot() {
-    const auto boot = host_boot_id();
-    return boot ? boot->to_string() : std::string();
-}
-
 RecoveryError describe(const Error& error) { return {error.code(), error.what(), error.remedy()}; }
 
-bool has_machine(const RecoveryState& state) { return state.kind != RecoveryKind::kExport; }
-
 }  // namespace
-
-struct Recoveries::Entry {
-    std::mutex mutex;
-    RecoveryState state;
-    // The state as it was last saved, for those who only look: a start may hold `mutex` for
-    // seconds.
-    std::mutex seen_mutex;
-    RecoveryState seen;  // guarded by seen_mutex
-    std::optional<NbdServer> disks;
-    std::optional<QemuMachine> machine;
-    TrialWatch trial;
-    int64_t machine_started_us = 0;  // steady clock
-    int64_t lease_renewed_us = 0;
-    bool forgotten = false;  // cleaned up while somebody waited for the mutex
-};
 
 Recoveries::Recoveries(RecoveryOptions options) : options_(std::move(options)) {
     FS_CHECK(options_.files != nullptr && options_.clock != nullptr);
@@ -146,6 +107,7 @@ Result<RecoveryAccess> Recoveries::access(const std::string& id) {
         access.serial_log = run + "/serial.log";
         access.serial_socket = run + "/serial.sock";
         access.vnc_socket = run + "/vnc.sock";
+        access.agent_socket = run + "/qga.sock";
     }
     return access;
 }
@@ -195,8 +157,7 @@ void Recoveries::choose_accelerator(Entry& entry) {
     entry.trial = TrialWatch();
 }
 
-Status Recoveries::start_disks(Entry& entry) {
-    const RecoveryState& state = entry.state;
+Result<TapConfig> Recoveries::disk_config(const RecoveryState& state) {
     TapConfig config;
     config.mode = ServeMode::kPlain;
     config.replica.emplace();
@@ -223,7 +184,12 @@ Status Recoveries::start_disks(Entry& entry) {
         for (const MachineDisk& disk : state.machine.disks) serve(disk.index, false);
     else
         serve(state.export_disk, true);
+    return config;
+}
 
+Status Recoveries::start_disks(Entry& entry) {
+    const RecoveryState& state = entry.state;
+    FS_ASSIGN(const TapConfig config, disk_config(state));
     NbdServerOptions options;
     options.run_directory = run_directory(state.id);
     options.socket_path = nbd_socket(state);
@@ -301,6 +267,8 @@ Status Recoveries::end_processes(Entry& entry) {
     entry.machine.reset();
     FS_TRY(QemuMachine::clean_up(run));
     entry.disks.reset();
+    // A tap that serves its disks is its owner's, who ends it once the item is gone.
+    if (entry.state.captured && entry.state.stage != RecoveryStage::kCleaning) return {};
     return NbdServer::clean_up(run, nbd_socket(entry.state));
 }
 
@@ -392,6 +360,7 @@ Result<RecoveryState> Recoveries::start(const RecoveryRequest& request) {
     state.item = request.item;
     state.item_name = request.item_name;
     state.copy = request.copy;
+    state.note = request.note;
     state.sequence = request.sequence;
     state.point_time = request.point_time;
     state.machine = request.machine;
@@ -517,6 +486,17 @@ Status Recoveries::clean_up(const std::string& id, CleanUp how) {
     return remove_everything(**entry);
 }
 
+Status Recoveries::with_machine(const std::string& id,
+                                const std::function<Status(QemuMachine&)>& use) {
+    FS_ASSIGN(const EntryPtr entry, find(id));
+    const std::lock_guard lock(entry->mutex);
+    if (entry->forgotten) return fail(Code::kNotFound, fmt::format("recovery '{}' is gone", id));
+    if (entry->state.stage != RecoveryStage::kRunning || !entry->machine)
+        return fail(Code::kWrongState, fmt::format("the machine of recovery '{}' is {}", id,
+                                                   recovery_stage_name(entry->state.stage)));
+    return use(*entry->machine);
+}
+
 // ---- after a restart, and while it runs ------------------------------------------------------
 
 Status Recoveries::resume() {
@@ -561,6 +541,22 @@ void Recoveries::resume_entry(Entry& entry) {
     const auto run = [&]() -> Status {
         if (state.stage == RecoveryStage::kCleaning) return remove_everything(entry);
         FS_TRY(take_lease(entry));
+        // Its tap's owner starts after us: tend() does the rest.
+        if (state.captured) {
+            if (state.boot != this_boot() && state.stage == RecoveryStage::kRunning) {
+                state.stage = RecoveryStage::kStartingMachine;
+                choose_accelerator(entry);
+                return save(entry);
+            }
+            if (auto machine = QemuMachine::adopt(run_directory(state.id)))
+                entry.machine = std::move(*machine);
+            entry.machine_started_us = now_us;
+            // A crash between the note and its end may have left our own server.
+            if (auto disks = NbdServer::adopt(run_directory(state.id), nbd_socket(state)))
+                FS_TRY(disks->kill());
+            tend(entry);
+            return {};
+        }
         switch (state.stage) {
             case RecoveryStage::kChangingPoint:
                 FS_TRY(end_processes(entry));
@@ -634,6 +630,13 @@ void Recoveries::tend(Entry& entry) {
             (void)save(entry);
         }
     }
+    if (state.captured && state.stage == RecoveryStage::kStartingMachine) {
+        if (nbd_server_greets(nbd_socket(state), 200)) {
+            if (auto started = start_on_tap(entry); !started)
+                (void)fail_entry(entry, started.error());
+        }
+        return;
+    }
     if (state.stage != RecoveryStage::kRunning) return;
     if (state.on_trial) tend_trial(entry);
     if (has_machine(state)) {
@@ -646,7 +649,7 @@ void Recoveries::tend(Entry& entry) {
             return;
         }
     }
-    if (entry.disks && entry.disks->alive()) return;
+    if (state.captured || (entry.disks && entry.disks->alive())) return;
     // The guest's requests wait for the server (QemuOptions::reconnect_delay_s); what it
     // acknowledged is in the overlay.
     entry.disks.reset();

@@ -25,6 +25,7 @@
 
 #include "base/seams.h"
 #include "base/secret.h"
+#include "capture/tap_config.h"
 #include "recovery/recovery_state.h"
 
 namespace farshore {
@@ -82,6 +83,7 @@ struct RecoveryRequest {
     ItemId item;
     std::string item_name;
     std::string copy;   // as in RecoveryState
+    std::string note;   // as in RecoveryState
     Sequence sequence;  // resolved: ItemReplica::resolve()
     TimePoint point_time;
     MachineDescription machine;  // its disks are the replica's, by index
@@ -103,7 +105,7 @@ struct ExportRequest {
 // Where the outside reaches what runs.
 struct RecoveryAccess {
     std::string nbd_socket;
-    std::string serial_log, serial_socket, vnc_socket;  // empty for exports
+    std::string serial_log, serial_socket, vnc_socket, agent_socket;  // empty for exports
 };
 
 class Recoveries {
@@ -136,10 +138,35 @@ class Recoveries {
     // read from the replica. Ok again for a committed one; kWrongState unless running or stopped.
     Status commit(const std::string& id);
 
+    // The machine of a committed failover gets a tap of somebody else's in the place of its NBD
+    // server, at the same socket: from now on it is his to start. Its requests wait until he has.
+    // Ok again. kWrongState unless committed, and running or stopped.
+    Status hand_over_disks(const std::string& id);
+    // What that tap serves: disks and replica, without capture; and where. kUnavailable: they are
+    // not handed over (yet).
+    struct HandedDisks {
+        TapConfig config;
+        std::string socket_path;
+    };
+    Result<HandedDisks> handed_disks(const ItemId& item);
+    // And back; once no tap runs.
+    Status take_disks_back(const std::string& id);
+
+    // Presses the power button and waits until the machine is off, pressing again each 20 s; with
+    // `by_force` it is ended when `timeout_ms` is over, else kTimeout. Its disks stay.
+    Status shut_down(const std::string& id, int timeout_ms, bool by_force,
+                     const std::function<Status()>& meanwhile = {});
+    // Starts it again on its disks, as they are. Ok when it runs. kWrongState unless stopped.
+    Status start_again(const std::string& id);
+
     enum class CleanUp : uint8_t { kOrdinary, kRemoveCommitted };
     // Ends machine and NBD server, removes overlays, sockets and state, releases the lease. Ok when
     // there is no such id. kWrongState for a committed failover. After any other error: call again.
     Status clean_up(const std::string& id, CleanUp how = CleanUp::kOrdinary);
+
+    // Asks a machine something, or looks at it; nothing else happens to it meanwhile. kNotFound,
+    // kWrongState when none runs.
+    Status with_machine(const std::string& id, const std::function<Status(QemuMachine&)>& use);
 
     // After a restart of the vault, before anything may expire leases. Errors of single recoveries
     // are in their states.
@@ -168,7 +195,10 @@ class Recoveries {
     Status save(Entry& entry);
     void tell(Entry& entry);
     Status take_lease(Entry& entry);
+    Result<TapConfig> disk_config(const RecoveryState& state);
     Status start_disks(Entry& entry);
+    Status start_on_tap(Entry& entry);
+    Status start_on_disks(Entry& entry);
     Status start_machine(Entry& entry);
     void await_first_read(Entry& entry, int64_t requested_us);
     Status bring_up(Entry& entry, int64_t requested_us);

@@ -11,6 +11,7 @@
 #include "compute/test_support.h"
 #include "e2e/bootsector/boot_sector.h"
 #include "os/real.h"
+#include "os/test_paths.h"
 #include "replica/replica_test_model.h"
 #include "store/directory_store.h"
 #include "store/store_identity.h"
@@ -138,7 +139,7 @@ class FailoverTest : public testing::Test {
             stages_.push_back(std::string(recovery_stage_name(state.stage)));
             if (on_change_) on_change_(state);
         };
-        options.plugin = FARSHORE_BINARY_DIR "/lib/nbdkit-farshore-plugin.so";
+        options.plugin = test_build_directory() + "/lib/nbdkit-farshore-plugin.so";
         options.accelerator = accelerator_;
         recoveries_ = std::make_unique<Recoveries>(std::move(options));
     }

@@ -62,9 +62,11 @@ std::string encode_recovery_state(const RecoveryState& state) {
                  {"kind", recovery_kind_name(state.kind)},
                  {"stage", recovery_stage_name(state.stage)},
                  {"committed", state.committed},
+                 {"captured", state.captured},
                  {"item", state.item.to_string()},
                  {"item_name", state.item_name},
                  {"copy", state.copy},
+                 {"note", state.note},
                  {"sequence", state.sequence.v},
                  {"point_time_us", state.point_time.us},
                  {"lease", state.lease},
@@ -103,9 +105,11 @@ Result<RecoveryState> decode_recovery_state(std::string_view text) {
     FS_ASSIGN(state.kind, recovery_kind_from_name(json_text(json, "kind")));
     FS_ASSIGN(state.stage, recovery_stage_from_name(json_text(json, "stage")));
     state.committed = json_bool(json, "committed");
+    state.captured = json_bool(json, "captured");  // written since a way home was known
     FS_ASSIGN(state.item, ItemId::parse(json_text(json, "item")));
     FS_ASSIGN(state.item_name, text_of(json, "item_name"));
     state.copy = json_text(json, "copy");  // written since there are copies
+    FS_ASSIGN(state.note, text_of(json, "note"));
     state.sequence = {json_u64(json, "sequence")};
     state.point_time = {json_i64(json, "point_time_us")};
     state.lease = json_u64(json, "lease");

@@ -19,6 +19,7 @@
 namespace farshore {
 
 inline constexpr size_t kMaxRecoveryStateBytes = 256u << 10;
+inline constexpr size_t kMaxRecoveryNoteBytes = 1024;
 
 enum class RecoveryKind : uint8_t {
     kTest,      // a machine beside production, thrown away afterwards
@@ -62,9 +63,11 @@ struct RecoveryState {
     RecoveryKind kind = RecoveryKind::kTest;
     RecoveryStage stage = RecoveryStage::kPreparing;
     bool committed = false;
+    bool captured = false;  // its disks are served by a tap of the vault's agent, not by us
     ItemId item;
     std::string item_name;
     std::string copy;  // the name of the store that is read; empty: the vault's own
+    std::string note;  // of whoever asked for it
     Sequence sequence;
     TimePoint point_time;
     // The lease that keeps `sequence` readable, and one that a change of point is about to let go

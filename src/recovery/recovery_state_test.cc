@@ -13,6 +13,7 @@ TEST(RecoveryState, ComesBackFromJson) {
     state.committed = true;
     state.item.raw.fill(0x5a);
     state.item_name = "a \"name\"";
+    state.note = "for the auditors";
     state.sequence = {UINT64_MAX};
     state.lease = 7;
     state.old_lease = 6;
@@ -23,6 +24,7 @@ TEST(RecoveryState, ComesBackFromJson) {
     const auto decoded = decode_recovery_state(json);
     ASSERT_TRUE(decoded) << decoded.error().to_string();
     EXPECT_EQ(encode_recovery_state(*decoded), json);
+    EXPECT_EQ(decoded->note, "for the auditors");
     EXPECT_EQ(decoded->sequence.v, UINT64_MAX);
     EXPECT_EQ(decoded->error->code, Code::kNoSpace);
     EXPECT_EQ(decoded->timings.first_read_ms, 812);

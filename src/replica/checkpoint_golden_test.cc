@@ -5,12 +5,13 @@
 #include <cstdlib>
 
 #include "os/real.h"
+#include "os/test_paths.h"
 #include "replica/checkpoint.h"
 
 namespace farshore {
 namespace {
 
-const std::string kFolder = FARSHORE_SOURCE_DIR "/src/replica/testdata/v1/";
+const std::string kFolder = test_source_directory() + "/src/replica/testdata/v1/";
 const ItemId kItem{{0x0f, 0x1e, 0x2d, 0x3c, 0x4b, 0x5a, 0x69, 0x78, 0x87, 0x96, 0xa5, 0xb4, 0xc3,
                     0xd2, 0xe1, 0xf0}};
 const ShardRef kShard{0, 0, {{1}, 7}, 0};

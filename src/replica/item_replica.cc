@@ -73,6 +73,10 @@ PointSpec PointSpec::parse(std::string_view text) {
         spec.kind = Kind::kLatestProcessed;
         return spec;
     }
+    if (text == "latest-app") {
+        spec.kind = Kind::kLatestApplication;
+        return spec;
+    }
     if (text == "latest-multi-vm") {
         spec.kind = Kind::kLatestShared;
         return spec;
@@ -507,6 +511,11 @@ Result<ResolvedPoint> ItemReplica::resolve_shared(const PointSpec& spec, const L
                 "`farshore group points` lists them");
 }
 
+Status ItemReplica::is_there(Sequence sequence) {
+    FS_ASSIGN(const LedgerState state, ledger_.state());
+    return check_point(sequence, state);
+}
+
 Result<ResolvedPoint> ItemReplica::resolve(const PointSpec& spec) {
     FS_ASSIGN(const LedgerState state, ledger_.state());
     switch (spec.kind) {
@@ -538,6 +547,20 @@ Result<ResolvedPoint> ItemReplica::resolve(const PointSpec& spec) {
                 Code::kPointNotFound,
                 fmt::format("no point is called '{}'; {}", spec.label, window_text(state, gaps)),
                 "list the points of the machine");
+        }
+        case PointSpec::Kind::kLatestApplication: {
+            PointQuery query;
+            query.kind = PointKind::kApplication;
+            query.newest_first = true;
+            query.limit = 1;
+            FS_ASSIGN(const PointList valid, points(query));
+            if (!valid.points.empty())
+                return ResolvedPoint{valid.points.front().sequence, valid.points.front().time};
+            if (!valid.kept.empty())
+                return ResolvedPoint{valid.kept.front().sequence, valid.kept.front().time};
+            return fail(Code::kPointNotFound, "this machine has no application-consistent point",
+                        "`farshore point --bookmark NAME --consistent` makes one, a policy does so "
+                        "at an interval");
         }
         case PointSpec::Kind::kLatestProcessed: {
             FS_ASSIGN(const auto manifests, ledger_.list_manifests());

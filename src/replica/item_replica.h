@@ -160,6 +160,7 @@ struct PointSpec {
         kSequence,
         kTime,
         kLabel,
+        kLatestApplication,       // the newest for which its file systems were at rest
         kShared,                  // `label`: a shared point's id
         kLatestShared,            // the newest one
         kLatestSharedApplication  // the newest one for which file systems were at rest
@@ -168,8 +169,9 @@ struct PointSpec {
     Sequence sequence;
     TimePoint time;
     std::string label;
-    // "latest", "latest-processed", "latest-multi-vm", "latest-multi-vm-app", "shared:ID", digits
-    // (a sequence), an RFC 3339 time, else a label; "label:..." is a label whatever follows.
+    // "latest", "latest-processed", "latest-app", "latest-multi-vm", "latest-multi-vm-app",
+    // "shared:ID", digits (a sequence), an RFC 3339 time, else a label; "label:..." is a label
+    // whatever follows.
     static PointSpec parse(std::string_view text);
 };
 
@@ -217,6 +219,8 @@ class ItemReplica {
     Result<std::vector<DiskSize>> disks_of(Sequence sequence);
     // kPointNotFound, kPointOutsideWindow (names the window), kPointInGap (names the neighbours).
     Result<ResolvedPoint> resolve(const PointSpec& spec);
+    // Whether `sequence` is a point still: ok, or the errors of resolve(). Reads no object.
+    Status is_there(Sequence sequence);
 
     // Keeps `sequence` readable. kPointOutsideWindow, kPointInGap, kPointNotFound.
     // kNeverExpires as `duration_us` INT64_MAX: a hold.

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "os/real.h"
+#include "os/test_paths.h"
 #include "record/record.h"
 #include "replica/item_object.h"
 #include "replica/segment.h"
@@ -13,7 +14,7 @@
 namespace farshore {
 namespace {
 
-const std::string kFolder = FARSHORE_SOURCE_DIR "/src/replica/testdata/v1/";
+const std::string kFolder = test_source_directory() + "/src/replica/testdata/v1/";
 
 // Counts: the same keys and nonces in every run.
 class CountingRandom final : public Random {

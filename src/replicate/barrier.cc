@@ -22,6 +22,8 @@ int64_t Barrier::limit_us() const {
             return limits_.ready_us;
         case BarrierStep::kPrepare:
             return order_.kind == PointKind::kApplication ? limits_.quiesce_us : limits_.prepare_us;
+        case BarrierStep::kFreeze:
+            return limits_.freeze_us;
         case BarrierStep::kHold:
             return limits_.hold_us;
         default:
@@ -75,6 +77,8 @@ void Barrier::advance(int64_t now_us) {
         return;
     }
     order_.step = static_cast<BarrierStep>(static_cast<uint8_t>(order_.step) + 1);
+    if (order_.step == BarrierStep::kFreeze && order_.kind != PointKind::kApplication)
+        order_.step = BarrierStep::kHold;
     if (order_.step == BarrierStep::kHold) held_us_ = now_us;
     deadline_us_ = now_us + limit_us();
 }

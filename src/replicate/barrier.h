@@ -18,10 +18,11 @@ namespace farshore {
 
 struct BarrierLimits {
     int64_t ready_us = 6'000'000;     // agents are found: appliances ask each second
-    int64_t prepare_us = 1'000'000;   // without scripts and frozen file systems
-    int64_t quiesce_us = 60'000'000;  // with them
-    int64_t hold_us = 1'000'000;      // longer than any hold lasts
-    int64_t mark_us = 15'000'000;     // file systems are thawed in it
+    int64_t prepare_us = 1'000'000;   // without scripts
+    int64_t quiesce_us = 40'000'000;  // with scripts
+    int64_t freeze_us = 8'000'000;
+    int64_t hold_us = 1'000'000;   // longer than any hold lasts
+    int64_t mark_us = 15'000'000;  // file systems are thawed in it
     // A bug that the simulation must find: the first answer is taken for all.
     bool planted_does_not_wait = false;
 };

@@ -47,7 +47,10 @@ TEST(Barrier, NobodyGoesOnBeforeAllAreThere) {
         EXPECT_FALSE(barrier.next(step));
         barrier.report(did(step, {2}), 30);
         ASSERT_TRUE(barrier.next(step));
-        EXPECT_EQ(static_cast<int>(*barrier.next(step)), static_cast<int>(step) + 1);
+        EXPECT_EQ(*barrier.next(step), step == BarrierStep::kReady     ? BarrierStep::kPrepare
+                                       : step == BarrierStep::kPrepare ? BarrierStep::kHold
+                                                                       : BarrierStep::kMark)
+            << "nothing is frozen for it";
     }
     barrier.report(did(BarrierStep::kMark, {1}), 40);
     EXPECT_EQ(barrier.state(), Barrier::State::kRunning);
@@ -55,6 +58,22 @@ TEST(Barrier, NobodyGoesOnBeforeAllAreThere) {
     EXPECT_EQ(barrier.state(), Barrier::State::kMade);
     EXPECT_EQ(barrier.outcomes()[1].sequence.v, 200u);
     EXPECT_EQ(barrier.barrier_us(), 1'010) << "from the order to hold";
+}
+
+// Broken if a machine were frozen while another one's scripts run, which may take long.
+TEST(Barrier, NobodyFreezesBeforeAllScriptsAreThrough) {
+    BarrierOrder order = of_members(2);
+    order.kind = PointKind::kApplication;
+    Barrier barrier(order, 0);
+    barrier.report(did(BarrierStep::kReady, {1, 2}), 0);
+    barrier.report(did(BarrierStep::kPrepare, {1}), 0);
+    EXPECT_FALSE(barrier.next(BarrierStep::kPrepare));
+    barrier.report(did(BarrierStep::kPrepare, {2}), 0);
+    EXPECT_EQ(barrier.next(BarrierStep::kPrepare), BarrierStep::kFreeze);
+    barrier.report(did(BarrierStep::kFreeze, {1}), 0);
+    EXPECT_FALSE(barrier.next(BarrierStep::kFreeze));
+    barrier.report(did(BarrierStep::kFreeze, {2}), 0);
+    EXPECT_EQ(barrier.next(BarrierStep::kFreeze), BarrierStep::kHold);
 }
 
 // Broken if a member that cannot, or says nothing, kept the others waiting, or were not named.

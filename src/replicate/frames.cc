@@ -28,6 +28,26 @@ Result<std::array<uint8_t, N>> fixed(ByteReader& in) {
     return out;
 }
 
+void put_ranges(ByteWriter& writer, const std::vector<ReturnRange>& ranges) {
+    writer.u32(static_cast<uint32_t>(ranges.size()));
+    for (const ReturnRange& range : ranges) {
+        writer.u64(range.offset_bytes);
+        writer.u64(range.length_bytes);
+    }
+}
+
+Result<std::vector<ReturnRange>> take_ranges(ByteReader& in) {
+    FS_ASSIGN(const uint32_t count, in.u32());
+    if (count > kMaxReturnRanges)
+        return fail(Code::kMalformed, fmt::format("a frame with {} ranges", count));
+    std::vector<ReturnRange> ranges(count);
+    for (ReturnRange& range : ranges) {
+        FS_ASSIGN(range.offset_bytes, in.u64());
+        FS_ASSIGN(range.length_bytes, in.u64());
+    }
+    return ranges;
+}
+
 Bytes encode_document(FrameType type, const SyncFrame& frame) {
     Bytes out = begin(type, 12 + frame.document.size());
     ByteWriter writer(out);
@@ -90,6 +110,34 @@ Bytes encode(const ComparedFrame& frame) {
     writer.u32(answer.unreadable);
     writer.u32(static_cast<uint32_t>(answer.sums.size()));
     for (const BlockSum& sum : answer.sums) writer.bytes(sum);
+    return out;
+}
+
+Bytes encode(const ReturnFrame& frame) {
+    const ReturnQuestion& question = frame.question;
+    Bytes out = begin(FrameType::kReturn, 64 + question.ranges.size() * 16);
+    ByteWriter writer(out);
+    writer.u64(frame.request);
+    writer.bytes(frame.item.raw);
+    writer.u8(static_cast<uint8_t>(question.kind));
+    writer.u64(question.from.v);
+    writer.u64(question.to.v);
+    writer.u32(question.disk);
+    writer.u64(question.offset_bytes);
+    put_ranges(writer, question.ranges);
+    return out;
+}
+
+Bytes encode(const ReturnedFrame& frame) {
+    const ReturnAnswer& answer = frame.answer;
+    Bytes out = begin(FrameType::kReturned, 32 + answer.ranges.size() * 16 + answer.data.size());
+    ByteWriter writer(out);
+    writer.u64(frame.request);
+    writer.u8(static_cast<uint8_t>(answer.verdict));
+    writer.u64(answer.next_offset_bytes);
+    put_ranges(writer, answer.ranges);
+    writer.u32(static_cast<uint32_t>(answer.data.size()));
+    writer.bytes(answer.data);
     return out;
 }
 
@@ -244,6 +292,44 @@ Result<BarrierReport> decode_barrier_report(ByteView body) {
     FS_ASSIGN(const std::string document, in.text(kMaxControlBytes));
     FS_TRY(in.finish());
     return decode_report(document);
+}
+
+Result<ReturnFrame> decode_return(ByteView body) {
+    ByteReader in(body, "RETURN frame");
+    ReturnFrame frame;
+    ReturnQuestion& question = frame.question;
+    FS_ASSIGN(frame.request, in.u64());
+    FS_ASSIGN(frame.item.raw, fixed<16>(in));
+    FS_ASSIGN(const uint8_t kind, in.u8());
+    question.kind = static_cast<ReturnKind>(kind);
+    FS_ASSIGN(question.from.v, in.u64());
+    FS_ASSIGN(question.to.v, in.u64());
+    FS_ASSIGN(const uint32_t disk, in.u32());
+    if (disk >= kMaxDisks) return fail(Code::kMalformed, "RETURN frame of a disk out of range");
+    question.disk = static_cast<DiskIndex>(disk);
+    FS_ASSIGN(question.offset_bytes, in.u64());
+    FS_ASSIGN(question.ranges, take_ranges(in));
+    FS_TRY(in.finish());
+    FS_TRY(check_question(question));
+    return frame;
+}
+
+Result<ReturnedFrame> decode_returned(ByteView body) {
+    ByteReader in(body, "RETURNED frame");
+    ReturnedFrame frame;
+    FS_ASSIGN(frame.request, in.u64());
+    FS_ASSIGN(const uint8_t verdict, in.u8());
+    frame.answer.verdict = static_cast<ReturnVerdict>(verdict);
+    FS_ASSIGN(frame.answer.next_offset_bytes, in.u64());
+    FS_ASSIGN(frame.answer.ranges, take_ranges(in));
+    FS_ASSIGN(const uint32_t length, in.u32());
+    if (length > kMaxReturnBytes)
+        return fail(Code::kMalformed, fmt::format("RETURNED frame with {} bytes", length));
+    FS_ASSIGN(const ByteView data, in.bytes(length));
+    frame.answer.data.assign(data.begin(), data.end());
+    FS_TRY(in.finish());
+    FS_TRY(check_answer(frame.answer));
+    return frame;
 }
 
 Result<EnrolFrame> decode_enrol(ByteView body) {

@@ -2,7 +2,8 @@
 //
 // A frame is a type byte and a body. The first frame of a connection says what it is for: HELLO
 // opens the log of one item, SYNC an agent's control conversation, COMPARE one of questions about
-// replicas, BARRIER REPORT one of shared points, ENROL asks for a certificate.
+// replicas, RETURN one of a source that is written back, BARRIER REPORT one of shared points, ENROL
+// asks for a certificate.
 #pragma once
 
 #include <string>
@@ -11,6 +12,7 @@
 #include "base/error.h"
 #include "base/types.h"
 #include "record/compare.h"
+#include "record/return_question.h"
 #include "replicate/shared_point.h"
 
 namespace farshore {
@@ -29,8 +31,10 @@ enum class FrameType : uint8_t {
     kEnrolled = 9,
     kCompare = 10,
     kCompared = 11,
-    kBarrier = 12,        // appliance: what members of the agent's are to do
-    kBarrierReport = 13,  // agent: what they did; the first one only says that it is there
+    kReturn = 12,
+    kReturned = 13,
+    kBarrier = 14,        // appliance: what members of the agent's are to do
+    kBarrierReport = 15,  // agent: what they did; the first one only says that it is there
 };
 
 // Agent: this is the item's log.
@@ -68,6 +72,16 @@ struct ComparedFrame {
     uint64_t request = 0;
     CompareAnswer answer;
 };
+// Agent: what have the disks to become? As COMPARE; for the agent alone that an item returns to.
+struct ReturnFrame {
+    uint64_t request = 0;
+    ItemId item;
+    ReturnQuestion question;
+};
+struct ReturnedFrame {
+    uint64_t request = 0;
+    ReturnAnswer answer;
+};
 struct EnrolFrame {
     std::string token;
     std::string request_pem;
@@ -81,6 +95,8 @@ Bytes encode(const WelcomeFrame& frame);
 Bytes encode(const AckFrame& frame);
 Bytes encode(const CompareFrame& frame);
 Bytes encode(const ComparedFrame& frame);
+Bytes encode(const ReturnFrame& frame);
+Bytes encode(const ReturnedFrame& frame);
 Bytes encode(const EnrolFrame& frame);
 Bytes encode(const EnrolledFrame& frame);
 Bytes encode_sync(const SyncFrame& frame);
@@ -101,9 +117,11 @@ Result<HelloFrame> decode_hello(ByteView body);
 Result<WelcomeFrame> decode_welcome(ByteView body);
 Result<AckFrame> decode_ack(ByteView body);
 Result<SyncFrame> decode_sync(ByteView body);
-// kMalformed for a question or an answer out of its ranges (record/compare.h).
+// kMalformed for a question or an answer out of its ranges (record/compare.h, return_question.h).
 Result<CompareFrame> decode_compare(ByteView body);
 Result<ComparedFrame> decode_compared(ByteView body);
+Result<ReturnFrame> decode_return(ByteView body);
+Result<ReturnedFrame> decode_returned(ByteView body);
 // shared_point.h says what is refused.
 Result<BarrierOrder> decode_barrier(ByteView body);
 Result<BarrierReport> decode_barrier_report(ByteView body);

@@ -23,6 +23,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         const Bytes again = encode(*answer);
         FS_CHECK(std::ranges::equal(ByteView(again).subspan(1), frame->body));
     }
+    if (auto asked = decode_return(frame->body)) {
+        FS_CHECK(asked->question.ranges.size() <= kMaxReturnRanges);
+        const Bytes again = encode(*asked);
+        FS_CHECK(std::ranges::equal(ByteView(again).subspan(1), frame->body));
+    }
+    if (auto answer = decode_returned(frame->body)) {
+        FS_CHECK(answer->answer.data.size() <= kMaxReturnBytes);
+        const Bytes again = encode(*answer);
+        FS_CHECK(std::ranges::equal(ByteView(again).subspan(1), frame->body));
+    }
     (void)decode_enrol(frame->body);
     (void)decode_enrolled(frame->body);
     (void)decode_error(frame->body);

@@ -95,6 +95,58 @@ TEST(Frames, ComparisonsComeBackAsTheyWere) {
     EXPECT_EQ(a->answer.sums, answer.answer.sums);
 }
 
+// Broken if what a source is to become changed on its way, or a peer could ask or answer out of all
+// bounds.
+TEST(Frames, ReturnsComeBackAsTheyWere) {
+    ReturnFrame asked;
+    asked.request = 1ull << 60;
+    asked.item.raw[3] = 9;
+    asked.question.kind = ReturnKind::kData;
+    asked.question.from = {5};
+    asked.question.to = {77};
+    asked.question.disk = kMaxDisks - 1;
+    asked.question.offset_bytes = 1ull << 45;
+    asked.question.ranges = {{0, 1}, {5, kMaxReturnBytes - 1}};
+    const auto question = decode_return(body_of(encode(asked)));
+    ASSERT_TRUE(question) << question.error().to_string();
+    EXPECT_EQ(encode(*question), encode(asked));
+    EXPECT_EQ(question->question.ranges, asked.question.ranges);
+    const auto refused = [&](const std::function<void(ReturnFrame&)>& change) {
+        ReturnFrame frame = asked;
+        change(frame);
+        const auto decoded = decode_return(body_of(encode(frame)));
+        return !decoded && decoded.error().code() == Code::kMalformed;
+    };
+    EXPECT_FALSE(refused([](ReturnFrame&) {}));
+    EXPECT_TRUE(refused([](auto& f) { f.question.ranges[1].length_bytes += 1; }));
+    EXPECT_TRUE(refused([](auto& f) { f.question.ranges[1].offset_bytes = 0; }));
+    EXPECT_TRUE(refused([](auto& f) { f.question.ranges[1].length_bytes = 0; }));
+    EXPECT_TRUE(refused([](auto& f) { f.question.ranges[1].offset_bytes = UINT64_MAX; }));
+    EXPECT_TRUE(refused([](auto& f) { f.question.ranges.clear(); }));
+    EXPECT_TRUE(refused([](auto& f) { f.question.ranges.resize(kMaxReturnRanges + 1); }));
+    EXPECT_TRUE(refused([](auto& f) { f.question.kind = static_cast<ReturnKind>(3); }));
+    EXPECT_TRUE(refused([](auto& f) { f.question.kind = ReturnKind::kChanged; }));
+    EXPECT_TRUE(refused([](auto& f) {
+        f.question.kind = ReturnKind::kChanged;
+        f.question.ranges.clear();
+        f.question.from = {78};
+    }));
+
+    ReturnedFrame answer;
+    answer.request = 4;
+    answer.answer.ranges = {{1, 2}, {3, 4}};
+    answer.answer.next_offset_bytes = 7;
+    answer.answer.data = Bytes(kMaxReturnBytes, 0x5a);
+    const auto a = decode_returned(body_of(encode(answer)));
+    ASSERT_TRUE(a) << a.error().to_string();
+    EXPECT_EQ(encode(*a), encode(answer));
+    answer.answer.data.push_back(0);
+    EXPECT_EQ(decode_returned(body_of(encode(answer))).error().code(), Code::kMalformed);
+    answer.answer.data.clear();
+    answer.answer.verdict = static_cast<ReturnVerdict>(0);
+    EXPECT_EQ(decode_returned(body_of(encode(answer))).error().code(), Code::kMalformed);
+}
+
 // Broken if a peer could ask or answer out of all bounds.
 TEST(Frames, ComparisonsOutOfRangeAreRefused) {
     const auto code = [](const std::function<void(CompareFrame&)>& change) -> std::optional<Code> {

@@ -14,7 +14,9 @@ int64_t limit_us(BarrierStep step, PointKind kind) {
     const bool quiesce = kind == PointKind::kApplication;
     switch (step) {
         case BarrierStep::kPrepare:
-            return quiesce ? 55'000'000 : 800'000;
+            return quiesce ? 35'000'000 : 800'000;
+        case BarrierStep::kFreeze:
+            return 7'500'000;
         case BarrierStep::kHold:
             return kHoldUs;
         default:

@@ -4,19 +4,27 @@
 
 #include <atomic>
 
+#include "replica/replica_return.h"
 #include "replicate/frames.h"
 #include "replicate/item_intake.h"
 
 namespace farshore {
 
+// What a connection reads of a replica; on the executor of comparisons alone.
+struct ProcessServer::Returning {
+    ItemId item;
+    std::unique_ptr<ReplicaReturn> state;
+};
+
 struct ProcessServer::Session {
-    enum class Role : uint8_t { kUnknown, kItem, kControl, kCompare, kGroup, kEnding };
+    enum class Role : uint8_t { kUnknown, kItem, kControl, kCompare, kReturn, kGroup, kEnding };
     std::unique_ptr<Connection> connection;
     Role role = Role::kUnknown;
     std::string peer;
     std::shared_ptr<ItemIntake> intake;
     bool busy = false;     // a control request is under way
-    size_t questions = 0;  // of a comparison, under way
+    size_t questions = 0;  // of a comparison or a return, under way
+    std::shared_ptr<Returning> returning = std::make_shared<Returning>();
     // Nobody waits for its questions any more; read by the executor of comparisons.
     std::shared_ptr<std::atomic<bool>> ended = std::make_shared<std::atomic<bool>>(false);
 };
@@ -184,8 +192,14 @@ void ProcessServer::on_first_frame(uint64_t session_id, ByteView frame) {
         if (auto heard = relay_.on_report(session_id, view->body); !heard) refuse(heard.error());
         return;
     }
-    if (view->type == FrameType::kSync && session.role != Session::Role::kCompare &&
-        session.role != Session::Role::kGroup && session.role != Session::Role::kItem) {
+    if (view->type == FrameType::kReturn &&
+        (session.role == Session::Role::kUnknown || session.role == Session::Role::kReturn)) {
+        session.role = Session::Role::kReturn;
+        on_return(session_id, view->body);
+        return;
+    }
+    if (view->type == FrameType::kSync &&
+        (session.role == Session::Role::kUnknown || session.role == Session::Role::kControl)) {
         session.role = Session::Role::kControl;
         on_sync(session_id, view->body);
         return;
@@ -252,27 +266,28 @@ void ProcessServer::on_sync(uint64_t session_id, ByteView body) {
     });
 }
 
-void ProcessServer::on_compare(uint64_t session_id, ByteView body) {
+// A question that takes its time, off the home executor; `work` gives the answer's frame.
+template <typename Frame>
+void ProcessServer::on_question(uint64_t session_id, Result<Frame> frame,
+                                std::function<Result<Bytes>(const Frame&)> work) {
     Session& session = *sessions_.at(session_id);
-    auto frame = decode_compare(body);
     if (!frame) {
         end_session(session_id, &frame.error());
         return;
     }
     if (session.questions >= kMaxCompareQuestions) {
-        const Error error(Code::kLimitReached, "too many comparisons at a time");
+        const Error error(Code::kLimitReached, "too many questions at a time");
         end_session(session_id, &error);
         return;
     }
     ++session.questions;
     Executor* const executor = executors_.compare ? executors_.compare : executors_.control;
-    executor->post([this, session_id, alive = std::weak_ptr(alive_), peer = session.peer,
-                    ended = session.ended, asked = std::make_shared<CompareFrame>(*frame)] {
+    executor->post([this, session_id, alive = std::weak_ptr(alive_), ended = session.ended,
+                    work = std::move(work), asked = std::make_shared<Frame>(std::move(*frame))] {
         // Who lost patience asks again on another connection: what he left must not delay that.
         if (*ended) return;
-        auto answer = std::make_shared<Result<CompareAnswer>>(
-            vault_.compare(peer, asked->item, asked->question));
-        executors_.home->post([this, session_id, alive, asked, answer] {
+        auto answer = std::make_shared<Result<Bytes>>(work(*asked));
+        executors_.home->post([this, session_id, alive, answer] {
             if (alive.expired()) return;
             auto found = sessions_.find(session_id);
             if (found == sessions_.end()) return;
@@ -281,10 +296,38 @@ void ProcessServer::on_compare(uint64_t session_id, ByteView body) {
                 end_session(session_id, &answer->error());
                 return;
             }
-            found->second->connection->send(
-                encode(ComparedFrame{asked->request, std::move(**answer)}));
+            found->second->connection->send(std::move(**answer));
         });
     });
+}
+
+void ProcessServer::on_compare(uint64_t session_id, ByteView body) {
+    on_question<CompareFrame>(
+        session_id, decode_compare(body),
+        [this, peer = sessions_.at(session_id)->peer](const CompareFrame& asked) -> Result<Bytes> {
+            FS_ASSIGN(CompareAnswer answer, vault_.compare(peer, asked.item, asked.question));
+            return encode(ComparedFrame{asked.request, std::move(answer)});
+        });
+}
+
+void ProcessServer::on_return(uint64_t session_id, ByteView body) {
+    const Session& session = *sessions_.at(session_id);
+    on_question<ReturnFrame>(
+        session_id, decode_return(body),
+        [this, peer = session.peer,
+         reading = session.returning](const ReturnFrame& asked) -> Result<Bytes> {
+            const Sequence to = asked.question.to;
+            if (!reading->state || reading->item != asked.item || reading->state->to() != to) {
+                reading->state.reset();
+                FS_ASSIGN(const ReturnGrant grant,
+                          vault_.open_return(options_.name, peer, asked.item, to));
+                FS_ASSIGN(reading->state,
+                          ReplicaReturn::open(store_, asked.item, grant.item_key, to, grant.end));
+                reading->item = asked.item;
+            }
+            FS_ASSIGN(ReturnAnswer answer, reading->state->answer(asked.question));
+            return encode(ReturnedFrame{asked.request, std::move(answer)});
+        });
 }
 
 std::vector<IntakeStatus> ProcessServer::status() const {

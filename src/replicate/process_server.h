@@ -116,9 +116,14 @@ class ProcessServer {
   private:
     friend class ItemIntake;
     struct Session;
+    struct Returning;
     void on_first_frame(uint64_t session_id, ByteView frame);
     void on_sync(uint64_t session_id, ByteView body);
     void on_compare(uint64_t session_id, ByteView body);
+    void on_return(uint64_t session_id, ByteView body);
+    template <typename Frame>
+    void on_question(uint64_t session_id, Result<Frame> frame,
+                     std::function<Result<Bytes>(const Frame&)> work);
     void end_session(uint64_t session_id, const Error* error);
     Result<ItemIntake*> intake(const ItemId& item);
     // The item has an object of that size to send: its intake's upload() is called when it may,

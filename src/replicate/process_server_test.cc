@@ -246,6 +246,28 @@ TEST_F(ProcessServerTest, QuestionsAreAnsweredByTheVault) {
     EXPECT_EQ(wire->to_agent.size(), 2 * kMaxCompareQuestions);
 }
 
+// Broken if an agent were given what the vault lends to another one only, or a line that carries
+// questions about a return carried anything else.
+TEST_F(ProcessServerTest, AReturnIsTheVaultsToAllow) {
+    ReturnFrame asked;
+    asked.request = 3;
+    asked.item = item_;
+    asked.question.to = {9};
+    auto wire = open("agent-1");
+    wire->handlers.on_frame(encode(asked));
+    compare();
+    ASSERT_TRUE(error(*wire));
+    EXPECT_EQ(error(*wire)->code(), Code::kForbidden);
+    EXPECT_EQ(vault_.returned, std::vector<std::string>{"appliance-1 agent-1 9"})
+        << "in the name that the certificate proves";
+    auto other = open("agent-1");
+    other->handlers.on_frame(encode(asked));
+    other->handlers.on_frame(encode_sync({9, "status"}));
+    compare();
+    ASSERT_TRUE(error(*other));
+    EXPECT_EQ(error(*other)->code(), Code::kMalformed);
+}
+
 // Broken if an agent that was removed went on sending, or could come again, or took others with it.
 TEST_F(ProcessServerTest, ARefusedAgentsConnectionsEnd) {
     auto gone = connect("agent-1");

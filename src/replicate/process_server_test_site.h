@@ -137,6 +137,12 @@ class FakeVault final : public VaultLink {
         answer.sums.assign(question.blocks(), BlockSum{uint8_t(question.disk)});
         return answer;
     }
+    Result<ReturnGrant> open_return(const std::string& appliance, const std::string& agent,
+                                    const ItemId&, Sequence to) override {
+        returned.push_back(appliance + " " + agent + " " + std::to_string(to.v));
+        return fail(Code::kForbidden, "the item returns to nobody");
+    }
+    std::vector<std::string> returned;
     std::string owner;
     std::string bandwidth;
     std::vector<std::string> compared;

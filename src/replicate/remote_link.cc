@@ -323,6 +323,13 @@ Result<std::string> serve_link(VaultLink& link, std::string_view method, std::st
         FS_ASSIGN(const BarrierOrder order, link.shared_point_step(call.first, report));
         return json{{"order", encode_order(order)}}.dump();
     }
+    if (method == "open-return") {
+        FS_ASSIGN(const ItemId item, item_field(in));
+        FS_ASSIGN(const TextPair who, text_pair(in, "appliance", "agent"));
+        FS_ASSIGN(const uint64_t to, reading([&] { return in.at("to").get<uint64_t>(); }));
+        FS_ASSIGN(const ReturnGrant grant, link.open_return(who.first, who.second, item, {to}));
+        return json{{"item_key", to_hex(grant.item_key.reveal())}, {"end", grant.end.v}}.dump();
+    }
     if (method == "refused-agents") {
         FS_ASSIGN(const std::vector<std::string> agents, texts_field(in, "agents"));
         FS_ASSIGN(const std::vector<std::string> refused, link.refused_agents(agents));
@@ -413,6 +420,22 @@ Result<BarrierOrder> RemoteVaultLink::shared_point_step(const std::string& appli
                          json{{"appliance", appliance}, {"report", encode_report(report)}}.dump()));
     FS_ASSIGN(const std::string order, text_field(answer, "order"));
     return decode_order(order);
+}
+
+Result<ReturnGrant> RemoteVaultLink::open_return(const std::string& appliance,
+                                                 const std::string& agent, const ItemId& item,
+                                                 Sequence to) {
+    FS_ASSIGN(const std::string answer, transport_("open-return", json{{"appliance", appliance},
+                                                                       {"agent", agent},
+                                                                       {"item", item.to_string()},
+                                                                       {"to", to.v}}
+                                                                      .dump()));
+    FS_ASSIGN(const json document, parse(answer));
+    ReturnGrant grant;
+    FS_ASSIGN(auto key, hex_field<32>(document, "item_key"));
+    grant.item_key = Secret(ByteView(key));
+    FS_ASSIGN(grant.end.v, reading([&] { return document.at("end").get<uint64_t>(); }));
+    return grant;
 }
 
 Result<std::vector<std::string>> RemoteVaultLink::refused_agents(

@@ -14,7 +14,7 @@ namespace farshore {
 // The vault's end: decodes `body`, calls `link`, encodes the answer. Errors of the call and of the
 // document come back as errors; the HTTP layer maps them as it maps all others.
 // Methods: acquire-log, register-segment, mark-idle, sync-agent, report-trouble, sync-appliance,
-// compare, shared-point, refused-agents, renew, enrol.
+// compare, open-return, shared-point, refused-agents, renew, enrol.
 Result<std::string> serve_link(VaultLink& link, std::string_view method, std::string_view body);
 
 // The appliance's end. Any thread may call if the transport allows it.
@@ -37,6 +37,8 @@ class RemoteVaultLink final : public VaultLink {
                                   const CompareQuestion& question) override;
     Result<BarrierOrder> shared_point_step(const std::string& appliance,
                                            const BarrierReport& report) override;
+    Result<ReturnGrant> open_return(const std::string& appliance, const std::string& agent,
+                                    const ItemId& item, Sequence to) override;
     Result<std::vector<std::string>> refused_agents(
         const std::vector<std::string>& agents) override;
     Result<std::string> renew(const std::string& party, const std::string& request_pem) override;

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "replicate/limits.h"
@@ -14,7 +15,8 @@ using nlohmann::json;
 constexpr size_t kMaxDocumentBytes = 1u << 20;
 constexpr size_t kMaxNameBytes = 256;
 constexpr size_t kMaxWordsBytes = 1024;
-constexpr std::array<std::string_view, 5> kSteps{"ready", "prepare", "hold", "mark", "abandon"};
+constexpr std::array<std::string_view, 6> kSteps{"ready", "prepare", "freeze",
+                                                 "hold",  "mark",    "abandon"};
 
 tl::unexpected<Error> malformed(std::string_view what) {
     return fail(Code::kMalformed, fmt::format("a shared point's document: {}", what));
@@ -32,8 +34,10 @@ Result<std::string> text_member(const json& document, const char* name, size_t l
     const auto found = document.find(name);
     if (found == document.end() || !found->is_string())
         return malformed(fmt::format("'{}' must be a text", name));
-    const auto& text = found->get_ref<const std::string&>();
+    std::string text = found->get<std::string>();
     if (text.size() > limit) return malformed(fmt::format("'{}' is too long", name));
+    // Databases hold no such text.
+    std::ranges::replace(text, '\0', '?');
     return text;
 }
 

@@ -28,10 +28,11 @@ inline constexpr int64_t kHoldUs = 300'000;
 // What a member is to do, in this order; kAbandon instead of any.
 enum class BarrierStep : uint8_t {
     kReady = 0,    // nothing yet: whose agent can be reached
-    kPrepare = 1,  // for an application-consistent point: scripts, file systems at rest
-    kHold = 2,     // writes that come from now on wait
-    kMark = 3,     // the POINT record; then writes and file systems go on
-    kAbandon = 4,  // everything goes on, without a point
+    kPrepare = 1,  // for an application-consistent point: scripts
+    kFreeze = 2,   // for one: file systems at rest. Only when all scripts are through
+    kHold = 3,     // writes that come from now on wait
+    kMark = 4,     // the POINT record; then writes and file systems go on
+    kAbandon = 5,  // everything goes on, without a point
 };
 std::string_view barrier_step_name(BarrierStep step);  // "ready", "prepare", ...
 

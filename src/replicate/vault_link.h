@@ -57,6 +57,12 @@ struct ApplianceStatus {
     std::vector<UploadStatus> uploads;
 };
 
+// What an appliance needs to write an item's source back.
+struct ReturnGrant {
+    Secret item_key;    // 32 bytes
+    SegmentNumber end;  // the newest segment that is registered
+};
+
 class VaultLink {
   public:
     virtual ~VaultLink() = default;
@@ -95,6 +101,13 @@ class VaultLink {
     virtual Result<BarrierOrder> shared_point_step(const std::string& /*appliance*/,
                                                    const BarrierReport&) {
         return fail(Code::kUnsupported, "this vault makes no shared points");
+    }
+    // The item returns to that agent's disks through that appliance, and they are to have the state
+    // after `to`. kForbidden (it does not, or not that state), kItemNotFound.
+    virtual Result<ReturnGrant> open_return(const std::string& /*appliance*/,
+                                            const std::string& /*agent*/, const ItemId&,
+                                            Sequence /*to*/) {
+        return fail(Code::kUnsupported, "this vault writes no source back");
     }
     // Which of these agents, whose connections an appliance has, are not enrolled, or no more. Each
     // second.

@@ -17,6 +17,7 @@
 #include "os/process.h"
 #include "os/real.h"
 #include "os/test_directory.h"
+#include "os/test_paths.h"
 #include "os/waiting.h"
 
 namespace farshore {
@@ -24,7 +25,7 @@ namespace {
 
 using capture_test::take_records;
 
-constexpr const char* kPlugin = FARSHORE_BINARY_DIR "/lib/nbdkit-farshore-plugin.so";
+const std::string kPlugin = test_build_directory() + "/lib/nbdkit-farshore-plugin.so";
 
 std::string run(std::vector<std::string> arguments, bool expect_success = true) {
     ProcessOptions options;

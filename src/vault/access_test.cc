@@ -5,13 +5,14 @@
 #include <fstream>
 #include <set>
 
+#include "os/test_paths.h"
 #include "vault/login_throttle.h"
 
 namespace farshore {
 namespace {
 
 std::set<std::string> described() {
-    std::ifstream file(FARSHORE_SOURCE_DIR "/api/openapi.yaml");
+    std::ifstream file(test_source_directory() + "/api/openapi.yaml");
     std::set<std::string> out;
     std::string line, path;
     bool in_paths = false;

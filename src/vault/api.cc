@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "base/version.h"
+#include "meta/drills.h"
 #include "meta/items.h"
 #include "meta/jobs.h"
 #include "meta/json_fields.h"
@@ -100,6 +101,10 @@ Result<HttpResponse> Api::dispatch(Call& call) {
     if (resource == "audit") return audit(call);
     if (resource == "server") return server(call);
     if (resource == "plan") return plan(call);
+    if (resource == "recovery-plans") return recovery_plans(call);
+    if (resource == "plan-runs") return plan_runs(call);
+    if (resource == "drills" || resource == "drill-budget") return drills(call);
+    if (resource == "plan-callbacks") return plan_callbacks(call);
     if (resource == "changes") return changes(call);
     if (resource == "policies") return policies(call);
     if (resource == "groups") return groups(call);
@@ -156,7 +161,7 @@ Result<HttpResponse> Api::link(const HttpRequest& request, const std::string& me
                                     request.peer_certificate_name));
     }
     if (method == "acquire-log" || method == "sync-appliance" || method == "report-trouble" ||
-        method == "shared-point") {
+        method == "open-return" || method == "shared-point") {
         FS_ASSIGN(const Json json,
                   parse_json(request.body, "the request's body", kMaxRequestBytes));
         FS_ASSIGN(const JsonFields fields, JsonFields::of(json, "body"));
@@ -290,6 +295,7 @@ Result<HttpResponse> Api::item(const Call& call) {
         return answer(item_view(report));
     }
     if (what == "disks") return disks(call);
+    if (what == "drills" || what == "drill-policy") return item_drills(call);
     if (what == "key") return item_key(call);
     if (what == "resynchronise" && call.part(3) == "cancel" && call.parts.size() == 4 &&
         call.is("POST")) {
@@ -337,6 +343,8 @@ Result<HttpResponse> Api::item(const Call& call) {
         return answer(job_view(job), 202);
     }
     if (what == "appliance") return item_appliance(call);
+    if (what == "return") return way_home(call);
+    if (what == "states") return states(call);
     if (what == "failovers" && call.parts.size() == 3) {
         FS_ASSIGN(RecoveryDesk * recovery, desk());
         if (call.is("GET")) {
@@ -346,11 +354,20 @@ Result<HttpResponse> Api::item(const Call& call) {
             return answer({{"failovers", std::move(list)}});
         }
         if (call.is("POST")) {
-            FS_ASSIGN(const JsonFields fields, call.fields({"action", "point", "copy"}));
+            FS_ASSIGN(const JsonFields fields,
+                      call.fields({"action", "point", "copy", "shut_down", "planned", "power_off",
+                                   "timeout_s", "note", "id"}));
             FS_ASSIGN(const std::string action, fields.required_text("action", 64));
             FS_ASSIGN(const std::string point, fields.text("point", 1024, "latest"));
             FS_ASSIGN(const std::string copy, fields.text("copy", kMaxStoreNameBytes));
-            FS_ASSIGN(const JobRecord job, recovery->failover(name, action, point, copy));
+            FS_ASSIGN(FailoverChoice choice, read_failover_choice(fields));
+            FS_ASSIGN(choice.note, fields.text("note", kMaxRecoveryNoteBytes));
+            FS_ASSIGN(choice.recovery, fields.text("id", 64));
+            if (!choice.note.empty() && action != "test" && action != "start")
+                return fields.wrong("note", "goes with test and start");
+            if (!choice.recovery.empty() && action != "cleanup")
+                return fields.wrong("id", "goes with cleanup");
+            FS_ASSIGN(const JobRecord job, recovery->failover(name, action, point, copy, choice));
             return answer(job_view(job), 202);
         }
     }
@@ -453,6 +470,14 @@ Result<HttpResponse> Api::points(const Call& call) {
     if (status.gap_open && !list.ranges.empty())
         gaps.push_back(
             {{"after", point_view(list.ranges.back().last, list.ranges.back().last_time)}});
+    if (drills_ != nullptr) {
+        FS_ASSIGN(const auto tried, list_drills(vault_.database(), 0, kMaxKeptDrills, item.id));
+        for (Json& point : points)
+            for (const DrillRecord& drill : tried)
+                if (drill.sequence.v == point["sequence"] &&
+                    (drill.verdict == "good" || drill.verdict == "bad") && !point.contains("drill"))
+                    point["drill"] = drill.verdict;
+    }
     Json suspicious = Json::array();
     if (call.query("suspicious") == "true") {
         FS_ASSIGN(const ItemReport report, vault_.item(call.part(1)));

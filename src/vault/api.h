@@ -21,10 +21,12 @@
 
 namespace farshore {
 
+class DrillDesk;
 class IdTokens;
 class JsonFields;
 class MetricsText;
 class Notifications;
+class PlanDesk;
 class RecoveryDesk;
 
 inline constexpr int64_t kMaxWaitS = 25;
@@ -35,11 +37,13 @@ class Api {
     // Borrows both; `recovery` may be null: its verbs are kUnsupported then.
     // `id_tokens` null: nobody logs in by a provider.
     Api(Vault& vault, RecoveryDesk* recovery, Notifications* notifications = nullptr,
-        IdTokens* id_tokens = nullptr)
+        IdTokens* id_tokens = nullptr, PlanDesk* plans = nullptr, DrillDesk* drills = nullptr)
         : vault_(vault),
           recovery_(recovery),
           notifications_(notifications),
           id_tokens_(id_tokens),
+          plans_(plans),
+          drills_(drills),
           access_(vault),
           replays_(vault),
           feed_(vault, access_) {}
@@ -93,8 +97,15 @@ class Api {
     Result<HttpResponse> item_appliance(const Call& call);
     Result<HttpResponse> health_limits(const Call& call);
     Result<HttpResponse> copies(const Call& call);
+    Result<HttpResponse> way_home(const Call& call);
+    Result<HttpResponse> states(const Call& call);
     Result<HttpResponse> item_key(const Call& call);
     Result<HttpResponse> plan(const Call& call);
+    Result<HttpResponse> recovery_plans(const Call& call);
+    Result<HttpResponse> plan_runs(const Call& call);
+    Result<HttpResponse> plan_callbacks(const Call& call);
+    Result<HttpResponse> drills(const Call& call);
+    Result<HttpResponse> item_drills(const Call& call);
     Result<HttpResponse> server(const Call& call);
     Result<HttpResponse> metrics(const Call& call);
     // Of each item that the caller may see, by name.
@@ -106,6 +117,8 @@ class Api {
     RecoveryDesk* recovery_;
     Notifications* notifications_;
     IdTokens* id_tokens_;
+    PlanDesk* plans_;
+    DrillDesk* drills_;
     AccessDesk access_;
     Replays replays_;
     ChangeFeed feed_;

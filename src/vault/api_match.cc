@@ -8,6 +8,7 @@
 #include "meta/jobs.h"
 #include "meta/notifiers.h"
 #include "meta/parties.h"
+#include "meta/recovery_plans.h"
 #include "meta/stores.h"
 #include "vault/api.h"
 #include "vault/api_call.h"
@@ -48,6 +49,7 @@ Result<std::optional<std::string>> Api::current_tag(const Call& call) {
     }
     if (resource == "policies") return tag_of_found(get_policy(database, name));
     if (resource == "groups") return tag_of_found(get_group(database, name));
+    if (resource == "recovery-plans") return tag_of_found(get_plan(database, name));
     if (resource == "users") return tag_of_found(get_user(database, name));
     if (resource == "agents") return tag_of_found(get_party(database, name));
     if (resource == "access-tokens") {

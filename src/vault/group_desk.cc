@@ -20,6 +20,8 @@ constexpr int64_t kHeldUs = 500'000, kHeldShortlyUs = 20'000, kHeldForBarrierUs 
 constexpr int64_t kForgetUs = 60'000'000;
 constexpr size_t kVoidKept = 100, kForgottenAtOnce = 100;
 constexpr size_t kLooked = 200;
+// Of one group, that wait for their turn.
+constexpr size_t kMaxAsked = 16;
 
 Status check_intervals(const GroupRecord& group) {
     for (const uint32_t interval : {group.crash_interval_s, group.application_interval_s})
@@ -34,7 +36,7 @@ ItemError item_error(const Error& error) { return {error.code(), error.what(), e
 
 }  // namespace
 
-GroupDesk::GroupDesk(Vault& vault) : vault_(vault), started_(vault.clock().now()) {}
+GroupDesk::GroupDesk(Vault& vault) : vault_(vault) {}
 
 // ---- groups
 
@@ -139,6 +141,19 @@ Result<SharedPointRecord> GroupDesk::ask(const AskSharedPoint& wanted) {
     if (wanted.label.size() > kMaxLabelBytes)
         return fail(Code::kInvalidArgument, fmt::format("a label of {} bytes; at most {}",
                                                         wanted.label.size(), kMaxLabelBytes));
+    {
+        const std::lock_guard one_at_a_time(begin_mutex_);
+        FS_TRY(note_what_was_asked());
+    }
+    FS_ASSIGN(const auto waiting,
+              shared_points_in(vault_.database(), SharedPointState::kAsked, kLooked));
+    if (waiting.size() >= kLooked ||
+        std::ranges::count(waiting, wanted.group, &SharedPointRecord::group) >=
+            static_cast<std::ptrdiff_t>(kMaxAsked))
+        return fail(
+            Code::kLimitReached,
+            fmt::format("{} shared points of '{}' wait to be made", kMaxAsked, wanted.group),
+            "wait until they are");
     SharedPointId id;
     vault_.random().fill(id.raw);
     SharedPointRecord record;
@@ -247,36 +262,44 @@ void GroupDesk::finish(const SharedPointId& id, const std::shared_ptr<Running>& 
     }
     Status saved;
     if (error) {
-        saved = give_up(std::move(record), *error);
+        saved = give_up(std::move(record), SharedPointState::kAsked, *error);
     } else {
         record.state = SharedPointState::kMade;
         record.made = vault_.clock().now();
-        saved = save(record);
+        if (auto written = save(record, SharedPointState::kAsked); !written)
+            saved = fail(written.error());
         const std::lock_guard hold(mutex_);
         told_.erase(record.group);
     }
-    if (!saved)
+    {
+        const std::lock_guard hold(mutex_);
+        // What could not be written down is written down in a later round; members are not asked
+        // again.
+        if (!saved)
+            running->finishing = false;
+        else
+            running_.erase(id);
+    }
+    if (!saved) {
         log::warn("vault", about(saved.error()), "a shared point could not be written down: {}",
                   saved.error().to_string());
-    {
-        // One that could not be written down is found as asked for, and made again.
-        const std::lock_guard hold(mutex_);
-        running_.erase(id);
+        return;
     }
     changed_.notify_all();
     begin_what_is_asked();
 }
 
-Status GroupDesk::save(const SharedPointRecord& record) {
-    const Status saved = save_shared_point(vault_.database(), record);
+Result<bool> GroupDesk::save(const SharedPointRecord& record, SharedPointState before) {
+    auto saved = save_shared_point(vault_.database(), record, before);
     changed_.notify_all();
     return saved;
 }
 
-Status GroupDesk::give_up(SharedPointRecord record, const Error& error) {
+Status GroupDesk::give_up(SharedPointRecord record, SharedPointState before, const Error& error) {
     record.state = SharedPointState::kVoid;
     record.error = item_error(error);
-    FS_TRY(save(record));
+    FS_ASSIGN(const bool written, save(record, before));
+    if (!written) return {};
     {
         // A policy that fails at each interval is told once.
         const std::lock_guard hold(mutex_);
@@ -317,8 +340,30 @@ Result<BarrierOrder> GroupDesk::first_order(const SharedPointRecord& record) {
     return order;
 }
 
+// With begin_mutex_ held.
+Status GroupDesk::note_what_was_asked() {
+    if (from_before_) return {};
+    std::set<std::string> ids;
+    while (true) {
+        FS_ASSIGN(const auto asked,
+                  shared_points_in(vault_.database(), SharedPointState::kAsked, kLooked));
+        for (const SharedPointRecord& record : asked) ids.insert(record.id);
+        if (asked.size() < kLooked) break;
+        // More than anybody may ask for.
+        for (const SharedPointRecord& record : asked)
+            FS_TRY(give_up(record, SharedPointState::kAsked,
+                           Error(Code::kCancelled, "the vault was restarted meanwhile")));
+    }
+    from_before_ = std::move(ids);
+    return {};
+}
+
 void GroupDesk::begin_what_is_asked() {
     const std::lock_guard one_at_a_time(begin_mutex_);
+    if (auto noted = note_what_was_asked(); !noted) {
+        log::warn("vault", about(noted.error()), "shared points: {}", noted.error().to_string());
+        return;
+    }
     auto asked = shared_points_in(vault_.database(), SharedPointState::kAsked, kLooked);
     if (!asked) {
         log::warn("vault", about(asked.error()), "shared points: {}", asked.error().to_string());
@@ -338,11 +383,12 @@ void GroupDesk::begin_what_is_asked() {
                 continue;
         }
         auto order =
-            record.asked < started_
+            from_before_->contains(record.id)
                 ? Result<BarrierOrder>(fail(Code::kCancelled, "the vault was restarted meanwhile"))
                 : first_order(record);
         if (!order) {
-            if (auto told = give_up(record, order.error()); !told)
+            from_before_->erase(record.id);
+            if (auto told = give_up(record, SharedPointState::kAsked, order.error()); !told)
                 log::warn("vault", about(told.error()), "{}", told.error().to_string());
             continue;
         }
@@ -409,16 +455,20 @@ void GroupDesk::look_what_is_stored() {
                 stored = false;
                 continue;
             }
-            auto there = (*replica)->resolve(
-                {.kind = PointSpec::Kind::kSequence, .sequence = member.sequence});
-            // A log that was dropped takes its points with it.
-            if (!there && there.error().code() == Code::kPointInGap) lost = there.error();
+            auto there = (*replica)->is_there(member.sequence);
+            if (there) continue;
+            // A log that was dropped takes its points with it. What retention has let go of
+            // already was stored.
+            if (there.error().code() == Code::kPointInGap)
+                lost = there.error();
+            else if (there.error().code() != Code::kPointOutsideWindow)
+                stored = false;
         }
         if (lost) {
-            (void)give_up(std::move(record), *lost);
+            (void)give_up(std::move(record), SharedPointState::kMade, *lost);
         } else if (stored) {
             record.state = SharedPointState::kStored;
-            (void)save(record);
+            (void)save(record, SharedPointState::kMade);
         }
     }
 }
@@ -431,8 +481,7 @@ void GroupDesk::forget_old() {
         return std::ranges::any_of(record.members, [&](const SharedPointMember& member) {
             auto replica = vault_.replica(member.item);
             if (!replica) return replica.error().code() != Code::kItemNotFound;
-            auto there = (*replica)->resolve(
-                {.kind = PointSpec::Kind::kSequence, .sequence = member.sequence});
+            const Status there = (*replica)->is_there(member.sequence);
             return there || there.error().code() != Code::kPointOutsideWindow;
         });
     };
@@ -444,12 +493,17 @@ void GroupDesk::forget_old() {
             after = groups.back().name;
             for (const GroupRecord& group : groups) {
                 FS_TRY(forget_void_points(vault_.database(), group.name, kVoidKept));
-                FS_ASSIGN(const auto oldest,
-                          oldest_shared_points(vault_.database(), group.name, kForgottenAtOnce));
-                std::vector<std::string> gone;
-                for (const SharedPointRecord& record : oldest)
-                    if (!is_left(record)) gone.push_back(record.id);
-                if (!gone.empty()) FS_TRY(drop_shared_points(vault_.database(), gone));
+                // Also behind one that is kept for years.
+                for (uint64_t behind = 0;;) {
+                    FS_ASSIGN(const auto some, stored_shared_points(vault_.database(), group.name,
+                                                                    behind, kForgottenAtOnce));
+                    if (some.empty()) break;
+                    behind = some.back().number;
+                    std::vector<std::string> gone;
+                    for (const SharedPointRecord& record : some)
+                        if (!is_left(record)) gone.push_back(record.id);
+                    if (!gone.empty()) FS_TRY(drop_shared_points(vault_.database(), gone));
+                }
             }
         }
     };

@@ -69,16 +69,18 @@ class GroupDesk {
     void begin_what_is_asked();
     Result<BarrierOrder> first_order(const SharedPointRecord& record);
     void finish(const SharedPointId& id, const std::shared_ptr<Running>& running);
-    Status give_up(SharedPointRecord record, const Error& error);
+    Status give_up(SharedPointRecord record, SharedPointState before, const Error& error);
+    Status note_what_was_asked();
     void look_what_is_stored();
     void forget_old();
     void forget_members();
-    Status save(const SharedPointRecord& record);
+    Result<bool> save(const SharedPointRecord& record, SharedPointState before);
 
     Vault& vault_;
-    const TimePoint started_;
     std::mutex begin_mutex_;  // what is asked for is begun once
-    std::mutex mutex_;        // everything below
+    // Asked for before this began: whoever made them is gone. None: not read yet.
+    std::optional<std::set<std::string>> from_before_;
+    std::mutex mutex_;  // everything below
     std::condition_variable changed_;
     std::map<SharedPointId, std::shared_ptr<Running>> running_;
     size_t held_ = 0;  // calls of step()

@@ -35,7 +35,7 @@ struct Shop : Site {
              {BarrierStep::kReady, BarrierStep::kPrepare, BarrierStep::kHold}) {
             const auto next = say(orders[0], step, {well(left.item), well(right.item)});
             EXPECT_TRUE(next) << next.error().to_string();
-            EXPECT_EQ(static_cast<int>(next->step), static_cast<int>(step) + 1);
+            EXPECT_GT(next->step, step);
         }
         return orders[0];
     }
@@ -99,7 +99,8 @@ TEST(GroupDesk, WhatFailsIsToldAndForgotten) {
     Shop site;
     const auto failures = [&] {
         int found = 0;
-        for (const Json& event : site.call("GET", "/v1/events?limit=1000", 200)["events"])
+        const Json all = site.call("GET", "/v1/events?limit=1000", 200);
+        for (const Json& event : all["events"])
             if (event["code"] == "shared-point-failed") ++found;
         return found;
     };
@@ -118,7 +119,7 @@ TEST(GroupDesk, WhatFailsIsToldAndForgotten) {
     EXPECT_EQ(failures(), 1);
     // Silence. By policy, told once.
     site.call("PATCH", "/v1/groups/shop", 200, {{"crash_interval_s", 10}});
-    for (int i = 0; i < 60; ++i) site.round();
+    for (int i = 0; i < 18; ++i) site.round();
     EXPECT_EQ(failures(), 2);
     EXPECT_EQ(site.newest()["error"]["code"], "timeout");
     EXPECT_EQ(site.call("GET", "/v1/groups/shop", 200)["health"], "warning");

@@ -16,11 +16,11 @@
 #include "os/smtp.h"
 #include "vault/log_about.h"
 #include "vault/notify_message.h"
+#include "vault/webhook.h"
 
 namespace farshore {
 namespace {
 
-constexpr size_t kMaxSettingsBytes = 64u << 10, kMaxAuthorityBytes = 1u << 20;
 constexpr size_t kEventsAMessage = 100;
 constexpr size_t kMaxTargetBytes = 2048;
 constexpr int64_t kTimeoutUs = 15'000'000;
@@ -66,24 +66,16 @@ struct Notifications::Impl {
     std::unique_ptr<ThreadExecutor> ticker;
 
     Result<Settings> settings_of(NotifierKind kind, const std::string& file) {
-        FS_TRY(check_private_file(file));
-        FS_ASSIGN(Bytes bytes, read_whole_file(files, file, kMaxSettingsBytes));
-        const Secret wiped(std::move(bytes));
-        FS_ASSIGN(const Json json, parse_json(as_text(wiped.reveal()), "the notifier's settings",
-                                              kMaxSettingsBytes));
-        FS_ASSIGN(const JsonFields fields, JsonFields::of(json, "settings"));
         Settings settings;
-        FS_ASSIGN(std::string authority, fields.text("ca_file", kMaxPathBytes));
-        if (!authority.empty()) {
-            if (authority[0] != '/') authority = file.substr(0, file.rfind('/') + 1) + authority;
-            FS_ASSIGN(const Bytes pem, read_whole_file(files, authority, kMaxAuthorityBytes));
-            settings.authority_pem = as_text(pem);
-        }
         if (kind == NotifierKind::kWebhook) {
-            FS_ASSIGN(const std::string secret, fields.required_text("secret", 4096));
-            settings.secret = Secret(as_bytes(secret));
+            FS_ASSIGN(WebhookSettings webhook, read_webhook_settings(files, file));
+            settings.secret = std::move(webhook.secret);
+            settings.authority_pem = std::move(webhook.authority_pem);
             return settings;
         }
+        FS_ASSIGN(const Json json, read_private_settings(files, file));
+        FS_ASSIGN(const JsonFields fields, JsonFields::of(json, "settings"));
+        FS_ASSIGN(settings.authority_pem, read_authority(files, fields, file));
         FS_ASSIGN(settings.smtp.url, fields.required_text("server", kMaxTargetBytes));
         FS_ASSIGN(settings.from, fields.required_text("from", 254));
         FS_ASSIGN(settings.smtp.user, fields.text("user", 256));
@@ -97,17 +89,6 @@ struct Notifications::Impl {
                         "settings: a password is not sent without TLS (plain)",
                         "leave out plain, or user and password");
         return settings;
-    }
-
-    // An error of asking for `url`, which is often all that one needs to write to a chat: it goes
-    // to the log and to whoever may read events, so only the host is named.
-    static Error without_path(const Error& error, const std::string& url) {
-        const std::string whole = url.substr(0, url.find('?'));
-        const std::string host = whole.substr(0, whole.find('/', whole.find("//") + 2));
-        std::string what = error.what();
-        for (size_t at = 0; (at = what.find(whole, at)) != std::string::npos; at += host.size())
-            what.replace(at, whole.size(), host);
-        return Error(error.code(), what, error.remedy());
     }
 
     Status send(const NotifierRecord& notifier, const std::vector<EventRecord>& events) {
@@ -125,29 +106,16 @@ struct Notifications::Impl {
         options.timeout_us = kTimeoutUs;
         options.max_body_bytes = 64u << 10;
         HttpClient client(options);
-        HttpClientRequest request;
-        request.method = "POST";
-        request.url = notifier.target;
-        request.body = webhook_body(context, events);
-        request.headers = {
-            {"Content-Type", "application/json"},
-            {"Farshore-Signature", webhook_signature(settings.secret, context.now, request.body)}};
         {
             const std::lock_guard hold(client_mutex);
             if (ending) return fail(Code::kCancelled, "the vault ends");
             asking.insert(&client);
         }
-        auto answered = client.request(request);
-        {
-            const std::lock_guard hold(client_mutex);
-            asking.erase(&client);
-        }
-        if (!answered) return fail(without_path(answered.error(), notifier.target));
-        const HttpResponse& response = *answered;
-        if (response.status >= 200 && response.status < 300) return {};
-        return fail(response.status == 429 || response.status >= 500 ? Code::kUnavailable
-                                                                     : Code::kForbidden,
-                    fmt::format("the webhook answers {}", response.status));
+        const Status posted = post_webhook(client, settings.secret, notifier.target,
+                                           webhook_body(context, events), context.now);
+        const std::lock_guard hold(client_mutex);
+        asking.erase(&client);
+        return posted;
     }
 
     // Whoever is due, with what happened since.

@@ -75,21 +75,6 @@ Result<ItemPolicy> read_policy(const JsonFields& body, ItemPolicy policy) {
     return policy;
 }
 
-Status check_members(const Json& object, std::string_view path,
-                     std::initializer_list<std::string_view> known) {
-    if (!object.is_object()) return {};
-    for (const auto& [name, value] : object.items()) {
-        if (std::ranges::find(known, name) != known.end()) continue;
-        std::string all;
-        for (const std::string_view one : known)
-            all += fmt::format("{}{}", all.empty() ? "" : ", ", one);
-        return fail(Code::kMalformed,
-                    fmt::format("{} has no member '{}'", path, name.substr(0, 64)),
-                    all.empty() ? "it has none" : "its members are " + all);
-    }
-    return {};
-}
-
 int64_t retention_us(const ItemPolicy& policy) {
     int64_t longest_us = int64_t{policy.window_s} * 1'000'000;
     if (const auto grid = RetentionGrid::parse(policy.keep))

@@ -1,10 +1,10 @@
 // The policy of an item as the API takes and shows it, and what of it cannot be.
 #pragma once
 
-#include <initializer_list>
 #include <string_view>
 
 #include "meta/json_fields.h"
+#include "meta/json_members.h"
 #include "meta/records.h"
 
 namespace farshore {
@@ -22,9 +22,5 @@ Status check_policy_values(const ItemPolicy& policy, std::string_view zone);
 // be one that check_policy_values() takes.
 int64_t retention_us(const ItemPolicy& policy);
 Json policy_view(const ItemPolicy& policy);
-
-// kMalformed: a member of the object that is none of `known`.
-Status check_members(const Json& object, std::string_view path,
-                     std::initializer_list<std::string_view> known);
 
 }  // namespace farshore

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "meta/items.h"
+#include "meta/jobs.h"
 #include "meta/json_fields.h"
 #include "os/real.h"
 #include "vault/log_about.h"
@@ -42,6 +43,16 @@ Result<MachineDescription> machine_of(const ItemRecord& item, std::vector<DiskSi
 }
 
 }  // namespace
+
+Result<FailoverChoice> read_failover_choice(const JsonFields& fields) {
+    FailoverChoice choice;
+    FS_ASSIGN(choice.shut_down, fields.boolean("shut_down"));
+    FS_ASSIGN(choice.planned, fields.boolean("planned"));
+    FS_ASSIGN(const FailbackRequest shutting_down, read_failback(fields));
+    choice.power_off = shutting_down.power_off;
+    choice.timeout_s = shutting_down.timeout_s;
+    return choice;
+}
 
 RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random& random,
                            const Options& options)
@@ -94,6 +105,9 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
                          state.error->remedy);
     };
     recoveries_ = std::make_unique<Recoveries>(std::move(recovery));
+    returns_ = std::make_unique<ReturnDesk>(vault_, *recoveries_);
+    vault_.set_resumer("cancel-failover",
+                       [this](const JobRecord& job) { return cancel_work(job.input); });
     vault_.set_resumer("failover",
                        [this](const JobRecord& job) { return machine_work(job.input); });
     vault_.set_resumer("test-failover",
@@ -123,6 +137,9 @@ RecoveryDesk::~RecoveryDesk() {
 
 Status RecoveryDesk::resume() {
     FS_TRY(recoveries_->resume());
+    if (auto resumed = returns_->resume(); !resumed)
+        log::error("vault", about(resumed.error()), "machines that are captured here: {}",
+                   resumed.error().to_string());
     // Nobody renews the exports of an earlier vault for long: its clients see the end and ask
     // again.
     const std::lock_guard hold(mutex_);
@@ -130,6 +147,29 @@ Status RecoveryDesk::resume() {
         if (state.kind == RecoveryKind::kExport)
             exports_[state.id] = {clock_.steady_us() + kExportKeptUs, 0, state.export_socket};
     return {};
+}
+
+void RecoveryDesk::mend() {
+    const auto mend = [&]() -> Status {
+        FS_ASSIGN(const auto jobs, open_jobs(vault_.database()));
+        for (std::string after;;) {
+            FS_ASSIGN(const auto page, list_items(vault_.database(), after, 500));
+            if (page.empty()) return {};
+            after = page.back().name;
+            for (const ItemRecord& item : page) {
+                const bool goes_on = std::ranges::any_of(jobs, [&](const JobRecord& job) {
+                    return job.item == item.id && job.kind == "failover";
+                });
+                if (item.state == ItemState::kFailingOver && !goes_on)
+                    FS_TRY(vault_.change_state(item.id, ItemState::kCatchingUp,
+                                               "the failover did not begin"));
+            }
+        }
+    };
+    if (auto mended = mend(); !mended)
+        log::error("vault", about(mended.error()), "failovers that did not begin: {}",
+                   mended.error().to_string());
+    returns_->mend();
 }
 
 void RecoveryDesk::tick() {
@@ -168,6 +208,7 @@ std::string RecoveryDesk::result_of(const RecoveryState& state) {
         if (!access->serial_log.empty()) json["serial_log"] = access->serial_log;
         if (!access->serial_socket.empty()) json["serial_socket"] = access->serial_socket;
         if (!access->vnc_socket.empty()) json["vnc_socket"] = access->vnc_socket;
+        if (!access->agent_socket.empty()) json["agent_socket"] = access->agent_socket;
     }
     return dump_json(json);
 }
@@ -191,6 +232,8 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
     FS_ASSIGN(request.kind, recovery_kind_from_name(kind));
     FS_ASSIGN(const std::string point, fields.required_text("point", 4096));
     FS_ASSIGN(request.copy, fields.text("copy", kMaxStoreNameBytes));
+    FS_ASSIGN(const FailoverChoice choice, read_failover_choice(fields));
+    FS_ASSIGN(request.note, fields.text("note", kMaxRecoveryNoteBytes));
     const bool real = request.kind == RecoveryKind::kFailover;
     request.network = real ? NetworkChoice::kUser : NetworkChoice::kIsolated;
 
@@ -202,6 +245,13 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
         }
         FS_ASSIGN(const ItemRecord item, get_item(vault_.database(), request.item));
         FS_ASSIGN(const auto replica, vault_.replica(request.item, request.copy));
+        if (choice.shut_down) {
+            vault_.set_draining(request.item, true);
+            const Status emptied = empty_source(run, item, choice);
+            // Before the fence: behind it nobody takes the log any more.
+            vault_.set_draining(request.item, false);
+            FS_TRY(emptied);
+        }
         if (real && request.copy.empty() &&
             PointSpec::parse(point).kind == PointSpec::Kind::kLatest) {
             // What is safe at the appliance already belongs to "latest"; latest-processed does not
@@ -247,6 +297,8 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
         FS_TRY(vault_.change_state(request.item, ItemState::kFailedOver, {}));
         return result;
     }
+    // Its source goes on as if nothing had been.
+    vault_.set_stand_by(request.item, std::nullopt);
     if (auto back =
             vault_.change_state(request.item, ItemState::kCatchingUp, "the failover failed");
         !back)
@@ -254,9 +306,68 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
     return result;
 }
 
+// The source is shut down, and what it wrote is stored; or, unless that is needed, what can be had
+// of it within the time.
+Status RecoveryDesk::empty_source(JobRun& run, const ItemRecord& item,
+                                  const FailoverChoice& choice) {
+    const int64_t begun_us = vault_.clock().steady_us();
+    const int64_t patience_us = int64_t{choice.timeout_s} * 1'000'000;
+    bool forced = false;
+    vault_.set_stand_by(item.id, false);
+    while (true) {
+        FS_ASSIGN(const ItemReport now, vault_.item(item.id.to_string()));
+        std::string words = "waiting for the agent at the source";
+        bool stands = false, drained = false;
+        if (now.agent) {
+            stands = now.agent->state == AgentItemState::kStandingBy;
+            if (now.agent->error) words = now.agent->error->what;
+            if (stands)
+                words = fmt::format("the source is off; {} of {} records are stored",
+                                    now.agent->stored.v, now.agent->last.v);
+            drained = now.replica && has_all(*now.replica, *now.agent);
+        }
+        if (drained) return {};
+        const int64_t waited_us = vault_.clock().steady_us() - begun_us;
+        if (choice.power_off && !stands && waited_us > patience_us / 2 && !forced) {
+            forced = true;
+            vault_.set_stand_by(item.id, true);
+        }
+        if (waited_us > patience_us) {
+            if (choice.planned)
+                return fail(Code::kTimeout,
+                            fmt::format("the source did not come to rest within {} s: {}",
+                                        choice.timeout_s, words),
+                            "wait until it is protected and its machine can be shut down, or fail "
+                            "over without --planned");
+            vault_.event(
+                Severity::kWarning, "source-not-emptied", &item,
+                fmt::format("the failover goes on without the source's last word: {}", words),
+                "see that the machine does not run there as well");
+            return {};
+        }
+        FS_TRY(run.report(0.03, words));
+        FS_TRY(run.pause(100'000));
+    }
+}
+
+JobWork RecoveryDesk::cancel_work(const std::string& input) {
+    return [this, input](JobRun& run) -> Result<std::string> {
+        FS_ASSIGN(const ItemId item, ItemId::parse(input));
+        FS_TRY(run.report(0.2, "ending the machine"));
+        for (const RecoveryState& state : of_item(item, RecoveryKind::kFailover))
+            FS_TRY(recoveries_->clean_up(state.id));
+        vault_.set_stand_by(item, std::nullopt);
+        FS_ASSIGN(const ItemRecord now, get_item(vault_.database(), item));
+        if (now.state == ItemState::kFailedOver)
+            FS_TRY(vault_.change_state(item, ItemState::kCatchingUp, "the failover was cancelled"));
+        return "{}";
+    };
+}
+
 Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::string& action,
                                          const std::string& point_text,
-                                         const std::string& copy_name) {
+                                         const std::string& copy_name,
+                                         const FailoverChoice& choice) {
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
     const std::string point = point_text.empty() ? "latest" : point_text;
     const PointSpec spec = PointSpec::parse(point);
@@ -267,11 +378,17 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
             copy = state.copy;
     FS_ASSIGN(const auto replica, vault_.replica(item.id, copy));
     const auto machine_job = [&](RecoveryKind kind, const char* job_kind) -> Result<JobRecord> {
-        const Json input{{"id", new_id(recovery_kind_name(kind))},
-                         {"item", item.id.to_string()},
-                         {"kind", std::string(recovery_kind_name(kind))},
-                         {"point", point},
-                         {"copy", copy}};
+        const Json input{
+            {"id", choice.recovery.empty() ? new_id(recovery_kind_name(kind)) : choice.recovery},
+            {"item", item.id.to_string()},
+            {"kind", std::string(recovery_kind_name(kind))},
+            {"point", point},
+            {"copy", copy},
+            {"shut_down", choice.shut_down || choice.planned},
+            {"planned", choice.planned},
+            {"power_off", choice.power_off},
+            {"timeout_s", choice.timeout_s},
+            {"note", choice.note}};
         return vault_.start_job(job_kind, item, false, dump_json(input),
                                 machine_work(dump_json(input)));
     };
@@ -282,6 +399,14 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
     }
     if (action == "start") {
         FS_TRY(check_action(item.state, ItemAction::kFailover));
+        if (choice.planned && item.state != ItemState::kProtected)
+            return fail(Code::kWrongState,
+                        fmt::format("a planned failover loses nothing: '{}' is {}", item.name,
+                                    item_state_name(item.state)),
+                        "wait until it is protected");
+        if (choice.planned && spec.kind != PointSpec::Kind::kLatest)
+            return fail(Code::kInvalidArgument, "a planned failover goes to the latest point",
+                        "leave the point out, or --planned");
         FS_TRY(replica->resolve(spec));
         FS_TRY(vault_.change_state(item.id, ItemState::kFailingOver, "to point " + point));
         auto job = machine_job(RecoveryKind::kFailover, "failover");
@@ -290,12 +415,27 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
                 vault_.change_state(item.id, ItemState::kCatchingUp, "the failover did not begin"));
         return job;
     }
+    if (action == "cancel") {
+        FS_TRY(check_action(item.state, ItemAction::kCancelFailover));
+        return vault_.start_job("cancel-failover", item, false, item.id.to_string(),
+                                cancel_work(item.id.to_string()));
+    }
     if (action == "cleanup") {
-        const auto tests = of_item(item.id, RecoveryKind::kTest);
+        auto tests = of_item(item.id, RecoveryKind::kTest);
+        std::erase_if(tests, [](const RecoveryState& test) {
+            return test.id.starts_with(kDrillRecoveryPrefix);
+        });
+        const std::string& recovery = choice.recovery;
+        if (!recovery.empty())
+            std::erase_if(tests, [&](const RecoveryState& test) { return test.id != recovery; });
         if (tests.empty())
             return fail(
                 Code::kNotFound,
-                fmt::format("no test failover of '{}' is there to be cleaned up", item.name));
+                recovery.empty()
+                    ? fmt::format("no test failover of '{}' is there to be cleaned up", item.name)
+                    : fmt::format("'{}' has no test failover {}", item.name,
+                                  recovery.substr(0, 64)),
+                "`farshore failover list` shows them");
         return vault_.start_job(
             "cleanup", item, false, "", [this, tests](JobRun& run) -> Result<std::string> {
                 size_t done = 0;
@@ -311,7 +451,7 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
     if (action != "change-point" && action != "commit")
         return fail(Code::kInvalidArgument,
                     fmt::format("the action '{}' is not a way to fail over", action.substr(0, 64)),
-                    "use test, start, change-point, commit or cleanup");
+                    "use test, start, change-point, commit, cancel or cleanup");
     FS_TRY(check_action(item.state,
                         action == "commit" ? ItemAction::kCommit : ItemAction::kChangePoint));
     const auto running = of_item(item.id, RecoveryKind::kFailover);
@@ -337,6 +477,42 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
                       recoveries_->change_point(id, resolved.sequence, resolved.time, disks));
             return result_of(state);
         });
+}
+
+Result<JobRecord> RecoveryDesk::start_as(const std::string& recovery, const std::string& item,
+                                         PlanMode mode, const std::string& point, PlanSource source,
+                                         const std::string& note) {
+    if (mode == PlanMode::kFailback) return returns_->failback(item, {});
+    FailoverChoice choice;
+    choice.shut_down = mode == PlanMode::kFailover && source == PlanSource::kShutDown;
+    choice.planned = mode == PlanMode::kFailover && source == PlanSource::kPlanned;
+    choice.note = note;
+    choice.recovery = recovery;
+    return failover(item, mode == PlanMode::kTest ? "test" : "start", point, {}, choice);
+}
+
+Status RecoveryDesk::clean_up_test(const std::string& recovery) {
+    const auto state = recoveries_->get(recovery);
+    if (!state) return {};
+    if (state->kind != RecoveryKind::kTest)
+        return fail(Code::kWrongState, fmt::format("recovery {} is a {}, no test", state->id,
+                                                   recovery_kind_name(state->kind)));
+    return recoveries_->clean_up(recovery);
+}
+
+Result<RecoveryRequest> RecoveryDesk::test_request(const ItemId& id, const std::string& point) {
+    FS_ASSIGN(const ItemRecord item, get_item(vault_.database(), id));
+    FS_TRY(check_action(item.state, ItemAction::kTestFailover));
+    FS_ASSIGN(const auto replica, vault_.replica(id));
+    FS_ASSIGN(const ResolvedPoint resolved, replica->resolve(PointSpec::parse(point)));
+    FS_ASSIGN(auto disks, replica->disks_of(resolved.sequence));
+    RecoveryRequest request;
+    request.item = id;
+    request.item_name = item.name;
+    request.sequence = resolved.sequence;
+    request.point_time = resolved.time;
+    FS_ASSIGN(request.machine, machine_of(item, std::move(disks)));
+    return request;
 }
 
 Result<std::vector<RecoveryState>> RecoveryDesk::failovers(const std::string& name) {

@@ -12,15 +12,37 @@
 #include <vector>
 
 #include "recovery/failover.h"
+#include "recovery/recovery_plan.h"
+#include "vault/return_desk.h"
 #include "vault/vault.h"
 
 namespace farshore {
 
 class ThreadExecutor;
 
+// Recoveries with such an id are drills': nobody else's clean-up ends them.
+inline constexpr const char* kDrillRecoveryPrefix = "drill-";
+
 // An export that nobody renews ends after this.
 inline constexpr int64_t kExportKeptUs = 60'000'000;
 inline constexpr size_t kMaxExports = 64;
+
+// Of a failover: what becomes of the source before.
+struct FailoverChoice {
+    // It is shut down, and what it wrote last is sent, as far as it can still be reached.
+    bool shut_down = false;
+    // And nothing is lost, or it does not happen.
+    bool planned = false;
+    bool power_off = false;  // a machine that does not shut down in time is ended
+    uint32_t timeout_s = kShutDownPatienceS;
+    std::string note;  // what it is for; of a test, too
+    // The id of the test or failover that begins, or of the test to clean up; empty: one that is
+    // drawn, all.
+    std::string recovery;
+};
+
+// As requests and jobs have it. kMalformed.
+Result<FailoverChoice> read_failover_choice(const JsonFields& fields);
 
 struct ExportReport {
     RecoveryState state;
@@ -43,12 +65,30 @@ class RecoveryDesk {
 
     // Takes up what an earlier vault left: before Vault::resume_jobs().
     Status resume();
+    // What a vault that died between a state and its job has left. Behind Vault::resume_jobs().
+    void mend();
     void tick();
 
-    // `action` is test, start, change-point, commit or cleanup; a job does it. `copy`: the store
-    // whose points are meant, for test and start; empty: the vault's own.
+    // `action` is test, start, change-point, commit, cancel or cleanup; a job does it. `copy`: the
+    // store whose points are meant, for test and start; empty: the vault's own.
     Result<JobRecord> failover(const std::string& item, const std::string& action,
-                               const std::string& point, const std::string& copy = {});
+                               const std::string& point, const std::string& copy = {},
+                               const FailoverChoice& choice = {});
+    // The way home of what runs here.
+    ReturnDesk& returns() { return *returns_; }
+    // For plans: starts the machine of an item under the id `recovery`, which is used once; or
+    // brings it home. A job.
+    Result<JobRecord> start_as(const std::string& recovery, const std::string& item, PlanMode mode,
+                               const std::string& point, PlanSource source,
+                               const std::string& note);
+    // Ends a test failover and forgets what it wrote. Ok when there is none; kWrongState: it is
+    // none.
+    Status clean_up_test(const std::string& recovery);
+    // What src/recovery has; for plans and drills.
+    Recoveries& recoveries() { return *recoveries_; }
+    // A test of an item at a point, resolved, without an id: what it would need here, and what
+    // starts it.
+    Result<RecoveryRequest> test_request(const ItemId& item, const std::string& point);
     Result<std::vector<RecoveryState>> failovers(const std::string& item);
     // Ends everything that runs of an item, committed failovers too: before it is unprotected by
     // force.
@@ -70,7 +110,9 @@ class RecoveryDesk {
     };
     std::string new_id(std::string_view kind);
     JobWork machine_work(const std::string& input);
+    JobWork cancel_work(const std::string& input);
     Result<std::string> start_machine(JobRun& run, const std::string& input);
+    Status empty_source(JobRun& run, const ItemRecord& item, const FailoverChoice& choice);
     std::string result_of(const RecoveryState& state);
     std::vector<RecoveryState> of_item(const ItemId& item, RecoveryKind kind);
     ExportReport export_report(const RecoveryState& state);
@@ -79,6 +121,7 @@ class RecoveryDesk {
     Clock& clock_;
     Random& random_;
     std::unique_ptr<Recoveries> recoveries_;
+    std::unique_ptr<ReturnDesk> returns_;
     std::mutex mutex_;
     std::map<std::string, Export> exports_;  // guarded by mutex_
     std::unique_ptr<ThreadExecutor> ticker_;

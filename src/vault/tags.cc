@@ -50,6 +50,10 @@ std::string tag_of(const AccessTokenRecord& token) {
     return etag_of({{"id", token.id}, {"revoked", token.revoked.us}});
 }
 
+std::string tag_of(const PlanRecord& plan) {
+    return etag_of({{"name", plan.name}, {"created", plan.created.us}, {"version", plan.version}});
+}
+
 std::string tag_of(const NotifierRecord& notifier) {
     return etag_of({{"name", notifier.name},
                     {"created", notifier.created.us},

@@ -8,6 +8,7 @@
 #include "meta/notifiers.h"
 #include "meta/people.h"
 #include "meta/policies.h"
+#include "meta/recovery_plans.h"
 #include "meta/stores.h"
 #include "vault/vault.h"
 
@@ -17,6 +18,7 @@ namespace farshore {
 std::string tag_of(const ItemRecord& item);
 std::string tag_of(const PolicyRecord& policy);
 std::string tag_of(const GroupRecord& group);
+std::string tag_of(const PlanRecord& plan);
 // Role, items, whether it is disabled.
 std::string tag_of(const UserRecord& user);
 std::string tag_of(const AccessTokenRecord& token);

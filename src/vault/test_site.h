@@ -28,8 +28,9 @@ class TestClock final : public Clock {
     std::atomic<int64_t> us{RealClock().now().us};
 };
 
+// In memory: what a power cut leaves is tested elsewhere, and a slow disk would take minutes.
 inline std::string fresh_directory() {
-    char pattern[] = "/tmp/farshore-vault-XXXXXX";
+    char pattern[] = "/dev/shm/farshore-vault-XXXXXX";
     return ::mkdtemp(pattern);
 }
 

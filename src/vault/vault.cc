@@ -209,6 +209,7 @@ Status Vault::Impl::open() {
     info.time_zone = options.time_zone;
     FS_TRY(open_authority());
     FS_TRY(load_appliances());
+    FS_TRY(load_returns());
     started_us = clock.steady_us();
     FS_TRY(open_token());
     FS_TRY(load_second_stores());
@@ -405,6 +406,9 @@ Result<std::string> Vault::create_token(PartyKind kind, const std::string& name,
     if (name.size() > kMaxPartyNameBytes)
         return fail(Code::kInvalidArgument,
                     fmt::format("a party's name has at most {} bytes", kMaxPartyNameBytes));
+    if (name == kRecoveryAgent || name == kRecoveryAppliance)
+        return fail(Code::kInvalidArgument, fmt::format("'{}' is the vault's own", name),
+                    "choose another name");
     const std::string text = random_hex(impl_->random, kTokenBytes);
     expires = {impl_->clock.now().us + valid_s * 1'000'000};
     EnrolmentToken token;

@@ -23,6 +23,7 @@
 #include "codec/passphrase.h"
 #include "meta/appliances.h"
 #include "meta/records.h"
+#include "meta/returns.h"
 #include "meta/scrubs.h"
 #include "meta/seeds.h"
 #include "meta/stores.h"
@@ -42,6 +43,11 @@ class ObjectStore;
 
 inline constexpr int64_t kCertificateWarnUs = int64_t{14} * 86'400 * 1'000'000;
 inline constexpr std::string_view kDefaultScrubBandwidth = "20MB/s";
+
+// Who captures, and takes the records of, machines that run at the recovery site: in the vault's
+// own process (recovery_site.h).
+inline constexpr const char* kRecoveryAgent = "agent-recovery";
+inline constexpr const char* kRecoveryAppliance = "appliance-recovery";
 
 struct VaultOptions {
     std::string data_directory;       // made when missing
@@ -91,6 +97,30 @@ struct MaterialiseRequest {
     uint64_t throttle_bytes_per_s = 0;  // that are written, and read back; 0: no limit
 };
 
+// What the newest drills of an item have shown (drill_desk.h).
+struct DrillBadge {
+    std::string verdict;             // "good" or "bad" of the newest one that has one; empty: none
+    TimePoint last;                  // when that ended
+    std::optional<TimePoint> good;   // when the newest good one ended
+    int64_t good_age_us = 0;         // since then
+    std::optional<uint64_t> drill;   // the newest good one
+    std::optional<Trouble> trouble;  // they are overdue
+};
+
+// How an item is to return. With neither agent nor disks it goes to those that it had.
+struct ReturnRequest {
+    std::string agent;
+    std::vector<std::string> disks;  // paths there, one for each of the item's, in order
+    std::string appliance;           // through which; empty: the item's own, or whichever asks
+    bool accept = false;             // also when something else is on most of them
+};
+
+struct ReturnReport {
+    ReturnRecord record;
+    std::optional<AgentItemStatus> home;  // what the agent there said last of this way
+    std::optional<int64_t> silent_us;     // since then
+};
+
 // Everything that is shown of one item.
 struct ItemReport {
     ItemRecord record;
@@ -109,6 +139,8 @@ struct ItemReport {
     bool resync_window_open = false;
     std::optional<TimePoint> resync_window_change;  // when it closes, or opens; none: never
     std::optional<SeedRecord> seed;
+    std::optional<DrillBadge> drill;
+    std::optional<ReturnReport> way_home;
 };
 
 struct PartyReport {
@@ -126,6 +158,9 @@ struct ApplianceReport {
     uint64_t coming = 0;                    // that move to it
     std::vector<Trouble> troubles;
 };
+
+// Whether a source that stands by has written nothing that is not stored.
+bool has_all(const ReplicaStatus& replica, const AgentItemStatus& source);
 
 struct VaultInfo {
     std::string vault_id, store_id, key_id;
@@ -296,6 +331,9 @@ class Vault final : public VaultLink {
     Result<ItemReport> change_policy(
         const std::string& name_or_id,
         const std::function<Result<ItemPolicy>(const ItemRecord&)>& edit);
+    // Whoever knows of an item's drills is asked with each report of it; empty: nobody. When it
+    // returns, the one before is asked no more.
+    void set_drill_badges(std::function<std::optional<DrillBadge>(const ItemRecord&)> badges);
     // What the next retention would do to the item's points under `policy`.
     Result<RetentionPreview> preview_retention(const ItemId& id, const ItemPolicy& policy);
     Result<JobRecord> unprotect(const std::string& name_or_id, bool force);
@@ -318,6 +356,31 @@ class Vault final : public VaultLink {
     // Waits until `done` is true of the item, for at most `timeout_us`; the last report.
     Result<ItemReport> wait_for_item(const ItemId& id, int64_t timeout_us,
                                      const std::function<bool(const ItemReport&)>& done);
+
+    // ---- the way home (vault_return.cc, docs/design/return.md)
+    // Between the state `before` and reprotecting: from then on the vault's own agent captures the
+    // item, and its home's is told to write the disks. `recovery`: the failover whose machine it
+    // is. kWrongState, kInvalidArgument, kNotFound (no such agent).
+    Result<ItemRecord> begin_return(const ItemId& id, const std::string& recovery,
+                                    const ReturnRequest& request);
+    // Back to committed: the home is left as it is.
+    Result<ItemRecord> end_return(const ItemId& id, const std::string& why);
+    // Whatever is on the disks now.
+    Status accept_return(const ItemId& id);
+    // From now on the disks are to have that state, and none after it.
+    Status choose_return(const ItemId& id, Sequence to);
+    // They do not stop there.
+    Status reopen_return(const ItemId& id);
+    // The home has the item: its agent captures it from now on. kWrongState: not the state that was
+    // chosen.
+    Result<ItemRecord> finish_return(const ItemId& id);
+    // There is no way back any more.
+    Result<ItemRecord> commit_return(const ItemId& id);
+    // Whether the item's source is to give its machine up (`power_off`: by force); none: it is left
+    // alone. While the item is not protected; forgotten by a vault that starts again.
+    void set_stand_by(const ItemId& id, std::optional<bool> power_off);
+    // Whether an appliance may take the log of an item that fails over.
+    void set_draining(const ItemId& id, bool draining);
 
     // ---- points
     // ----------------------------------------------------------------------------------
@@ -414,6 +477,8 @@ class Vault final : public VaultLink {
                                   const CompareQuestion& question) override;
     Result<BarrierOrder> shared_point_step(const std::string& appliance,
                                            const BarrierReport& report) override;
+    Result<ReturnGrant> open_return(const std::string& appliance, const std::string& agent,
+                                    const ItemId& item, Sequence to) override;
     Result<std::vector<std::string>> refused_agents(
         const std::vector<std::string>& agents) override;
     Result<std::string> renew(const std::string& party, const std::string& request_pem) override;

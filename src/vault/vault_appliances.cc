@@ -64,7 +64,9 @@ std::vector<ApplianceAddress> Vault::Impl::appliances_to_tell() {
     std::vector<ApplianceAddress> out;
     const std::lock_guard hold(mutex);
     for (const auto& [name, contact] : appliances)
-        if (!contact.record.address.empty() && out.size() < kMaxAppliancesTold)
+        // The vault's own is told to those alone whose items it has.
+        if (name != kRecoveryAppliance && !contact.record.address.empty() &&
+            out.size() < kMaxAppliancesTold)
             out.push_back({name, contact.record.address});
     return out;
 }

@@ -47,6 +47,11 @@ void Vault::Impl::forget_compare_reader(ItemRuntime& item, int64_t unused_us) {
 Result<CompareAnswer> Vault::compare(const std::string& agent, const ItemId& id,
                                      const CompareQuestion& question) {
     FS_ASSIGN(const ItemRecord record, get_item(*impl_->database, id));
+    const auto way = impl_->way_home(id);
+    if (record.agent != agent && way && way->agent == agent && is_returning(record.state)) {
+        FS_ASSIGN(const std::shared_ptr<ItemRuntime> returning, impl_->runtime(id));
+        return impl_->compare_for_home(*returning, *way, question);
+    }
     if (record.agent != agent)
         return fail(Code::kForbidden, fmt::format("'{}' is replicated by agent '{}', not by '{}'",
                                                   record.name, record.agent, agent));

@@ -72,6 +72,9 @@ Status Vault::Impl::open_copy(CopyRuntime& copy) {
     parts.item = copy.source->id;
     parts.item_key = copy.source->key;
     parts.replica.fence = &*second.fence;
+    parts.replica.shared_points = [this, id = copy.source->id] {
+        return shared_points_of_item(id);
+    };
     parts.parallel = [&second](size_t n, const std::function<void(size_t)>& job) {
         second.pool.run(n, job);
     };

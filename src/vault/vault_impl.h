@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <shared_mutex>
 
 #include "base/bandwidth_limit.h"
 #include "codec/envelope.h"
@@ -59,7 +60,9 @@ struct ItemRuntime {
     std::shared_ptr<ReplicaReader> compare_reader;
     int64_t compare_opened_us = 0;  // steady
     int64_t compare_used_us = 0;
-    bool compare_damage_told = false;  // of this reader
+    bool compare_damage_told = false;            // of this reader
+    std::shared_ptr<ReplicaReader> home_reader;  // of a return
+    int64_t home_used_us = 0;                    // steady
 
     std::mutex damage_mutex;  // held while it is worked out what damage costs
     // Of the tender alone; steady.
@@ -100,6 +103,15 @@ struct ItemRuntime {
     ResyncWatch resync_watch;
     std::optional<Error> compare_error;  // what the newest comparison here failed with
     std::optional<ItemError> resync_failing;
+    // Of its way home (vault_return.cc).
+    std::optional<AgentItemStatus> home;
+    int64_t home_heard_us = 0;      // steady
+    int64_t return_renewed_us = 0;  // steady, when its leases were
+    std::optional<bool> stand_by;   // Vault::set_stand_by()
+    bool draining = false;          // Vault::set_draining()
+    // What the source had written when it was last heard of before it was left, and since then.
+    std::optional<uint64_t> left_bytes;
+    uint64_t split_bytes = 0;
     std::string cancel_answered;  // the newest request to cancel that has its answer
     std::optional<ItemError> cancel_error;
 };
@@ -232,6 +244,8 @@ struct Vault::Impl {
     std::optional<CertificateAuthority> authority;
     Secret admin_token;
     VaultInfo info;
+    std::shared_mutex drill_mutex;
+    std::function<std::optional<DrillBadge>(const ItemRecord&)> drill_badges;  // under drill_mutex
     std::atomic<bool> fenced{false};
     std::atomic<int64_t> certificate_until_us{0};  // of the API's certificate
     std::atomic<bool> ending{false};
@@ -239,7 +253,7 @@ struct Vault::Impl {
     Result<std::string> only_agent();
     std::string free_party_name(PartyKind kind, const std::string& request_pem);
 
-    std::mutex mutex;  // runtimes, set_aside, contacts, appliances, parties,
+    std::mutex mutex;  // runtimes, set_aside, contacts, appliances, parties, returns,
                        // failed_bookmarks
     std::map<ItemId, std::shared_ptr<ItemRuntime>> runtimes;
     // Items whose ledger could not be rebuilt because their own objects are damaged, with what
@@ -249,6 +263,31 @@ struct Vault::Impl {
     std::map<std::string, ApplianceContact> appliances;
     // Parties as the database has them; those that are not here are looked for there.
     std::map<std::string, PartyRecord> parties;
+    // Of ways home (vault_return.cc): as the database has them.
+    std::map<ItemId, ReturnRecord> returns;
+    Status load_returns();
+    std::optional<ReturnRecord> way_home(const ItemId& id);
+    // Reads it, lets `change` edit it, keeps it. kNotFound.
+    Result<ReturnRecord> change_return(const ItemId& id,
+                                       const std::function<void(ReturnRecord&)>& change);
+    void forget_return(const ItemId& id);
+    bool take_home_status(const std::string& agent, const AgentItemStatus& status);
+    // `own`: the items that the agent captures, as they were read for this round.
+    Result<std::vector<DesiredItem>> orders_beside(const std::string& agent,
+                                                   const AgentStatus& status,
+                                                   const std::vector<ItemRecord>& own);
+    Result<std::optional<DesiredItem>> stand_by_order(const ItemRecord& record,
+                                                      const AgentItemStatus& source);
+    void tend_return(Vault& vault, ItemRuntime& item, const ItemRecord& record,
+                     const ReplicaStatus& status);
+    void report_return(ItemRuntime& item, const ItemRecord& record, ItemReport& report);
+    void watch_split(Vault& vault, const ItemRecord& record, ItemRuntime& item,
+                     const AgentItemStatus& source);
+    Result<CompareAnswer> compare_for_home(ItemRuntime& item, const ReturnRecord& way,
+                                           const CompareQuestion& question);
+    Status move_to(const ItemId& id, const std::string& appliance);
+    Status mend_return(ItemRuntime& item, const ItemId& id, const ReturnRecord& way);
+    std::mutex return_mutex;  // one change of a way home at a time
     // Of appliances (vault_appliances.cc).
     Status load_appliances();
     Result<ItemAppliance> appliance_of(ItemRuntime& item);

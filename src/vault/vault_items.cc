@@ -167,6 +167,7 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
         report_resync(**item, record, report);
         report_upload(**item, record, report);
         report_appliance(**item, record, report);
+        report_return(**item, record, report);
         report_copies(record, report);
         if (auto rows = damage(**item)) {
             const auto hurt = std::ranges::find_if(*rows, &DamageRecord::newest);
@@ -198,9 +199,19 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
         report.troubles.push_back({Severity::kCritical, std::string(code_name(item.error().code())),
                                    item.error().what(), item.error().remedy()});
     }
+    {
+        const std::shared_lock hold(drill_mutex);
+        if (drill_badges) report.drill = drill_badges(record);
+    }
+    if (report.drill && report.drill->trouble) report.troubles.push_back(*report.drill->trouble);
     health.rpo_us = report.rpo_us;
     for (Trouble& trouble : item_troubles(health)) report.troubles.push_back(std::move(trouble));
     return report;
+}
+
+void Vault::set_drill_badges(std::function<std::optional<DrillBadge>(const ItemRecord&)> badges) {
+    const std::unique_lock hold(impl_->drill_mutex);
+    impl_->drill_badges = std::move(badges);
 }
 
 Result<ItemReport> Vault::item(const std::string& name_or_id) {
@@ -237,7 +248,7 @@ Result<std::string> Vault::Impl::only_agent() {
     const int64_t now_us = clock.steady_us();
     std::string only;
     for (const auto& [name, contact] : contacts) {
-        if (now_us - contact.heard_us >= kAgentLostUs) continue;
+        if (now_us - contact.heard_us >= kAgentLostUs || name == kRecoveryAgent) continue;
         if (!only.empty())
             return fail(Code::kInvalidArgument,
                         fmt::format("there are several agents ('{}', '{}', ...)", only, name),
@@ -343,6 +354,7 @@ void Vault::Impl::tend_item(Vault& vault, const ItemRecord& record) {
         return;
     }
     forget_compare_reader(**item, kCompareIdleUs);
+    tend_return(vault, **item, record, *status);
     if (auto told = tend_seed(vault, **item, record); !told)
         log::warn("vault", "the seed of '{}': {}", record.name, told.error().to_string());
     if (auto told = tend_disks(vault, record, status->disks); !told)

@@ -66,8 +66,15 @@ Status Vault::Impl::ensure_item_object(ItemRuntime& item, const ItemRecord& reco
 
 Result<LogLease> Vault::acquire_log(const ItemId& id, const std::string& appliance) {
     FS_ASSIGN(const ItemRecord record, get_item(*impl_->database, id));
-    FS_TRY(check_action(record.state, ItemAction::kReplicate));
     FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(id));
+    bool drains = false;
+    {
+        // Of a source that gives its machine up, what it still has is stored until the log is
+        // fenced.
+        const std::lock_guard hold(item->mutex);
+        drains = record.state == ItemState::kFailingOver && item->draining;
+    }
+    if (!drains) FS_TRY(check_action(record.state, ItemAction::kReplicate));
     FS_TRY(impl_->ensure_item_object(*item, record));
     FS_TRY(impl_->let_take(record, appliance, *this));
     auto lease = item->replica->acquire_log(appliance);
@@ -188,6 +195,7 @@ Result<bool> Vault::Impl::take_status(Vault& vault, ItemRecord record,
         item->clock_ahead_us = clock_ahead_us;
         item->agent_heard = clock.now();
     }
+    watch_split(vault, record, *item, status);
     if (resynced)
         vault.event(
             Severity::kInformation, "resynchronised", &record,
@@ -320,7 +328,10 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
     for (const AgentItemStatus& item : status.items) {
         // Gone, or another's by now: it is told to leave it alone.
         const auto record = own.find(item.item);
-        if (record == own.end()) continue;
+        if (record == own.end()) {
+            (void)impl_->take_home_status(agent, item);
+            continue;
+        }
         auto taken =
             impl_->take_status(*this, *record->second, item, status.clock_ahead_us.value_or(0));
         // An item that is gone here: left out of the instructions below.
@@ -340,10 +351,12 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
     FS_ASSIGN(instructions.grouped, impl_->groups->has_member(records));
     for (ItemRecord record : records) {
         if (record.state != ItemState::kEnabling && record.state != ItemState::kDisabling &&
-            !is_replicating(record.state))
+            record.state != ItemState::kFailedBack && record.state != ItemState::kCommittedHome &&
+            !is_replicating(record.state) && !is_returning(record.state))
             continue;
         // An agent leaves alone what it is not told of: what it holds, waits in its log.
         if (record.state != ItemState::kDisabling && impl_->why_set_aside(record.id)) continue;
+        if (record.agent.empty() && agent == kRecoveryAgent) continue;
         if (record.agent.empty()) {
             // A mirror or a disk without an agent's name is taken by the first that asks.
             if (record.state == ItemState::kDisabling) continue;
@@ -382,6 +395,8 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
             if (auto replica = impl_->replica_status(**runtime)) item.stored = replica->stored;
         instructions.items.push_back(std::move(item));
     }
+    FS_ASSIGN(auto beside, impl_->orders_beside(agent, status, records));
+    for (DesiredItem& item : beside) instructions.items.push_back(std::move(item));
     return encode_instructions(instructions);
 }
 

@@ -4,20 +4,32 @@
 #include "os/http.h"
 #include "os/tls_connection.h"
 #include "vault/api.h"
+#include "vault/drill_desk.h"
 #include "vault/id_tokens.h"
 #include "vault/log_about.h"
 #include "vault/notifications.h"
+#include "vault/plan_desk.h"
 #include "vault/recovery_desk.h"
 
 namespace farshore {
 
 // How soon an event is told of.
 static constexpr int64_t kNotifyUs = 2'000'000;
+static constexpr int64_t kDrillTickUs = 1'000'000;
+
+// Where others reach the API: the first name that was given for it, or where it listens.
+static std::string callback_url(const VaultServerOptions& options, const std::string& address) {
+    const size_t colon = address.rfind(':');
+    if (options.names.empty() || colon == std::string::npos) return "https://" + address;
+    return "https://" + options.names.front() + address.substr(colon);
+}
 
 struct VaultServer::Impl {
     // In the order of dependence: destroyed from the last to the first.
     std::unique_ptr<Vault> vault;
     std::unique_ptr<RecoveryDesk> recovery;
+    std::unique_ptr<PlanDesk> plans;
+    std::unique_ptr<DrillDesk> drills;
     std::unique_ptr<Notifications> notifications;
     std::unique_ptr<IdTokens> id_tokens;
     std::unique_ptr<Api> api;
@@ -58,11 +70,23 @@ Result<std::unique_ptr<VaultServer>> VaultServer::start(const VaultServerOptions
             log::error("vault", about(resumed.error()), "recoveries of an earlier run: {}",
                        resumed.error().to_string());
     }
+    impl->plans = std::make_unique<PlanDesk>(*impl->vault, impl->recovery.get(), files, random,
+                                             options.vault.node);
+    if (impl->recovery)
+        impl->drills = std::make_unique<DrillDesk>(
+            *impl->vault, *impl->recovery, files, random,
+            DrillDesk::Options{options.vault.tend_interval_us == 0 ? 0 : kDrillTickUs});
     impl->vault->resume_jobs();
+    if (impl->recovery) impl->recovery->mend();
+    const auto resume = [](const char* what, const Status& resumed) {
+        if (!resumed)
+            log::error("vault", about(resumed.error()), "{} of an earlier run: {}", what,
+                       resumed.error().to_string());
+    };
     impl->notifications = std::make_unique<Notifications>(
         *impl->vault, files, clock, random, options.vault.tend_interval_us == 0 ? 0 : kNotifyUs);
     impl->api = std::make_unique<Api>(*impl->vault, impl->recovery.get(), impl->notifications.get(),
-                                      impl->id_tokens.get());
+                                      impl->id_tokens.get(), impl->plans.get(), impl->drills.get());
     HttpServerOptions http;
     http.address = options.listen;
     std::vector<std::string> names = options.names;
@@ -84,6 +108,10 @@ Result<std::unique_ptr<VaultServer>> VaultServer::start(const VaultServerOptions
             return server->reload(credentials, vault->authority_pem());
         });
     if (options.vault.tend_interval_us != 0) impl->certificate->start();
+    // Once it is known where webhooks call back.
+    impl->plans->set_address(callback_url(options, impl->http->address()));
+    resume("runs of recovery plans", impl->plans->resume());
+    if (impl->drills) resume("drills", impl->drills->resume());
     log::info("vault", "serves at https://{}", impl->http->address());
     return std::unique_ptr<VaultServer>(new VaultServer(std::move(impl)));
 }

@@ -190,6 +190,7 @@ Json item_view(const ItemReport& report) {
                         {"differing_bytes", seed.differing_bytes}};
         if (seed.error) json["seed"]["error"] = problem_view(*seed.error);
     }
+    if (Json way = way_home_view(report); !way.is_null()) json["way_home"] = std::move(way);
     if (!item.resync_request.empty()) json["resync_requested"] = item.resync_request;
     if (report.upload) {
         const UploadStatus& upload = *report.upload;
@@ -273,6 +274,19 @@ Json item_view(const ItemReport& report) {
         if (replica.stored.v != 0) json["stored_time"] = to_rfc3339(replica.stored_time);
         json["written_bytes"] = replica.written_bytes;
         json["stored_bytes"] = replica.stored_bytes;
+    }
+    if (report.drill) {
+        Json drill = Json::object();
+        if (!report.drill->verdict.empty()) {
+            drill["verdict"] = report.drill->verdict;
+            drill["last"] = to_rfc3339(report.drill->last);
+        }
+        if (report.drill->good) {
+            drill["last_good"] = to_rfc3339(*report.drill->good);
+            drill["last_good_age_s"] = report.drill->good_age_us / 1'000'000;
+            drill["last_good_drill"] = report.drill->drill.value_or(0);
+        }
+        json["drill"] = std::move(drill);
     }
     return json;
 }
@@ -386,11 +400,52 @@ Json failover_view(const RecoveryState& state) {
         {"created", to_rfc3339(state.timings.requested)},
         {"timings", std::move(timings)}};
     if (!state.copy.empty()) json["copy"] = state.copy;
+    if (!state.note.empty()) json["note"] = state.note;
     if (!state.accelerator_words.empty()) json["accelerator"] = state.accelerator_words;
     if (state.error)
         json["error"] =
             problem_view(ItemError{state.error->code, state.error->what, state.error->remedy});
     return json;
+}
+
+Json way_home_view(const ItemReport& report) {
+    if (!report.way_home) return nullptr;
+    const ReturnRecord& way = report.way_home->record;
+    Json disks = Json::array();
+    for (const DesiredDisk& disk : way.disks)
+        if (!disk.removed) disks.push_back({{"index", disk.index}, {"path", disk.path}});
+    Json json{{"agent", way.agent},
+              {"mode", std::string(capture_mode_name(way.mode))},
+              {"disks", std::move(disks)},
+              {"original", way.original},
+              {"begun", to_rfc3339(way.begun)}};
+    if (!way.appliance.empty()) json["appliance"] = way.appliance;
+    if (way.to.v != 0) json["target"] = point_view(way.to, way.to_time);
+    if (!report.way_home->home) return json;
+    const AgentItemStatus& home = *report.way_home->home;
+    json["home"] = {{"state", std::string(agent_item_state_name(home.state))},
+                    {"have", home.way_home.have.v},
+                    {"held", home.way_home.held},
+                    {"total_bytes", home.way_home.total},
+                    {"compared_bytes", home.way_home.compared},
+                    {"differing_bytes", home.way_home.differing},
+                    {"written_bytes", home.way_home.written}};
+    if (home.error)
+        json["home"]["error"] =
+            problem_view(ItemError{home.error->code, home.error->what, home.error->remedy});
+    return json;
+}
+
+Json states_view(ItemState state) {
+    Json actions = Json::array(), next = Json::array();
+    for (const ItemAction action : possible_actions(state))
+        if (action != ItemAction::kReplicate)
+            actions.push_back(std::string(item_action_name(action)));
+    for (const ItemState one : next_states(state))
+        next.push_back(std::string(item_state_name(one)));
+    return {{"state", std::string(item_state_name(state))},
+            {"actions", std::move(actions)},
+            {"next", std::move(next)}};
 }
 
 }  // namespace farshore

@@ -29,6 +29,9 @@ nlohmann::json event_view(const EventRecord& event);
 nlohmann::json party_view(const PartyReport& report);
 nlohmann::json export_view(const RecoveryState& state, uint64_t size_bytes);
 nlohmann::json failover_view(const RecoveryState& state);
+// Null when it is on none.
+nlohmann::json way_home_view(const ItemReport& report);
+nlohmann::json states_view(ItemState state);
 
 // An NBD URI on a unix socket; an empty export name is the default export.
 std::string nbd_uri(const std::string& socket, const std::string& export_name);

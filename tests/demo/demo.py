@@ -219,7 +219,7 @@ class Demo:
         if not self.options.agent:
             self.source = self.make_source(accelerator)
         self.source.start()
-        ready_ms = self.source.wait_ready(300)
+        ready_ms = self.source.wait_ready(600)
         self.stage.detail(f"Debian is up after {ready_ms / 1000:.1f} s; two disks, PostgreSQL on the second")
         if self.options.agent:
             self.start_agent()
@@ -300,7 +300,7 @@ class Demo:
             self.stage.live(f"{state}{share}{eta}; transaction {self.source.serial.reported()}")
 
         self.farshore.wait_for("the machine is protected",
-                               lambda: sampler.sample().get("state") == "protected", 300, 0.4, show)
+                               lambda: sampler.sample().get("state") == "protected", 900, 0.4, show)
         seconds = time.monotonic() - started
         self.result["protect_s"] = round(seconds, 1)
         self.stage.detail(f"protected after {seconds:.1f} s; {self.source.serial.reported() - before} "

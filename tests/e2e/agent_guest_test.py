@@ -76,7 +76,7 @@ class AgentInTheMachine(unittest.TestCase):
         self.guest.set_clock()
         self.farshore.wait_for("the machine is protected again", lambda: (
             item := self.farshore.call("item", demo.NAME))["state"] == "protected" and "rpo_s" in item
-            and item["rpo_s"] < 30, 300)
+            and item["rpo_s"] < 30, 900)
         after = self.farshore.call("item", demo.NAME)
         # Counted anew from each start of the machine on.
         compared = after["compared_bytes"]

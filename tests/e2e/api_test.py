@@ -174,7 +174,25 @@ class Api(EndToEnd):
         self.assertEqual(201, status, group)
         status, _, shared = self.call("post", "/v1/groups/shop/points", {"wait_s": 20})
         self.assertEqual((201, "stored"), (status, shared.get("state")), shared)
-        return {"item": "web", "point": point, "hold": hold, "job": job, "store": "second", "disk": 0,
+        status, _, plan = self.call("post", "/v1/recovery-plans", {
+            "plan": {"name": "shop", "groups": [{"name": "one", "items": [{"name": "web"}]}]}})
+        self.assertEqual(201, status, plan)
+        # It waits for a person, so that it is there and does nothing.
+        status, _, plan = self.call("put", "/v1/recovery-plans/shop", {"plan": {"name": "shop", "groups": [
+            {"name": "one", "before": [{"name": "ask", "kind": "manual", "instructions": "?", "for": ["test"]}],
+             "items": [{"name": "web"}]}]}})
+        self.assertEqual(200, status, plan)
+        status, _, run = self.call("post", "/v1/recovery-plans/shop/runs", {"mode": "test"})
+        self.assertEqual(202, status, run)
+        status, _, policy = self.call("put", "/v1/items/web/drill-policy", {"policy": {"serial": "up", "limit_s": 1}})
+        self.assertEqual(200, status, policy)
+        status, _, started = self.call("post", "/v1/items/web/drills", {})
+        self.assertEqual(202, status, started)
+        self.farshore.call("job", started["id"], "--wait")
+        drill = self.farshore.call("drill", "list")["drills"][0]
+        self.assertEqual("bad", drill["verdict"], "random bytes do not boot")
+        return {"item": "web", "point": point, "drill": drill["id"], "plan": "shop", "run": run["id"], "step": "g1-before-1",
+                "attempt": "0" * 24, "hold": hold, "job": job, "store": "second", "disk": 0,
                 "bookmark": bookmark["id"], "export": export["id"], "agent": "nobody", "notifier": "nobody",
                 "user": "alice", "token": token, "policy": "default",
                 "group": "shop", "member": "web", "shared_point": shared["id"]}
@@ -202,7 +220,7 @@ class Api(EndToEnd):
         answered with anything but which member is wrong; or when any body makes the server fail."""
         values = {"item": "web", "hold": "x", "job": 1, "alarm": 1, "store": "second", "disk": 0, "bookmark": "x",
                   "export": "x", "agent": "x", "appliance": "x", "point": "latest", "notifier": "x", "user": "x", "token": "x",
-                  "policy": "default", "group": "shop", "member": "x", "shared_point": "x"}
+                  "policy": "default", "plan": "x", "run": 1, "drill": 1, "step": "x", "attempt": "0" * 24, "group": "shop", "member": "x", "shared_point": "x"}
         values = {**values, **self.site()}
         tried = 0
         for method, path, operation, _ in self.description.operations():
@@ -304,7 +322,7 @@ class Api(EndToEnd):
         open_to_all = {"getHealth", "enrol", "login"}
         values = {"item": "web", "point": "latest", "hold": "x", "job": 1, "store": "x", "disk": 0, "bookmark": "x",
                   "export": "x", "agent": "x", "appliance": "x", "notifier": "x", "user": "x", "token": "x",
-                  "policy": "x", "group": "x", "member": "x", "shared_point": "x"}
+                  "policy": "x", "plan": "x", "run": 1, "drill": 1, "step": "x", "attempt": "x", "group": "x", "member": "x", "shared_point": "x"}
         tried = 0
         for method, path, operation, _ in self.description.operations():
             if operation["operationId"] in open_to_all or operation.get("security") == []:

@@ -167,13 +167,13 @@ class Nodes(EndToEnd):
         self.start_all()
         clients = self.protect(model)
         for how in (signal.SIGINT, signal.SIGQUIT):
-            leads = self.leader()
             self.database.stop(how)
             for _ in range(30):
                 model.random_step(clients, rng)
             self.database.start()
             self.bookmark(f"after-{how}")
-            self.assertEqual(leads, self.leader(), "nobody else was there to lead")
+            # The other one, if the machine was so busy that the lease ended meanwhile.
+            self.assertIn(self.leader(), self.data)
             self.assert_point("web", f"after-{how}", model.copy())
         self.assertEqual([], self.farshore.call("points", "web")["gaps"])
 

@@ -73,7 +73,7 @@ class Seeds(EndToEnd):
         wrong.write_bytes(rng.randbytes(16 * MIB))
         self.protect("web", paths, [wrong])
         item = self.farshore.wait_for("the seed is held", lambda: (
-            now := self.farshore.call("item", "web")).get("seed", {}).get("state") == "held" and now, 60)
+            now := self.farshore.call("item", "web")).get("seed", {}).get("state") == "held" and now, 120)
         self.assertIn("seed-differs", [trouble["code"] for trouble in item["troubles"]])
         self.assertGreater(item["seed"]["differing_bytes"] * 2, item["seed"]["sampled_bytes"])
         self.assertEqual(0, item["resync"]["sent_bytes"], "it was copied without a word")
@@ -95,7 +95,7 @@ class Seeds(EndToEnd):
         subprocess.run(["qemu-img", "convert", "-O", "qcow2", paths[0], image], check=True)
         self.protect("web", paths, [image])
         item = self.farshore.wait_for("it is said", lambda: (
-            now := self.farshore.call("item", "web"))["seed"]["state"] == "failed" and now, 60)
+            now := self.farshore.call("item", "web"))["seed"]["state"] == "failed" and now, 120)
         trouble = next(t for t in item["troubles"] if t["code"] == "seed-failed")
         self.assertIn("qcow2", trouble["cause"])
         self.assertIn("qemu-nbd", trouble["remedy"])
@@ -107,7 +107,7 @@ class Seeds(EndToEnd):
         more = Model([MIB], rng)
         (self.work / "more").mkdir()
         self.protect("other", more.make_files(self.work / "more"), [self.work / "missing.img"])
-        self.farshore.wait_for("it is said", lambda: self.seed_of("other").get("state") == "failed", 60)
+        self.farshore.wait_for("it is said", lambda: self.seed_of("other").get("state") == "failed", 120)
         self.farshore.call("seed", "skip", "other")
         self.wait_state("other", "protected")
         point = self.farshore.call("point", "other", "--bookmark", "here")["sequence"]

@@ -350,18 +350,26 @@ class Simulation {
     std::shared_ptr<void> boot_agent(SimProcess& self, Machine& machine) {
         auto agent = std::make_shared<Agent>();
         PointMaker::Commands commands;
-        commands.post = [this, &machine](const TapCommand& command) -> Result<size_t> {
+        commands.post = [this, &machine, &self](const TapCommand& command) -> Result<size_t> {
+            // What its end would still say, a process that is killed does not.
+            if (!self.alive()) return fail(Code::kCancelled, "it is dead");
             machine.commands.push_back({command, {}, false});
             serve_later(machine, machine.commands.size() - 1);
             return machine.commands.size() - 1;
         };
         commands.take = [&machine](size_t ticket) { return machine.commands[ticket].result; };
         PointMaker::Rest rest;
-        rest.begin = [this, &self](const std::string&, std::function<void(Result<int64_t>)> begun) {
+        rest.begin = [this, &self](const std::string&, std::function<void(Status)> begun) {
+            Status status;
+            if (draw_.below(10) == 0) status = fail(Code::kTimeout, "a script hangs");
+            self.executor().post_after_us(draw_.between(1'000, 400'000),
+                                          [begun, status] { begun(status); });
+        };
+        rest.freeze = [this, &self](std::function<void(Result<int64_t>)> frozen) {
             const int64_t took_us = draw_.between(1'000, 400'000);
             Result<int64_t> until = self.clock().steady_us() + took_us + 3'000'000;
-            if (draw_.below(10) == 0) until = fail(Code::kTimeout, "a script hangs");
-            self.executor().post_after_us(took_us, [begun, until] { begun(until); });
+            if (draw_.below(20) == 0) until = fail(Code::kTimeout, "a disk is too slow");
+            self.executor().post_after_us(took_us, [frozen, until] { frozen(until); });
         };
         rest.end = [this, &self](bool, std::function<void(Status)> thawed) {
             self.executor().post_after_us(draw_.between(100, 20'000), [thawed] { thawed({}); });
@@ -398,27 +406,28 @@ class Simulation {
     void next_write(size_t chain, uint64_t number) {
         world_.after_us(draw_.between(200, 15'000), [this, chain, number] {
             Machine& machine = *machines_[draw_.below(machines_.size())];
-            issue(machine, chain, number + 1, machine.host->clock().steady_us(), false);
+            issue(machine, chain, number + 1, machine.host->clock().steady_us(), 0);
         });
     }
-    void issue(Machine& machine, size_t chain, uint64_t number, int64_t since_us, bool waited) {
+    void issue(Machine& machine, size_t chain, uint64_t number, int64_t since_us,
+               uint64_t arrival) {
         const int64_t now_us = machine.host->clock().steady_us();
-        if (plant_ != Plant::kNoGate && !machine.gate->may_pass()) {
+        if (plant_ != Plant::kNoGate && !machine.gate->may_pass(arrival)) {
             // It looks again as soon as the gate may have opened; the time is the gate's to keep.
             if (now_us - since_us > kMaxHoldUs + 2'000)
                 breach(fmt::format("a write waited {} us", now_us - since_us));
-            world_.after_us(500, [this, &machine, chain, number, since_us] {
-                issue(machine, chain, number, since_us, true);
+            world_.after_us(500, [this, &machine, chain, number, since_us, arrival] {
+                issue(machine, chain, number, since_us, arrival);
             });
             return;
         }
-        if (waited) ++outcome_.held_writes;
+        if (arrival != 0) ++outcome_.held_writes;
         // Under way: the disk first, then the record, then the answer.
         world_.after_us(
             draw_.between(50, 4'000), [this, &machine, chain, number, life = machine.tap_life] {
                 if (machine.tap_life != life)
                     // The tap died meanwhile; the machine asks again.
-                    return issue(machine, chain, number, machine.host->clock().steady_us(), false);
+                    return issue(machine, chain, number, machine.host->clock().steady_us(), 0);
                 machine.log.push_back({false, chain, number});
                 ++outcome_.writes;
                 next_write(chain, number);
@@ -466,6 +475,7 @@ class Simulation {
         }
     }
 
+    std::vector<std::unique_ptr<Machine>> machines_;  // agents that end look at them still
     SimWorld world_;
     SimNetwork network_;
     const Plant plant_;
@@ -473,7 +483,6 @@ class Simulation {
     SimProcess* vault_ = nullptr;
     SimProcess* appliances_[2] = {};
     std::vector<SimProcess*> agents_;
-    std::vector<std::unique_ptr<Machine>> machines_;
     bool faults_ = true;
     Outcome outcome_;
 };

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "os/log.h"
+#include "os/test_paths.h"
 #include "sim/seeds.h"
 #include "system_sim.h"
 
@@ -30,7 +31,7 @@ std::string text_of(const std::filesystem::path& path) {
     return text.str();
 }
 
-std::string regressions() { return text_of(FARSHORE_SOURCE_DIR "/tests/sim/regress.seeds"); }
+std::string regressions() { return text_of(test_source_directory() + "/tests/sim/regress.seeds"); }
 
 // The fault sites that product cores, the simulated seams and this system name in their sources.
 std::vector<std::string> sites_in_sources() {
@@ -39,7 +40,7 @@ std::vector<std::string> sites_in_sources() {
     for (const char* folder :
          {"/src/capture", "/src/replicate", "/src/replica", "/src/sim", "/tests/sim"})
         for (const auto& entry :
-             std::filesystem::directory_iterator(std::string(FARSHORE_SOURCE_DIR) + folder)) {
+             std::filesystem::directory_iterator(test_source_directory() + folder)) {
             const std::string stem = entry.path().stem();
             if (stem.ends_with("_test") || stem == "buggify") continue;
             const std::string text = text_of(entry.path());

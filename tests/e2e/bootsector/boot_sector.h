@@ -1,4 +1,4 @@
-// The 512-byte guest of README.md for C++ tests: FARSHORE_SOURCE_DIR must be defined.
+// The 512-byte guest of README.md for C++ tests.
 #pragma once
 
 #include <fstream>
@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "os/test_paths.h"
 
 namespace farshore {
 
@@ -16,7 +17,7 @@ struct BootSectorOptions {
 };
 
 inline Bytes boot_sector(const BootSectorOptions& options = {}) {
-    std::ifstream file(FARSHORE_SOURCE_DIR "/tests/e2e/bootsector/bootsector.bin",
+    std::ifstream file(test_source_directory() + "/tests/e2e/bootsector/bootsector.bin",
                        std::ios::binary);
     Bytes sector{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
     FS_CHECK(sector.size() == 512 && options.sectors.size() <= 8);

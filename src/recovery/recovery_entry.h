@@ -1,0 +1,37 @@
+// What Recoveries holds of each of its recoveries, for failover.cc and captured_machine.cc alone.
+#pragma once
+
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "compute/nbd_server.h"
+#include "os/shared_memory.h"
+#include "recovery/failover.h"
+
+namespace farshore {
+
+struct Recoveries::Entry {
+    std::mutex mutex;
+    RecoveryState state;
+    // The state as it was last saved, for those who only look: a start may hold `mutex` for
+    // seconds.
+    std::mutex seen_mutex;
+    RecoveryState seen;  // guarded by seen_mutex
+    std::optional<NbdServer> disks;
+    std::optional<QemuMachine> machine;
+    TrialWatch trial;
+    int64_t machine_started_us = 0;  // steady clock
+    int64_t lease_renewed_us = 0;
+    bool forgotten = false;  // cleaned up while somebody waited for the mutex
+};
+
+// Of the host, now.
+inline std::string this_boot() {
+    const auto boot = host_boot_id();
+    return boot ? boot->to_string() : std::string();
+}
+
+inline bool has_machine(const RecoveryState& state) { return state.kind != RecoveryKind::kExport; }
+
+}  // namespace farshore

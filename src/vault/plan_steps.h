@@ -1,0 +1,77 @@
+// Does the steps of one run of a recovery plan: machines through the recovery desk, scripts,
+// webhooks, and the answers of people. recovery/plan_driver.h says what is promised.
+//
+// One thread, the run's job; webhooks are told from a thread of their own. Borrows what Options
+// names.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "recovery/plan_driver.h"
+#include "recovery/script_runs.h"
+
+namespace farshore {
+
+class RecoveryDesk;
+class Vault;
+
+// The id of the machine that an attempt of an item's step starts.
+std::string recovery_of_step(const std::string& handle);
+// What shows that an answer to an attempt comes from whoever got its webhook. Made from the
+// webhook's secret, so that it need not be kept and is the same when it is told again.
+std::string callback_token(const class Secret& secret, const std::string& handle);
+
+class PlanSteps final : public StepRunner {
+  public:
+    struct Options {
+        Vault* vault = nullptr;
+        RecoveryDesk* recovery = nullptr;
+        FileSystem* files = nullptr;
+        ScriptRuns* scripts = nullptr;
+        std::string scripts_directory;
+        std::function<std::string()> callback_url;        // before the handle; empty: not yet
+        const std::atomic<uint64_t>* answered = nullptr;  // grows with each answer that is kept
+        // An answer to the attempt may come from outside, or no more.
+        std::function<void(const std::string& handle, bool expected)> expect;
+        std::string node;  // of several, ours
+        // Handles of steps that an earlier vault had begun, or was about to.
+        std::set<std::string> taken_up;
+    };
+    explicit PlanSteps(Options options);
+    ~PlanSteps() override;
+
+    void begin(const PlanRun& run, const PlanStep& step) override;
+    std::optional<StepOutcome> look(const PlanRun& run, const PlanStep& step,
+                                    std::string& reference) override;
+    void end(const PlanRun& run, const PlanStep& step) override;
+    void forget(const PlanRun& run, const PlanStep& step) override;
+
+  private:
+    struct Delivery;
+    Status begin_item(const PlanRun& run, const PlanStep& step);
+    Status begin_script(const PlanRun& run, const PlanStep& step);
+    Status begin_guest_script(const PlanRun& run, const PlanStep& step);
+    void deliver(const PlanRun& run, const PlanStep& step);
+    std::optional<StepOutcome> look_item(const PlanRun& run, const PlanStep& step,
+                                         std::string& reference);
+    std::optional<StepOutcome> look_script(const PlanRun& run, const PlanStep& step);
+    std::optional<StepOutcome> look_guest_script(const PlanRun& run, const PlanStep& step,
+                                                 std::string& reference);
+    std::optional<StepOutcome> look_answer(const PlanStep& step);
+
+    Options options_;
+    std::map<std::string, Error> refused_;           // by handle: why it could not be begun
+    std::map<std::string, int64_t> again_us_;        // by handle: when it is begun again, steady
+    std::map<std::string, Error> not_yet_;           // by handle: why it has not begun so far
+    std::map<std::string, std::string> references_;  // by handle
+    std::map<std::string, uint64_t> seen_;           // by handle: `answered` when it was asked last
+    std::shared_ptr<Delivery> delivery_;             // of the webhook that is told, the newest
+};
+
+}  // namespace farshore
