@@ -554,6 +554,8 @@ class Parser {
               Row{"change-point", "Start it again from another point", true},
               Row{"commit", "Keep the point for good", false},
               Row{"cancel", "Give the started machine up; the source counts again", false},
+              Row{"keep-open",
+                  "It decides about itself no more (--commit-after, --roll-back-after)", false},
               Row{"cleanup", "End a test failover and forget what it wrote", false}}) {
             const std::string_view name = row.name;
             const ClientVerb run = [&a, row](ClientVerbs& v) {
@@ -598,6 +600,18 @@ class Parser {
                 action->add_flag("--planned", a.failover.planned,
                                  "the same, and only if nothing at all is lost");
                 add_shut_down(*action, a.failover.power_off, a.failover.timeout_s);
+                CLI::Option* commit =
+                    action
+                        ->add_option("--commit-after", a.failover.commit_after_s,
+                                     "commit it when nobody has decided for so long (\"4h\")")
+                        ->transform(duration());
+                action
+                    ->add_option(
+                        "--roll-back-after", a.failover.roll_back_after_s,
+                        "give it up then: what was written here is lost, the source counts "
+                        "again")
+                    ->transform(duration())
+                    ->excludes(commit);
             }
             action->add_flag("--no-wait", a.no_wait, "do not wait for the job");
         }

@@ -19,6 +19,10 @@ int ClientVerbs::failover(const FailoverArguments& arguments) {
     if (arguments.planned) body["planned"] = true;
     if (arguments.power_off) body["power_off"] = true;
     if (arguments.timeout_s != 0) body["timeout_s"] = arguments.timeout_s;
+    if (arguments.commit_after_s != 0 || arguments.roll_back_after_s != 0) {
+        body["then"] = arguments.commit_after_s != 0 ? "commit" : "roll-back";
+        body["after_s"] = std::max(arguments.commit_after_s, arguments.roll_back_after_s);
+    }
     auto answer = impl_->call("POST", item_target(arguments.name, "/failovers"), body);
     if (!answer) return impl_->failed(answer.error());
     return impl_->follow_job(*answer, arguments.wait);

@@ -147,6 +147,8 @@ struct FailoverArguments {
     std::string action, name, point, copy;
     bool shut_down = false, planned = false, power_off = false, wait = true;
     uint64_t timeout_s = 0;  // 0: not said
+    // Seconds until it decides by itself; 0: it does not. One of them at most.
+    uint64_t commit_after_s = 0, roll_back_after_s = 0;
 };
 
 // Of `reprotect` and `failback`.

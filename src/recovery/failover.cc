@@ -361,6 +361,8 @@ Result<RecoveryState> Recoveries::start(const RecoveryRequest& request) {
     state.item_name = request.item_name;
     state.copy = request.copy;
     state.note = request.note;
+    state.undecided = request.undecided;
+    state.decide_at = {options_.clock->now().us + int64_t{request.undecided_s} * 1'000'000};
     state.sequence = request.sequence;
     state.point_time = request.point_time;
     state.machine = request.machine;
@@ -472,6 +474,20 @@ Status Recoveries::commit(const std::string& id) {
     state.committed = true;
     const Status saved = save(*entry);
     if (!saved) state.committed = false;
+    return saved;
+}
+
+Status Recoveries::keep_open(const std::string& id) {
+    FS_ASSIGN(const EntryPtr entry, find(id));
+    const std::lock_guard lock(entry->mutex);
+    RecoveryState& state = entry->state;
+    if (entry->forgotten) return fail(Code::kNotFound, fmt::format("recovery '{}' is gone", id));
+    if (state.kind != RecoveryKind::kFailover || state.committed)
+        return fail(Code::kWrongState, fmt::format("recovery '{}' waits for no decision", id));
+    const Undecided before = std::exchange(state.undecided, Undecided::kWaits);
+    if (before == Undecided::kWaits) return {};
+    Status saved = save(*entry);
+    if (!saved) state.undecided = before;
     return saved;
 }
 

@@ -82,9 +82,11 @@ struct RecoveryRequest {
     RecoveryKind kind = RecoveryKind::kTest;
     ItemId item;
     std::string item_name;
-    std::string copy;   // as in RecoveryState
-    std::string note;   // as in RecoveryState
-    Sequence sequence;  // resolved: ItemReplica::resolve()
+    std::string copy;  // as in RecoveryState
+    std::string note;  // as in RecoveryState
+    Undecided undecided = Undecided::kWaits;
+    uint32_t undecided_s = 0;  // after so long, from the request on
+    Sequence sequence;         // resolved: ItemReplica::resolve()
     TimePoint point_time;
     MachineDescription machine;  // its disks are the replica's, by index
     MachineOverrides overrides;
@@ -164,6 +166,8 @@ class Recoveries {
     // there is no such id. kWrongState for a committed failover. After any other error: call again.
     Status clean_up(const std::string& id, CleanUp how = CleanUp::kOrdinary);
 
+    // A failover waits for a person from now on, however long (Undecided). kNotFound, kWrongState.
+    Status keep_open(const std::string& id);
     // Asks a machine something, or looks at it; nothing else happens to it meanwhile. kNotFound,
     // kWrongState when none runs.
     Status with_machine(const std::string& id, const std::function<Status(QemuMachine&)>& use);

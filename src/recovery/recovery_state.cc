@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "compute/json_read.h"
@@ -18,6 +20,7 @@ constexpr std::string_view kKindNames[] = {"test", "failover", "export"};
 constexpr std::string_view kStageNames[] = {"preparing", "starting-disks", "starting-machine",
                                             "running",   "stopped",        "changing-point",
                                             "failed",    "cleaning",       "gone"};
+constexpr std::array<std::string_view, 3> kUndecidedNames{"", "commit", "roll-back"};
 
 template <size_t N>
 Result<size_t> find_name(const std::string_view (&names)[N], std::string_view name,
@@ -56,6 +59,18 @@ Result<RecoveryStage> recovery_stage_from_name(std::string_view name) {
     return static_cast<RecoveryStage>(at);
 }
 
+std::string_view undecided_name(Undecided what) {
+    return kUndecidedNames.at(static_cast<size_t>(what));
+}
+Result<Undecided> undecided_from_name(std::string_view name) {
+    const auto found = std::ranges::find(kUndecidedNames, name);
+    if (found == kUndecidedNames.end())
+        return fail(Code::kInvalidArgument,
+                    fmt::format("'{}' is nothing that becomes of a failover", name.substr(0, 64)),
+                    "commit or roll-back, or leave it out");
+    return static_cast<Undecided>(found - kUndecidedNames.begin());
+}
+
 std::string encode_recovery_state(const RecoveryState& state) {
     Json json = {{"version", kVersion},
                  {"id", state.id},
@@ -67,6 +82,8 @@ std::string encode_recovery_state(const RecoveryState& state) {
                  {"item_name", state.item_name},
                  {"copy", state.copy},
                  {"note", state.note},
+                 {"undecided", undecided_name(state.undecided)},
+                 {"decide_at_us", state.decide_at.us},
                  {"sequence", state.sequence.v},
                  {"point_time_us", state.point_time.us},
                  {"lease", state.lease},
@@ -110,6 +127,8 @@ Result<RecoveryState> decode_recovery_state(std::string_view text) {
     FS_ASSIGN(state.item_name, text_of(json, "item_name"));
     state.copy = json_text(json, "copy");  // written since there are copies
     FS_ASSIGN(state.note, text_of(json, "note"));
+    FS_ASSIGN(state.undecided, undecided_from_name(json_text(json, "undecided")));
+    state.decide_at = {json_i64(json, "decide_at_us")};
     state.sequence = {json_u64(json, "sequence")};
     state.point_time = {json_i64(json, "point_time_us")};
     state.lease = json_u64(json, "lease");

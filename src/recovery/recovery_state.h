@@ -44,6 +44,18 @@ enum class RecoveryStage : uint8_t {
 std::string_view recovery_stage_name(RecoveryStage stage);  // "preparing", "starting-disks", ...
 Result<RecoveryStage> recovery_stage_from_name(std::string_view name);
 
+// What becomes of a failover that nobody has decided about for a time.
+enum class Undecided : uint8_t {
+    kWaits,      // it waits for a person
+    kCommits,    // its point is final
+    kRollsBack,  // it is given up; the source counts again
+};
+std::string_view undecided_name(Undecided what);  // "", "commit", "roll-back"
+// kInvalidArgument.
+Result<Undecided> undecided_from_name(std::string_view name);
+// How long that may take.
+inline constexpr uint32_t kMinUndecidedS = 60, kMaxUndecidedS = 365 * 86'400;
+
 // Milliseconds from the request on; -1: not yet.
 struct RecoveryTimings {
     TimePoint requested;
@@ -68,6 +80,8 @@ struct RecoveryState {
     std::string item_name;
     std::string copy;  // the name of the store that is read; empty: the vault's own
     std::string note;  // of whoever asked for it
+    Undecided undecided = Undecided::kWaits;
+    TimePoint decide_at;  // then, unless a person has decided; without meaning for kWaits
     Sequence sequence;
     TimePoint point_time;
     // The lease that keeps `sequence` readable, and one that a change of point is about to let go

@@ -14,6 +14,8 @@ TEST(RecoveryState, ComesBackFromJson) {
     state.item.raw.fill(0x5a);
     state.item_name = "a \"name\"";
     state.note = "for the auditors";
+    state.undecided = Undecided::kRollsBack;
+    state.decide_at = {77};
     state.sequence = {UINT64_MAX};
     state.lease = 7;
     state.old_lease = 6;
@@ -25,6 +27,8 @@ TEST(RecoveryState, ComesBackFromJson) {
     ASSERT_TRUE(decoded) << decoded.error().to_string();
     EXPECT_EQ(encode_recovery_state(*decoded), json);
     EXPECT_EQ(decoded->note, "for the auditors");
+    EXPECT_EQ(decoded->undecided, Undecided::kRollsBack);
+    EXPECT_EQ(decoded->decide_at.us, 77);
     EXPECT_EQ(decoded->sequence.v, UINT64_MAX);
     EXPECT_EQ(decoded->error->code, Code::kNoSpace);
     EXPECT_EQ(decoded->timings.first_read_ms, 812);

@@ -356,7 +356,7 @@ Result<HttpResponse> Api::item(const Call& call) {
         if (call.is("POST")) {
             FS_ASSIGN(const JsonFields fields,
                       call.fields({"action", "point", "copy", "shut_down", "planned", "power_off",
-                                   "timeout_s", "note", "id"}));
+                                   "timeout_s", "note", "id", "then", "after_s"}));
             FS_ASSIGN(const std::string action, fields.required_text("action", 64));
             FS_ASSIGN(const std::string point, fields.text("point", 1024, "latest"));
             FS_ASSIGN(const std::string copy, fields.text("copy", kMaxStoreNameBytes));
@@ -365,6 +365,8 @@ Result<HttpResponse> Api::item(const Call& call) {
             FS_ASSIGN(choice.recovery, fields.text("id", 64));
             if (!choice.note.empty() && action != "test" && action != "start")
                 return fields.wrong("note", "goes with test and start");
+            if (choice.undecided != Undecided::kWaits && action != "start")
+                return fields.wrong("then", "goes with start");
             if (!choice.recovery.empty() && action != "cleanup")
                 return fields.wrong("id", "goes with cleanup");
             FS_ASSIGN(const JobRecord job, recovery->failover(name, action, point, copy, choice));

@@ -51,6 +51,14 @@ Result<FailoverChoice> read_failover_choice(const JsonFields& fields) {
     FS_ASSIGN(const FailbackRequest shutting_down, read_failback(fields));
     choice.power_off = shutting_down.power_off;
     choice.timeout_s = shutting_down.timeout_s;
+    FS_ASSIGN(const std::string then, fields.text("then", 16));
+    FS_ASSIGN(choice.undecided, undecided_from_name(then));
+    FS_ASSIGN(const uint64_t after_s, fields.u64("after_s", 0, kMaxUndecidedS));
+    choice.undecided_s = static_cast<uint32_t>(after_s);
+    if ((choice.undecided == Undecided::kWaits) != (after_s == 0))
+        return fields.wrong("after_s", "goes with 'then', and that with it");
+    if (after_s != 0 && after_s < kMinUndecidedS)
+        return fields.wrong("after_s", fmt::format("must be at least {}", kMinUndecidedS));
     return choice;
 }
 
@@ -172,8 +180,51 @@ void RecoveryDesk::mend() {
     returns_->mend();
 }
 
+// Failovers that nobody has decided about. A clock that is set does not decide: how long is left is
+// read from it once, when this vault first sees the failover.
+void RecoveryDesk::decide() {
+    constexpr int64_t kAgainUs = 60'000'000;
+    const int64_t now_us = clock_.steady_us();
+    std::map<std::string, int64_t> still;
+    for (const RecoveryState& state : recoveries_->list()) {
+        if (state.kind != RecoveryKind::kFailover || state.committed ||
+            state.undecided == Undecided::kWaits)
+            continue;
+        const auto known = undecided_.find(state.id);
+        int64_t due_us = 0;
+        if (known != undecided_.end()) {
+            due_us = known->second;
+        } else {
+            const int64_t whole_us = state.decide_at.us - state.timings.requested.us;
+            due_us = now_us + std::clamp<int64_t>(state.decide_at.us - clock_.now().us, 0,
+                                                  std::max<int64_t>(whole_us, 0));
+        }
+        if (now_us >= due_us) {
+            due_us = now_us + kAgainUs;
+            const auto item = get_item(vault_.database(), state.item);
+            // Somebody has gone on: the way home, the end of the protection.
+            if (item && item->state == ItemState::kFailedOver) {
+                const bool commits = state.undecided == Undecided::kCommits;
+                const auto job =
+                    failover(state.item.to_string(), commits ? "commit" : "cancel", {});
+                if (job)
+                    vault_.event(Severity::kWarning, "failover-decided", &*item,
+                                 fmt::format("nobody decided about the failover in time: it is {}, "
+                                             "as was asked for",
+                                             commits ? "committed" : "given up"));
+                else
+                    log::warn("vault", about(job.error()), "failover {}: {}", state.id,
+                              job.error().to_string());
+            }
+        }
+        still.emplace(state.id, due_us);
+    }
+    undecided_ = std::move(still);
+}
+
 void RecoveryDesk::tick() {
     recoveries_->tick();
+    decide();
     std::vector<std::string> ended;
     {
         const std::lock_guard hold(mutex_);
@@ -234,6 +285,8 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
     FS_ASSIGN(request.copy, fields.text("copy", kMaxStoreNameBytes));
     FS_ASSIGN(const FailoverChoice choice, read_failover_choice(fields));
     FS_ASSIGN(request.note, fields.text("note", kMaxRecoveryNoteBytes));
+    request.undecided = choice.undecided;
+    request.undecided_s = choice.undecided_s;
     const bool real = request.kind == RecoveryKind::kFailover;
     request.network = real ? NetworkChoice::kUser : NetworkChoice::kIsolated;
 
@@ -388,7 +441,9 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
             {"planned", choice.planned},
             {"power_off", choice.power_off},
             {"timeout_s", choice.timeout_s},
-            {"note", choice.note}};
+            {"note", choice.note},
+            {"then", undecided_name(choice.undecided)},
+            {"after_s", choice.undecided_s}};
         return vault_.start_job(job_kind, item, false, dump_json(input),
                                 machine_work(dump_json(input)));
     };
@@ -448,12 +503,12 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
                 return fmt::format("{{\"cleaned_up\":{}}}", done);
             });
     }
-    if (action != "change-point" && action != "commit")
+    if (action != "change-point" && action != "commit" && action != "keep-open")
         return fail(Code::kInvalidArgument,
                     fmt::format("the action '{}' is not a way to fail over", action.substr(0, 64)),
-                    "use test, start, change-point, commit, cancel or cleanup");
+                    "use test, start, change-point, commit, cancel, keep-open or cleanup");
     FS_TRY(check_action(item.state,
-                        action == "commit" ? ItemAction::kCommit : ItemAction::kChangePoint));
+                        action == "change-point" ? ItemAction::kChangePoint : ItemAction::kCommit));
     const auto running = of_item(item.id, RecoveryKind::kFailover);
     if (running.empty())
         return fail(Code::kNotFound, fmt::format("no failover of '{}' is known here", item.name));
@@ -463,6 +518,13 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
                                 [this, id, item_id = item.id](JobRun&) -> Result<std::string> {
                                     FS_TRY(recoveries_->commit(id));
                                     FS_TRY(vault_.change_state(item_id, ItemState::kCommitted, {}));
+                                    FS_ASSIGN(const RecoveryState state, recoveries_->get(id));
+                                    return result_of(state);
+                                });
+    if (action == "keep-open")
+        return vault_.start_job("keep-open", item, false, "",
+                                [this, id](JobRun&) -> Result<std::string> {
+                                    FS_TRY(recoveries_->keep_open(id));
                                     FS_ASSIGN(const RecoveryState state, recoveries_->get(id));
                                     return result_of(state);
                                 });

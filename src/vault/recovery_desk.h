@@ -36,6 +36,9 @@ struct FailoverChoice {
     bool power_off = false;  // a machine that does not shut down in time is ended
     uint32_t timeout_s = kShutDownPatienceS;
     std::string note;  // what it is for; of a test, too
+    // What becomes of it when nobody decides for so long.
+    Undecided undecided = Undecided::kWaits;
+    uint32_t undecided_s = 0;
     // The id of the test or failover that begins, or of the test to clean up; empty: one that is
     // drawn, all.
     std::string recovery;
@@ -69,8 +72,8 @@ class RecoveryDesk {
     void mend();
     void tick();
 
-    // `action` is test, start, change-point, commit, cancel or cleanup; a job does it. `copy`: the
-    // store whose points are meant, for test and start; empty: the vault's own.
+    // `action` is test, start, change-point, commit, cancel, keep-open or cleanup; a job does it.
+    // `copy`: the store whose points are meant, for test and start; empty: the vault's own.
     Result<JobRecord> failover(const std::string& item, const std::string& action,
                                const std::string& point, const std::string& copy = {},
                                const FailoverChoice& choice = {});
@@ -108,6 +111,7 @@ class RecoveryDesk {
         uint64_t size_bytes = 0;
         std::string socket;
     };
+    void decide();
     std::string new_id(std::string_view kind);
     JobWork machine_work(const std::string& input);
     JobWork cancel_work(const std::string& input);
@@ -124,6 +128,8 @@ class RecoveryDesk {
     std::unique_ptr<ReturnDesk> returns_;
     std::mutex mutex_;
     std::map<std::string, Export> exports_;  // guarded by mutex_
+    // Failovers that are decided about, by id: when, by the steady clock. Of tick() alone.
+    std::map<std::string, int64_t> undecided_;
     std::unique_ptr<ThreadExecutor> ticker_;
     std::unique_ptr<ThreadExecutor> preparer_;
 };

@@ -401,6 +401,10 @@ Json failover_view(const RecoveryState& state) {
         {"timings", std::move(timings)}};
     if (!state.copy.empty()) json["copy"] = state.copy;
     if (!state.note.empty()) json["note"] = state.note;
+    if (state.undecided != Undecided::kWaits && !state.committed) {
+        json["then"] = std::string(undecided_name(state.undecided));
+        json["decided_at"] = to_rfc3339(state.decide_at);
+    }
     if (!state.accelerator_words.empty()) json["accelerator"] = state.accelerator_words;
     if (state.error)
         json["error"] =

@@ -10,7 +10,9 @@ MIB = 1 << 20
 WRITTEN_SECTOR = 9
 
 
-class Return(EndToEnd):
+class RunsElsewhere(EndToEnd):
+    """Machines that boot at the recovery site, and what they are there."""
+
     def boot_model(self, rng, sizes=(4 * MIB, MIB + 512)):
         """Disks of a machine that boots, fills one sector with W, says DONE, and halts."""
         model = Model(sizes, rng)
@@ -61,6 +63,8 @@ class Return(EndToEnd):
         self.assertEqual("succeeded", job["state"], job)
         return job
 
+
+class Return(RunsElsewhere):
     def test_the_whole_circle_twice(self):
         """Breaks when anything that the machine wrote at either site is lost, mixed with what the
         other site wrote after it was left, or when a way home is no way back."""
