@@ -34,7 +34,9 @@ std::optional<Json> parse_answer(const std::string& line) {
 
 Error refusal_of(std::string_view command, const Json& error) {
     const std::string kind = json_text(error, "class");
-    const std::string words = json_text(error, "desc", "no reason given").substr(0, 500);
+    std::string words = json_text(error, "desc", "no reason given").substr(0, 500);
+    for (char& c : words)
+        if (static_cast<unsigned char>(c) < 0x20) c = '?';
     const bool unknown = kind == "CommandNotFound" || words.find("disabled") != words.npos;
     return Error(unknown ? Code::kUnsupported : Code::kGuestFailed,
                  fmt::format("the guest agent refused {}: {}", command, words));

@@ -48,17 +48,21 @@ Result<std::vector<DrillRecord>> select_drills(soci::session& sql, std::string_v
 
 Result<DrillPolicyRecord> set_drill_policy(Database& database, const ItemId& item,
                                            const std::string& document) {
-    return in_transaction(
-        database, "setting a drill policy", [&](soci::session& sql) -> Result<DrillPolicyRecord> {
-            size_t known = 0;
-            select<L>(
-                sql, "SELECT count(*) FROM items WHERE id = :i",
-                [&](L count) { known = static_cast<size_t>(count); }, item);
-            if (known == 0) return fail(Code::kItemNotFound, "the item is gone");
-            const TimePoint now = database.impl().clock->now();
-            upsert(sql, "drill_policies", "item_id", "document, created_us", item, document, now);
-            return DrillPolicyRecord{item, document, now};
-        });
+    return in_transaction(database, "setting a drill policy",
+                          [&](soci::session& sql) -> Result<DrillPolicyRecord> {
+                              size_t known = 0;
+                              select<L>(
+                                  sql, "SELECT count(*) FROM items WHERE id = :i",
+                                  [&](L count) { known = static_cast<size_t>(count); }, item);
+                              if (known == 0) return fail(Code::kItemNotFound, "the item is gone");
+                              TimePoint created = database.impl().clock->now();
+                              select<L>(
+                                  sql, "SELECT created_us FROM drill_policies WHERE item_id = :i",
+                                  [&](L known) { created = {known}; }, item);
+                              upsert(sql, "drill_policies", "item_id", "document, created_us", item,
+                                     document, created);
+                              return DrillPolicyRecord{item, document, created};
+                          });
 }
 
 Status remove_drill_policy(Database& database, const ItemId& item) {
@@ -167,9 +171,12 @@ Result<std::vector<uint64_t>> forget_old_drills(Database& database, const ItemId
             select<L>(
                 sql,
                 "SELECT id FROM drills WHERE item_id = :i AND verdict <> 'open' AND id NOT IN "
-                "(SELECT id FROM drills WHERE item_id = :j ORDER BY id DESC LIMIT :l) AND id <> "
-                "(SELECT COALESCE(max(id), 0) FROM drills WHERE item_id = :k AND verdict = 'good')",
-                [&](L id) { old.push_back(from_column(id)); }, item, item, kMaxKeptDrills, item);
+                "(SELECT id FROM drills WHERE item_id = :j AND verdict IN ('good', 'bad') ORDER BY "
+                "id DESC LIMIT :l) AND id NOT IN (SELECT id FROM drills WHERE item_id = :k AND "
+                "verdict = 'none' ORDER BY id DESC LIMIT :m) AND id <> (SELECT COALESCE(max(id), "
+                "0) FROM drills WHERE item_id = :n AND verdict = 'good')",
+                [&](L id) { old.push_back(from_column(id)); }, item, item, kMaxKeptDrills, item,
+                kMaxKeptUndoneDrills, item);
             for (const uint64_t id : old) execute(sql, "DELETE FROM drills WHERE id = :i", id);
             return old;
         });

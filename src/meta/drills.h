@@ -12,15 +12,16 @@ namespace farshore {
 
 class Database;
 
-inline constexpr size_t kMaxKeptDrills = 100;  // of an item; older ones are forgotten
+// Of an item; older ones are forgotten. What could not be done does not push out what was shown.
+inline constexpr size_t kMaxKeptDrills = 100, kMaxKeptUndoneDrills = 10;
 
 struct DrillPolicyRecord {
     ItemId item;
     std::string document;  // drill_policy_json()
-    TimePoint created;     // when it was set
+    TimePoint created;     // when the item got one
 };
 
-// Replaces what was set. kItemNotFound.
+// Replaces what was set, which stays as old as it is. kItemNotFound.
 Result<DrillPolicyRecord> set_drill_policy(Database& database, const ItemId& item,
                                            const std::string& document);
 // Ok when there is none.

@@ -84,8 +84,13 @@ TEST(Drills, AreKeptAndForgotten) {
     item.name = "web";
     EXPECT_EQ(set_drill_policy(database, item.id, "{}").error().code(), Code::kItemNotFound);
     ASSERT_TRUE(create_item(database, item));
-    ASSERT_TRUE(set_drill_policy(database, item.id, "{}"));
-    ASSERT_TRUE(set_drill_policy(database, item.id, "{\"agent\":true}"));
+    const auto set = set_drill_policy(database, item.id, "{}");
+    ASSERT_TRUE(set);
+    test.clock.time.us += 5;
+    const auto again = set_drill_policy(database, item.id, "{\"agent\":true}");
+    ASSERT_TRUE(again);
+    EXPECT_EQ(again->created, set->created) << "what is overdue stays overdue";
+    EXPECT_EQ(list_drill_policies(database)->front().created, set->created);
     ASSERT_EQ(list_drill_policies(database)->size(), 1u);
     EXPECT_EQ(list_drill_policies(database)->front().document, "{\"agent\":true}");
     uint64_t good = 0;
@@ -109,9 +114,22 @@ TEST(Drills, AreKeptAndForgotten) {
     const auto newest = newest_drills(database);
     ASSERT_EQ(newest->size(), 2u);
     EXPECT_EQ(newest->front().id, good);
+    // What could not be done pushes out neither.
+    for (size_t i = 0; i < kMaxKeptDrills + 5; ++i) {
+        DrillRecord drill;
+        drill.item = item.id;
+        auto added = add_drill(database, drill);
+        ASSERT_TRUE(added) << added.error().to_string();
+        added->verdict = "none";
+        ASSERT_TRUE(save_drill(database, *added));
+    }
+    EXPECT_EQ(forget_old_drills(database, item.id)->size(),
+              kMaxKeptDrills + 5 - kMaxKeptUndoneDrills);
+    EXPECT_EQ(newest_drills(database)->size(), 3u);
     ASSERT_TRUE(delete_item(database, item.id));
     EXPECT_TRUE(list_drill_policies(database)->empty());
-    EXPECT_EQ(list_drills(database, 0, 1000, item.id)->size(), kMaxKeptDrills + 1);
+    EXPECT_EQ(list_drills(database, 0, 1000, item.id)->size(),
+              kMaxKeptDrills + 1 + kMaxKeptUndoneDrills);
 }
 
 }  // namespace

@@ -82,6 +82,8 @@ Result<DrillPolicy> drill_policy_from_json(const Json& json) {
     for (size_t i = 0; checks != nullptr && i < checks->size(); ++i) {
         FS_ASSIGN(DrillCheck check,
                   check_from_json((*checks)[i], fmt::format("policy.checks[{}]", i)));
+        // Before the agent answers nothing inside can be started.
+        policy.agent = policy.agent || check.inside;
         policy.checks.push_back(std::move(check));
     }
     if (policy.interval_s != 0 && policy.interval_s < kMinDrillIntervalS)

@@ -34,7 +34,7 @@ struct DrillPolicy {
     bool after_consistent = false;  // of each application-consistent point
     uint32_t overdue_s = 0;         // a good one older than this is an alarm; 0: twice the interval
     uint32_t limit_s = 600;         // from the machine's start until all of these are seen
-    bool agent = false;             // the guest agent answers
+    bool agent = false;             // the guest agent answers; a check inside implies it
     uint16_t port = 0;              // a TCP port takes connections; 0: none
     std::string serial;             // this text is said at the serial line; empty: none
     std::vector<DrillCheck> checks;  // then; each must exit with 0

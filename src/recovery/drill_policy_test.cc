@@ -75,6 +75,8 @@ TEST(DrillPolicy, ComesBackAndIsChecked) {
         const auto bad = drill_policy_from_json(Json::parse(text));
         return bad ? std::string("taken") : bad.error().to_string();
     };
+    EXPECT_TRUE(policy->agent) << "nothing inside can be started before it answers";
+    EXPECT_FALSE(drill_policy_from_json(Json::parse(R"({"port":1})"))->agent);
     EXPECT_THAT(error(R"({"interval_s":3600})"), HasSubstr("by what a good machine is known"));
     EXPECT_THAT(error(R"({"agent":true,"interval_s":5})"), HasSubstr("at least 60"));
     EXPECT_THAT(error(R"({"agent":true,"port":70000})"), HasSubstr("policy.port"));

@@ -27,7 +27,11 @@ Status PlanDriver::apply(const std::function<Status(PlanMachine&)>& wish) {
 Result<bool> PlanDriver::round(TimePoint now) {
     bool changed = dirty_;
     const auto settled = [&]() -> Status {
+        // What could not be saved for long has not lost its time by that.
+        if (fresh_ && dirty_)
+            for (const size_t i : to_begin_) machine_.restamp(i, now);
         FS_TRY(save());
+        fresh_ = false;
         for (const PlanStep& step : std::exchange(to_forget_, {}))
             options_.runner->forget(machine_.run(), step);
         for (const size_t i : std::exchange(to_begin_, {}))
@@ -49,16 +53,14 @@ Result<bool> PlanDriver::round(TimePoint now) {
         machine_.ended(i, *outcome, now);
         dirty_ = changed = true;
     }
-    for (const size_t i : machine_.overdue(now)) {
-        dirty_ = changed = true;
-        options_.runner->end(machine_.run(), machine_.run().steps[i]);
-    }
-    for (const size_t i : machine_.withdraw()) {
-        dirty_ = changed = true;
-        to_forget_.push_back(machine_.run().steps[i]);
-    }
+    if (!machine_.overdue(now).empty()) dirty_ = changed = true;
+    for (const PlanStep& step : machine_.run().steps)
+        if (step.state == StepState::kRunning && step.overdue)
+            options_.runner->end(machine_.run(), step);
+    if (!machine_.withdraw().empty()) dirty_ = changed = true;
     const PlanRunState before = machine_.run().state;
     to_begin_ = machine_.begin(now, options_.draw_handle, options_.node);
+    fresh_ = !to_begin_.empty();
     if (!to_begin_.empty() || machine_.run().state != before) dirty_ = changed = true;
     FS_TRY(settled());
     return changed;

@@ -22,10 +22,11 @@ class StepRunner {
     // Begins the newest attempt of the step, or takes it up when something with that handle was
     // begun before: never twice. Errors come out of look(), too.
     virtual void begin(const PlanRun& run, const PlanStep& step) = 0;
-    // Its outcome, once there is one. `reference`: set what the next vault should know.
+    // Its outcome, once there is one. `reference`: set what the next vault should know; at the next
+    // look it is saved.
     virtual std::optional<StepOutcome> look(const PlanRun& run, const PlanStep& step,
                                             std::string& reference) = 0;
-    // Its time has passed: it ends soon, which look() says. Asked once.
+    // Its time has passed: it ends soon, which look() says. Asked in each round until then.
     virtual void end(const PlanRun& run, const PlanStep& step) = 0;
     // Nobody wants to know of it any more: forgets it.
     virtual void forget(const PlanRun& run, const PlanStep& step) = 0;
@@ -54,7 +55,8 @@ class PlanDriver {
 
     PlanMachine machine_;
     Options options_;
-    std::vector<size_t> to_begin_;     // saved as running, not begun yet by this driver
+    std::vector<size_t> to_begin_;     // running, not begun yet by this driver
+    bool fresh_ = false;               // nor by an earlier one
     std::vector<PlanStep> to_forget_;  // as they were, once it is saved that they are over
     bool dirty_ = false;
 };

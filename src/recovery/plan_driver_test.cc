@@ -45,11 +45,13 @@ struct World {
         std::string step;
         bool ended = false;
         std::optional<StepOutcome> outcome;
+        TimePoint stamped;  // of the attempt, when it was begun
     };
     std::map<std::string, Attempt> attempts;   // by handle
     std::vector<std::string> begun;            // ids of steps, in order
     std::map<std::string, std::string> fails;  // the first attempt of the step fails so
     std::set<std::string> hangs;               // until it is told to end
+    int deaf = 0;                              // so many times nobody is ended
     std::string saved;                         // the run, durably
     int calls = 0, kill_at = -1;               // of all that is called
     std::string killed_in;
@@ -69,11 +71,13 @@ class FakeRunner final : public StepRunner {
     explicit FakeRunner(World& world) : world_(world) {}
     void begin(const PlanRun&, const PlanStep& step) override {
         world_.call("before the begin of " + step.id);
-        auto [at, is_new] = world_.attempts.emplace(step.handle, World::Attempt{step.id, {}, {}});
+        auto [at, is_new] =
+            world_.attempts.emplace(step.handle, World::Attempt{step.id, {}, {}, {}});
         if (is_new) {
             EXPECT_NE(world_.saved.find(step.handle), std::string::npos)
                 << step.id << " was begun with a handle that is saved nowhere";
             world_.begun.push_back(step.id);
+            at->second.stamped = step.attempt_started;
             if (!world_.hangs.contains(step.id)) {
                 at->second.outcome.emplace();
                 if (const auto bad = world_.fails.find(step.id); bad != world_.fails.end()) {
@@ -94,7 +98,10 @@ class FakeRunner final : public StepRunner {
     }
     void end(const PlanRun&, const PlanStep& step) override {
         world_.call("the end of " + step.id);
-        world_.attempts.at(step.handle).ended = true;
+        if (world_.deaf > 0)
+            --world_.deaf;
+        else
+            world_.attempts.at(step.handle).ended = true;
     }
     void forget(const PlanRun&, const PlanStep& step) override {
         world_.call("forgetting " + step.id);
@@ -209,6 +216,71 @@ TEST(PlanDriver, AFullDiskOnlyDelays) {
     EXPECT_EQ(world.begun, kAllSteps);
 }
 
+// Broken if a step were ended at once because its run could not be saved for long.
+TEST(PlanDriver, AFullDiskTakesNoTimeAway) {
+    World world = world_of();
+    world.hangs = {"shutdown-1"};
+    Vault vault(world);
+    world.disk_full = true;
+    for (int i = 0; i < 3; ++i) {
+        EXPECT_FALSE(vault.driver->round(world.now));
+        world.now.us += 601'000'000;
+    }
+    world.disk_full = false;
+    vault.work();
+    const PlanStep& step = vault.step("shutdown-1");
+    EXPECT_EQ(step.state, StepState::kRunning);
+    EXPECT_FALSE(step.overdue);
+    EXPECT_EQ(step.started, world.now);
+    EXPECT_EQ(world.attempts.at(step.handle).stamped, world.now);
+    // One that an earlier vault may have begun keeps its time.
+    world.now.us += 601'000'000;
+    Vault next(world);
+    next.work();
+    EXPECT_EQ(next.step("shutdown-1").state, StepState::kFailed);
+}
+
+// Broken if a step that could not be ended, on a full disk, were never ended.
+TEST(PlanDriver, WhatCouldNotBeEndedIsEndedAgain) {
+    World world = world_of();
+    world.hangs = {"shutdown-1"};
+    world.deaf = 3;
+    Vault vault(world);
+    vault.work();
+    world.now.us += 601'000'000;
+    for (int i = 0; i < 6; ++i) ASSERT_TRUE(vault.driver->round(world.now));
+    EXPECT_EQ(vault.step("shutdown-1").state, StepState::kFailed);
+}
+
+// Broken if somebody outside were told twice of one step because the run was stopped meanwhile.
+TEST(PlanDriver, WhoeverWasToldIsToldOnce) {
+    World world = world_of();
+    world.hangs = {"g1-before-1"};
+    Vault vault(world);
+    vault.work();
+    const std::string handle = vault.step("g1-before-1").handle;
+    ASSERT_TRUE(vault.driver->apply([](PlanMachine& m) { return m.stop("alice"); }));
+    vault.work();
+    EXPECT_EQ(vault.driver->run().state, PlanRunState::kStopped);
+    EXPECT_TRUE(vault.step("g1-before-1").withdrawn);
+    Vault next(world);
+    ASSERT_TRUE(
+        next.driver->apply([&](PlanMachine& m) { return m.resume({}, "alice", world.now); }));
+    next.work();
+    EXPECT_EQ(next.step("g1-before-1").handle, handle);
+    EXPECT_EQ(next.step("g1-before-1").reference, "seen");
+    EXPECT_EQ(next.step("g1-before-1").attempts, 1u);
+    // But another attempt is another one.
+    StepOutcome bad;
+    bad.error = RecoveryError{Code::kGuestFailed, "no", ""};
+    world.attempts.at(handle).outcome = bad;
+    next.work();
+    ASSERT_TRUE(
+        next.driver->apply([&](PlanMachine& m) { return m.resume({}, "alice", world.now); }));
+    next.work();
+    EXPECT_NE(next.step("g1-before-1").handle, handle);
+}
+
 // Broken if a step that hangs held the run for ever, or its retries were not counted.
 TEST(PlanDriver, WhatHangsIsEndedAndTriedAgain) {
     World world = world_of();
@@ -306,6 +378,19 @@ TEST(PlanDriver, OutputIsBoundedAndHarmless) {
     ASSERT_TRUE(run) << run.error().to_string();
     EXPECT_LE(run->steps[0].output.size(), 3 * kMaxStepOutputBytes);
     EXPECT_EQ(run->steps[0].note, "a?b?[2J");
+}
+
+// Broken if the reason why a run stopped could hold what no document does: the run could never be
+// read again.
+TEST(PlanDriver, TheReasonIsHarmless) {
+    World world = world_of();
+    world.fails["shutdown-1"] = std::string("no\0\x1b[2J", 7);
+    Vault vault(world);
+    vault.work();
+    const auto run = decode_plan_run(world.saved);
+    ASSERT_TRUE(run) << run.error().to_string();
+    EXPECT_THAT(run->why, HasSubstr("no??[2J"));
+    EXPECT_EQ(run->state, PlanRunState::kStopped);
 }
 
 // Broken if a large group took all that the machine has at once.

@@ -43,6 +43,7 @@ Json step_json(const PlanStep& step) {
               {"node", step.node},
               {"reference", step.reference},
               {"overdue", step.overdue},
+              {"withdrawn", step.withdrawn},
               {"begin_after_us", step.begin_after.us},
               {"started_us", step.started.us},
               {"attempt_started_us", step.attempt_started.us},
@@ -92,6 +93,7 @@ Result<PlanStep> step_from_json(const Json& json, const std::string& path) {
     FS_ASSIGN(step.node, fields.text("node", 256));
     FS_ASSIGN(step.reference, fields.text("reference", 4096));
     FS_ASSIGN(step.overdue, fields.boolean("overdue"));
+    FS_ASSIGN(step.withdrawn, fields.boolean("withdrawn"));
     FS_ASSIGN(step.begin_after.us, fields.i64("begin_after_us"));
     FS_ASSIGN(step.started.us, fields.i64("started_us"));
     FS_ASSIGN(step.attempt_started.us, fields.i64("attempt_started_us"));
@@ -197,9 +199,12 @@ std::vector<size_t> PlanMachine::begin(TimePoint now, const std::function<std::s
             if (step.stage != stage || step.state != StepState::kWaiting) continue;
             if (running >= kMaxParallelSteps || now < step.begin_after) continue;
             step.state = StepState::kRunning;
-            step.handle = draw();
+            if (!step.withdrawn) {
+                step.handle = draw();
+                step.reference.clear();
+            }
+            step.withdrawn = false;
             step.node = node;
-            step.reference.clear();
             step.overdue = false;
             step.output.clear();
             step.error.reset();
@@ -234,10 +239,17 @@ std::vector<size_t> PlanMachine::withdraw() {
         PlanStep& step = run_.steps[i];
         if (step.state != StepState::kRunning || !only_waits(step)) continue;
         step.state = StepState::kWaiting;
+        step.withdrawn = true;
         --step.attempts;
         withdrawn.push_back(i);
     }
     return withdrawn;
+}
+
+void PlanMachine::restamp(size_t index, TimePoint now) {
+    PlanStep& step = run_.steps.at(index);
+    if (step.started == step.attempt_started) step.started = now;
+    step.attempt_started = now;
 }
 
 void PlanMachine::refer(size_t step, const std::string& reference) {
@@ -259,7 +271,10 @@ void PlanMachine::ended(size_t index, const StepOutcome& outcome, TimePoint now)
     step.note = cut(outcome.note, kMaxStepNoteBytes);
     step.by = outcome.by;
     step.error = outcome.error;
-    if (step.error) step.error->what = cut(step.error->what, kMaxStepOutputBytes);
+    if (step.error) {
+        step.error->what = cut(step.error->what, kMaxStepOutputBytes);
+        step.error->remedy = cut(step.error->remedy, kMaxStepOutputBytes);
+    }
     if (!outcome.error) {
         step.state = StepState::kSucceeded;
     } else if (step.attempts <= step.action.limits.retries && !outcome.unknown) {
@@ -270,8 +285,8 @@ void PlanMachine::ended(size_t index, const StepOutcome& outcome, TimePoint now)
         if (step.action.limits.on_failure == OnFailure::kStop &&
             (run_.state == PlanRunState::kRunning || run_.state == PlanRunState::kStopping)) {
             run_.state = PlanRunState::kStopping;
-            run_.why = fmt::format("step {} ({}) failed: {}", step.id, step.action.name,
-                                   outcome.error->what);
+            run_.why =
+                fmt::format("step {} ({}) failed: {}", step.id, step.action.name, step.error->what);
         }
     }
     settle(now);
@@ -308,6 +323,7 @@ Status PlanMachine::resume(const std::vector<std::string>& skip, const std::stri
         step.attempts = 0;
         if (std::ranges::find(skip, step.id) != skip.end()) {
             step.state = StepState::kSkipped;
+            step.withdrawn = false;
             step.by = by;
             step.ended = now;
         } else if (step.state == StepState::kFailed &&

@@ -57,11 +57,13 @@ struct PlanStep {
     PlanSource source = PlanSource::kLeave;  // kItem
 
     StepState state = StepState::kWaiting;
-    uint32_t attempts = 0;     // that were begun
-    std::string handle;        // of the newest attempt: 24 hexadecimal digits
-    std::string node;          // of several vault nodes, the one that began it
-    std::string reference;     // what whoever runs it wants to remember, saved some time later
-    bool overdue = false;      // the newest attempt was told to end
+    uint32_t attempts = 0;  // that were begun
+    std::string handle;     // of the newest attempt: 24 hexadecimal digits
+    std::string node;       // of several vault nodes, the one that began it
+    std::string reference;  // what whoever runs it wants to remember, saved some time later
+    bool overdue = false;   // the newest attempt was told to end
+    // It waits again because the run stopped; its handle, and whoever was given it, go on.
+    bool withdrawn = false;
     TimePoint begin_after;     // the next attempt: not before
     TimePoint started, ended;  // of the first attempt, of the last
     TimePoint attempt_started;
@@ -116,9 +118,11 @@ class PlanMachine {
     // Running steps whose time has passed, once for each attempt: tell them to end, and report what
     // came of it. A person's step and a webhook's need nobody to end them.
     std::vector<size_t> overdue(TimePoint now);
-    // Steps that nobody waits for any more because the run is to stop: they are waiting again, as
-    // if they had not begun.
+    // Steps that nobody waits for any more because the run is to stop: they are waiting again, and
+    // go on with the handle that they have when the run does.
     std::vector<size_t> withdraw();
+    // A step that begin() gave could not be begun until now: its time counts from here.
+    void restamp(size_t step, TimePoint now);
     void refer(size_t step, const std::string& reference);
     void ended(size_t step, const StepOutcome& outcome, TimePoint now);
 

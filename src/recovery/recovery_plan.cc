@@ -79,6 +79,19 @@ Result<std::string> shown_name(const JsonFields& fields) {
     return name;
 }
 
+// A name and a password before the host would make any host look like the loopback, and be shown
+// to whoever reads the plan.
+Status check_url(const JsonFields& fields, const std::string& url) {
+    if (!url.starts_with("https://") && !url.starts_with("http://127.0.0.1:"))
+        return fields.wrong("url", "must begin with https://");
+    const size_t host = url.find("//") + 2;
+    const std::string_view authority =
+        std::string_view(url).substr(host, url.find_first_of("/?#", host) - host);
+    if (authority.find_first_of("@\\") != authority.npos)
+        return fields.wrong("url", "must have no user name");
+    return {};
+}
+
 Result<std::vector<PlanAction>> actions_of(const JsonFields& fields, const char* key) {
     FS_ASSIGN(const Json* list, fields.array(key, kMaxPlanActions));
     std::vector<PlanAction> actions;
@@ -274,8 +287,7 @@ Result<PlanAction> plan_action_from_json(const Json& json, const std::string& pa
         case StepKind::kWebhook: {
             FS_TRY(members({"url", "settings", "callback"}));
             FS_ASSIGN(action.url, fields.required_text("url", 2048));
-            if (!action.url.starts_with("https://") && !action.url.starts_with("http://127.0.0.1:"))
-                return fields.wrong("url", "must begin with https://");
+            FS_TRY(check_url(fields, action.url));
             FS_ASSIGN(action.settings_file, fields.required_text("settings", kMaxTextBytes));
             if (action.settings_file[0] != '/')
                 return fields.wrong("settings", "must be an absolute path of the vault's machine");

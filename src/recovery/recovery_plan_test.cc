@@ -63,6 +63,13 @@ TEST(RecoveryPlan, WhatCannotWorkIsRefusedByName) {
                 HasSubstr("not started before it"));
     EXPECT_THAT(refused([](Json& j) { j["groups"][1]["before"][0]["url"] = "http://x/"; }),
                 HasSubstr("https://"));
+    const auto url = [&](const char* text) {
+        return refused([&](Json& j) { j["groups"][1]["before"][0]["url"] = text; });
+    };
+    EXPECT_THAT(url("http://127.0.0.1:x@evil/"), HasSubstr("user name"));
+    EXPECT_THAT(url("https://me:secret@host/"), HasSubstr("user name"));
+    EXPECT_EQ(url("https://host/a@b?c@d"), "taken");
+    EXPECT_EQ(url("http://127.0.0.1:80/"), "taken");
     EXPECT_THAT(refused([](Json& j) { j["groups"] = Json::array(); }), HasSubstr("no items"));
     EXPECT_THAT(refused([](Json& j) { j["name"] = "Shop"; }), HasSubstr("cannot be"));
     EXPECT_THAT(refused([](Json& j) { j["groups"][1]["name"] = "databases"; }),

@@ -23,7 +23,8 @@ namespace farshore {
 struct ScriptRequest {
     std::string program;  // an absolute path
     std::vector<std::string> arguments;
-    std::vector<std::pair<std::string, std::string>> environment;  // beside our own
+    // Beside PATH, LANG and HOME, which are all that it gets of our own.
+    std::vector<std::pair<std::string, std::string>> environment;
 };
 
 struct ScriptResult {
@@ -42,7 +43,8 @@ class ScriptRuns {
     // None: it runs. kNotFound: nothing was begun with that handle, and can be begun;
     // kOutcomeUnknown.
     Result<std::optional<ScriptResult>> look(const std::string& handle);
-    // With all that it has started, but for what has left its process group. look() says so then.
+    // With all that it has started, but for what has left its process group. look() says so then;
+    // or that nobody knows how it ended, when it could not be noted, which is an error.
     Status end(const std::string& handle);
     // Ends it, and forgets it. Ok when there is nothing.
     Status forget(const std::string& handle);

@@ -158,6 +158,49 @@ TEST_F(ScriptRunsTest, WhatNobodyKnowsIsSaid) {
     EXPECT_EQ(result("a").error().code(), Code::kOutcomeUnknown) << "not begun again";
 }
 
+// Broken if a script whose end could not be noted, on a full disk, passed for one that succeeded.
+TEST_F(ScriptRunsTest, AnEndThatCouldNotBeNotedIsNoSuccess) {
+    const std::string where = directory_ / "runs/a";
+    ASSERT_TRUE(runs_.begin("a", script("ln -s /dev/full " + where + "/status.new; exit 7")));
+    EXPECT_EQ(result("a").error().code(), Code::kOutcomeUnknown);
+    EXPECT_EQ(runs_.look("a").error().code(), Code::kOutcomeUnknown);
+}
+
+// Broken if what a power cut leaves of a file passed for an exit code.
+TEST_F(ScriptRunsTest, WhatIsNoNumberIsNoExitCode) {
+    ASSERT_TRUE(runs_.begin("a", script("exit 7")));
+    EXPECT_EQ(result("a")->code, 7);
+    for (const std::string bad : {"", "\n", "7", "x\n", "7x\n", "256\n", "-1\n", "7\n\n"}) {
+        std::ofstream(directory_ / "runs/a/status") << bad;
+        const auto looked = runs_.look("a");
+        ASSERT_FALSE(looked) << bad;
+        EXPECT_EQ(looked.error().code(), Code::kOutcomeUnknown) << bad;
+    }
+}
+
+// Broken if a full disk kept a script that hangs alive.
+TEST_F(ScriptRunsTest, IsEndedThoughThatCannotBeNoted) {
+    ASSERT_TRUE(
+        runs_.begin("a", script("touch " + std::string(directory_ / "ran") + "; sleep 1000")));
+    wait_for_file("ran");
+    // Nothing can be written where a directory is.
+    ASSERT_TRUE(files_.make_directories(directory_ / "runs/a/ended"));
+    EXPECT_FALSE(runs_.end("a"));
+    EXPECT_FALSE(adopt_from_pid_file(files_, directory_ / "runs/a/pid")) << "it still runs";
+    EXPECT_TRUE(runs_.forget("a"));
+}
+
+// Broken if scripts got to see the secrets that the vault was given in its environment.
+TEST_F(ScriptRunsTest, GetsNoneOfTheVaultsSecrets) {
+    ::setenv("FARSHORE_TEST_SECRET", "between us", 1);
+    ASSERT_TRUE(
+        runs_.begin("a", script("echo \"$FARSHORE_TEST_SECRET,$FARSHORE_STEP,${PATH:+p}\"")));
+    const auto ended = result("a");
+    ::unsetenv("FARSHORE_TEST_SECRET");
+    ASSERT_TRUE(ended) << ended.error().to_string();
+    EXPECT_EQ(ended->output, ",g1-before-1,p\n");
+}
+
 TEST_F(ScriptRunsTest, WhatIsNoProgramIsRefused) {
     ScriptRequest request = script("exit 0");
     ::chmod(request.program.c_str(), 0644);
