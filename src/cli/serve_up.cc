@@ -18,6 +18,7 @@
 #include "os/real.h"
 #include "os/tcp_relay.h"
 #include "os/tls_connection.h"
+#include "vault/drill_leftovers.h"
 #include "vault/local_party.h"
 #include "vault/node_seat.h"
 #include "vault/vault_server.h"
@@ -95,6 +96,14 @@ Result<std::unique_ptr<NodeSeat>> take_seat(const UpOptions& options, System& sy
     return NodeSeat::start(seat, system.files, system.clock, [&signals] { signals.request(); });
 }
 
+// What an earlier vault of this node has left, now that another node leads.
+void let_drills_go(const UpOptions& options, System& system) {
+    const std::string vault = options.data + "/vault";
+    if (auto ended = end_drill_machines(system.files, vault + "/recoveries", vault + "/run");
+        !ended)
+        log::warn("vault", "machines of drills: {}", ended.error().to_string());
+}
+
 // One of several vaults on a database: hands connections on to the one that leads until it leads
 // itself.
 Status serve_vault_node(const UpOptions& options, System& system, ShutdownSignals& signals) {
@@ -111,6 +120,7 @@ Status serve_vault_node(const UpOptions& options, System& system, ShutdownSignal
                     read_whole_file(system.files, options.data + "/pki/ca.crt", kMaxAuthorityBytes))
                 FS_TRY(write_location(options, system, relay->address(),
                                       std::string(as_text(*authority))));
+            let_drills_go(options, system);
             log::info("vault", "node '{}' is ready on {} and hands on to the one that leads",
                       seat->name(), relay->address());
             while (seat->epoch() == 0)
@@ -150,10 +160,12 @@ Status serve_up(const UpOptions& options) {
     if (!options.database.empty()) {
         FS_ASSIGN(seat, take_seat(options, system, signals));
         while (seat->epoch() == 0) {
-            if (!seat->leader_address().empty())
+            if (!seat->leader_address().empty()) {
+                let_drills_go(options, system);
                 return fail(Code::kWrongState,
                             fmt::format("another vault node leads, at {}", seat->leader_address()),
                             "further nodes are started with `farshore vault serve`");
+            }
             if (signals.wait() != 0) return {};
         }
     }

@@ -511,9 +511,12 @@ Result<QemuMachine> QemuMachine::start(const QemuOptions& options) {
         const bool ended = !started.alive();
         (void)started.kill();
         (void)started.remove_sockets();
-        if (ended)
-            return fail(Code::kUnavailable,
-                        fmt::format("QEMU ended at once: {}", tail_of_file(log)));
+        if (ended) {
+            const std::string words = tail_of_file(log);
+            const bool no_room = words.find("Cannot allocate memory") != words.npos;
+            return fail(no_room ? Code::kLimitReached : Code::kGuestFailed,
+                        fmt::format("QEMU ended at once: {}", words));
+        }
         return fail(last.with_context("QEMU did not start in time"));
     }
     return started;

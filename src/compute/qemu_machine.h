@@ -73,8 +73,9 @@ size_t usernet_taken(std::string_view text, uint16_t guest_port);
 
 class QemuMachine {
   public:
-    // Returns when the machine runs. kAlreadyExists when one runs in the directory, kUnavailable
-    // with QEMU's own words when it ends at once, kDependencyMissing (QEMU, UEFI firmware).
+    // Returns when the machine runs. kAlreadyExists when one runs in the directory, kGuestFailed
+    // with QEMU's own words when it ends at once, kLimitReached when that was for want of memory,
+    // kDependencyMissing (QEMU, UEFI firmware).
     static Result<QemuMachine> start(const QemuOptions& options);
     // The machine that runs in that directory. kNotFound when it has ended.
     static Result<QemuMachine> adopt(const std::string& run_directory);

@@ -205,7 +205,7 @@ TEST_F(QemuMachineTest, DiskServerThatIsNotThereIsSaidInQemusWords) {
     options.disks[0].socket_path = directory_ / "nothing.sock";
     const auto machine = QemuMachine::start(options);
     ASSERT_FALSE(machine);
-    EXPECT_EQ(machine.error().code(), Code::kUnavailable);
+    EXPECT_EQ(machine.error().code(), Code::kGuestFailed);
     EXPECT_NE(machine.error().what().find("nothing.sock"), std::string::npos)
         << machine.error().what();
     EXPECT_EQ(QemuMachine::adopt(directory_.path()).error().code(), Code::kNotFound);

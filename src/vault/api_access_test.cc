@@ -146,6 +146,33 @@ TEST(ApiAccess, AccessTokensHaveAtMostTheirOwnersRights) {
     EXPECT_EQ(site.request(*owner, "GET", "/v1/me").status, 401) << "gone with its user";
 }
 
+// Broken if whoever may set up one item could run any script of the vault.
+TEST(ApiAccess, AScriptOfTheVaultNeedsARoleForAllItems) {
+    struct WithDrills : People {
+        WithDrills() { start(); }
+        VaultServerOptions options() const override {
+            VaultServerOptions options = People::options();
+            options.recovery = true;
+            return options;
+        }
+    } site;
+    const ProtectedItem web(site);
+    site.call("POST", "/v1/users", 201,
+              {{"name", "web-contributor"},
+               {"password", kPassword},
+               {"role", "contributor"},
+               {"items", {"web"}}});
+    const auto set = [&](const std::string& who, const std::string& kind) {
+        return site
+            .request(*site.client(who), "PUT", "/v1/items/web/drill-policy",
+                     {{"policy", {{"checks", {{{"kind", kind}, {"program", "x"}}}}}}})
+            .status;
+    };
+    EXPECT_EQ(set("web-contributor", "script"), 403);
+    EXPECT_EQ(set("web-contributor", "guest-script"), 200);
+    EXPECT_EQ(set("contributor", "script"), 200);
+}
+
 // Broken if somebody saw or touched an item that is none of his, or could tell that it is there.
 TEST(ApiAccess, ItemsOutOfScopeAreNotThere) {
     People site;

@@ -1,6 +1,7 @@
 // The resources of drills.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include "meta/json_fields.h"
@@ -128,6 +129,13 @@ Result<HttpResponse> Api::item_drills(const Call& call) {
         const Json* json = fields.find("policy");
         if (json == nullptr) return fields.wrong("policy", "is missing");
         FS_ASSIGN(const DrillPolicy policy, drill_policy_from_json(*json));
+        // Scripts are the whole vault's, and run as its user.
+        const bool has_script = std::ranges::any_of(
+            policy.checks, [](const DrillCheck& check) { return !check.inside; });
+        if (has_script && !call.who().scope.all)
+            return fail(Code::kForbidden,
+                        "a policy with a script of the vault needs a role for all items",
+                        "use a check inside of the machine, or ask somebody with that role");
         FS_TRY(desk->set_policy(item, policy));
         return answer({{"item", item.name}, {"policy", drill_policy_json(policy)}});
     }

@@ -10,6 +10,7 @@
 #include "meta/jobs.h"
 #include "meta/json_fields.h"
 #include "meta/parties.h"
+#include "meta/recovery_plans.h"
 #include "os/host_capacity.h"
 #include "os/log.h"
 #include "os/program_files.h"
@@ -29,8 +30,9 @@ constexpr int64_t kLineLookUs = 500'000;  // whether it is one's turn
 constexpr int kAgentTimeoutMs = 300, kCheckAgentTimeoutMs = 5000;
 constexpr int kPortTimeoutMs = 200;
 constexpr uint32_t kMaxAttempts = 3;  // of one drill, by vaults that were killed meanwhile
-// After one that could not be done.
+// After one that could not be done; twice as long after each further one, so many times.
 constexpr int64_t kAgainUs = 300'000'000;
+constexpr uint64_t kMaxAgainDoublings = 6;
 constexpr int64_t kPolicyLookUs = 10'000'000;  // for new consistent points
 constexpr size_t kMaxDocumentBytes = 1u << 20;
 constexpr const char* kBudgetSetting = "drill_budget";
@@ -46,6 +48,15 @@ Result<Bytes> read_from(FileSystem& files, const std::string& path, uint64_t fro
 
 uint64_t drill_of_job(const JobRecord& job) {
     return std::strtoull(job.input.c_str(), nullptr, 10);
+}
+
+// The consistent point that a drill was made for; 0: it was for none.
+TimePoint made_of(const DrillRecord& drill) {
+    const auto json = parse_json(drill.document, "the drill", kMaxDocumentBytes);
+    if (!json || !json->is_object()) return {};
+    const auto at = json->find("made_us");
+    return at != json->end() && at->is_number_integer() ? TimePoint{at->get<int64_t>()}
+                                                        : TimePoint{};
 }
 
 std::string ago(int64_t us) {
@@ -116,8 +127,16 @@ void DrillDesk::learn(const DrillRecord& drill) {
     const std::lock_guard hold(mutex_);
     Known& known = known_[drill.item];
     if (drill.id >= known.newest.id) known.newest = drill;
-    if ((drill.verdict == "good" || drill.verdict == "bad") && drill.id >= known.judged.id)
-        known.judged = drill;
+    if (drill.verdict == "good" || drill.verdict == "bad") {
+        if (drill.id >= known.judged.id) known.judged = drill;
+        known.made = std::max(known.made, made_of(drill));
+        known.undone = 0;
+        known.said.clear();
+    }
+    if (drill.verdict == "none" && drill.id > known.newest_undone.id) {
+        known.newest_undone = drill;
+        ++known.undone;
+    }
     if (drill.verdict == "good" && drill.id >= known.good.id) known.good = drill;
 }
 
@@ -145,15 +164,17 @@ Status DrillDesk::resume() {
     // One that lost its job (the vault was killed before it began) gets another.
     FS_ASSIGN(const auto open, open_drills(vault_.database()));
     FS_ASSIGN(const auto jobs, open_jobs(vault_.database()));
+    Status all;
     for (const DrillRecord& drill : open) {
         const bool has_job = std::ranges::any_of(jobs, [&](const JobRecord& job) {
             return job.kind == kJob && drill_of_job(job) == drill.id;
         });
         if (has_job) continue;
         const auto item = get_item(vault_.database(), drill.item);
-        FS_TRY(vault_.start_job(kJob, item ? std::optional(*item) : std::nullopt, true,
-                                std::to_string(drill.id),
-                                [this, id = drill.id](JobRun& run) { return run_job(run, id); }));
+        const auto job = vault_.start_job(
+            kJob, item ? std::optional(*item) : std::nullopt, true, std::to_string(drill.id),
+            [this, id = drill.id](JobRun& run) { return run_job(run, id); });
+        if (!job && all) all = tl::unexpected(job.error());
     }
     // Of drills that are over, or went on at another vault node: nothing stays.
     for (const RecoveryState& state : recovery_.recoveries().list()) {
@@ -164,7 +185,7 @@ Status DrillDesk::resume() {
             log::warn("vault", about(gone.error()), "what the drill {} left: {}", state.id,
                       gone.error().to_string());
     }
-    if (tick_interval_us_ == 0) return {};
+    if (tick_interval_us_ == 0) return all;
     ticker_ = std::make_unique<ThreadExecutor>("fs-drill");
     auto round = std::make_shared<std::function<void()>>();
     *round = [this, weak = std::weak_ptr(round)] {
@@ -173,7 +194,7 @@ Status DrillDesk::resume() {
             ticker_->post_after_us(tick_interval_us_, [again] { (*again)(); });
     };
     ticker_->post_after_us(tick_interval_us_, [round] { (*round)(); });
-    return {};
+    return all;
 }
 
 // ---- policies
@@ -256,8 +277,12 @@ bool DrillDesk::is_due(const Known& known, TimePoint made, std::string& point,
     const TimePoint now = vault_.clock().now();
     if (known.newest.id != 0 && known.newest.verdict == "open") return false;
     // What could not be done is tried again after a while, not at once.
-    if (known.newest.verdict == "none" && now.us - known.newest.ended.us < kAgainUs) return false;
-    if (policy.after_consistent && made.us != 0 &&
+    const uint64_t doublings =
+        std::min(std::max<uint64_t>(known.undone, 1) - 1, kMaxAgainDoublings);
+    if (known.newest.verdict == "none" && now.us - known.newest.ended.us < kAgainUs << doublings)
+        return false;
+    // What is booted may be an earlier point than the one that was made: each is tried once.
+    if (policy.after_consistent && made > known.made &&
         (known.judged.id == 0 || known.judged.point_time < made)) {
         point = to_rfc3339(made);
         why = "a consistent point was made";
@@ -270,6 +295,23 @@ bool DrillDesk::is_due(const Known& known, TimePoint made, std::string& point,
     point = "latest";
     why = "by its interval";
     return true;
+}
+
+// While something is recovered for real, the room is for that.
+Status DrillDesk::check_quiet() {
+    FS_ASSIGN(const auto runs, open_plan_runs(vault_.database()));
+    for (const PlanRunRecord& run : runs)
+        if (run.mode != plan_mode_name(PlanMode::kTest))
+            return fail(Code::kInProgress,
+                        fmt::format("run {} of plan '{}' is {}", run.id, run.plan, run.state));
+    for (std::string after;;) {
+        FS_ASSIGN(const auto page, list_items(vault_.database(), after, 500));
+        if (page.empty()) return {};
+        after = page.back().name;
+        for (const ItemRecord& item : page)
+            if (item.state == ItemState::kFailingOver)
+                return fail(Code::kInProgress, fmt::format("'{}' fails over", item.name));
+    }
 }
 
 void DrillDesk::tick() {
@@ -285,6 +327,13 @@ void DrillDesk::tick() {
     const int64_t now_us = vault_.clock().steady_us();
     const bool look = looked_us_ == 0 || now_us - looked_us_ >= kPolicyLookUs;
     if (look) looked_us_ = now_us;
+    if (now_us < quiet_from_us_) return;
+    // Whoever waits for longest is first, so that everybody has his turn.
+    std::ranges::stable_sort(all, {}, [](const auto& entry) {
+        const Known& known = entry.second;
+        return known.judged.created.us + int64_t{known.policy->interval_s} * 1'000'000;
+    });
+    bool quiet = false;
     for (const auto& [id, known] : all) {
         if (open >= kMaxOpenDrills) return;
         TimePoint made;
@@ -300,7 +349,15 @@ void DrillDesk::tick() {
         if (!item || !check_action(item->state, ItemAction::kTestFailover)) continue;
         const auto replica = vault_.replica(id);
         if (!replica || !(*replica)->resolve(PointSpec::parse(point))) continue;  // no point yet
-        if (const auto begun = launch(*item, point, why))
+        if (!quiet) {
+            if (const Status now = check_quiet(); !now) {
+                log::info("vault", "drills wait: {}", now.error().what());
+                quiet_from_us_ = now_us + kPolicyLookUs;
+                return;
+            }
+            quiet = true;
+        }
+        if (const auto begun = launch(*item, point, why, point == "latest" ? TimePoint{} : made))
             ++open;
         else
             log::warn("vault", about(*item, begun.error()), "a drill of '{}' did not begin: {}",
@@ -326,14 +383,16 @@ Result<JobRecord> DrillDesk::start(const ItemRecord& item, const std::string& po
 }
 
 Result<JobRecord> DrillDesk::launch(const ItemRecord& item, const std::string& point,
-                                    const std::string& why) {
+                                    const std::string& why, TimePoint made) {
     uint8_t raw[12];
     random_.fill(raw);
     DrillRecord drill;
     drill.item = item.id;
     drill.item_name = item.name;
     drill.recovery = kDrillRecoveryPrefix + to_hex(raw);
-    drill.document = dump_json({{"point", point}, {"asked", why}});
+    Json document{{"point", point}, {"asked", why}};
+    if (made.us != 0) document["made_us"] = made.us;
+    drill.document = dump_json(document);
     FS_ASSIGN(drill, add_drill(vault_.database(), drill));
     learn(drill);
     auto job = vault_.start_job(kJob, item, true, std::to_string(drill.id),
@@ -341,7 +400,8 @@ Result<JobRecord> DrillDesk::launch(const ItemRecord& item, const std::string& p
     if (job) return job;
     drill.verdict = "none";
     drill.ended = vault_.clock().now();
-    drill.document = dump_json({{"point", point}, {"asked", why}, {"why", job.error().what()}});
+    document["why"] = job.error().what();
+    drill.document = dump_json(document);
     FS_TRY(save_drill(vault_.database(), drill));
     learn(drill);
     return job;
@@ -402,10 +462,14 @@ Result<std::string> DrillDesk::run_job(JobRun& run, uint64_t id) {
     FS_ASSIGN(Json document, parse_json(drill.document, "the drill", kMaxDocumentBytes));
     const std::string point = document.value("point", std::string("latest"));
     Evidence evidence;
+    // The machine first, and all of it whatever cannot be removed.
     const auto clean_up = [&]() -> Status {
+        Status all = recovery_.clean_up_test(drill.recovery);
         for (size_t i = 0; i < kMaxDrillChecks; ++i)
-            FS_TRY(scripts_.forget(fmt::format("{}-{}", drill.recovery, i)));
-        return recovery_.clean_up_test(drill.recovery);
+            if (Status gone = scripts_.forget(fmt::format("{}-{}", drill.recovery, i));
+                !gone && all)
+                all = gone;
+        return all;
     };
     const auto work = [&]() -> Result<DrillVerdict> {
         // Whatever an earlier vault was at when it was killed.
@@ -436,9 +500,11 @@ Result<std::string> DrillDesk::run_job(JobRun& run, uint64_t id) {
         if (!started) {
             // That this machine cannot be started, or its point not be read, is what a drill is to
             // find; that there is no room, no store or no QEMU just now is not.
-            static constexpr std::array kOfThePoint{Code::kUnsupported, Code::kInvalidArgument,
-                                                    Code::kCorrupt, Code::kTruncated,
-                                                    Code::kMalformed};
+            // An object that is missing is of the point as well, and QEMU that ended at once.
+            static constexpr std::array kOfThePoint{
+                Code::kUnsupported,   Code::kInvalidArgument, Code::kCorrupt,
+                Code::kTruncated,     Code::kMalformed,       Code::kNotFound,
+                Code::kPointNotFound, Code::kWrongKey,        Code::kGuestFailed};
             if (std::ranges::find(kOfThePoint, started.error().code()) == kOfThePoint.end())
                 return tl::unexpected(started.error());
             evidence.why = "it does not start: " + started.error().what();
@@ -505,12 +571,24 @@ Result<std::string> DrillDesk::run_job(JobRun& run, uint64_t id) {
                      fmt::format("drill {} has shown that the point of {} is not good: {}", id,
                                  to_rfc3339(drill.point_time), clean(evidence.why)),
                      fmt::format("`farshore drill show {}` has its screen and serial line", id));
-    else
+    else if (is_news(drill.item, evidence.why))
         vault_.event(Severity::kWarning, "drill-not-done", whose,
                      fmt::format("drill {} could not be done: {}", id, clean(evidence.why)),
                      evidence.remedy);
     if (!verdict) return tl::unexpected(verdict.error());
     return dump_json({{"drill", id}, {"verdict", drill.verdict}});
+}
+
+// Each cause is told once until a drill is judged again; numbers in it make no other one.
+bool DrillDesk::is_news(const ItemId& item, const std::string& why) {
+    std::string cause;
+    for (const char c : why)
+        if (c < '0' || c > '9') cause += c;
+    const std::lock_guard hold(mutex_);
+    Known& known = known_[item];
+    if (known.said == cause) return false;
+    known.said = cause;
+    return true;
 }
 
 DrillVerdict DrillDesk::watch(JobRun& run, const DrillPolicy& policy, const DrillRecord& drill,
@@ -538,6 +616,11 @@ DrillVerdict DrillDesk::watch(JobRun& run, const DrillPolicy& policy, const Dril
                     return {};
                 });
         if (watch.wants_serial()) {
+            // It was started again, and says everything anew.
+            if (file_size_or_zero(access->serial_log) < heard) {
+                heard = 0;
+                finder = TextFinder(policy.serial);
+            }
             // Only what is new; a line that says much is read in pieces.
             while (const auto bytes = read_from(files_, access->serial_log, heard, 65536)) {
                 if (bytes->empty()) break;
@@ -634,15 +717,20 @@ Result<bool> DrillDesk::run_check(JobRun& run, const DrillCheck& check, size_t n
         return ended(begun.error().what(), "");
     while (true) {
         const auto result = scripts_.look(handle);
-        if (!result) return ended(result.error().what(), "");
-        if (*result) {
+        // Our own files may be out of reach just now; the script runs on.
+        if (!result && (result.error().retry() == Retry::kNever || over()))
+            return ended(over() ? fmt::format("it has not ended within {} s", check.limit_s)
+                                : result.error().what(),
+                         "");
+        if (result && *result) {
             const ScriptResult& done = **result;
             return ended(!done.code ? fmt::format("it has not ended within {} s", check.limit_s)
                          : *done.code == 0 ? ""
                                            : fmt::format("it exited with {}", *done.code),
                          done.output);
         }
-        if (over()) FS_TRY(scripts_.end(handle));
+        // When that fails it is ended again.
+        if (over()) (void)scripts_.end(handle);
         FS_TRY(run.pause(kLookUs));
     }
 }

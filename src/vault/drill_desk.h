@@ -70,14 +70,21 @@ class DrillDesk {
         std::optional<DrillPolicy> policy;
         TimePoint policy_set;
         DrillRecord newest, judged, good;  // `id` 0: there is none
+        TimePoint made;                    // the newest consistent point that was judged
+        uint64_t undone = 0;               // could not be done, since then, one after another
+        DrillRecord newest_undone;
+        std::string said;  // why, as it was told
     };
     // What a drill has seen, for its record.
     struct Evidence;
     Status load();
     void learn(const DrillRecord& drill);
     bool is_due(const Known& known, TimePoint made, std::string& point, std::string& why) const;
+    // `made`: the consistent point that it is for.
     Result<JobRecord> launch(const ItemRecord& item, const std::string& point,
-                             const std::string& why);
+                             const std::string& why, TimePoint made = {});
+    Status check_quiet();
+    bool is_news(const ItemId& item, const std::string& why);
     Result<std::string> run_job(JobRun& run, uint64_t id);
     Status wait_in_line(JobRun& run, uint64_t id, const MachineDescription& machine);
     void leave_line(uint64_t id);
@@ -97,7 +104,8 @@ class DrillDesk {
     Random& random_;
     int64_t tick_interval_us_;
     std::string root_, scripts_directory_;
-    int64_t looked_us_ = 0;  // steady: when consistent points were asked for last; the ticker's
+    int64_t looked_us_ = 0;      // steady: when consistent points were asked for last; the ticker's
+    int64_t quiet_from_us_ = 0;  // steady: not before; the ticker's
     ScriptRuns scripts_;
     std::mutex mutex_;
     std::map<ItemId, Known> known_;  // guarded by mutex_, like all below

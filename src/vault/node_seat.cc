@@ -10,6 +10,7 @@
 #include "meta/database.h"
 #include "os/real.h"
 #include "vault/log_about.h"
+#include "vault/recovery_desk.h"
 
 namespace farshore {
 namespace {
@@ -19,6 +20,11 @@ constexpr int64_t kYieldPauseUs = 5'000'000;
 constexpr size_t kMaxNameBytes = 128;
 
 }  // namespace
+
+// A drill's is nobody's reason to lead: whoever leads begins it anew.
+bool is_recovered_machine(const std::string& name) {
+    return name.ends_with('/') && !name.starts_with(kDrillRecoveryPrefix);
+}
 
 bool should_yield(const std::vector<VaultNode>& nodes, const std::string& own) {
     bool has_machines = false, another = false;
@@ -188,8 +194,7 @@ Status NodeSeat::tell() {
 uint64_t NodeSeat::machines() {
     auto names = files_.list(options_.recoveries_directory);
     if (!names) return 0;
-    return static_cast<uint64_t>(
-        std::ranges::count_if(*names, [](const std::string& name) { return name.ends_with('/'); }));
+    return static_cast<uint64_t>(std::ranges::count_if(*names, is_recovered_machine));
 }
 
 }  // namespace farshore

@@ -40,6 +40,9 @@ struct NodeSeatOptions {
 // runs recovered machines while it has none itself. Pure.
 bool should_yield(const std::vector<VaultNode>& nodes, const std::string& own);
 
+// Of a name in the directory of recoveries, as FileSystem::list() gives it. Pure.
+bool is_recovered_machine(const std::string& name);
+
 class NodeSeat {
   public:
     // `changed`: called, from the seat's thread, after each round, and when this node begins or

@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <map>
 
+#include "os/process.h"
 #include "os/real.h"
 #include "os/waiting.h"
+#include "vault/drill_leftovers.h"
 #include "vault/test_site.h"
 
 namespace farshore {
@@ -34,6 +37,42 @@ TEST(NodeSeat, TheNameStays) {
     ASSERT_TRUE(name) << name.error().to_string();
     EXPECT_EQ(*node_name(files, random, directory + "/node"), *name);
     EXPECT_NE(*node_name(files, random, directory + "/other"), *name);
+    std::filesystem::remove_all(directory);
+}
+
+// Broken if a drill's machine made its node claim the lead, or a recovered one did not.
+TEST(NodeSeat, MachinesOfDrillsDoNotCount) {
+    EXPECT_TRUE(is_recovered_machine("failover-0123/"));
+    EXPECT_TRUE(is_recovered_machine("plan-0123/"));
+    EXPECT_FALSE(is_recovered_machine("drill-0123/"));
+    EXPECT_FALSE(is_recovered_machine("accelerator.json"));
+}
+
+// Broken if a node that does not lead any more kept the machines of its drills running, or ended
+// others.
+TEST(NodeSeat, ANodeThatDoesNotLeadEndsTheMachinesOfItsDrills) {
+    PosixFileSystem files;
+    const std::string directory = fresh_directory();
+    EXPECT_TRUE(end_drill_machines(files, directory + "/none", directory + "/run"));
+    std::map<std::string, Process> machines;
+    for (const char* name : {"drill-1", "plan-2"}) {
+        ASSERT_TRUE(files.make_directories(directory + "/recoveries/" + name));
+        ASSERT_TRUE(files.make_directories(directory + "/run/" + name));
+        ProcessOptions options;
+        options.arguments = {"sleep", "1000"};
+        options.die_with_parent = true;
+        auto process = Process::spawn(options);
+        ASSERT_TRUE(process);
+        ASSERT_TRUE(
+            write_pid_file(files, directory + "/run/" + name + "/qemu.pid", process->key()));
+        machines.emplace(name, std::move(*process));
+    }
+    ASSERT_TRUE(files.make_directories(directory + "/recoveries/drill-3"));
+    EXPECT_TRUE(end_drill_machines(files, directory + "/recoveries", directory + "/run"));
+    EXPECT_TRUE(machines.at("drill-1").wait(10'000'000));
+    EXPECT_TRUE(machines.at("plan-2").is_alive());
+    EXPECT_TRUE(std::filesystem::exists(directory + "/recoveries/drill-1"));
+    (void)machines.at("plan-2").terminate(0);
     std::filesystem::remove_all(directory);
 }
 

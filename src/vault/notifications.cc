@@ -206,8 +206,15 @@ Result<NotifierRecord> Notifications::add(const AddNotifierRequest& request) {
         return fail(Code::kInvalidArgument, "settings: must be an absolute path",
                     "a file on the vault's machine");
     if (record.kind == NotifierKind::kWebhook) {
-        const bool loopback = record.target.starts_with("http://127.0.0.1:") ||
-                              record.target.starts_with("http://localhost:");
+        // "http://127.0.0.1:x@host/" is another host's.
+        const size_t host = record.target.find("//");
+        const bool has_user =
+            host != std::string::npos &&
+            record.target.substr(0, record.target.find_first_of("/?#", host + 2)).find('@') !=
+                std::string::npos;
+        const bool loopback = (record.target.starts_with("http://127.0.0.1:") ||
+                               record.target.starts_with("http://localhost:")) &&
+                              !has_user;
         if ((!record.target.starts_with("https://") && !loopback) ||
             record.target.find_first_of(" \r\n\t") != std::string::npos)
             return fail(Code::kInvalidArgument, "target: a webhook is an https:// URL");

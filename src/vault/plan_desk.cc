@@ -46,6 +46,12 @@ std::string result_of(const PlanRun& run) {
 
 uint64_t run_of_job(const JobRecord& job) { return std::strtoull(job.input.c_str(), nullptr, 10); }
 
+// Whether an answer from outside is for the step: now, or when the run goes on.
+bool waits(const PlanStep& step) {
+    return step.state == StepState::kRunning ||
+           (step.state == StepState::kWaiting && step.withdrawn);
+}
+
 // Of the step that it does, and how many there are.
 std::string progress_words(const PlanRun& run) {
     std::string words;
@@ -77,6 +83,10 @@ PlanDesk::PlanDesk(Vault& vault, RecoveryDesk* recovery, FileSystem& files, Rand
     vault_.set_resumer(kCleanUpJob, [this](const JobRecord& job) -> JobWork {
         return [this, id = run_of_job(job)](JobRun& run) { return run_clean_up(run, id); };
     });
+    // Before anybody can call.
+    if (auto known = learn_callbacks(); !known)
+        log::warn("vault", about(known.error()), "runs of recovery plans: {}",
+                  known.error().to_string());
 }
 
 PlanDesk::~PlanDesk() { vault_.end_jobs(); }
@@ -86,18 +96,42 @@ void PlanDesk::set_address(const std::string& url) {
     callback_url_ = url + "/v1/plan-callbacks/";
 }
 
+// Of steps that an earlier vault has begun.
+Status PlanDesk::learn_callbacks() {
+    FS_ASSIGN(const auto runs, open_plan_runs(vault_.database()));
+    const std::lock_guard hold(mutex_);
+    for (const PlanRunRecord& record : runs) {
+        const auto run = decode_plan_run(record.document);
+        if (!run) continue;  // nothing of it goes on
+        for (const PlanStep& step : run->steps)
+            if (step.action.kind == StepKind::kWebhook && waits(step))
+                callbacks_[step.handle] = record.id;
+    }
+    callbacks_known_ = true;
+    return {};
+}
+
 Status PlanDesk::resume() {
+    released_ = true;
+    const bool known = [&] {
+        const std::lock_guard hold(mutex_);
+        return callbacks_known_;
+    }();
+    if (!known) FS_TRY(learn_callbacks());
     FS_ASSIGN(const auto runs, open_plan_runs(vault_.database()));
     FS_ASSIGN(const auto jobs, open_jobs(vault_.database()));
+    Status all;
     for (const PlanRunRecord& record : runs) {
         const auto state = plan_run_state_from_name(record.state);
         if (!state || !works(*state)) continue;
         const bool has_job = std::ranges::any_of(jobs, [&](const JobRecord& job) {
             return job.kind == kRunJob && run_of_job(job) == record.id;
         });
-        if (!has_job) FS_TRY(launch(record));
+        if (has_job) continue;
+        if (const auto launched = launch(record); !launched && all)
+            all = tl::unexpected(launched.error());
     }
-    return {};
+    return all;
 }
 
 // ---- plans
@@ -234,11 +268,16 @@ Result<PlanRun> PlanDesk::launch(const PlanRunRecord& record) {
     auto job =
         vault_.start_job(kRunJob, std::nullopt, false, std::to_string(record.id), work(record.id));
     if (!job) {
-        // It stays as it is, and is not begun: whoever asked may ask again.
+        // Whoever asked may ask again: one of which nothing runs is stopped, any other one waits
+        // for a job as it is.
         FS_TRY(change_plan_run(vault_.database(), record.id, [&](PlanRunRecord& now) -> Status {
-            run.state = PlanRunState::kStopped;
-            run.why = job.error().what();
-            put(now, run);
+            FS_ASSIGN(PlanRun kept, decode_plan_run(now.document));
+            if (!works(kept.state) || std::ranges::find(kept.steps, StepState::kRunning,
+                                                        &PlanStep::state) != kept.steps.end())
+                return {};
+            kept.state = PlanRunState::kStopped;
+            kept.why = job.error().what();
+            put(now, kept);
             return {};
         }));
         return tl::unexpected(job.error());
@@ -257,11 +296,14 @@ JobWork PlanDesk::work(uint64_t id) {
 }
 
 Result<std::string> PlanDesk::run_job(JobRun& job, uint64_t id) {
-    {
-        // Two would begin every step twice.
+    // Two would begin every step twice: one that was stopped a moment ago leaves first.
+    const auto is_ours = [&] {
         const std::lock_guard hold(mutex_);
-        if (!working_.insert(id).second)
-            return fail(Code::kInProgress, fmt::format("another job works on run {}", id));
+        return working_.insert(id).second;
+    };
+    while (!is_ours()) {
+        FS_TRY(job.report(0, "waits for the job that works on the run"));
+        FS_TRY(job.pause(kRoundUs));
     }
     auto done = work_off(job, id);
     const std::lock_guard hold(mutex_);
@@ -270,8 +312,11 @@ Result<std::string> PlanDesk::run_job(JobRun& job, uint64_t id) {
 }
 
 Result<std::string> PlanDesk::work_off(JobRun& job, uint64_t id) {
+    // An item may be in a state that is put back first.
+    while (!released_) FS_TRY(job.pause(kRoundUs));
     FS_ASSIGN(const PlanRunRecord record, get_plan_run(vault_.database(), id));
     FS_ASSIGN(PlanRun begun, decode_plan_run(record.document));
+    if (!works(begun.state)) return result_of(begun);  // a job before this one came to its end
     begun.job = job.job().id;
     PlanSteps::Options steps_options;
     steps_options.vault = &vault_;
@@ -304,12 +349,15 @@ Result<std::string> PlanDesk::work_off(JobRun& job, uint64_t id) {
         return to_hex(raw);
     };
     options.save = [this, id](const PlanRun& now) -> Status {
-        FS_TRY(change_plan_run(vault_.database(), id, [&](PlanRunRecord& kept) -> Status {
-            put(kept, now);
-            if (now.state != PlanRunState::kRunning) kept.wish.clear();
-            return {};
-        }));
-        return {};
+        const auto saved =
+            change_plan_run(vault_.database(), id, [&](PlanRunRecord& kept) -> Status {
+                put(kept, now);
+                // What nobody could read again is not kept in the place of what can be.
+                FS_TRY(decode_plan_run(kept.document));
+                if (now.state != PlanRunState::kRunning) kept.wish.clear();
+                return {};
+            });
+        return saved ? Status() : tl::unexpected(saved.error());
     };
     PlanDriver driver(std::move(begun), options);
     std::optional<uint64_t> wished;
@@ -384,10 +432,14 @@ Result<PlanRun> PlanDesk::go_on(uint64_t id, const std::vector<std::string>& ski
                                 const std::string& by) {
     FS_ASSIGN(const PlanRun before, this->run(id));
     if (works(before.state) && skip.empty()) {
-        // Its job failed (the database could not be written) and left it as it was.
-        const auto job = get_job(vault_.database(), before.job);
+        // Its job failed (the database could not be written) and left it as it was, or it never
+        // had one. A job that was added and has not begun may have no thread.
+        FS_ASSIGN(const auto jobs, open_jobs(vault_.database()));
+        const bool has_job = std::ranges::any_of(jobs, [&](const JobRecord& job) {
+            return job.kind == kRunJob && run_of_job(job) == id && job.state == JobState::kRunning;
+        });
         const std::lock_guard hold(mutex_);
-        if (before.job != 0 && job && job->over() && !working_.contains(id)) {
+        if (!has_job && !working_.contains(id)) {
             FS_ASSIGN(const PlanRunRecord kept, get_plan_run(vault_.database(), id));
             return launch(kept);
         }
@@ -413,6 +465,8 @@ Result<PlanRun> PlanDesk::cancel(uint64_t id, const std::string& by) {
             put(now, machine.run());
             return {};
         }));
+    const std::lock_guard hold(mutex_);
+    std::erase_if(callbacks_, [&](const auto& entry) { return entry.second == id; });
     return decode_plan_run(record.document);
 }
 
@@ -445,12 +499,15 @@ Status PlanDesk::callback(const std::string& handle, const std::string& token, b
     {
         const std::lock_guard hold(mutex_);
         const auto at = callbacks_.find(handle);
+        if (at == callbacks_.end() && !callbacks_known_)
+            return fail(Code::kUnavailable, "the runs of recovery plans are not read yet",
+                        "call again in a few seconds");
         if (at == callbacks_.end()) return none();
         id = at->second;
     }
     FS_ASSIGN(const PlanRun run, this->run(id));
     const auto step = std::ranges::find(run.steps, handle, &PlanStep::handle);
-    if (step == run.steps.end() || step->state != StepState::kRunning) return none();
+    if (step == run.steps.end() || !waits(*step)) return none();
     FS_ASSIGN(const WebhookSettings settings,
               read_webhook_settings(files_, step->action.settings_file));
     if (!same_secret(as_bytes(callback_token(settings.secret, handle)), as_bytes(token)))
@@ -462,6 +519,19 @@ Status PlanDesk::callback(const std::string& handle, const std::string& token, b
 
 // ---- the end of a test
 
+static Error not_here(const PlanStep& step) {
+    return Error(Code::kWrongState,
+                 fmt::format("the machine of '{}' was started by the vault node '{}', and is there",
+                             step.action.name, step.node),
+                 "clean up when that node leads");
+}
+
+// A node that was given another name has its machines all the same.
+bool PlanDesk::is_elsewhere(const PlanStep& step) const {
+    return step.node != node_ &&
+           !(recovery_ != nullptr && recovery_->recoveries().get(recovery_of_step(step.handle)));
+}
+
 Result<JobRecord> PlanDesk::clean_up(uint64_t id) {
     FS_ASSIGN(const PlanRun now, run(id));
     if (now.mode != PlanMode::kTest)
@@ -471,6 +541,14 @@ Result<JobRecord> PlanDesk::clean_up(uint64_t id) {
         return fail(Code::kWrongState,
                     fmt::format("run {} is {}", id, plan_run_state_name(now.state)),
                     "wait for its end, or stop it");
+    const auto machines = [](const PlanStep& step) {
+        return step.action.kind == StepKind::kItem && !step.handle.empty();
+    };
+    const auto one = std::ranges::find_if(now.steps, machines);
+    if (one != now.steps.end() && std::ranges::all_of(now.steps, [&](const PlanStep& step) {
+            return !machines(step) || is_elsewhere(step);
+        }))
+        return fail(not_here(*one));
     // Without its machines it cannot go on.
     if (!now.over()) FS_TRY(cancel(id, "its clean-up"));
     return vault_.start_job(kCleanUpJob, std::nullopt, false, std::to_string(id),
@@ -480,14 +558,22 @@ Result<JobRecord> PlanDesk::clean_up(uint64_t id) {
 Result<std::string> PlanDesk::run_clean_up(JobRun& job, uint64_t id) {
     FS_ASSIGN(const PlanRun now, run(id));
     size_t done = 0;
+    Status all;
     for (const PlanStep& step : now.steps) {
         if (step.action.kind != StepKind::kItem || step.handle.empty() || recovery_ == nullptr)
             continue;
         FS_TRY(job.report(static_cast<double>(done) / static_cast<double>(now.steps.size()),
                           fmt::format("ending the test of '{}'", step.action.name)));
-        FS_TRY(recovery_->clean_up_test(recovery_of_step(step.handle)));
-        ++done;
+        // One that cannot be ended keeps none of the others.
+        const Status ended = is_elsewhere(step)
+                                 ? Status(fail(not_here(step)))
+                                 : recovery_->clean_up_test(recovery_of_step(step.handle));
+        if (ended)
+            ++done;
+        else if (all)
+            all = ended;
     }
+    FS_TRY(all);
     return fmt::format("{{\"cleaned_up\":{}}}", done);
 }
 

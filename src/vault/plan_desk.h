@@ -45,7 +45,8 @@ class PlanDesk {
 
     // Where webhooks call back: "https://host:port". Until it is known none is told.
     void set_address(const std::string& url);
-    // After Vault::resume_jobs(): runs that were to go on and have no job.
+    // After Vault::resume_jobs() and RecoveryDesk::mend(): runs that were to go on and have no job;
+    // and only now those that have one go on.
     Status resume();
 
     Result<PlanRecord> add(const RecoveryPlan& plan);
@@ -64,14 +65,18 @@ class PlanDesk {
     // Of a person, to a manual step that waits.
     Result<PlanRun> answer(uint64_t id, const std::string& step, bool good, const std::string& note,
                            const std::string& by);
-    // Of a webhook. kNotFound: no step waits for it, or the token is not its own.
+    // Of a webhook. kNotFound: no step waits for it, or the token is not its own; kUnavailable:
+    // nobody knows yet.
     Status callback(const std::string& handle, const std::string& token, bool good,
                     const std::string& note);
-    // Ends the machines of a test run. A job. kWrongState: it runs, or is no test.
+    // Ends the machines of a test run. A job. kWrongState: it runs, is no test, or its machines are
+    // on another vault node.
     Result<JobRecord> clean_up(uint64_t id);
 
   private:
     Result<PlanRun> launch(const PlanRunRecord& record);
+    Status learn_callbacks();
+    bool is_elsewhere(const PlanStep& step) const;
     JobWork work(uint64_t id);
     Result<std::string> run_job(JobRun& run, uint64_t id);
     Result<std::string> work_off(JobRun& run, uint64_t id);
@@ -92,9 +97,11 @@ class PlanDesk {
     std::string scripts_directory_;
     std::mutex mutex_;
     std::string callback_url_;                   // under mutex_, like all below
+    bool callbacks_known_ = false;               // of the runs of an earlier vault
     std::set<uint64_t> working_;                 // runs that a job is at
     std::map<std::string, uint64_t> callbacks_;  // handles that webhooks were given, with their run
     ScriptRuns scripts_;
+    std::atomic<bool> released_{false};  // what an earlier vault left is mended
     std::atomic<uint64_t> answered_{0}, wished_{0};
 };
 

@@ -3,7 +3,9 @@
 
 #include <fstream>
 
+#include "meta/recovery_plans.h"
 #include "os/waiting.h"
+#include "recovery/plan_run.h"
 #include "vault/notify_message.h"
 #include "vault/test_site.h"
 
@@ -83,6 +85,31 @@ struct Plans : testing::Test {
     }
     Json wait_step(const Json& run, const std::string& state) {
         return wait_for(run, [&](const Json& seen) { return seen["steps"][0]["state"] == state; });
+    }
+    // A run of the plan "p" as an earlier vault has left it.
+    uint64_t left_run(const PlanRun& run) {
+        PlanRunRecord record;
+        record.plan = "p";
+        record.mode = std::string(plan_mode_name(run.mode));
+        const auto added =
+            add_plan_run(site.vault().database(), record, false, [&](PlanRunRecord& kept) {
+                PlanRun whole = run;
+                whole.id = kept.id;
+                whole.plan = "p";
+                kept.state = std::string(plan_run_state_name(run.state));
+                kept.document = encode_plan_run(whole);
+            });
+        EXPECT_TRUE(added) << added.error().to_string();
+        return added->id;
+    }
+    int callback(const std::string& target, const Json& token, const std::string& outcome) {
+        HttpClientOptions nobody;
+        nobody.authority_pem = site.vault().authority_pem();
+        HttpClient client(nobody);
+        return site
+            .request(client, "POST", target,
+                     {{"token", token}, {"outcome", outcome}, {"note", "changed"}})
+            .status;
     }
     size_t lines(const std::string& path) {
         std::ifstream file(path);
@@ -255,6 +282,80 @@ TEST_F(Plans, AWebhookCallsBackOnce) {
     EXPECT_EQ(callback(body["callback"]["token"], "failed"), 404);
     EXPECT_EQ(dump_json(ended).find("secret-path"), std::string::npos);
     EXPECT_EQ(hook.seen().size(), 1u);
+}
+
+// Broken if a webhook were told again, or its answer were lost, because somebody stopped the run or
+// the vault was restarted meanwhile.
+TEST_F(Plans, AWebhookMayAnswerWhileTheRunIsStopped) {
+    Hook hook;
+    add_plan({{{"name", "dns"},
+               {"kind", "webhook"},
+               {"url", hook.url()},
+               {"settings", hook_settings()},
+               {"limit_s", 86'400},
+               {"for", {"failover"}}}});
+    const Json run = start();
+    ASSERT_TRUE(wait_until(60'000, 10, [&] {
+        site.clock.us += 20'000;
+        return !hook.seen().empty();
+    }));
+    const Json told = Json::parse(hook.seen().front().body)["callback"];
+    const std::string url = told["url"], target = url.substr(url.find("/v1/"));
+    // Until it is kept that it was heard.
+    wait_for(run, [&](const Json&) {
+        const auto kept = decode_plan_run(
+            get_plan_run(site.vault().database(), run["id"].get<uint64_t>())->document);
+        return kept->steps[0].reference == "told";
+    });
+    site.start();
+    EXPECT_EQ(callback(target, "wrong", "done"), 404);
+    site.call("POST", run_target(run, "/stop"), 202);
+    EXPECT_EQ(wait_state(run, "stopped")["steps"][0]["state"], "waiting");
+    site.start();
+    EXPECT_EQ(callback(target, told["token"], "done"), 204) << "at once";
+    site.call("POST", run_target(run, "/resume"), 202, {{"skip", Json::array()}});
+    const Json ended = wait_state(run, "incomplete");
+    EXPECT_EQ(ended["steps"][0]["state"], "succeeded");
+    EXPECT_EQ(ended["steps"][0]["note"], "changed");
+    EXPECT_EQ(hook.seen().size(), 1u);
+    EXPECT_EQ(callback(target, told["token"], "failed"), 404);
+}
+
+// Broken if a run that works and has no job could not be gone on with until the vault restarts.
+TEST_F(Plans, ARunWithoutAJobGetsOne) {
+    add_plan(kManual);
+    PlanRun run;
+    run.state = PlanRunState::kRunning;
+    const auto plan = plan_from_json(site.call("GET", "/v1/recovery-plans/p", 200)["plan"]);
+    ASSERT_TRUE(plan) << plan.error().to_string();
+    run = make_plan_run(*plan, PlanMode::kFailover);
+    const Json left{{"id", left_run(run)}};
+    site.call("POST", run_target(left, "/resume"), 202, {{"skip", Json::array()}});
+    wait_step(left, "running");
+    EXPECT_EQ(site.refused("POST", run_target(left, "/resume"), {{"skip", Json::array()}}),
+              "wrong-state")
+        << "now it has one";
+}
+
+// Broken if the clean-up of a test whose machines are on another node said that it was done.
+TEST_F(Plans, MachinesOfAnotherNodeAreNotCleanedUpHere) {
+    add_plan(kManual);
+    PlanRun run;
+    run.mode = PlanMode::kTest;
+    run.state = PlanRunState::kStopped;
+    PlanStep step;
+    step.id = "g1-item-1";
+    step.action.kind = StepKind::kItem;
+    step.action.name = "db";
+    step.state = StepState::kSucceeded;
+    step.handle = std::string(24, 'a');
+    step.node = "the-other-node";
+    run.steps.push_back(step);
+    const Json left{{"id", left_run(run)}};
+    const HttpResponse response = site.request(*site.http, "POST", run_target(left, "/cleanup"));
+    EXPECT_EQ(response.status, 409);
+    EXPECT_THAT(response.body, HasSubstr("the-other-node"));
+    EXPECT_EQ(now(left)["state"], "stopped") << "it is not cancelled either";
 }
 
 // Broken if a webhook that lies (says yes and never calls), or that says no, held the run.

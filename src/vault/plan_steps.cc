@@ -21,6 +21,11 @@ constexpr int64_t kPostTimeoutUs = 15'000'000;
 constexpr int64_t kBeginAgainUs = 2'000'000;  // what had no room
 constexpr int64_t kPostAgainUs = 3'000'000;
 constexpr int kAgentTimeoutMs = 1000;
+// Inside of a machine that has just booted from a distant store a program begins slowly.
+constexpr int kExecTimeoutMs = 10'000;
+// References of a guest's program that is about to be started, and of a webhook that was heard.
+constexpr const char* kStarting = "starting";
+constexpr const char* kTold = "told";
 constexpr size_t kLookedAtJobs = 50;  // newest ones of an item
 
 RecoveryError described(const Error& error) { return {error.code(), error.what(), error.remedy()}; }
@@ -100,6 +105,12 @@ void PlanSteps::begin(const PlanRun& run, const PlanStep& step) {
             deliver(run, step);
             break;
         case StepKind::kManual:
+            if (!options_.taken_up.contains(step.handle))
+                options_.vault->event(
+                    Severity::kWarning, "plan-waits", nullptr,
+                    fmt::format("step {} ({}) of run {} of plan '{}' waits for an answer", step.id,
+                                step.action.name, run.id, run.plan),
+                    fmt::format("`farshore recovery-plan run answer {} {}`", run.id, step.id));
             break;
     }
     if (begun) return;
@@ -110,8 +121,8 @@ void PlanSteps::begin(const PlanRun& run, const PlanStep& step) {
 std::optional<StepOutcome> PlanSteps::look(const PlanRun& run, const PlanStep& step,
                                            std::string& reference) {
     if (const auto at = refused_.find(step.handle); at != refused_.end()) {
-        // What has no room now begins when there is some, within the step's time.
-        if (at->second.retry() != Retry::kLater || step.overdue) return failed(at->second);
+        // What has no room now, or met a hiccup, begins when that is over, within the step's time.
+        if (at->second.retry() == Retry::kNever || step.overdue) return failed(at->second);
         if (options_.vault->clock().steady_us() >= again_us_[step.handle]) begin(run, step);
         return {};
     }
@@ -139,6 +150,8 @@ std::optional<StepOutcome> PlanSteps::look(const PlanRun& run, const PlanStep& s
         delivered = delivery_->delivered;
         busy = delivery_->busy;
     }
+    if (delivered) reference = kTold;
+    delivered = delivered || step.reference == kTold;
     if (delivered && !step.action.wait_for_callback) return StepOutcome{};
     if (error && error->retry() == Retry::kNever) return failed(*error);
     if (step.overdue)
@@ -148,10 +161,15 @@ std::optional<StepOutcome> PlanSteps::look(const PlanRun& run, const PlanStep& s
     return {};
 }
 
-void PlanSteps::end(const PlanRun&, const PlanStep& step) {
+void PlanSteps::end(const PlanRun& run, const PlanStep& step) {
     if (step.action.kind == StepKind::kScript) (void)options_.scripts->end(step.handle);
-    // A machine's start is bounded by itself, a guest's program has its own word about it; nobody
-    // has to end an answer that does not come.
+    // A machine that comes home goes on where it is; one that is being started may be there any
+    // moment, and is left. A guest's program has its own word about it; nobody has to end an answer
+    // that does not come.
+    if (step.action.kind != StepKind::kItem || run.mode != PlanMode::kFailback) return;
+    const auto known = references_.find(step.handle);
+    const std::string& job = known == references_.end() ? step.reference : known->second;
+    if (!job.empty()) (void)options_.vault->cancel_job(std::strtoull(job.c_str(), nullptr, 10));
 }
 
 void PlanSteps::forget(const PlanRun&, const PlanStep& step) {
@@ -160,7 +178,8 @@ void PlanSteps::forget(const PlanRun&, const PlanStep& step) {
             log::warn("vault", "what a script left: {}", gone.error().to_string());
     refused_.erase(step.handle);
     again_us_.erase(step.handle);
-    not_yet_.erase(step.handle);
+    noted_.erase(step.handle);
+    not_started_.erase(step.handle);
     references_.erase(step.handle);
     seen_.erase(step.handle);
     if (step.action.kind == StepKind::kWebhook) options_.expect(step.handle, false);
@@ -175,6 +194,11 @@ Status PlanSteps::begin_item(const PlanRun& run, const PlanStep& step) {
         return fail(Code::kUnsupported, "this vault has no recovery of its own");
     const std::string id = recovery_of_step(step.handle);
     FS_ASSIGN(const ItemRecord item, find_item(options_.vault->database(), step.action.name));
+    if (run.mode == PlanMode::kFailover && step.source == PlanSource::kPlanned &&
+        item.state == ItemState::kCatchingUp)
+        return fail(Code::kUnavailable,
+                    fmt::format("'{}' is catching up: a planned failover loses nothing", item.name),
+                    "wait until it is protected");
     // The vault may have been killed between the job's begin and its note in the run. A way home
     // has no id of ours; of an item there is one at a time.
     const auto is_ours = [&](const JobRecord& job) {
@@ -183,30 +207,58 @@ Status PlanSteps::begin_item(const PlanRun& run, const PlanStep& step) {
         return job.input.find(id) != std::string::npos;
     };
     FS_ASSIGN(const auto jobs, list_jobs(options_.vault->database(), 0, kLookedAtJobs, item.id));
-    for (const JobRecord& job : jobs)
-        if (is_ours(job)) {
-            references_[step.handle] = std::to_string(job.id);
-            return {};
+    for (const JobRecord& job : jobs) {
+        if (!is_ours(job)) continue;
+        if (job.state == JobState::kQueued && not_started_.contains(step.handle)) {
+            // It was added though its begin failed: nobody works on it.
+            FS_TRY(end_job(options_.vault->database(), job.id, JobState::kCancelled, "",
+                           ItemError{Code::kCancelled, "it did not begin", ""}));
+            continue;
         }
-    FS_ASSIGN(const JobRecord job,
-              options_.recovery->start_as(id, item.name, run.mode, run.point, step.source,
-                                          fmt::format("run {} of plan {}", run.id, run.plan)));
-    references_[step.handle] = std::to_string(job.id);
+        if (job.state == JobState::kCancelled && not_started_.contains(step.handle)) continue;
+        references_[step.handle] = std::to_string(job.id);
+        return {};
+    }
+    const auto job = options_.recovery->start_as(
+        id, item.name, run.mode, run.point, step.source, step.action.limits.limit_s,
+        fmt::format("run {} of plan {}", run.id, run.plan));
+    if (!job) {
+        not_started_.insert(step.handle);
+        return fail(job.error());
+    }
+    references_[step.handle] = std::to_string(job->id);
     return {};
 }
 
-std::optional<StepOutcome> PlanSteps::look_item(const PlanRun&, const PlanStep& step,
+std::optional<StepOutcome> PlanSteps::look_item(const PlanRun& run, const PlanStep& step,
                                                 std::string& reference) {
     if (const auto at = references_.find(step.handle); at != references_.end())
         reference = at->second;
     const auto job =
         get_job(options_.vault->database(), std::strtoull(reference.c_str(), nullptr, 10));
+    // Nobody knows what comes of it: it may be the machine of the next minute.
+    const auto late = [&](const std::string& what) {
+        StepOutcome outcome = too_late(step, what);
+        outcome.unknown = true;
+        outcome.error->remedy =
+            fmt::format("`farshore job {}` and `farshore failover list` show what comes of it",
+                        reference.empty() ? "ID" : reference);
+        return outcome;
+    };
     if (!job) {
-        if (job.error().code() != Code::kNotFound) return {};  // the database is asked again
+        if (job.error().code() != Code::kNotFound) {  // the database is asked again
+            if (step.overdue) return late("the machine was not seen to run");
+            return {};
+        }
         return failed(Error(Code::kOutcomeUnknown, "the job that started the machine is forgotten",
                             "look whether it runs: `farshore failover list`"));
     }
-    if (!job->over()) return {};
+    if (!job->over()) {
+        if (step.overdue)
+            return late(run.mode == PlanMode::kFailback ? "the machine has not come home"
+                                                        : "the machine has not started");
+        return {};
+    }
     StepOutcome outcome;
     if (job->state == JobState::kSucceeded)
         outcome.output = started_words(job->result);
@@ -241,10 +293,16 @@ Status PlanSteps::begin_script(const PlanRun& run, const PlanStep& step) {
 std::optional<StepOutcome> PlanSteps::look_script(const PlanRun& run, const PlanStep& step) {
     const auto looked = options_.scripts->look(step.handle);
     if (!looked) {
-        if (looked.error().code() != Code::kNotFound) return failed(looked.error());
-        if (step.overdue) return too_late(step, "the script did not begin");
-        begin(run, step);
-        return {};
+        if (looked.error().code() == Code::kNotFound) {
+            if (step.overdue) return too_late(step, "the script did not begin");
+            begin(run, step);
+            return {};
+        }
+        // Our own files cannot be read just now; the script runs on.
+        if (looked.error().retry() != Retry::kNever && !step.overdue) return {};
+        StepOutcome outcome = failed(looked.error());
+        outcome.unknown = true;
+        return outcome;
     }
     if (!*looked) return {};
     StepOutcome outcome;
@@ -277,47 +335,62 @@ Result<std::string> agent_socket(RecoveryDesk* recovery, const PlanRun& run,
 
 }  // namespace
 
-Status PlanSteps::begin_guest_script(const PlanRun& run, const PlanStep& step) {
-    if (!step.reference.empty()) return {};  // it runs
-    if (options_.taken_up.contains(step.handle) || step.node != options_.node)
+// What is begun inside is noted before, in the run: begin() finds only what an earlier vault left.
+Status PlanSteps::begin_guest_script(const PlanRun&, const PlanStep& step) {
+    if (step.reference.empty()) return {};  // nothing was started so far; look() does it
+    if (step.node != options_.node)
         return fail(Code::kOutcomeUnknown,
-                    "the vault ended just when the program was to be started inside of the machine",
-                    "look whether it ran");
-    FS_ASSIGN(const std::string socket, agent_socket(options_.recovery, run, step.action.item));
-    not_yet_.erase(step.handle);
+                    fmt::format("the vault node '{}' had started it, and only that one reaches the "
+                                "machine",
+                                step.node),
+                    "look what it has done");
+    if (step.reference != kStarting) return {};  // it runs
+    return fail(Code::kOutcomeUnknown,
+                "the vault ended just when the program was to be started inside of the machine",
+                "look whether it ran");
+}
+
+std::optional<StepOutcome> PlanSteps::start_guest_script(const std::string& socket,
+                                                         const PlanRun& run, const PlanStep& step,
+                                                         std::string& reference) {
     auto agent = GuestAgent::connect(socket, kAgentTimeoutMs);
     if (!agent) {
         // The machine may still be starting.
-        not_yet_.emplace(step.handle, agent.error());
+        if (step.overdue) return failed(agent.error());
+        return {};
+    }
+    if (!noted_.contains(step.handle)) {
+        noted_.insert(step.handle);
+        reference = kStarting;  // saved before the next look
         return {};
     }
     const auto pid = agent->start_program(
         step.action.program, step.action.arguments,
         {"FARSHORE_PLAN=" + run.plan, "FARSHORE_RUN=" + std::to_string(run.id),
          "FARSHORE_MODE=" + std::string(plan_mode_name(run.mode)), "FARSHORE_STEP=" + step.id},
-        kAgentTimeoutMs);
+        kExecTimeoutMs);
     if (pid) {
-        references_[step.handle] = std::to_string(*pid);
+        reference = std::to_string(*pid);
         return {};
     }
     const Code code = pid.error().code();
-    if (code == Code::kUnsupported || code == Code::kGuestFailed) return fail(pid.error());
-    return fail(Code::kOutcomeUnknown,
-                fmt::format("nobody knows whether the program was started: {}", pid.error().what()),
-                "look whether it ran");
+    if (code == Code::kUnsupported || code == Code::kGuestFailed) return failed(pid.error());
+    return failed(
+        Error(Code::kOutcomeUnknown,
+              fmt::format("nobody knows whether the program was started: {}", pid.error().what()),
+              "look whether it ran"));
 }
 
 std::optional<StepOutcome> PlanSteps::look_guest_script(const PlanRun& run, const PlanStep& step,
                                                         std::string& reference) {
-    if (const auto at = references_.find(step.handle); at != references_.end())
-        reference = at->second;
-    if (const auto at = not_yet_.find(step.handle); at != not_yet_.end()) {
-        if (step.overdue) return failed(at->second);
-        begin(run, step);
-        return {};
-    }
     const auto socket = agent_socket(options_.recovery, run, step.action.item);
-    if (!socket) return failed(socket.error());
+    const bool started = !step.reference.empty() && step.reference != kStarting;
+    if (!socket) {
+        StepOutcome outcome = failed(socket.error());
+        outcome.unknown = outcome.unknown || started;
+        return outcome;
+    }
+    if (!started) return start_guest_script(*socket, run, step, reference);
     const auto looked = [&]() -> Result<std::optional<GuestExit>> {
         FS_ASSIGN(GuestAgent agent, GuestAgent::connect(*socket, kAgentTimeoutMs));
         return agent.program_exit(std::strtoll(reference.c_str(), nullptr, 10), kMaxStepOutputBytes,
@@ -356,6 +429,7 @@ void PlanSteps::deliver(const PlanRun& run, const PlanStep& step) {
         delivery_->handle = step.handle;
     }
     if (step.action.wait_for_callback) options_.expect(step.handle, true);
+    if (step.reference == kTold) return;
     Json body{{"vault_id", options_.vault->info().vault_id},
               {"plan", run.plan},
               {"run", run.id},

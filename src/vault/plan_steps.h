@@ -57,6 +57,8 @@ class PlanSteps final : public StepRunner {
     Status begin_item(const PlanRun& run, const PlanStep& step);
     Status begin_script(const PlanRun& run, const PlanStep& step);
     Status begin_guest_script(const PlanRun& run, const PlanStep& step);
+    std::optional<StepOutcome> start_guest_script(const std::string& socket, const PlanRun& run,
+                                                  const PlanStep& step, std::string& reference);
     void deliver(const PlanRun& run, const PlanStep& step);
     std::optional<StepOutcome> look_item(const PlanRun& run, const PlanStep& step,
                                          std::string& reference);
@@ -66,9 +68,10 @@ class PlanSteps final : public StepRunner {
     std::optional<StepOutcome> look_answer(const PlanStep& step);
 
     Options options_;
-    std::map<std::string, Error> refused_;           // by handle: why it could not be begun
-    std::map<std::string, int64_t> again_us_;        // by handle: when it is begun again, steady
-    std::map<std::string, Error> not_yet_;           // by handle: why it has not begun so far
+    std::map<std::string, Error> refused_;     // by handle: why it could not be begun
+    std::map<std::string, int64_t> again_us_;  // by handle: when it is begun again, steady
+    std::set<std::string> noted_;              // handles of which `starting` was noted here
+    std::set<std::string> not_started_;        // handles of which no job that is there has a thread
     std::map<std::string, std::string> references_;  // by handle
     std::map<std::string, uint64_t> seen_;           // by handle: `answered` when it was asked last
     std::shared_ptr<Delivery> delivery_;             // of the webhook that is told, the newest

@@ -8,6 +8,7 @@
 #include "meta/jobs.h"
 #include "meta/json_fields.h"
 #include "os/real.h"
+#include "vault/job_limits.h"
 #include "vault/log_about.h"
 #include "vault/views.h"
 
@@ -18,6 +19,22 @@ constexpr size_t kMaxJobInputBytes = 64u << 10;
 // How long `latest` waits for what the appliance has received to be stored: a segment is cut after
 // a second at the latest. More would only delay the machine when the appliance is lost as well.
 constexpr int64_t kDrainPatienceUs = 1'500'000;
+
+constexpr const char* kNotBegun = "the failover did not begin";
+
+bool fails_over(const std::vector<JobRecord>& open, const ItemId& item) {
+    return std::ranges::any_of(
+        open, [&](const JobRecord& job) { return job.item == item && job.kind == "failover"; });
+}
+
+// Whether one more job can run, by those that are open: of some nobody has a thread here.
+Status check_room(const std::vector<JobRecord>& open) {
+    const auto threads = std::ranges::count_if(
+        open, [](const JobRecord& job) { return job.kind != "initial-replication"; });
+    if (static_cast<size_t>(threads) < kMaxRunningJobs) return {};
+    return fail(Code::kLimitReached, fmt::format("{} jobs run already", threads),
+                "wait until some have ended");
+}
 
 // The machine as the agent described it, with the disks that the point has.
 Result<MachineDescription> machine_of(const ItemRecord& item, std::vector<DiskSize> point_disks) {
@@ -157,26 +174,39 @@ Status RecoveryDesk::resume() {
     return {};
 }
 
-void RecoveryDesk::mend() {
-    const auto mend = [&]() -> Status {
-        FS_ASSIGN(const auto jobs, open_jobs(vault_.database()));
-        for (std::string after;;) {
-            FS_ASSIGN(const auto page, list_items(vault_.database(), after, 500));
-            if (page.empty()) return {};
-            after = page.back().name;
-            for (const ItemRecord& item : page) {
-                const bool goes_on = std::ranges::any_of(jobs, [&](const JobRecord& job) {
-                    return job.item == item.id && job.kind == "failover";
-                });
-                if (item.state == ItemState::kFailingOver && !goes_on)
-                    FS_TRY(vault_.change_state(item.id, ItemState::kCatchingUp,
-                                               "the failover did not begin"));
-            }
+// Of one that is failing over though no job does that: it runs here, or it was never begun.
+Result<ItemRecord> RecoveryDesk::put_back(const ItemRecord& item) {
+    for (const RecoveryState& state : of_item(item.id, RecoveryKind::kFailover))
+        if (state.stage == RecoveryStage::kRunning || state.stage == RecoveryStage::kStopped)
+            return vault_.change_state(item.id, ItemState::kFailedOver,
+                                       fmt::format("recovery {} is there", state.id));
+    return vault_.change_state(item.id, ItemState::kCatchingUp, kNotBegun);
+}
+
+Result<bool> RecoveryDesk::mend_failovers() {
+    const std::lock_guard hold(start_mutex_);
+    bool under_way = false;
+    FS_ASSIGN(const auto jobs, open_jobs(vault_.database()));
+    for (std::string after;;) {
+        FS_ASSIGN(const auto page, list_items(vault_.database(), after, 500));
+        if (page.empty()) return under_way;
+        after = page.back().name;
+        for (const ItemRecord& item : page) {
+            if (item.state != ItemState::kFailingOver) continue;
+            if (fails_over(jobs, item.id))
+                under_way = true;
+            else
+                FS_TRY(put_back(item));
         }
-    };
-    if (auto mended = mend(); !mended)
+    }
+}
+
+void RecoveryDesk::mend() {
+    if (auto mended = mend_failovers(); !mended) {
+        stranded_ = true;
         log::error("vault", about(mended.error()), "failovers that did not begin: {}",
                    mended.error().to_string());
+    }
     returns_->mend();
 }
 
@@ -224,6 +254,8 @@ void RecoveryDesk::decide() {
 
 void RecoveryDesk::tick() {
     recoveries_->tick();
+    // The disk was full, or the database away.
+    if (stranded_.exchange(false) && mend_failovers().value_or(true)) stranded_ = true;
     decide();
     std::vector<std::string> ended;
     {
@@ -289,6 +321,19 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
     request.undecided_s = choice.undecided_s;
     const bool real = request.kind == RecoveryKind::kFailover;
     request.network = real ? NetworkChoice::kUser : NetworkChoice::kIsolated;
+    // Not a failure of the item's failover, which is another one's: its state stays.
+    struct Unclaim {
+        RecoveryDesk& desk;
+        const RecoveryRequest& request;
+        ~Unclaim() {
+            const std::lock_guard hold(desk.mutex_);
+            if (const auto at = desk.starting_.find(request.item);
+                at != desk.starting_.end() && at->second == request.id)
+                desk.starting_.erase(at);
+        }
+    };
+    const Unclaim unclaim{*this, request};
+    if (real) FS_TRY(claim(request.item, request.id));
 
     const auto work = [&]() -> Result<std::string> {
         // An earlier vault may have got it running already.
@@ -347,16 +392,47 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
     auto result = work();
     if (!real || run.vault_ends()) return result;
     if (result) {
-        FS_TRY(vault_.change_state(request.item, ItemState::kFailedOver, {}));
+        const auto there = vault_.change_state(request.item, ItemState::kFailedOver, {});
+        if (!there) stranded_ = true;
+        FS_TRY(there);
         return result;
     }
     // Its source goes on as if nothing had been.
     vault_.set_stand_by(request.item, std::nullopt);
     if (auto back =
             vault_.change_state(request.item, ItemState::kCatchingUp, "the failover failed");
-        !back)
+        !back) {
+        stranded_ = true;
         log::error("vault", about(back.error()), "{}", back.error().to_string());
+    }
     return result;
+}
+
+// One real machine of an item: a job of which nobody knew that it was added may be beside another.
+Status RecoveryDesk::claim(const ItemId& item, const std::string& recovery) {
+    const auto refused = [](const std::string& other) {
+        return fail(Code::kWrongState,
+                    fmt::format("recovery {} of the item is there: a machine runs once", other),
+                    "`farshore failover list` shows it");
+    };
+    {
+        const std::lock_guard hold(mutex_);
+        const auto [at, is_new] = starting_.emplace(item, recovery);
+        if (!is_new && at->second != recovery) return refused(at->second);
+    }
+    for (const RecoveryState& state : of_item(item, RecoveryKind::kFailover)) {
+        if (state.id == recovery || state.stage == RecoveryStage::kFailed) continue;
+        const bool runs =
+            state.stage == RecoveryStage::kRunning || state.stage == RecoveryStage::kStopped;
+        if (runs) {
+            FS_ASSIGN(const ItemRecord now, get_item(vault_.database(), item));
+            if (now.state == ItemState::kFailingOver) FS_TRY(put_back(now));
+            return refused(state.id);
+        }
+        // What is left of one that did not start.
+        FS_TRY(recoveries_->clean_up(state.id));
+    }
+    return {};
 }
 
 // The source is shut down, and what it wrote is stored; or, unless that is needed, what can be had
@@ -417,6 +493,44 @@ JobWork RecoveryDesk::cancel_work(const std::string& input) {
     };
 }
 
+Result<JobRecord> RecoveryDesk::start_failover(const ItemId& id, const PointSpec& spec,
+                                               const std::string& point,
+                                               const FailoverChoice& choice,
+                                               const std::function<Result<JobRecord>()>& job) {
+    const std::lock_guard hold(start_mutex_);
+    FS_ASSIGN(ItemRecord item, get_item(vault_.database(), id));
+    FS_ASSIGN(const auto jobs, open_jobs(vault_.database()));
+    if (item.state == ItemState::kFailingOver && !fails_over(jobs, id)) {
+        // Whoever began that has not come to its job, nor to putting the state back.
+        FS_ASSIGN(item, put_back(item));
+        if (choice.planned && item.state == ItemState::kCatchingUp)
+            return fail(
+                Code::kUnavailable,
+                fmt::format("'{}' is catching up: a planned failover loses nothing", item.name),
+                "wait until it is protected");
+    }
+    FS_TRY(check_action(item.state, ItemAction::kFailover));
+    if (choice.planned && item.state != ItemState::kProtected)
+        return fail(Code::kWrongState,
+                    fmt::format("a planned failover loses nothing: '{}' is {}", item.name,
+                                item_state_name(item.state)),
+                    "wait until it is protected");
+    if (choice.planned && spec.kind != PointSpec::Kind::kLatest)
+        return fail(Code::kInvalidArgument, "a planned failover goes to the latest point",
+                    "leave the point out, or --planned");
+    // Before the state: the way back from it needs room as well.
+    FS_TRY(check_room(jobs));
+    FS_TRY(vault_.change_state(id, ItemState::kFailingOver, "to point " + point));
+    auto begun = job();
+    if (begun) return begun;
+    if (auto back = vault_.change_state(id, ItemState::kCatchingUp, kNotBegun); !back) {
+        stranded_ = true;
+        log::error("vault", about(item, back.error()), "the state of '{}': {}", item.name,
+                   back.error().to_string());
+    }
+    return begun;
+}
+
 Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::string& action,
                                          const std::string& point_text,
                                          const std::string& copy_name,
@@ -453,22 +567,12 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
         return machine_job(RecoveryKind::kTest, "test-failover");
     }
     if (action == "start") {
-        FS_TRY(check_action(item.state, ItemAction::kFailover));
-        if (choice.planned && item.state != ItemState::kProtected)
-            return fail(Code::kWrongState,
-                        fmt::format("a planned failover loses nothing: '{}' is {}", item.name,
-                                    item_state_name(item.state)),
-                        "wait until it is protected");
-        if (choice.planned && spec.kind != PointSpec::Kind::kLatest)
-            return fail(Code::kInvalidArgument, "a planned failover goes to the latest point",
-                        "leave the point out, or --planned");
+        // What is not a matter of the state, first.
+        if (item.state != ItemState::kFailingOver)
+            FS_TRY(check_action(item.state, ItemAction::kFailover));
         FS_TRY(replica->resolve(spec));
-        FS_TRY(vault_.change_state(item.id, ItemState::kFailingOver, "to point " + point));
-        auto job = machine_job(RecoveryKind::kFailover, "failover");
-        if (!job)
-            FS_TRY(
-                vault_.change_state(item.id, ItemState::kCatchingUp, "the failover did not begin"));
-        return job;
+        return start_failover(item.id, spec, point, choice,
+                              [&] { return machine_job(RecoveryKind::kFailover, "failover"); });
     }
     if (action == "cancel") {
         FS_TRY(check_action(item.state, ItemAction::kCancelFailover));
@@ -543,9 +647,12 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
 
 Result<JobRecord> RecoveryDesk::start_as(const std::string& recovery, const std::string& item,
                                          PlanMode mode, const std::string& point, PlanSource source,
-                                         const std::string& note) {
-    if (mode == PlanMode::kFailback) return returns_->failback(item, {});
+                                         uint32_t limit_s, const std::string& note) {
+    const uint32_t patience_s = std::clamp(limit_s / 2, 1u, kMaxShutDownPatienceS);
+    if (mode == PlanMode::kFailback)
+        return returns_->failback(item, {.timeout_s = patience_s, .power_off = false});
     FailoverChoice choice;
+    choice.timeout_s = patience_s;
     choice.shut_down = mode == PlanMode::kFailover && source == PlanSource::kShutDown;
     choice.planned = mode == PlanMode::kFailover && source == PlanSource::kPlanned;
     choice.note = note;

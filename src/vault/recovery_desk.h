@@ -5,6 +5,8 @@
 // Owned by the server, borrows the vault. Any thread may call.
 #pragma once
 
+#include <atomic>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -80,9 +82,9 @@ class RecoveryDesk {
     // The way home of what runs here.
     ReturnDesk& returns() { return *returns_; }
     // For plans: starts the machine of an item under the id `recovery`, which is used once; or
-    // brings it home. A job.
+    // brings it home. A job. Half of `limit_s` is for a machine that is shut down before.
     Result<JobRecord> start_as(const std::string& recovery, const std::string& item, PlanMode mode,
-                               const std::string& point, PlanSource source,
+                               const std::string& point, PlanSource source, uint32_t limit_s,
                                const std::string& note);
     // Ends a test failover and forgets what it wrote. Ok when there is none; kWrongState: it is
     // none.
@@ -115,7 +117,14 @@ class RecoveryDesk {
     std::string new_id(std::string_view kind);
     JobWork machine_work(const std::string& input);
     JobWork cancel_work(const std::string& input);
+    Result<JobRecord> start_failover(const ItemId& id, const PointSpec& spec,
+                                     const std::string& point, const FailoverChoice& choice,
+                                     const std::function<Result<JobRecord>()>& job);
     Result<std::string> start_machine(JobRun& run, const std::string& input);
+    Status claim(const ItemId& item, const std::string& recovery);
+    Result<ItemRecord> put_back(const ItemRecord& item);
+    // Whether some items are failing over still.
+    Result<bool> mend_failovers();
     Status empty_source(JobRun& run, const ItemRecord& item, const FailoverChoice& choice);
     std::string result_of(const RecoveryState& state);
     std::vector<RecoveryState> of_item(const ItemId& item, RecoveryKind kind);
@@ -126,8 +135,13 @@ class RecoveryDesk {
     Random& random_;
     std::unique_ptr<Recoveries> recoveries_;
     std::unique_ptr<ReturnDesk> returns_;
+    // Held from a look at an item's state until it is failing over and has its job.
+    std::mutex start_mutex_;
+    std::atomic<bool> stranded_{false};  // a state could not be put back
     std::mutex mutex_;
-    std::map<std::string, Export> exports_;  // guarded by mutex_
+    std::map<std::string, Export> exports_;  // guarded by mutex_, like all below
+    // Of items that fail over just now, the recovery that does it.
+    std::map<ItemId, std::string> starting_;
     // Failovers that are decided about, by id: when, by the steady clock. Of tick() alone.
     std::map<std::string, int64_t> undecided_;
     std::unique_ptr<ThreadExecutor> ticker_;

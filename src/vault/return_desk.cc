@@ -266,12 +266,26 @@ Result<std::string> ReturnDesk::run_cancel_reprotect(JobRun& run, const std::str
 // ---- failback ----------------------------------------------------------------------------------
 
 Result<JobRecord> ReturnDesk::failback(const std::string& name, const FailbackRequest& request) {
-    FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
+    const std::lock_guard hold(start_mutex_);
+    FS_ASSIGN(ItemRecord item, find_item(vault_.database(), name));
+    if (item.state == ItemState::kFailingBack) {
+        // Whoever began that has not come to its job, nor to putting the state back.
+        const auto job = open_job(item.id, kFailback);
+        if (!job && job.error().code() == Code::kNotFound) {
+            FS_ASSIGN(const Input left, input_for(item.id));
+            FS_TRY(give_failback_up(item, left.recovery, "the failback did not begin"));
+            FS_ASSIGN(item, get_item(vault_.database(), item.id));
+        }
+    }
     FS_TRY(check_action(item.state, ItemAction::kFailback));
     FS_ASSIGN(Input input, input_for(item.id));
     input.failback = request;
     FS_TRY(vault_.change_state(item.id, ItemState::kFailingBack, {}));
-    return start(kFailback, item, true, encode(input));
+    auto job = start(kFailback, item, true, encode(input));
+    if (!job)
+        (void)vault_.change_state(item.id, ItemState::kReverseProtected,
+                                  "the failback did not begin");
+    return job;
 }
 
 Result<std::string> ReturnDesk::run_failback(JobRun& run, const std::string& text) {

@@ -5,6 +5,7 @@
 // Owned by the server, borrows what it is given. Any thread may call.
 #pragma once
 
+#include <mutex>
 #include <string>
 
 #include "recovery/failover.h"
@@ -69,6 +70,7 @@ class ReturnDesk {
 
     Vault& vault_;
     Recoveries& recoveries_;
+    std::mutex start_mutex_;  // from a look at an item's state until a failback has its job
     RecoverySite site_;
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "vault/job_limits.h"
 #include "vault/log_about.h"
 #include "vault/vault_impl.h"
 
@@ -12,7 +13,6 @@ namespace farshore {
 namespace {
 
 constexpr int64_t kReportIntervalUs = 200'000;
-constexpr size_t kMaxRunningJobs = 64;
 
 ItemError item_error(const Error& error) { return {error.code(), error.what(), error.remedy()}; }
 
