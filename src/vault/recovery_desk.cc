@@ -69,7 +69,9 @@ Result<FailoverChoice> read_failover_choice(const JsonFields& fields) {
     choice.power_off = shutting_down.power_off;
     choice.timeout_s = shutting_down.timeout_s;
     FS_ASSIGN(const std::string then, fields.text("then", 16));
-    FS_ASSIGN(choice.undecided, undecided_from_name(then));
+    const auto undecided = undecided_from_name(then);
+    if (!undecided) return fields.wrong("then", "must be commit or roll-back");
+    choice.undecided = *undecided;
     FS_ASSIGN(const uint64_t after_s, fields.u64("after_s", 0, kMaxUndecidedS));
     choice.undecided_s = static_cast<uint32_t>(after_s);
     if ((choice.undecided == Undecided::kWaits) != (after_s == 0))

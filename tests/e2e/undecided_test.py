@@ -18,7 +18,7 @@ class Undecided(RunsElsewhere):
             self.wait_state(name, "protected")
         with self.assertRaises(FarshoreError) as error:
             self.fail_over("--commit-after", "1s", name="commits")
-        self.assertEqual("invalid-argument", error.exception.code)
+        self.assertEqual("malformed", error.exception.code)
         self.fail_over("--commit-after", "1m", name="commits")
         self.fail_over("--roll-back-after", "60s", name="rolls-back")
         self.fail_over("--roll-back-after", "60s", name="waits")
