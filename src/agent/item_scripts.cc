@@ -6,6 +6,7 @@
 
 #include <cerrno>
 
+#include "base/text.h"
 #include "os/process.h"
 
 namespace farshore {
@@ -80,9 +81,7 @@ Status run_script(const ScriptCall& call) {
     std::string said = done->error.empty() ? done->output : done->error;
     while (!said.empty() && (said.back() == '\n' || said.back() == '\r')) said.pop_back();
     if (said.size() > kShownOutput) said.erase(0, said.size() - kShownOutput);
-    // It goes into documents that hold plain text: a script may print anything.
-    for (char& c : said)
-        if (static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') c = '?';
+    said = plain_text(std::move(said));
     return fail(Code::kUnavailable,
                 fmt::format("the script {} ended: {}{}{}", call.path, done->exit.to_string(),
                             said.empty() ? "" : ": ", said),

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 #include "codec/hash.h"
 #include "compute/json_read.h"
 #include "compute/qmp_client.h"
@@ -34,9 +35,8 @@ std::optional<Json> parse_answer(const std::string& line) {
 
 Error refusal_of(std::string_view command, const Json& error) {
     const std::string kind = json_text(error, "class");
-    std::string words = json_text(error, "desc", "no reason given").substr(0, 500);
-    for (char& c : words)
-        if (static_cast<unsigned char>(c) < 0x20) c = '?';
+    const std::string words =
+        plain_text(json_text(error, "desc", "no reason given").substr(0, 500));
     const bool unknown = kind == "CommandNotFound" || words.find("disabled") != words.npos;
     return Error(unknown ? Code::kUnsupported : Code::kGuestFailed,
                  fmt::format("the guest agent refused {}: {}", command, words));

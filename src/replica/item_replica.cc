@@ -67,35 +67,25 @@ std::string describe(Sequence sequence, TimePoint time) {
 
 PointSpec PointSpec::parse(std::string_view text) {
     PointSpec spec;
-    constexpr std::string_view kLabelPrefix = "label:";
-    if (text == "latest") return spec;
-    if (text == "latest-processed") {
-        spec.kind = Kind::kLatestProcessed;
-        return spec;
-    }
-    if (text == "latest-app") {
-        spec.kind = Kind::kLatestApplication;
-        return spec;
-    }
-    if (text == "latest-multi-vm") {
-        spec.kind = Kind::kLatestShared;
-        return spec;
-    }
-    if (text == "latest-multi-vm-app") {
-        spec.kind = Kind::kLatestSharedApplication;
-        return spec;
-    }
-    constexpr std::string_view kSharedPrefix = "shared:";
-    if (text.starts_with(kSharedPrefix)) {
-        spec.kind = Kind::kShared;
-        spec.label = std::string(text.substr(kSharedPrefix.size()));
-        return spec;
-    }
-    if (text.starts_with(kLabelPrefix)) {
-        spec.kind = Kind::kLabel;
-        spec.label = std::string(text.substr(kLabelPrefix.size()));
-        return spec;
-    }
+    struct Word {
+        std::string_view text;
+        Kind kind;
+    };
+    for (const Word& word : {Word{"latest", Kind::kLatest},
+                             {"latest-processed", Kind::kLatestProcessed},
+                             {"latest-app", Kind::kLatestApplication},
+                             {"latest-multi-vm", Kind::kLatestShared},
+                             {"latest-multi-vm-app", Kind::kLatestSharedApplication}})
+        if (text == word.text) {
+            spec.kind = word.kind;
+            return spec;
+        }
+    for (const Word& prefix : {Word{"shared:", Kind::kShared}, {"label:", Kind::kLabel}})
+        if (text.starts_with(prefix.text)) {
+            spec.kind = prefix.kind;
+            spec.label = std::string(text.substr(prefix.text.size()));
+            return spec;
+        }
     const bool digits = !text.empty() && text.size() <= 19 &&
                         text.find_first_not_of("0123456789") == std::string_view::npos;
     if (digits) {

@@ -659,6 +659,11 @@ TEST(ItemReplica, NamesPointsAndSaysWhyNot) {
 TEST(PointSpec, ReadsWhatPeopleType) {
     EXPECT_EQ(PointSpec::parse("latest").kind, PointSpec::Kind::kLatest);
     EXPECT_EQ(PointSpec::parse("latest-processed").kind, PointSpec::Kind::kLatestProcessed);
+    EXPECT_EQ(PointSpec::parse("latest-app").kind, PointSpec::Kind::kLatestApplication);
+    EXPECT_EQ(PointSpec::parse("latest-multi-vm").kind, PointSpec::Kind::kLatestShared);
+    EXPECT_EQ(PointSpec::parse("latest-multi-vm-app").kind,
+              PointSpec::Kind::kLatestSharedApplication);
+    EXPECT_EQ(PointSpec::parse("shared:ab").label, "ab");
     EXPECT_EQ(PointSpec::parse("123").sequence.v, 123u);
     EXPECT_EQ(PointSpec::parse("2026-01-31T08:00:00Z").kind, PointSpec::Kind::kTime);
     EXPECT_EQ(PointSpec::parse("before upgrade").label, "before upgrade");

@@ -2,9 +2,9 @@
 
 #include <fmt/core.h>
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 #include "replicate/limits.h"
 
 namespace farshore {
@@ -34,10 +34,8 @@ Result<std::string> text_member(const json& document, const char* name, size_t l
     const auto found = document.find(name);
     if (found == document.end() || !found->is_string())
         return malformed(fmt::format("'{}' must be a text", name));
-    std::string text = found->get<std::string>();
+    const auto& text = found->get_ref<const std::string&>();
     if (text.size() > limit) return malformed(fmt::format("'{}' is too long", name));
-    // Databases hold no such text.
-    std::ranges::replace(text, '\0', '?');
     return text;
 }
 
@@ -150,7 +148,7 @@ Result<BarrierReport> decode_report(std::string_view text) {
             FS_ASSIGN(const std::string code, text_member(one, "code", 64));
             FS_ASSIGN(const std::string what, text_member(one, "what", 4 * kMaxWordsBytes));
             FS_ASSIGN(const std::string remedy, text_member(one, "remedy", 4 * kMaxWordsBytes));
-            member.error = Error(code_from_name(code), what, remedy);
+            member.error = Error(code_from_name(code), plain_text(what), plain_text(remedy));
         } else {
             FS_ASSIGN(member.sequence.v, number_member<uint64_t>(one, "sequence", 0));
             FS_ASSIGN(member.time.us, number_member<int64_t>(one, "time_us", 0));

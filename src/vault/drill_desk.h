@@ -23,6 +23,7 @@ class RecoveryDesk;
 class ThreadExecutor;
 
 inline constexpr size_t kMaxOpenDrills = 16;
+inline constexpr size_t kMaxDrillDocumentBytes = 1u << 20;
 inline constexpr size_t kMaxScreenBytes = 16u << 20;
 inline constexpr size_t kMaxSerialBytes = 256u << 10;  // the end of what was said is kept
 

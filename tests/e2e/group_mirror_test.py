@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """End to end: points that two mirrored QEMUs share, and what a mirror that ends costs."""
+import threading
+
 import support
 from farshore import FarshoreError
 from mirror_test import RunningMachine
 from support import BOOT_SECTOR, EndToEnd, Model, seeded
 
 MIB = 1 << 20
-PLACE = 1 * MIB    # of what the test writes: a block each round
+PLACE, PLACES = 1 * MIB, 700    # of what the test writes, in blocks
+ROUNDS, EACH = 14, 50
 
 
 class MirroredGroup(EndToEnd):
@@ -29,9 +32,9 @@ class MirroredGroup(EndToEnd):
             self.wait_state(name, "protected")
         self.farshore.call("group", "create", "shop", *self.NAMES, "--crash-interval", 0)
 
-    def write(self, name, number):
-        """Block `number`, acknowledged."""
-        self.machines[name].control.qemu_io("disk0", f"write -P {number} {PLACE + 4096 * number} 4096")
+    def write(self, name, place, number):
+        """Block `place` has `number` everywhere; acknowledged."""
+        self.machines[name].control.qemu_io("disk0", f"write -P {number} {PLACE + 4096 * place} 4096")
 
     def point(self, label):
         """Its shared point, or None: it was not made."""
@@ -41,10 +44,11 @@ class MirroredGroup(EndToEnd):
             return None
         return made if made["state"] == "stored" else None
 
-    def has(self, point, name, number):
+    def places(self, point, name, number):
+        """The blocks that have `number` in a machine's part of the point."""
         disk = self.read_point(name, f"shared:{point['id']}", 0)
-        at = PLACE + 4096 * number
-        return disk[at:at + 4096] == bytes([number]) * 4096
+        return {place for place in range(PLACES)
+                if disk[PLACE + 4096 * place:][:4096] == bytes([number]) * 4096}
 
     def test_points_of_running_machines(self):
         """Breaks when a mirrored machine's writes cannot be held, or wait for longer than a moment."""
@@ -62,26 +66,33 @@ class MirroredGroup(EndToEnd):
     def test_a_mirror_that_ends_costs_the_point(self):
         """Breaks when a write that went past the tap is missing in a point that has what came after it
         on another machine."""
-        self.begin(seeded())
+        rng = seeded()
+        self.begin(rng)
         self.assertTrue(self.farshore.wait_for("a shared point", lambda: self.point("first"), 60))
-        made = 0
-        for number in range(1, 7):
-            # Somebody ends the mirror: QEMU goes on, and tells nobody.
-            for job in self.machines["left"].mirrors():
-                self.machines["left"].control.execute("block-job-cancel", device=job, force=True)
-            self.farshore.wait_for("its end", lambda: not self.machines["left"].mirrors(), 10, 0.01)
-            self.write("left", number)
-            self.write("right", number)
-            point = self.point(f"broken-{number}")
-            if point and self.has(point, "right", number):
-                made += 1
-                self.assertTrue(self.has(point, "left", number), f"round {number}: an effect without its cause")
+        for number in range(1, ROUNDS + 1):
+            asked = []
+            asking = threading.Thread(target=lambda n=number, to=asked: to.append(self.point(f"broken-{n}")))
+            asking.start()
+            # First at the left, then at the right, in turn; again and again somebody ends the left one's mirror:
+            # QEMU goes on, and tells nobody.
+            end_at, written = rng.randrange(EACH), 0
+            while not asked and written < PLACES:
+                if written % EACH == end_at:
+                    for job in self.machines["left"].mirrors():
+                        self.machines["left"].control.execute("block-job-cancel", device=job, force=True)
+                self.write("left", written, number)
+                self.write("right", written, number)
+                written += 1
+            asking.join()
+            if asked[0]:
+                without_cause = self.places(asked[0], "right", number) - self.places(asked[0], "left", number)
+                self.assertEqual(set(), without_cause, f"round {number}: an effect without its cause")
             # In time it is attached again, and there are points again.
             self.farshore.wait_for("the mirror", lambda: self.machines["left"].mirrors(), 60)
             self.wait_state("left", "protected")
             whole = self.farshore.wait_for("a point again", lambda n=number: self.point(f"whole-{n}"), 90, 1)
             for name in self.NAMES:
-                self.assertTrue(self.has(whole, name, number), name)
+                self.assertEqual(set(range(written)), self.places(whole, name, number), name)
 
 
 if __name__ == "__main__":
