@@ -18,6 +18,7 @@
 #include "cli/option_checks.h"
 #include "cli/plan_commands.h"
 #include "cli/policy_commands.h"
+#include "cli/recovery_commands.h"
 #include "cli/recovery_plan_commands.h"
 #include "cli/serve.h"
 #include "cli/serve_check.h"
@@ -42,8 +43,6 @@ struct Arguments {
     bool consistent = false;
     bool no_wait = false;
     bool states = false;
-    FailoverArguments failover;
-    ReturnArguments way_home;
     bool scrub_now = false;
     bool suspicious = false;
     bool wait = false;
@@ -77,8 +76,7 @@ struct Arguments {
     NotifierArguments notifier;
     RecoveryPlanArguments recovery_plan;
     DrillArguments drill;
-    std::string note, failover_id;
-    bool all_tests = false;
+    RecoveryArguments recovery;
     AccessCommandArguments access;
     NamedPolicyArguments named_policy;
     GroupArguments group;
@@ -150,7 +148,6 @@ class Parser {
         add_items();
         add_points();
         add_files();
-        add_recovery();
         add_keys();
         add_others();
         add_servers();
@@ -538,147 +535,6 @@ class Parser {
             ->capture_default_str();
     }
 
-    void add_recovery() {
-        Arguments& a = arguments_;
-        CLI::App* failover =
-            app_.add_subcommand("failover", "Start a machine from a recovery point");
-        failover->require_subcommand(1);
-        struct Row {
-            const char* name;
-            const char* help;
-            bool point;
-        };
-        for (const Row& row :
-             {Row{"test", "Start it isolated from every network, beside the running one", true},
-              Row{"start", "Start it for real: the site is lost", true},
-              Row{"change-point", "Start it again from another point", true},
-              Row{"commit", "Keep the point for good", false},
-              Row{"cancel", "Give the started machine up; the source counts again", false},
-              Row{"keep-open",
-                  "It decides about itself no more (--commit-after, --roll-back-after)", false},
-              Row{"cleanup", "End a test failover and forget what it wrote", false}}) {
-            const std::string_view name = row.name;
-            const ClientVerb run = [&a, row](ClientVerbs& v) {
-                a.failover.action = row.name;
-                a.failover.name = a.name;
-                a.failover.point = a.point;
-                a.failover.copy = a.copy;
-                a.failover.wait = !a.no_wait;
-                return v.failover(a.failover);
-            };
-            const bool test = name == "test", ends = name == "cleanup";
-            CLI::App* action =
-                test || ends ? verb_of<RecoveryVerbs>(
-                                   *failover, row.name, row.help,
-                                   [&a, test](RecoveryVerbs& v) {
-                                       const TestArguments of{a.name, a.point,       a.copy,
-                                                              a.note, a.failover_id, !a.no_wait};
-                                       return test ? v.start_test(of) : v.clean_up_tests(of);
-                                   })
-                             : verb(*failover, row.name, row.help, run);
-            action->add_option("NAME", a.name, "name or id of the item")->required();
-            if (test) action->add_option("--note", a.note, "what it is for; shown with it");
-            if (ends) {
-                CLI::Option* one = action->add_option(
-                    "--id", a.failover_id, "of this test only, as `failover list` calls it");
-                action
-                    ->add_flag("--all", a.all_tests,
-                               "of all tests of the item, which is the default")
-                    ->excludes(one);
-            }
-            if (row.point) {
-                CLI::Option* point = action->add_option("--point", a.point, kPointHelp);
-                if (name == "change-point")
-                    point->required();
-                else
-                    action->add_option("--copy", a.copy, kCopyHelp);
-            }
-            if (name == "start") {
-                action->add_flag("--shut-down", a.failover.shut_down,
-                                 "shut the source's machine down first, if it can be reached, and "
-                                 "take what it wrote last");
-                action->add_flag("--planned", a.failover.planned,
-                                 "the same, and only if nothing at all is lost");
-                add_shut_down(*action, a.failover.power_off, a.failover.timeout_s);
-                CLI::Option* commit =
-                    action
-                        ->add_option("--commit-after", a.failover.commit_after_s,
-                                     "commit it when nobody has decided for so long (\"4h\")")
-                        ->transform(duration());
-                action
-                    ->add_option(
-                        "--roll-back-after", a.failover.roll_back_after_s,
-                        "give it up then: what was written here is lost, the source counts "
-                        "again")
-                    ->transform(duration())
-                    ->excludes(commit);
-            }
-            action->add_flag("--no-wait", a.no_wait, "do not wait for the job");
-        }
-        named(*failover, "list", "Failovers of an item",
-              [&a](ClientVerbs& v) { return v.failovers(a.name); });
-        add_way_home();
-    }
-
-    static void add_shut_down(CLI::App& action, bool& power_off, uint64_t& timeout_s) {
-        action.add_flag("--power-off", power_off,
-                        "end a machine that does not shut down in time, as a power cut would");
-        action
-            .add_option("--shut-down-timeout", timeout_s, "seconds that it has to shut down (120)")
-            ->check(CLI::Range(uint64_t{1}, uint64_t{3600}));
-    }
-
-    void add_way_home() {
-        Arguments& a = arguments_;
-        CLI::App* reprotect = named(app_, "reprotect",
-                                    "Capture a machine that runs at the recovery "
-                                    "site, and write its home's disks",
-                                    [this, &a](ClientVerbs& v) {
-                                        a.way_home.action =
-                                            a.cancel ? "cancel-reprotect" : "reprotect";
-                                        return run_way_home(v);
-                                    });
-        reprotect->add_option("--to-agent", a.way_home.agent,
-                              "another agent than the one that it had; with --disk");
-        reprotect->add_option("--disk", a.way_home.disks,
-                              "a path there, for each disk of the item in its order; a file that "
-                              "is missing is made");
-        reprotect->add_option("--appliance", a.way_home.appliance,
-                              "the appliance that its data go through");
-        reprotect->add_flag("--accept", a.way_home.accept,
-                            "also when most of what is on the disks is something else");
-        reprotect->add_flag("--cancel", a.cancel, "give it up: the machine stays where it is");
-        reprotect->add_flag("--no-wait", a.no_wait, "do not wait for the job");
-        CLI::App* failback = app_.add_subcommand("failback", "Bring a machine home");
-        failback->require_subcommand(1);
-        struct Row {
-            const char* name;
-            const char* action;
-            const char* help;
-        };
-        for (const Row& row :
-             {Row{"start", "failback",
-                  "Shut it down at the recovery site and give its home the rest"},
-              Row{"commit", "commit", "It runs at home: what is left at the recovery site goes"},
-              Row{"cancel", "cancel-failback",
-                  "Start it at the recovery site again, as it was shut down there"}}) {
-            CLI::App* action =
-                named(*failback, row.name, row.help, [this, &a, row](ClientVerbs& v) {
-                    a.way_home.action = row.action;
-                    return run_way_home(v);
-                });
-            if (std::string_view(row.name) == "start")
-                add_shut_down(*action, a.way_home.power_off, a.way_home.timeout_s);
-            action->add_flag("--no-wait", a.no_wait, "do not wait for the job");
-        }
-    }
-
-    int run_way_home(ClientVerbs& verbs) {
-        arguments_.way_home.name = arguments_.name;
-        arguments_.way_home.wait = !arguments_.no_wait;
-        return verbs.way_home(arguments_.way_home);
-    }
-
     void add_keys() {
         Arguments& a = arguments_;
         CLI::App* key = app_.add_subcommand("key", "The keys that everything is sealed under");
@@ -836,6 +692,11 @@ class Parser {
                                                    const RecoveryVerb& run) {
             return verb_of<RecoveryVerbs>(parent, name, help, run);
         };
+        add_recovery_commands(
+            app_, a.recovery,
+            [this](CLI::App& parent, const std::string& name, const std::string& help,
+                   const ClientVerb& run) { return verb(parent, name, help, run); },
+            of_recovery, duration());
         add_drill_commands(app_, a.drill, of_recovery, duration());
         add_recovery_plan_commands(app_, a.recovery_plan, of_recovery);
         add_access_commands(
@@ -1286,12 +1147,6 @@ class Parser {
         "azure://ACCOUNT/CONTAINER[/PREFIX]";
     static constexpr const char* kStoreSettingsHelp =
         "file with the store's endpoint, keys and proxy; only its owner may read it";
-    static constexpr const char* kCopyHelp =
-        "read from the copy in this store (the vault's own store)";
-    static constexpr const char* kPointHelp =
-        "latest, latest-processed, latest-app, latest-multi-vm, latest-multi-vm-app, shared:ID, a "
-        "sequence, an RFC 3339 time, or a label";
-
     CliEnvironment& environment_;
     Arguments arguments_;
     CLI::App app_;

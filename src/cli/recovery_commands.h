@@ -1,0 +1,29 @@
+// The part of the command line about failovers and the way home.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "cli/access_commands.h"
+#include "cli/client_verbs.h"
+#include "cli/recovery_verbs.h"
+
+namespace farshore {
+
+// Of options that other verbs have, too.
+inline constexpr const char* kCopyHelp = "read from the copy in this store (the vault's own store)";
+inline constexpr const char* kPointHelp =
+    "latest, latest-processed, latest-app, latest-multi-vm, latest-multi-vm-app, shared:ID, a "
+    "sequence, an RFC 3339 time, or a label";
+
+struct RecoveryArguments {
+    FailoverArguments failover;
+    ReturnArguments way_home;
+    std::string name, point, copy, note, id;
+    bool all = false, cancel = false, no_wait = false;
+};
+
+// `arguments` outlives the parser. `duration` makes seconds of "1d".
+void add_recovery_commands(CLI::App& app, RecoveryArguments& arguments, const AddClientVerb& verb,
+                           const AddRecoveryVerb& recovery_verb, const CLI::Validator& duration);
+
+}  // namespace farshore
