@@ -79,7 +79,7 @@ function(farshore_folder name)
     add_test(NAME ${name}_test COMMAND ${name}_test)
     # A hang is named long before the whole run is given up. What takes minutes begins first, also where
     # no run before this one has told ctest.
-    set_tests_properties(${name}_test PROPERTIES TIMEOUT 600)
+    set_tests_properties(${name}_test PROPERTIES TIMEOUT 1200)
     if(name MATCHES "^(replica|meta|capture|ebpf)$")
       set_tests_properties(${name}_test PROPERTIES COST 100)
     endif()

@@ -35,6 +35,11 @@ TEST(PlanYaml, ReadsWhatPeopleWrite) {
     ASSERT_TRUE(json) << json.error().to_string();
     EXPECT_EQ((*json)["groups"][0]["items"][0]["limit_s"], 900);
     EXPECT_EQ((*json)["groups"][0]["before"][0]["arguments"], Json::parse(R"(["5","five"])"));
+
+    const auto aliases = json_from_yaml("a: &a {b: &b [1, x]}\nc: *a\nd: *b\ne:\n");
+    ASSERT_TRUE(aliases) << aliases.error().to_string();
+    EXPECT_EQ(*aliases,
+              Json::parse(R"({"a":{"b":[1,"x"]},"c":{"b":[1,"x"]},"d":[1,"x"],"e":null})"));
 }
 
 // Broken if a file that is none, or is made to hurt, were taken or brought the program down.
@@ -47,11 +52,17 @@ TEST(PlanYaml, WhatIsWrongIsSaidWithItsPlace) {
     EXPECT_THAT(error("a: 1\nb: 2\na: 3\n"), HasSubstr("line 3, column 1: 'a' is there twice"));
     EXPECT_THAT(error("? [a]\n: 1\n"), HasSubstr("a key must be a text"));
     EXPECT_THAT(error("a: !!binary aGVsbG8=\n"), HasSubstr("tag"));
-    EXPECT_THAT(error("a: 1\n---\nb: 2\n"), HasSubstr("2 YAML documents"));
-    EXPECT_THAT(error(""), HasSubstr("0 YAML documents"));
+    EXPECT_THAT(error("a: 1\n---\nb: 2\n"), HasSubstr("line 2, column 1: a second YAML document"));
+    EXPECT_THAT(error(""), HasSubstr("no YAML document"));
+    // The library reads document after document in it, without an end.
+    EXPECT_THAT(error(","), HasSubstr("a second YAML document"));
+    EXPECT_THAT(error("a: b\nc: \x01\n"), HasSubstr("line 2: there is a control character"));
+    EXPECT_THAT(error("a: \xff\n"), HasSubstr("UTF-8"));
+    EXPECT_THAT(error("a: &a [*a]\n"), HasSubstr("line 1, column 8: an alias must not"));
+    EXPECT_THAT(error("a: &a b\n? *a\n: 1\n"), HasSubstr("a key must be a text"));
     EXPECT_THAT(error(std::string(kMaxYamlBytes + 1, ' ')), HasSubstr("too-large"));
     EXPECT_THAT(error(std::string(400, '[') + std::string(400, ']')), HasSubstr("too-large"));
-    EXPECT_THAT(error(std::string(100'000, '[')), HasSubstr("malformed"));
+    EXPECT_THAT(error(std::string(100'000, '[')), HasSubstr("line 1"));
     // Each alias is ten of those before it.
     std::string bomb = "a0: &a0 [x]\n";
     for (int i = 1; i < 12; ++i) {
@@ -60,6 +71,9 @@ TEST(PlanYaml, WhatIsWrongIsSaidWithItsPlace) {
         bomb += "]\n";
     }
     EXPECT_THAT(error(bomb), HasSubstr("too-large"));
+    std::string large = "a: &a " + std::string(100'000, 'x') + "\nb: [*a";
+    for (int i = 0; i < 1000; ++i) large += ", *a";
+    EXPECT_THAT(error(large + "]\n"), HasSubstr("too-large"));
 }
 
 }  // namespace

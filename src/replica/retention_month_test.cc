@@ -1,6 +1,7 @@
 // A month of a database's load under the default policy, in simulated time, with a vault that dies:
 // what the grid keeps is what the disk was, the rest is gone, and what it cost is printed.
-// FARSHORE_MONTH_ITEMS=20 takes that many machines.
+// FARSHORE_MONTH_ITEMS=20 takes that many machines, FARSHORE_MONTH_DAYS=10 a shorter month: with
+// the sanitizers 30 days take minutes.
 #include <fmt/core.h>
 #include <gtest/gtest.h>
 
@@ -230,24 +231,29 @@ void one_item(uint64_t seed, int days, Month& sum) {
     }
 }
 
+int number_from(const char* name, int usual) {
+    const char* const text = std::getenv(name);
+    return text != nullptr ? std::atoi(text) : usual;
+}
+
 // Broken if over a month a kept point changed or went, or what nothing needs stayed; or if keeping
 // cost more writing than the design says.
 TEST(RetentionMonth, DatabasesKeepWhatTheGridSays) {
-    const char* const asked = std::getenv("FARSHORE_MONTH_ITEMS");
-    const int items = asked != nullptr ? std::atoi(asked) : 1;
+    const int items = number_from("FARSHORE_MONTH_ITEMS", 1);
+    const int days = number_from("FARSHORE_MONTH_DAYS", 30);
     Month sum;
     for (int item = 1; item <= items; ++item) {
         SCOPED_TRACE("item " + std::to_string(item));
-        one_item(static_cast<uint64_t>(item), 30, sum);
+        one_item(static_cast<uint64_t>(item), days, sum);
         if (testing::Test::HasFatalFailure()) return;
     }
     fmt::print(
-        "{} items, 30 days: {} deaths, {} points kept; {} MiB written, {} MiB put ({:.2f} of "
+        "{} items, {} days: {} deaths, {} points kept; {} MiB written, {} MiB put ({:.2f} of "
         "it, {} objects), {} MiB stored ({} KiB an item of a {} KiB disk)\n",
-        items, sum.deaths, sum.kept, sum.written >> 20, sum.put >> 20,
+        items, days, sum.deaths, sum.kept, sum.written >> 20, sum.put >> 20,
         double(sum.put) / double(sum.written), sum.puts, sum.there >> 20,
         sum.there / static_cast<uint64_t>(items) >> 10, kPages * kPageBytes >> 10);
-    EXPECT_GT(sum.deaths, 20u * static_cast<uint64_t>(items));
+    EXPECT_GT(sum.deaths, 2u * static_cast<uint64_t>(items * days) / 3);
 }
 
 }  // namespace
