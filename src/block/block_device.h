@@ -31,6 +31,9 @@ class BlockDevice {
     virtual Status zero(uint64_t offset_bytes, uint64_t length_bytes, bool may_unmap) = 0;
     // The content of the range no longer matters; here it always reads as zeroes afterwards.
     virtual Status discard(uint64_t offset_bytes, uint64_t length_bytes) = 0;
+    // The range is at hand from now on: what a device takes from farther away is kept near it.
+    // Nothing that is read changes. Ok also where there is nothing to keep.
+    virtual Status cache(uint64_t /*offset_bytes*/, uint64_t /*length_bytes*/) { return {}; }
     // What was written before is on stable storage when this returns.
     virtual Status flush() = 0;
     // Extents that cover [offset, offset+length) without holes between them, in order. At least

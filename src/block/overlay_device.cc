@@ -23,6 +23,26 @@ constexpr size_t kHeaderBytes = 4096;
 constexpr size_t kPageBytes = 4096;
 constexpr size_t kCrcAt = 12;
 constexpr uint64_t kBlocksPerPage = kPageBytes * 8;
+constexpr size_t kCachedAtOnce = 1u << 20;
+constexpr uint64_t kZeroedAtOnce = 64u << 20;
+
+// Refuses what is none of a disk of that size.
+Status check_header(Bytes page, uint64_t size_bytes) {
+    if (page.size() < kHeaderBytes) return fail(Code::kTruncated, "overlay map: header cut short");
+    if (std::memcmp(page.data(), kMagic, sizeof kMagic) != 0)
+        return fail(Code::kMalformed, "not an overlay map: wrong magic");
+    if (load_u32(page.data() + 8) != kVersion)
+        return fail(Code::kNewerVersion,
+                    fmt::format("overlay map of version {}", load_u32(page.data() + 8)));
+    const uint32_t crc = load_u32(page.data() + kCrcAt);
+    store_u32(page.data() + kCrcAt, 0);
+    if (crc != crc32c(page)) return fail(Code::kCorrupt, "header of the overlay map is damaged");
+    if (load_u64(page.data() + 16) != size_bytes)
+        return fail(Code::kDiskChanged,
+                    fmt::format("overlay of a disk of {} bytes, the base has {}",
+                                load_u64(page.data() + 16), size_bytes));
+    return {};
+}
 
 class Overlay final : public OverlayDevice {
   public:
@@ -44,20 +64,9 @@ class Overlay final : public OverlayDevice {
         }
         Bytes page(kHeaderBytes);
         FS_ASSIGN(size_t got, parts_.map->read_at(0, page));
-        if (got < kHeaderBytes) return fail(Code::kTruncated, "overlay map: header cut short");
-        if (std::memcmp(page.data(), kMagic, sizeof kMagic) != 0)
-            return fail(Code::kMalformed, "not an overlay map: wrong magic");
-        if (load_u32(page.data() + 8) != kVersion)
-            return fail(Code::kNewerVersion,
-                        fmt::format("overlay map of version {}", load_u32(page.data() + 8)));
-        const uint32_t crc = load_u32(page.data() + kCrcAt);
-        store_u32(page.data() + kCrcAt, 0);
-        if (crc != crc32c(page))
-            return fail(Code::kCorrupt, "header of the overlay map is damaged");
-        if (load_u64(page.data() + 16) != size_bytes_)
-            return fail(Code::kDiskChanged,
-                        fmt::format("overlay of a disk of {} bytes, the base has {}",
-                                    load_u64(page.data() + 16), size_bytes_));
+        page.resize(got);
+        FS_TRY(check_header(page, size_bytes_));
+        page.resize(kPageBytes);
         const bool same_boot = std::memcmp(page.data() + 24, parts_.boot.raw.data(), 16) == 0;
         // After a crash of the host only what was flushed counts.
         for (uint64_t i = 0; i < pages_; ++i) {
@@ -116,6 +125,39 @@ class Overlay final : public OverlayDevice {
         return {};
     }
     Status discard(uint64_t offset, uint64_t length) override { return zero(offset, length, true); }
+
+    Status cache(uint64_t offset, uint64_t length) override {
+        FS_TRY(check(offset, length));
+        const uint64_t end = offset + length;
+        Bytes piece;
+        while (offset < end) {
+            const auto [here, n] = run(offset, end - offset);
+            if (here) {
+                offset += n;
+                continue;
+            }
+            FS_ASSIGN(const auto extents, parts_.base->extents(offset, n));
+            const BlockExtent& extent = extents.front();
+            const uint64_t stop = std::min(offset + n, extent.offset_bytes + extent.length_bytes);
+            const uint64_t count =
+                std::min(stop - offset, extent.zero ? kZeroedAtOnce : uint64_t{kCachedAtOnce});
+            // Whole blocks: a part of one may be zero alone.
+            const uint64_t first = offset / kOverlayBlockBytes * kOverlayBlockBytes;
+            const uint64_t last =
+                std::min(size_bytes_, (offset + count + kOverlayBlockBytes - 1) /
+                                          kOverlayBlockBytes * kOverlayBlockBytes);
+            const bool zero = extent.zero && first >= extent.offset_bytes &&
+                              last <= extent.offset_bytes + extent.length_bytes;
+            if (!zero) {
+                // Without the lock: a far base may take its time, and it does not change.
+                piece.resize(last - first);
+                FS_TRY(parts_.base->read(first, piece));
+            }
+            FS_TRY(settle(first, last, zero ? ByteView() : ByteView(piece)));
+            offset += count;
+        }
+        return {};
+    }
 
     Status flush() override {
         std::lock_guard flushing(flush_mutex_);
@@ -238,6 +280,23 @@ class Overlay final : public OverlayDevice {
         return {here, std::min(block * kOverlayBlockBytes, end) - offset};
     }
 
+    // Puts the base's bytes (empty: zeroes) into those blocks of [first, last) that are not there:
+    // what was written meanwhile is newer.
+    Status settle(uint64_t first, uint64_t last, ByteView bytes) {
+        const auto held = lock_.acquire(first, last - first);
+        for (uint64_t at = first; at < last;) {
+            const auto [here, n] = run(at, last - at);
+            if (!here) {
+                // A crash of the host may have left anything in a block that was not flushed.
+                FS_TRY(bytes.empty() ? parts_.data->zero(at, n, true)
+                                     : parts_.data->write(at, bytes.subspan(at - first, n)));
+                FS_TRY(mark(at / kOverlayBlockBytes, (at + n - 1) / kOverlayBlockBytes));
+            }
+            at += n;
+        }
+        return {};
+    }
+
     // A block that is written in part is made whole from the base first.
     Status copy_up(uint64_t block) {
         const uint64_t at = block * kOverlayBlockBytes;
@@ -318,7 +377,46 @@ class Overlay final : public OverlayDevice {
     std::mutex flush_mutex_;
 };
 
+bool bit_of(const Bytes& bits, uint64_t block) { return (bits[block / 8] >> (block % 8) & 1) != 0; }
+
 }  // namespace
+
+Result<OverlayMap> OverlayMap::read(FileSystem& files, const std::string& path,
+                                    uint64_t size_bytes) {
+    FS_ASSIGN(const auto map, files.open(path + ".map", OpenMode::kRead));
+    Bytes header(kHeaderBytes);
+    FS_ASSIGN(size_t got, map->read_at(0, header));
+    header.resize(got);
+    FS_TRY(check_header(std::move(header), size_bytes));
+    const uint64_t blocks = (size_bytes + kOverlayBlockBytes - 1) / kOverlayBlockBytes;
+    const uint64_t bytes = (blocks + kBlocksPerPage - 1) / kBlocksPerPage * kPageBytes;
+    Bytes durable(bytes), written(bytes);
+    FS_TRY(map->read_at(kHeaderBytes, durable));
+    FS_TRY(map->read_at(kHeaderBytes + bytes, written));
+    return OverlayMap(size_bytes, std::move(durable), std::move(written));
+}
+
+uint64_t OverlayMap::next(uint64_t offset, bool present) const {
+    uint64_t block = offset / kOverlayBlockBytes;
+    const uint8_t boring = present ? 0x00 : 0xff;
+    while (block * kOverlayBlockBytes < size_bytes_) {
+        if (block % 8 == 0 && written_[block / 8] == boring) {
+            block += 8;
+            continue;
+        }
+        if (bit_of(written_, block) == present) return std::max(offset, block * kOverlayBlockBytes);
+        ++block;
+    }
+    return size_bytes_;
+}
+uint64_t OverlayMap::next_absent(uint64_t offset) const { return next(offset, false); }
+uint64_t OverlayMap::next_present(uint64_t offset) const { return next(offset, true); }
+
+bool OverlayMap::whole_and_durable() const {
+    for (uint64_t block = 0; block * kOverlayBlockBytes < size_bytes_; ++block)
+        if (!bit_of(durable_, block)) return false;
+    return true;
+}
 
 Result<std::unique_ptr<OverlayDevice>> open_overlay(OverlayParts parts) {
     if (parts.data->size_bytes() != parts.base->size_bytes())

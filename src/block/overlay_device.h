@@ -18,6 +18,8 @@ namespace farshore {
 
 inline constexpr uint64_t kOverlayBlockBytes = 4096;
 
+// cache() copies what the base has into the overlay; once that is done and flushed for the whole
+// disk, the data file alone is the disk, a raw image.
 class OverlayDevice : public BlockDevice {
   public:
     // Bytes of the disk that are in the overlay, in whole blocks.
@@ -41,5 +43,28 @@ Result<std::unique_ptr<OverlayDevice>> open_overlay(OverlayParts parts);
 Result<std::unique_ptr<OverlayDevice>> open_overlay_files(std::unique_ptr<BlockDevice> base,
                                                           const std::string& path,
                                                           FileSystem& files);
+
+// What a map said when it was read, to somebody who does not serve the disk. Bits are only ever
+// set, so what it has is there still, and what it has not may be there by now.
+class OverlayMap {
+  public:
+    // Of the overlay `path`, in use or not. kNotFound; kMalformed, kCorrupt, kNewerVersion,
+    // kTruncated, kDiskChanged (it is one of another size).
+    static Result<OverlayMap> read(FileSystem& files, const std::string& path, uint64_t size_bytes);
+    // Where the first block from `offset_bytes` on lies that is not in the overlay; the disk's size
+    // when all are. And the first from there that is.
+    uint64_t next_absent(uint64_t offset_bytes) const;
+    uint64_t next_present(uint64_t offset_bytes) const;
+    // All of the disk is in the overlay's file, on stable storage.
+    bool whole_and_durable() const;
+
+  private:
+    OverlayMap(uint64_t size_bytes, Bytes durable, Bytes written)
+        : size_bytes_(size_bytes), durable_(std::move(durable)), written_(std::move(written)) {}
+    uint64_t next(uint64_t offset_bytes, bool present) const;
+
+    uint64_t size_bytes_;
+    Bytes durable_, written_;
+};
 
 }  // namespace farshore

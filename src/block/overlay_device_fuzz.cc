@@ -75,6 +75,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     Bytes buffer(5'000);
     FS_CHECK((*overlay)->read(95'001, buffer).has_value());
     FS_CHECK((*overlay)->write(3'000, buffer).has_value());
+    FS_CHECK((*overlay)->cache(2'000, 70'000).has_value());
     FS_CHECK((*overlay)->flush().has_value());
     (void)(*overlay)->written();
     return 0;

@@ -30,7 +30,7 @@ struct Disk {
         OverlayParts parts;
         parts.base = *open_file_device(directory / "base", {true, 0});
         parts.data = *open_file_device(directory / "data");
-        parts.map = *files.open(directory / "map", OpenMode::kCreate);
+        parts.map = *files.open(directory / "data.map", OpenMode::kCreate);
         parts.boot = boot;
         auto opened = open_overlay(std::move(parts));
         ASSERT_TRUE(opened) << opened.error().to_string();
@@ -60,7 +60,10 @@ TEST(Overlay, AgreesWithAModel) {
             const uint64_t length = 1 + random() % (random() % 4 == 0 ? 50'000 : 3'000);
             const uint64_t offset = random() % (model.size() - length + 1);
             const auto at = model.begin() + static_cast<ptrdiff_t>(offset);
-            switch (random() % 6) {
+            switch (random() % 7) {
+                case 6:
+                    ASSERT_TRUE(disk.overlay->cache(offset, length));
+                    break;
                 case 0:
                     ASSERT_TRUE(disk.overlay->zero(offset, length, random() % 2 == 0));
                     std::fill_n(at, length, 0);
@@ -118,6 +121,83 @@ TEST(Overlay, AHostCrashKeepsWhatWasFlushed) {
     EXPECT_TRUE(disk.all() == expected);
 }
 
+// Broken: what is cached is taken from the base still, or the disk's own file is not the whole disk
+// once all of it was; or a crash of the host takes what was flushed.
+TEST(Overlay, WhatIsCachedNeedsTheBaseNoMore) {
+    for (uint64_t seed = 1; seed <= 6; ++seed) {
+        SCOPED_TRACE(seed);
+        std::mt19937_64 random(seed);
+        Disk disk(3'000'000 + random() % 10'000);
+        // Holes and zeroes, too.
+        {
+            auto base = *open_file_device(disk.directory / "base");
+            for (const uint64_t at : {uint64_t{4096}, uint64_t{1'000'001}, uint64_t{2'900'000}}) {
+                ASSERT_TRUE(base->zero(at, 90'000, random() % 2 == 0));
+                std::fill_n(disk.base_content.begin() + static_cast<ptrdiff_t>(at), 90'000, 0);
+            }
+        }
+        // What a crash left in blocks that are not in the overlay.
+        ASSERT_TRUE((*open_file_device(disk.directory / "data"))->write(0, Bytes(1'100'000, 7)));
+        disk.open({{1}});
+        Bytes model = disk.base_content;
+        for (int i = 0; i < 20; ++i) {
+            const uint64_t length = 1 + random() % 10'000;
+            const uint64_t offset = random() % (model.size() - length + 1);
+            ASSERT_TRUE(disk.overlay->write(offset, Bytes(length, 9)));
+            std::fill_n(model.begin() + static_cast<ptrdiff_t>(offset), length, 9);
+        }
+        const auto map = [&] {
+            return *OverlayMap::read(disk.files, disk.directory / "data", model.size());
+        };
+        uint64_t present = 0;
+        for (uint64_t at = map().next_present(0); at < model.size();) {
+            const uint64_t end = map().next_absent(at);
+            present += end - at;
+            at = map().next_present(end);
+        }
+        EXPECT_EQ(present, disk.overlay->written_bytes());
+        ASSERT_TRUE(disk.overlay->cache(0, model.size()));
+        EXPECT_EQ(map().next_absent(0), model.size());
+        EXPECT_FALSE(map().whole_and_durable());
+        ASSERT_TRUE(disk.overlay->flush());
+        EXPECT_TRUE(map().whole_and_durable());
+        EXPECT_EQ(disk.overlay->written_bytes(), model.size());
+        // Another base would be seen now.
+        ASSERT_TRUE((*open_file_device(disk.directory / "base"))->write(0, Bytes(model.size(), 1)));
+        EXPECT_TRUE(disk.all() == model);
+        disk.open({{2}});
+        EXPECT_TRUE(disk.all() == model);
+        Bytes alone(model.size());
+        ASSERT_TRUE((*open_file_device(disk.directory / "data"))->read(0, alone));
+        EXPECT_TRUE(alone == model);
+    }
+}
+
+// Broken: filling the disk puts the base's bytes over what is being written.
+TEST(Overlay, WhatIsWrittenMeanwhileIsNotCachedOver) {
+    Disk disk(4u << 20);
+    disk.open({});
+    std::vector<std::thread> threads;
+    for (uint64_t t = 0; t < 2; ++t)
+        threads.emplace_back([&, t] {
+            for (uint64_t block = t; block < 1024; block += 2)
+                ASSERT_TRUE(
+                    disk.overlay->write(block * 4096 + 512, Bytes(1024, uint8_t(block | 1))));
+        });
+    for (uint64_t t = 0; t < 2; ++t)
+        threads.emplace_back([&, t] {
+            for (uint64_t at = t << 16; at < 4u << 20; at += 1u << 17)
+                ASSERT_TRUE(disk.overlay->cache(at, 1u << 16));
+        });
+    for (auto& thread : threads) thread.join();
+    Bytes model = disk.base_content;
+    for (uint64_t block = 0; block < 1024; ++block)
+        std::fill_n(model.begin() + static_cast<ptrdiff_t>(block * 4096 + 512), 1024,
+                    uint8_t(block | 1));
+    EXPECT_TRUE(disk.all() == model);
+    EXPECT_EQ(disk.overlay->written_bytes(), 4u << 20);
+}
+
 // Broken: two writes into one block at once lose one of them.
 TEST(Overlay, NeighboursInOneBlockDoNotLoseEachOther) {
     Disk disk(1u << 20);
@@ -139,7 +219,7 @@ TEST(Overlay, RefusesByName) {
     disk.open({});
     disk.overlay.reset();
     const auto code_with = [&](size_t at, uint8_t bits) {
-        auto map = disk.files.open(disk.directory / "map", OpenMode::kReadWrite);
+        auto map = disk.files.open(disk.directory / "data.map", OpenMode::kReadWrite);
         Bytes byte(1);
         EXPECT_TRUE((*map)->read_at(at, byte));
         byte[0] ^= bits;
@@ -147,7 +227,7 @@ TEST(Overlay, RefusesByName) {
         OverlayParts parts;
         parts.base = *open_file_device(disk.directory / "base", {true, 0});
         parts.data = *open_file_device(disk.directory / "data");
-        parts.map = *disk.files.open(disk.directory / "map", OpenMode::kReadWrite);
+        parts.map = *disk.files.open(disk.directory / "data.map", OpenMode::kReadWrite);
         auto opened = open_overlay(std::move(parts));
         byte[0] ^= bits;
         EXPECT_TRUE((*map)->write_at(at, byte));

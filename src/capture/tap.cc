@@ -140,6 +140,10 @@ class Tap::Impl::Disk final : public TapDisk {
         FS_TRY(check(offset, length));
         return device_.extents(offset, length);
     }
+    Status cache(uint64_t offset, uint64_t length) override {
+        FS_TRY(check(offset, length));
+        return device_.cache(offset, length);
+    }
 
   private:
     Status check(uint64_t offset, uint64_t length) const {

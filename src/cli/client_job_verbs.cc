@@ -73,10 +73,11 @@ int ClientVerbs::failovers(const std::string& name) {
         impl_->print(*answer);
         return 0;
     }
-    Table table({{"ID"}, {"KIND"}, {"STATE"}, {"CREATED"}, {"POINT"}, {"NOTE"}});
+    Table table({{"ID"}, {"KIND"}, {"STATE"}, {"DISKS"}, {"CREATED"}, {"POINT"}, {"NOTE"}});
     if (const Json& rows = member(*answer, "failovers"); rows.is_array())
         for (const Json& row : rows)
             table.add({text_of(row, "id"), text_of(row, "kind"), text_of(row, "state"),
+                       member(row, "hydrated") == true ? "its own" : "the replica's",
                        human_time(text_of(row, "created")), point_text(member(row, "point")),
                        printable(text_of(row, "note"))});
     if (table.empty())

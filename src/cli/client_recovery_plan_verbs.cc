@@ -147,6 +147,13 @@ RecoveryVerbs::RecoveryVerbs(CliEnvironment& environment, const LocationOptions&
     : impl_(new ClientVerbs::Impl{environment, location, json, nullptr, 0}) {}
 RecoveryVerbs::~RecoveryVerbs() = default;
 
+int RecoveryVerbs::hydrate(const std::string& item, uint64_t bytes_per_s, bool wait) {
+    auto answer = impl_->call("POST", item_target(item, "/hydration"),
+                              Json{{"throttle_bytes_per_s", bytes_per_s}});
+    if (!answer) return impl_->failed(answer.error());
+    return impl_->follow_job(*answer, wait);
+}
+
 int RecoveryVerbs::start_test(const TestArguments& arguments) {
     Json body{{"action", "test"}};
     if (!arguments.point.empty()) body["point"] = arguments.point;

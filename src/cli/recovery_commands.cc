@@ -97,6 +97,14 @@ void add_failover(CLI::App& app, RecoveryArguments& a, const AddClientVerb& verb
         if (name == "start") add_start_options(*action, a, duration);
         add_no_wait(*action, a);
     }
+    CLI::App* hydrate = recovery_verb(
+        *failover, "hydrate",
+        "Copy what it reads from the replica into disks of its own, behind the running machine",
+        [&a](RecoveryVerbs& v) { return v.hydrate(a.name, a.throttle_bytes_per_s, !a.no_wait); });
+    add_item(*hydrate, a);
+    hydrate->add_option("--throttle", a.throttle_bytes_per_s,
+                        "bytes a second that are copied (no limit)");
+    add_no_wait(*hydrate, a);
     add_item(*verb(*failover, "list", "Failovers of an item",
                    [&a](ClientVerbs& v) { return v.failovers(a.name); }),
              a);

@@ -19,6 +19,7 @@ struct RecoveryArguments {
     FailoverArguments failover;
     ReturnArguments way_home;
     std::string name, point, copy, note, id;
+    uint64_t throttle_bytes_per_s = 0;  // of hydrate; 0: no limit
     bool all = false, cancel = false, no_wait = false;
 };
 

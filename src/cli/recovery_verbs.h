@@ -43,6 +43,7 @@ class RecoveryVerbs {
     // Of test failovers.
     int start_test(const TestArguments& arguments);
     int clean_up_tests(const TestArguments& arguments);
+    int hydrate(const std::string& item, uint64_t bytes_per_s, bool wait);
 
     int recovery_plans();
     int recovery_plan(const std::string& name);

@@ -31,7 +31,8 @@ constexpr std::array<std::string_view, kItemActions> kActions{"replicate",
                                                               "cancel the reprotection",
                                                               "failback",
                                                               "commit the failback",
-                                                              "cancel the failback"};
+                                                              "cancel the failback",
+                                                              "hydrate"};
 
 constexpr uint32_t bit(S state) { return 1u << static_cast<int>(state); }
 constexpr uint32_t bit(A action) { return 1u << static_cast<int>(action); }
@@ -68,12 +69,12 @@ constexpr std::array<Row, kItemStates> kTable{
         kReading | bit(A::kTestFailover) | bit(A::kChangePoint) | bit(A::kCommit) |
             bit(A::kCancelFailover)},
     Row{/* committed */ bit(S::kReprotecting) | bit(S::kDisabling),
-        kReading | bit(A::kTestFailover) | bit(A::kReprotect)},
+        kReading | bit(A::kTestFailover) | bit(A::kReprotect) | bit(A::kHydrate)},
     Row{/* reprotecting */ bit(S::kCommitted) | bit(S::kReverseProtected) | bit(S::kDisabling),
-        kReturning | bit(A::kCancelReprotect)},
+        kReturning | bit(A::kCancelReprotect) | bit(A::kHydrate)},
     Row{/* reverse-protected */ bit(S::kReprotecting) | bit(S::kCommitted) | bit(S::kFailingBack) |
             bit(S::kDisabling),
-        kReturning | bit(A::kCancelReprotect) | bit(A::kFailback)},
+        kReturning | bit(A::kCancelReprotect) | bit(A::kFailback) | bit(A::kHydrate)},
     Row{/* failing-back */ bit(S::kReverseProtected) | bit(S::kFailedBack) | bit(S::kDisabling),
         kReturning | bit(A::kCancelFailback)},
     Row{/* failed-back */ bit(S::kReprotecting) | bit(S::kCommittedHome) | bit(S::kDisabling),

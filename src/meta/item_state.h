@@ -54,8 +54,9 @@ enum class ItemAction : uint8_t {
     kFailback,
     kCommitHome,
     kCancelFailback,  // the machine runs at the recovery site again
+    kHydrate,         // its disks at the recovery site become its own
 };
-inline constexpr int kItemActions = 16;
+inline constexpr int kItemActions = 17;
 
 std::string_view item_action_name(ItemAction action);
 // kWrongState, with the state's name and what would be possible, when `action` is not for `state`.

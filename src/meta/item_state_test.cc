@@ -74,11 +74,12 @@ TEST(ItemStates, EachActionInEachState) {
     possible[S::kFailingOver] = {A::kRead};
     possible[S::kFailedOver] = {A::kRead,        A::kUnprotect, A::kTestFailover,
                                 A::kChangePoint, A::kCommit,    A::kCancelFailover};
-    possible[S::kCommitted] = {A::kRead, A::kUnprotect, A::kTestFailover, A::kReprotect};
+    possible[S::kCommitted] = {A::kRead, A::kUnprotect, A::kTestFailover, A::kReprotect,
+                               A::kHydrate};
     possible[S::kReprotecting] = captured;
-    possible[S::kReprotecting].insert(A::kCancelReprotect);
+    possible[S::kReprotecting].insert({A::kCancelReprotect, A::kHydrate});
     possible[S::kReverseProtected] = captured;
-    possible[S::kReverseProtected].insert({A::kCancelReprotect, A::kFailback});
+    possible[S::kReverseProtected].insert({A::kCancelReprotect, A::kFailback, A::kHydrate});
     possible[S::kFailingBack] = captured;
     possible[S::kFailingBack].insert(A::kCancelFailback);
     possible[S::kFailedBack] = captured;

@@ -133,6 +133,7 @@ void Recoveries::tell(Entry& entry) {
 // Renews the lease on the state's point, or takes one.
 Status Recoveries::take_lease(Entry& entry) {
     RecoveryState& state = entry.state;
+    if (state.hydrated) return {};
     if (state.lease != 0) {
         const Status renewed =
             options_.leases.renew(state.item, state.copy, state.lease, options_.lease_us);
@@ -160,6 +161,15 @@ void Recoveries::choose_accelerator(Entry& entry) {
 Result<TapConfig> Recoveries::disk_config(const RecoveryState& state) {
     TapConfig config;
     config.mode = ServeMode::kPlain;
+    if (state.hydrated) {
+        for (const MachineDisk& disk : state.machine.disks) {
+            ServedDisk own;
+            own.index = disk.index;
+            own.path = overlay_path(state_directory(state.id), disk.index);
+            config.disks.push_back(std::move(own));
+        }
+        return config;
+    }
     config.replica.emplace();
     StorePlace place{options_.store_location, options_.store_settings_file};
     if (!state.copy.empty()) {
@@ -477,6 +487,46 @@ Status Recoveries::commit(const std::string& id) {
     return saved;
 }
 
+Result<std::vector<Recoveries::FillableDisk>> Recoveries::disks_to_fill(const std::string& id) {
+    FS_ASSIGN(const RecoveryState state, get(id));
+    const bool there =
+        state.stage == RecoveryStage::kRunning || state.stage == RecoveryStage::kStopped;
+    if (state.kind != RecoveryKind::kFailover || !state.committed || !there)
+        return fail(Code::kWrongState,
+                    fmt::format("the {} is {}{}: disks are hydrated of a failover that is "
+                                "committed, and running or stopped",
+                                recovery_kind_name(state.kind), recovery_stage_name(state.stage),
+                                state.committed ? "" : " and not committed"));
+    std::vector<FillableDisk> disks;
+    if (state.hydrated) return disks;
+    for (const MachineDisk& disk : state.machine.disks)
+        disks.push_back({disk.index, disk.size_bytes,
+                         fmt::format("nbd+unix:///{}?socket={}", disk.index, nbd_socket(state)),
+                         overlay_path(state_directory(id), disk.index)});
+    return disks;
+}
+
+Status Recoveries::note_hydrated(const std::string& id) {
+    FS_ASSIGN(const EntryPtr entry, find(id));
+    const std::lock_guard lock(entry->mutex);
+    RecoveryState& state = entry->state;
+    if (entry->forgotten) return fail(Code::kNotFound, fmt::format("recovery '{}' is gone", id));
+    if (!state.hydrated) {
+        state.hydrated = true;
+        if (Status saved = save(*entry); !saved) {
+            state.hydrated = false;
+            return saved;
+        }
+    }
+    // Only now: until then the next vault reads from the replica.
+    for (uint64_t* lease : {&state.old_lease, &state.lease}) {
+        if (*lease == 0) continue;
+        FS_TRY(options_.leases.release(state.item, state.copy, *lease));
+        *lease = 0;
+    }
+    return save(*entry);
+}
+
 Status Recoveries::keep_open(const std::string& id) {
     FS_ASSIGN(const EntryPtr entry, find(id));
     const std::lock_guard lock(entry->mutex);
@@ -636,7 +686,8 @@ void Recoveries::tick() {
 
 void Recoveries::tend(Entry& entry) {
     RecoveryState& state = entry.state;
-    if (options_.clock->steady_us() - entry.lease_renewed_us > options_.lease_us / 3 &&
+    if (!state.hydrated &&
+        options_.clock->steady_us() - entry.lease_renewed_us > options_.lease_us / 3 &&
         state.stage != RecoveryStage::kCleaning) {
         // The point may be lost (an expired lease, a vault that was down for long): the machine
         // reads on as long as it can, and the state says what threatens it.

@@ -140,6 +140,18 @@ class Recoveries {
     // read from the replica. Ok again for a committed one; kWrongState unless running or stopped.
     Status commit(const std::string& id);
 
+    // Hydration (hydration.h). The disks of a committed failover that read from the replica still;
+    // none: it has them to itself. kNotFound; kWrongState unless committed, and running or stopped.
+    struct FillableDisk {
+        DiskIndex index = 0;
+        uint64_t size_bytes = 0;
+        std::string uri;  // that fills it: NBD_CMD_CACHE
+        std::string overlay_path;
+    };
+    Result<std::vector<FillableDisk>> disks_to_fill(const std::string& id);
+    // They are whole, and on stable storage: from now on it needs neither the store nor its lease.
+    Status note_hydrated(const std::string& id);
+
     // The machine of a committed failover gets a tap of somebody else's in the place of its NBD
     // server, at the same socket: from now on it is his to start. Its requests wait until he has.
     // Ok again. kWrongState unless committed, and running or stopped.

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <filesystem>
 #include <set>
 
 #include "compute/nbd_server.h"
@@ -12,6 +13,7 @@
 #include "e2e/bootsector/boot_sector.h"
 #include "os/real.h"
 #include "os/test_paths.h"
+#include "recovery/hydration.h"
 #include "replica/replica_test_model.h"
 #include "store/directory_store.h"
 #include "store/store_identity.h"
@@ -164,6 +166,11 @@ class FailoverTest : public testing::Test {
         });
         return text;
     }
+    Result<HydrationReport> hydrated() {
+        hydration_.files = &files_;
+        hydration_.clock = &clock_;
+        return hydrate(*recoveries_, "f1", hydration_);
+    }
     void expect_nothing_left() {
         EXPECT_TRUE(leases_.held.empty()) << "a lease is held for ever";
         EXPECT_TRUE(files_.list(directory_ / "r")->empty()) << "run files are left";
@@ -197,6 +204,7 @@ class FailoverTest : public testing::Test {
     std::vector<std::string> stages_;
     std::function<void(const RecoveryState&)> on_change_;
     std::unique_ptr<Recoveries> recoveries_;
+    HydrationOptions hydration_{.report = [](uint64_t, uint64_t) -> Status { return {}; }};
 };
 
 TEST_F(FailoverTest, TestFailoverBootsThePointAndLeavesNothing) {
@@ -396,6 +404,73 @@ TEST_F(FailoverTest, HostThatWasRestartedStartsTheMachineOnItsOverlay) {
     const std::string said = serial("f1");
     EXPECT_NE(said.find("L00000009 " + hex_of("WWWWWWWWWWWWWWWW")), std::string::npos)
         << "what the machine wrote before the host went down is lost: " << said;
+}
+
+TEST_F(FailoverTest, HydratedMachineNeedsNeitherStoreNorLease) {
+    ASSERT_TRUE(recoveries_->start(request("f1", RecoveryKind::kFailover, first_)));
+    serial("f1");
+    EXPECT_EQ(hydrated().error().code(), Code::kWrongState) << "its point may change still";
+    ASSERT_TRUE(recoveries_->commit("f1"));
+    hydration_.reserve_bytes = UINT64_MAX;
+    EXPECT_EQ(hydrated().error().code(), Code::kNoSpace);
+    EXPECT_FALSE(recoveries_->get("f1")->hydrated);
+    EXPECT_EQ(leases_.held.size(), 1u);
+    hydration_.reserve_bytes = 0;
+    const auto done = hydrated();
+    ASSERT_TRUE(done) << done.error().to_string();
+    EXPECT_EQ(done->disk_bytes, 2 * kDiskBytes);
+    EXPECT_TRUE(recoveries_->get("f1")->hydrated);
+    EXPECT_EQ(recoveries_->get("f1")->stage, RecoveryStage::kRunning);
+    EXPECT_TRUE(leases_.held.empty());
+    ASSERT_TRUE(hydrated()) << "once more is an error";
+
+    std::filesystem::rename(directory_ / "store", directory_ / "away");
+    clock_.skipped_us += 7200ll * 1'000'000;
+    kill_by_file(run("f1") + "/nbd.pid");
+    recoveries_->tick();
+    EXPECT_FALSE(recoveries_->get("f1")->error) << recoveries_->get("f1")->error->what;
+    kill_by_file(run("f1") + "/qemu.pid");
+    recoveries_->tick();
+    restart_vault();
+    ASSERT_TRUE(files_.remove(run("f1") + "/serial.log"));
+    const Status again = recoveries_->start_again("f1");
+    ASSERT_TRUE(again) << again.error().to_string();
+    const std::string said = serial("f1");
+    EXPECT_NE(said.find("D80 L00000001 " + hex_of("first version.  ")), std::string::npos) << said;
+    EXPECT_NE(said.find("D81 L00000001 " + hex_of("the second disk.")), std::string::npos) << said;
+    EXPECT_NE(said.find("L00000009 " + hex_of("WWWWWWWWWWWWWWWW")), std::string::npos) << said;
+    EXPECT_TRUE(leases_.held.empty());
+    ASSERT_TRUE(recoveries_->clean_up("f1", Recoveries::CleanUp::kRemoveCommitted));
+    expect_nothing_left();
+}
+
+TEST_F(FailoverTest, HydrationGoesOnWhereItWasKilled) {
+    ASSERT_TRUE(recoveries_->start(request("f1", RecoveryKind::kFailover, first_)));
+    serial("f1");
+    ASSERT_TRUE(recoveries_->commit("f1"));
+    // Whoever asked dies.
+    hydration_.report = [](uint64_t, uint64_t) -> Status { return fail(Code::kCancelled, "end"); };
+    EXPECT_EQ(hydrated().error().code(), Code::kCancelled);
+    EXPECT_FALSE(recoveries_->get("f1")->hydrated);
+    restart_vault();
+    // Whoever copies dies, in the middle of it.
+    int reports = 0;
+    hydration_.report = [&](uint64_t, uint64_t) -> Status {
+        if (++reports == 1) kill_by_file(run("f1") + "/nbd.pid");
+        recoveries_->tick();
+        return {};
+    };
+    const auto done = hydrated();
+    ASSERT_TRUE(done) << done.error().to_string();
+    EXPECT_TRUE(recoveries_->get("f1")->hydrated);
+    EXPECT_EQ(recoveries_->get("f1")->disk_server_restarts, 1u);
+    std::filesystem::rename(directory_ / "store", directory_ / "away");
+    const std::string socket = recoveries_->access("f1")->nbd_socket;
+    for (const char* read : {"read -P 0x57 4608 512", "read -P 0 1M 1M"}) {
+        const std::string said =
+            run_tool({"qemu-io", "-r", "-f", "raw", "-c", read, "nbd+unix:///0?socket=" + socket});
+        EXPECT_EQ(said.find("verification failed"), std::string::npos) << said;
+    }
 }
 
 TEST_F(FailoverTest, DiskServerThatDiesIsStartedAgainWithWhatWasWritten) {

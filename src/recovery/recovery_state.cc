@@ -77,6 +77,7 @@ std::string encode_recovery_state(const RecoveryState& state) {
                  {"kind", recovery_kind_name(state.kind)},
                  {"stage", recovery_stage_name(state.stage)},
                  {"committed", state.committed},
+                 {"hydrated", state.hydrated},
                  {"captured", state.captured},
                  {"item", state.item.to_string()},
                  {"item_name", state.item_name},
@@ -122,6 +123,7 @@ Result<RecoveryState> decode_recovery_state(std::string_view text) {
     FS_ASSIGN(state.kind, recovery_kind_from_name(json_text(json, "kind")));
     FS_ASSIGN(state.stage, recovery_stage_from_name(json_text(json, "stage")));
     state.committed = json_bool(json, "committed");
+    state.hydrated = json_bool(json, "hydrated");  // written since there is hydration
     state.captured = json_bool(json, "captured");  // written since a way home was known
     FS_ASSIGN(state.item, ItemId::parse(json_text(json, "item")));
     FS_ASSIGN(state.item_name, text_of(json, "item_name"));

@@ -75,6 +75,7 @@ struct RecoveryState {
     RecoveryKind kind = RecoveryKind::kTest;
     RecoveryStage stage = RecoveryStage::kPreparing;
     bool committed = false;
+    bool hydrated = false;  // its overlays are whole disks: nothing is read from the replica
     bool captured = false;  // its disks are served by a tap of the vault's agent, not by us
     ItemId item;
     std::string item_name;

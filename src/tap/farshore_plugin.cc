@@ -177,6 +177,10 @@ int farshore_zero(void* handle, uint32_t count, uint64_t offset, uint32_t flags)
         return failed(status.error());
     return flush_if(handle, flags);
 }
+int farshore_can_cache(void*) { return NBDKIT_CACHE_NATIVE; }
+int farshore_cache(void* handle, uint32_t count, uint64_t offset, uint32_t) {
+    return done(device_of(handle).cache(offset, count));
+}
 int farshore_extents(void* handle, uint32_t count, uint64_t offset, uint32_t flags,
                      struct nbdkit_extents* extents) {
     auto found = device_of(handle).extents(offset, count);
@@ -222,6 +226,8 @@ struct nbdkit_plugin make_plugin() {
     plugin.trim = farshore_trim;
     plugin.zero = farshore_zero;
     plugin.extents = farshore_extents;
+    plugin.can_cache = farshore_can_cache;
+    plugin.cache = farshore_cache;
     return plugin;
 }
 struct nbdkit_plugin plugin = make_plugin();

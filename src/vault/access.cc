@@ -76,6 +76,7 @@ constexpr Operation kOperations[] = {
     {"POST", "/v1/items/{item}/exports", Reach::kItem, Role::kOperator},
     {"POST", "/v1/items/{item}/materialise", Reach::kItem, Role::kOperator},
     {"POST", "/v1/items/{item}/failovers", Reach::kItem, Role::kOperator},
+    {"POST", "/v1/items/{item}/hydration", Reach::kItem, Role::kOperator},
     {"POST", "/v1/items/{item}/drills", Reach::kItem, Role::kOperator},
     {"POST", "/v1/items/{item}/return", Reach::kItem, Role::kOperator},
     // A look at an export renews it: it is not for those who only look.

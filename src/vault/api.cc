@@ -373,6 +373,13 @@ Result<HttpResponse> Api::item(const Call& call) {
             return answer(job_view(job), 202);
         }
     }
+    if (what == "hydration" && call.parts.size() == 3 && call.is("POST")) {
+        FS_ASSIGN(RecoveryDesk * recovery, desk());
+        FS_ASSIGN(const JsonFields fields, call.fields({"throttle_bytes_per_s"}));
+        FS_ASSIGN(const uint64_t throttle, fields.u64("throttle_bytes_per_s"));
+        FS_ASSIGN(const JobRecord job, recovery->hydrate(name, throttle));
+        return answer(job_view(job), 202);
+    }
     return no_such_resource(call.request);
 }
 

@@ -83,7 +83,7 @@ Result<FailoverChoice> read_failover_choice(const JsonFields& fields) {
 
 RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random& random,
                            const Options& options)
-    : vault_(vault), clock_(clock), random_(random) {
+    : vault_(vault), files_(files), clock_(clock), random_(random) {
     RecoveryOptions recovery;
     recovery.files = &files;
     recovery.clock = &clock;
@@ -139,6 +139,7 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
                        [this](const JobRecord& job) { return machine_work(job.input); });
     vault_.set_resumer("test-failover",
                        [this](const JobRecord& job) { return machine_work(job.input); });
+    vault_.set_resumer("hydrate", [this](const JobRecord& job) { return hydrate_work(job.input); });
     preparer_ = std::make_unique<ThreadExecutor>("fs-prepare");
     preparer_->post([this] { recoveries_->prepare(); });
     if (options.tick_interval_us > 0) {

@@ -79,6 +79,10 @@ class RecoveryDesk {
     Result<JobRecord> failover(const std::string& item, const std::string& action,
                                const std::string& point, const std::string& copy = {},
                                const FailoverChoice& choice = {});
+    // What a committed failover reads from the replica still is copied into its own disks, behind
+    // the machine (recovery/hydration.h); a job, which can be cancelled and goes on with the next.
+    // 0 bytes a second: as fast as it goes.
+    Result<JobRecord> hydrate(const std::string& item, uint64_t bytes_per_s);
     // The way home of what runs here.
     ReturnDesk& returns() { return *returns_; }
     // For plans: starts the machine of an item under the id `recovery`, which is used once; or
@@ -117,6 +121,7 @@ class RecoveryDesk {
     std::string new_id(std::string_view kind);
     JobWork machine_work(const std::string& input);
     JobWork cancel_work(const std::string& input);
+    JobWork hydrate_work(const std::string& input);
     Result<JobRecord> start_failover(const ItemId& id, const PointSpec& spec,
                                      const std::string& point, const FailoverChoice& choice,
                                      const std::function<Result<JobRecord>()>& job);
@@ -131,6 +136,7 @@ class RecoveryDesk {
     ExportReport export_report(const RecoveryState& state);
 
     Vault& vault_;
+    FileSystem& files_;
     Clock& clock_;
     Random& random_;
     std::unique_ptr<Recoveries> recoveries_;

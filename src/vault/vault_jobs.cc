@@ -187,7 +187,7 @@ Result<JobRecord> Vault::job(uint64_t id, int64_t timeout_us) {
 
 // Others can go on anywhere.
 bool Vault::Impl::is_of_another_node(const JobRecord& job) const {
-    static constexpr std::array<std::string_view, 4> kBound{"failover", "test-failover",
+    static constexpr std::array<std::string_view, 5> kBound{"failover", "test-failover", "hydrate",
                                                             "materialise", "seed"};
     return !job.node.empty() && job.node != options.node &&
            std::ranges::find(kBound, job.kind) != kBound.end();
@@ -196,8 +196,9 @@ bool Vault::Impl::is_of_another_node(const JobRecord& job) const {
 Result<JobRecord> Vault::retry_job(uint64_t id) {
     // A machine that was to be started, and an image that was to be imported, have verbs that say
     // what about what is there of them.
-    static constexpr std::array<std::string_view, 6> kKinds{
-        "scrub", "materialise", "unprotect", "copy-removal", "key-rotation", "key-destruction"};
+    static constexpr std::array<std::string_view, 7> kKinds{
+        "scrub",        "materialise",  "hydrate",        "unprotect",
+        "copy-removal", "key-rotation", "key-destruction"};
     const std::lock_guard hold(impl_->retry_mutex);
     FS_ASSIGN(const JobRecord failed, get_job(*impl_->database, id));
     if (failed.state != JobState::kFailed && failed.state != JobState::kCancelled)

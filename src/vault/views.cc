@@ -399,6 +399,7 @@ Json failover_view(const RecoveryState& state) {
         {"point", point_view(state.sequence, state.point_time)},
         {"created", to_rfc3339(state.timings.requested)},
         {"timings", std::move(timings)}};
+    if (state.committed) json["hydrated"] = state.hydrated;
     if (!state.copy.empty()) json["copy"] = state.copy;
     if (!state.note.empty()) json["note"] = state.note;
     if (state.undecided != Undecided::kWaits && !state.committed) {

@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""End to end: a failed-over machine's disks become its own behind it."""
+from return_test import MIB, RunsElsewhere
+from support import FarshoreError, first_difference, main, seeded
+
+# Slow enough that a vault can be killed meanwhile, on any machine.
+SLOW = 4_000_000
+
+
+class Hydration(RunsElsewhere):
+    def refused(self, code, *words):
+        with self.assertRaises(FarshoreError) as refused:
+            self.farshore.call(*words)
+        self.assertEqual(code, refused.exception.code, words)
+
+    def job_of(self, job_id):
+        return self.farshore.call("job", job_id)
+
+    def under_way(self, job_id):
+        job = self.job_of(job_id)
+        self.assertEqual("running", job["state"], job)
+        return 0.05 < job["progress"]
+
+    def assert_disks(self, clients, model):
+        for client, disk in zip(clients, model.disks):
+            found = b"".join(client.read(at, min(MIB, len(disk) - at)) for at in range(0, len(disk), MIB))
+            self.assertEqual("equal", first_difference(found, bytes(disk)))
+
+    def test_it_needs_neither_store_nor_vault_and_comes_home(self):
+        """Breaks when what the machine writes meanwhile is lost, when a hydration that is killed or
+        cancelled begins anew or ends early, or when its disks read from the store after it."""
+        rng = seeded()
+        self.farshore.start_up()
+        model = self.boot_model(rng, (48 * MIB, 2 * MIB + 512))
+        # All of it is data.
+        for disk in model.disks:
+            disk[64 << 10:] = rng.randbytes(len(disk) - (64 << 10))
+        paths = self.protect(model)
+        home = self.open_disks("web")
+        self.steps(model, home, rng, 20)
+        self.farshore.call("point", "web", "--bookmark", "left-home")
+        for client in home:
+            client.close()
+        socket = self.fail_over()
+        self.machine_wrote(model)
+        self.refused("wrong-state", "failover", "hydrate", "web")
+        self.succeed("failover", "commit", "web")
+        away = self.clients_at(socket, 2)
+        self.steps(model, away, rng, 10)
+
+        job = self.farshore.call("failover", "hydrate", "web", "--throttle", SLOW, "--no-wait")["id"]
+        self.refused("wrong-state", "failover", "hydrate", "web")
+        self.farshore.wait_for("it is under way", lambda: self.under_way(job), 60)
+        self.steps(model, away, rng, 10)
+        self.farshore.kill_servers("up")
+        self.steps(model, away, rng, 10)
+        self.farshore.restart_server("up")
+        self.farshore.wait_for("it goes on", lambda: self.under_way(job), 60)
+        self.farshore.call("job", job, "--cancel")
+        self.farshore.wait_for("it has ended", lambda: self.job_of(job)["state"] == "cancelled", 60)
+        self.assertFalse(self.farshore.call("failover", "list", "web")["failovers"][0]["hydrated"])
+        self.steps(model, away, rng, 10)
+
+        again = self.farshore.call("failover", "hydrate", "web", "--no-wait")["id"]
+        self.steps(model, away, rng, 40)
+        self.farshore.wait_for("it is done", lambda: self.job_of(again)["state"] == "succeeded", 120)
+        done = self.job_of(again)["result"]
+        self.assertEqual(sum(len(disk) for disk in model.disks), done["disk_bytes"])
+        self.assertLess(done["copied_bytes"], done["disk_bytes"], "what was copied before was copied again")
+        self.assertTrue(self.farshore.call("failover", "list", "web")["failovers"][0]["hydrated"])
+        self.refused("wrong-state", "failover", "hydrate", "web")
+
+        # Neither vault nor store.
+        self.farshore.kill_servers("up")
+        store = self.farshore.data / "store"
+        store.rename(self.work / "away")
+        self.steps(model, away, rng, 20)
+        self.assert_disks(away, model)
+        (self.work / "away").rename(store)
+        self.farshore.restart_server("up")
+        self.assert_disks(away, model)
+
+        # The way home is as it is for any other.
+        self.farshore.wait_for("the vault is back", lambda: self.farshore.call("item", "web"), 60)
+        self.succeed("reprotect", "web")
+        self.wait_state("web", "reverse-protected")
+        for client in away:
+            client.close()
+        away = self.clients_at(socket, 2)
+        self.steps(model, away, rng, 10)
+        point = self.farshore.call("point", "web", "--bookmark", "away")["sequence"]
+        self.assert_point("web", point, model.copy())
+        for client in away:
+            client.close()
+        self.succeed("failback", "start", "web", "--power-off", "--shut-down-timeout", "1")
+        self.assert_home(paths, model)
+        self.succeed("failback", "commit", "web")
+        self.wait_state("web", "protected")
+
+
+if __name__ == "__main__":
+    main()
