@@ -18,7 +18,7 @@ from materialise import export, peer, spread, text_like  # noqa: E402
 from run import MIB, Site  # noqa: E402
 from tools import out_of_page_cache  # noqa: E402
 
-BOOT_SECTOR = ROOT / "tests/e2e/bootsector"
+BOOT_SECTOR = ROOT / "tests/e2e/bootsector/bootsector.bin"
 
 
 def make_disk(path, mib, rng):
@@ -30,7 +30,7 @@ def make_disk(path, mib, rng):
                 image.seek(at * MIB)
                 image.write(text_like(16 * MIB, rng))
         image.seek(0)
-        image.write(next(BOOT_SECTOR.glob("*.bin")).read_bytes())
+        image.write(BOOT_SECTOR.read_bytes())
 
 
 def written_mb(mib):
