@@ -357,6 +357,8 @@ Status ItemSupervisor::ensure_tap(const DesiredItem& desired) {
         }
     }
     if (desired.mode == CaptureMode::kMirror) FS_TRY(mirror_->export_sources());
+    // Anew: they may have become files of their own.
+    if (recovery_) FS_TRY(ask_recovery_disks(desired.item));
     TapConfig config;
     config.mode = desired.mode == CaptureMode::kMirror ? ServeMode::kMirror : ServeMode::kInPath;
     config.capture = session_->config();

@@ -41,8 +41,8 @@ namespace farshore {
 // size, of `replica` and an overlay.
 struct RecoveryDisks {
     std::vector<ServedDisk> disks;
-    ServedReplica replica;
-    std::string socket_path;  // where
+    std::optional<ServedReplica> replica;  // none: the disks are files of their own
+    std::string socket_path;               // where
 };
 
 struct SupervisorOptions {
@@ -90,6 +90,7 @@ class ItemSupervisor {
     Status prepare_in_path(const DesiredItem& desired);
     Status prepare_mirror(const DesiredItem& desired);
     Status prepare_devices(const DesiredItem& desired);
+    Status ask_recovery_disks(const ItemId& item);
     Status prepare_recovery(const DesiredItem& desired);
     Status stand_by(const DesiredItem& desired);
     Status power_off(const DesiredItem& desired);

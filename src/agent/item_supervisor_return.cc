@@ -223,22 +223,27 @@ std::string ItemSupervisor::tap_socket() const {
     return recovery_ ? recovery_->socket_path : std::string();
 }
 
+Status ItemSupervisor::ask_recovery_disks(const ItemId& item) {
+    FS_ASSIGN(RecoveryDisks disks, options_.recovery_disks(item));
+    // By index: those that there are not have their place.
+    RecoveryDisks known;
+    known.replica = std::move(disks.replica);
+    known.socket_path = std::move(disks.socket_path);
+    for (ServedDisk& disk : disks.disks) {
+        if (known.disks.size() <= disk.index) known.disks.resize(size_t{disk.index} + 1);
+        known.disks[disk.index] = std::move(disk);
+    }
+    recovery_ = std::move(known);
+    return {};
+}
+
 Status ItemSupervisor::prepare_recovery(const DesiredItem& desired) {
     if (session_) return {};
     if (!options_.recovery_disks)
         return fail(Code::kUnsupported, "this agent is at no recovery site");
-    FS_ASSIGN(RecoveryDisks disks, options_.recovery_disks(desired.item));
+    FS_TRY(ask_recovery_disks(desired.item));
     std::vector<uint64_t> sizes;
-    for (const ServedDisk& disk : disks.disks) {
-        while (sizes.size() < disk.index) sizes.push_back(0);
-        sizes.push_back(disk.size_bytes);
-    }
-    // By index: those that there are not have their place.
-    recovery_.emplace();
-    recovery_->replica = std::move(disks.replica);
-    recovery_->socket_path = std::move(disks.socket_path);
-    recovery_->disks.resize(sizes.size());
-    for (ServedDisk& disk : disks.disks) recovery_->disks[disk.index] = std::move(disk);
+    for (const ServedDisk& disk : recovery_->disks) sizes.push_back(disk.size_bytes);
     return follow_disks(TapMode::kInPath, sizes);
 }
 

@@ -58,7 +58,7 @@ Status RecoverySite::ensure() {
         FS_ASSIGN(auto handed, recoveries_.handed_disks(item));
         RecoveryDisks disks;
         disks.disks = std::move(handed.config.disks);
-        disks.replica = std::move(*handed.config.replica);
+        disks.replica = std::move(handed.config.replica);
         disks.socket_path = std::move(handed.socket_path);
         return disks;
     };
