@@ -211,6 +211,12 @@ class Parser {
                    const Verb& run) {
         return verb_of<ClientVerbs>(parent, name, help, run);
     }
+    AddRecoveryVerb recovery_verb() {
+        return [this](CLI::App& parent, const std::string& name, const std::string& help,
+                      const RecoveryVerb& run) {
+            return verb_of<RecoveryVerbs>(parent, name, help, run);
+        };
+    }
     CLI::App* named(CLI::App& parent, const std::string& name, const std::string& help,
                     const Verb& run) {
         CLI::App* app = verb(parent, name, help, run);
@@ -289,10 +295,17 @@ class Parser {
         add_filter(items, "appliance", "of that appliance");
         add_filter(items, "agent", "that this agent captures");
         add_filter(items, "prefix", "whose names begin so");
-        named(app_, "item", "One protected machine: state, health, RPO, lag, points",
-              [&a](ClientVerbs& v) { return a.states ? v.states(a.name) : v.item(a.name); })
-            ->add_flag("--states", a.states,
+        CLI::App* item =
+            verb(app_, "item", "One protected machine: state, health, RPO, lag, points",
+                 [&a](ClientVerbs& v) { return a.states ? v.states(a.name) : v.item(a.name); });
+        // Not required() for CLI11, which would ask for it before `network` as well.
+        item->add_option("NAME", a.name, "name or id of the item");
+        item->add_flag("--states", a.states,
                        "the table of states instead: what is possible in which");
+        item->parse_complete_callback([&a, item] {
+            if (item->get_subcommands().empty() && a.name.empty()) throw CLI::RequiredError("NAME");
+        });
+        add_item_network(*item, a.recovery, recovery_verb());
         CLI::App* protect =
             verb(app_, "protect", "Protect a machine; prints the NBD socket of an in-path disk",
                  [&a](ClientVerbs& v) {
@@ -687,11 +700,7 @@ class Parser {
         });
         add_stores(*store);
         add_notifiers();
-        const AddRecoveryVerb of_recovery = [this](CLI::App& parent, const std::string& name,
-                                                   const std::string& help,
-                                                   const RecoveryVerb& run) {
-            return verb_of<RecoveryVerbs>(parent, name, help, run);
-        };
+        const AddRecoveryVerb of_recovery = recovery_verb();
         add_recovery_commands(
             app_, a.recovery,
             [this](CLI::App& parent, const std::string& name, const std::string& help,

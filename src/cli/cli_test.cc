@@ -113,17 +113,19 @@ TEST(Cli, ErrorsBecomeExitCodes) {
 // Broken if mistyped commands did something, or ended with a code that means something else.
 TEST(Cli, UsageErrors) {
     Terminal t;
-    for (const auto& words :
-         std::vector<std::vector<const char*>>{{},
-                                               {"itemz"},
-                                               {"item"},
-                                               {"protect", "x"},
-                                               {"protect", "x", "--qmp", "a", "--disk", "b"},
-                                               {"point", "x"},
-                                               {"failover", "x"},
-                                               {"failover", "change-point", "x"},
-                                               {"export", "x"},
-                                               {"job", "seven"}}) {
+    for (const auto& words : std::vector<std::vector<const char*>>{
+             {},
+             {"itemz"},
+             {"item"},
+             {"item", "network"},
+             {"item", "network", "x", "--test", "none", "--clear"},
+             {"protect", "x"},
+             {"protect", "x", "--qmp", "a", "--disk", "b"},
+             {"point", "x"},
+             {"failover", "x"},
+             {"failover", "change-point", "x"},
+             {"export", "x"},
+             {"job", "seven"}}) {
         EXPECT_EQ(t.run(words), 64);
         EXPECT_NE(t.err.str(), "");
     }
@@ -241,6 +243,28 @@ TEST(Cli, ExportLastsUntilInterrupted) {
         {"DELETE /v1/exports/e1", ""}};
     EXPECT_EQ(t.run({"export", "web", "--disk", "1", "--socket", "s"}), 0);
     EXPECT_EQ(t.out.str(), "Disk 1 of 'web' at 5\nnbd+unix:///?socket=/here/s\n");
+}
+
+// Broken if one value that is set for a network card took the others away, or if an item could not
+// be looked at any more because of the verb beneath.
+TEST(Cli, WhatIsNotNamedOfANetworkCardStays) {
+    Terminal t;
+    const std::string before =
+        R"({"item":"web","nics":[{"nic":0,"mac":"keep","model":"e1000","test":"none"}]})";
+    const std::string after =
+        R"({"item":"web","nics":[{"nic":0,"mac":"new","model":"e1000","test":"none"}]})";
+    t.script = {{"GET /v1/items/web/nics", before},
+                {R"(PUT /v1/items/web/nics/0 {"settings":{"mac":"new","test":"none"}})", "{}"},
+                {"GET /v1/items/web/nics", after}};
+    EXPECT_EQ(t.run({"item", "network", "web", "--mac", "new"}), 0);
+    EXPECT_NE(t.out.str().find("none"), std::string::npos);
+    t.script = {{"DELETE /v1/items/web/nics/1", ""}, {"GET /v1/items/web/nics", after}};
+    EXPECT_EQ(t.run({"item", "network", "web", "--nic", "1", "--clear"}), 0);
+    t.script = {{"GET /v1/items/web", R"({"id":"1","name":"web"})"}};
+    EXPECT_EQ(t.run({"item", "web", "--json"}), 0);
+    t.script = {{R"(POST /v1/items/web/failovers {"action":"test","network":"segment:lab"})",
+                 R"({"id":4,"kind":"test-failover","state":"queued","progress":0})"}};
+    EXPECT_EQ(t.run({"failover", "test", "web", "--network", "segment:lab", "--no-wait"}), 0);
 }
 
 // Broken if a failed job ended with success, or a vault that restarts ended the waiting.

@@ -1,5 +1,6 @@
 // The verbs of recovery, jobs, events, agents and the server: the second half of client_verbs.cc.
 #include <fmt/core.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -15,6 +16,7 @@ int ClientVerbs::failover(const FailoverArguments& arguments) {
     Json body{{"action", arguments.action}};
     if (!arguments.copy.empty()) body["copy"] = arguments.copy;
     if (!arguments.point.empty()) body["point"] = arguments.point;
+    if (!arguments.network.empty()) body["network"] = arguments.network;
     if (arguments.shut_down) body["shut_down"] = true;
     if (arguments.planned) body["planned"] = true;
     if (arguments.power_off) body["power_off"] = true;
@@ -66,6 +68,17 @@ int ClientVerbs::states(const std::string& name) {
     return 0;
 }
 
+// Of a machine's cards, each network once.
+static std::string networks_text(const Json& nics) {
+    std::vector<std::string> words;
+    if (nics.is_array())
+        for (const Json& nic : nics)
+            if (std::string word = text_of(nic, "network");
+                std::ranges::find(words, word) == words.end())
+                words.push_back(std::move(word));
+    return words.empty() ? "-" : fmt::format("{}", fmt::join(words, ", "));
+}
+
 int ClientVerbs::failovers(const std::string& name) {
     auto answer = impl_->call("GET", item_target(name, "/failovers"));
     if (!answer) return impl_->failed(answer.error());
@@ -73,12 +86,12 @@ int ClientVerbs::failovers(const std::string& name) {
         impl_->print(*answer);
         return 0;
     }
-    Table table({{"ID"}, {"KIND"}, {"STATE"}, {"CREATED"}, {"POINT"}, {"NOTE"}});
+    Table table({{"ID"}, {"KIND"}, {"STATE"}, {"CREATED"}, {"POINT"}, {"NETWORK"}, {"NOTE"}});
     if (const Json& rows = member(*answer, "failovers"); rows.is_array())
         for (const Json& row : rows)
             table.add({text_of(row, "id"), text_of(row, "kind"), text_of(row, "state"),
                        human_time(text_of(row, "created")), point_text(member(row, "point")),
-                       printable(text_of(row, "note"))});
+                       networks_text(member(row, "nics")), printable(text_of(row, "note"))});
     if (table.empty())
         impl_->note("No failovers.\n");
     else

@@ -92,6 +92,8 @@ void say_run(ClientVerbs::Impl& impl, const Json& run) {
         {"Begun", fmt::format("{} by {}", human_time(text_of(run, "created")),
                               printable(text_of(run, "by")))},
         {"Lasted", duration_text(run)}};
+    if (const std::string network = text_of(run, "network"); !network.empty())
+        rows.push_back({"Network", network});
     if (const std::string note = text_of(run, "note"); !note.empty())
         rows.push_back({"Note", printable(note)});
     if (const std::string why = text_of(run, "why"); !why.empty())
@@ -152,9 +154,65 @@ int RecoveryVerbs::start_test(const TestArguments& arguments) {
     if (!arguments.point.empty()) body["point"] = arguments.point;
     if (!arguments.copy.empty()) body["copy"] = arguments.copy;
     if (!arguments.note.empty()) body["note"] = arguments.note;
+    if (!arguments.network.empty()) body["network"] = arguments.network;
     auto answer = impl_->call("POST", item_target(arguments.name, "/failovers"), body);
     if (!answer) return impl_->failed(answer.error());
     return impl_->follow_job(*answer, arguments.wait);
+}
+
+int RecoveryVerbs::item_network(const std::string& name, const NicArguments& arguments) {
+    const std::string target = item_target(name, "/nics");
+    const std::string card = fmt::format("{}/{}", target, arguments.nic);
+    if (arguments.clear) {
+        if (auto cleared = impl_->call("DELETE", card); !cleared)
+            return impl_->failed(cleared.error());
+    } else if (arguments.failover || arguments.test || arguments.mac || arguments.address ||
+               arguments.gateway || !arguments.name_servers.empty()) {
+        auto now = impl_->call("GET", target);
+        if (!now) return impl_->failed(now.error());
+        Json settings = Json::object();
+        if (const Json& nics = member(*now, "nics"); nics.is_array())
+            for (const Json& nic : nics)
+                if (count_of(nic, "nic") == arguments.nic)
+                    for (const char* key : {"failover", "test", "mac", "address", "gateway", "dns"})
+                        if (nic.contains(key)) settings[key] = nic[key];
+        const auto put = [&](const char* key, const std::optional<std::string>& value) {
+            if (value) settings[key] = *value;
+        };
+        put("failover", arguments.failover);
+        put("test", arguments.test);
+        put("mac", arguments.mac);
+        put("address", arguments.address);
+        put("gateway", arguments.gateway);
+        if (!arguments.name_servers.empty()) settings["dns"] = arguments.name_servers;
+        if (arguments.address == "none")
+            for (const char* key : {"address", "gateway", "dns"}) settings.erase(key);
+        if (arguments.gateway == "none") settings.erase("gateway");
+        if (auto set = impl_->call("PUT", card, {{"settings", settings}}); !set)
+            return impl_->failed(set.error());
+    }
+    auto answer = impl_->call("GET", target);
+    if (!answer) return impl_->failed(answer.error());
+    if (impl_->json) {
+        impl_->print(*answer);
+        return 0;
+    }
+    Table table({{"NIC", Align::kRight},
+                 {"MODEL"},
+                 {"MAC AT THE SOURCE"},
+                 {"FAILOVER"},
+                 {"TEST"},
+                 {"MAC"},
+                 {"ADDRESS"}});
+    const auto or_dash = [](const std::string& text) { return text.empty() ? "-" : text; };
+    if (const Json& nics = member(*answer, "nics"); nics.is_array())
+        for (const Json& nic : nics)
+            table.add({std::to_string(count_of(nic, "nic")), printable(text_of(nic, "model")),
+                       or_dash(text_of(nic, "source_mac")), or_dash(text_of(nic, "failover")),
+                       or_dash(text_of(nic, "test")), text_of(nic, "mac"),
+                       or_dash(text_of(nic, "address"))});
+    impl_->say(table.empty() ? "The machine has no network cards.\n" : table.to_string());
+    return 0;
 }
 
 int RecoveryVerbs::clean_up_tests(const TestArguments& arguments) {

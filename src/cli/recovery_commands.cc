@@ -24,6 +24,7 @@ void add_start_options(CLI::App& start, RecoveryArguments& a, const CLI::Validat
     start.add_flag("--shut-down", a.failover.shut_down,
                    "shut the source's machine down first, if it can be reached, and take what it "
                    "wrote last");
+    start.add_option("--network", a.network, kNetworkHelp);
     start.add_flag("--planned", a.failover.planned, "the same, and only if nothing at all is lost");
     add_shut_down(start, a.failover.power_off, a.failover.timeout_s);
     CLI::Option* commit = start
@@ -48,14 +49,15 @@ void add_point(CLI::App& action, RecoveryArguments& a, bool of_a_running_one) {
 
 void add_tests(CLI::App& failover, RecoveryArguments& a, const AddRecoveryVerb& verb) {
     const auto of = [&a] {
-        return TestArguments{a.name, a.point, a.copy, a.note, a.id, !a.no_wait};
+        return TestArguments{a.name, a.point, a.copy, a.note, a.id, a.network, !a.no_wait};
     };
     CLI::App* test =
-        verb(failover, "test", "Start it isolated from every network, beside the running one",
+        verb(failover, "test", "Start it beside the running one, isolated from every network",
              [of](RecoveryVerbs& v) { return v.start_test(of()); });
     add_item(*test, a);
     test->add_option("--note", a.note, "what it is for; shown with it");
     add_point(*test, a, false);
+    test->add_option("--network", a.network, kNetworkHelp);
     add_no_wait(*test, a);
     CLI::App* ends = verb(failover, "cleanup", "End a test failover and forget what it wrote",
                           [of](RecoveryVerbs& v) { return v.clean_up_tests(of()); });
@@ -88,6 +90,7 @@ void add_failover(CLI::App& app, RecoveryArguments& a, const AddClientVerb& verb
             a.failover.name = a.name;
             a.failover.point = a.point;
             a.failover.copy = a.copy;
+            a.failover.network = a.network;
             a.failover.wait = !a.no_wait;
             return v.failover(a.failover);
         });
@@ -151,6 +154,32 @@ void add_way_home(CLI::App& app, RecoveryArguments& a, const AddClientVerb& verb
 }
 
 }  // namespace
+
+void add_item_network(CLI::App& item, RecoveryArguments& a, const AddRecoveryVerb& verb) {
+    CLI::App* network =
+        verb(item, "network", "Its network cards: what becomes of each in a recovery",
+             [&a](RecoveryVerbs& v) { return v.item_network(a.name, a.nic); });
+    add_item(*network, a);
+    network->add_option("--nic", a.nic.nic, "place of the card, from 0")
+        ->check(CLI::Range(uint64_t{0}, uint64_t{31}))
+        ->capture_default_str();
+    const char* const words = "isolated, user, none, segment:NAME or bridge:INTERFACE";
+    std::vector<CLI::Option*> set{
+        network->add_option("--failover", a.nic.failover,
+                            std::string("what it is plugged into in a failover: ") + words),
+        network->add_option("--test", a.nic.test, std::string("in a test: ") + words),
+        network->add_option("--mac", a.nic.mac,
+                            "keep (as at the source), new (another one each time), or an address"),
+        network->add_option("--address", a.nic.address,
+                            "set inside of a Linux guest by its agent, on a segment or a bridge: "
+                            "ADDRESS/PREFIX; none: not any more"),
+        network->add_option("--gateway", a.nic.gateway, "with --address; none: not any more"),
+        network->add_option("--dns", a.nic.name_servers,
+                            "with --address: a name server (several: once for each)")};
+    CLI::Option* clear =
+        network->add_flag("--clear", a.nic.clear, "nothing is set for it any more");
+    for (CLI::Option* option : set) clear->excludes(option);
+}
 
 void add_recovery_commands(CLI::App& app, RecoveryArguments& arguments, const AddClientVerb& verb,
                            const AddRecoveryVerb& recovery_verb, const CLI::Validator& duration) {

@@ -15,13 +15,20 @@ inline constexpr const char* kPointHelp =
     "latest, latest-processed, latest-app, latest-multi-vm, latest-multi-vm-app, shared:ID, a "
     "sequence, an RFC 3339 time, or a label";
 
+inline constexpr const char* kNetworkHelp =
+    "what every network card is plugged into: isolated, user, none, segment:NAME (closed), "
+    "bridge:INTERFACE";
+
 struct RecoveryArguments {
     FailoverArguments failover;
     ReturnArguments way_home;
-    std::string name, point, copy, note, id;
+    NicArguments nic;
+    std::string name, point, copy, note, id, network;
     bool all = false, cancel = false, no_wait = false;
 };
 
+// `item network`, beneath the verb `item`. `arguments` outlives the parser.
+void add_item_network(CLI::App& item, RecoveryArguments& arguments, const AddRecoveryVerb& verb);
 // `arguments` outlives the parser. `duration` makes seconds of "1d".
 void add_recovery_commands(CLI::App& app, RecoveryArguments& arguments, const AddClientVerb& verb,
                            const AddRecoveryVerb& recovery_verb, const CLI::Validator& duration);

@@ -11,8 +11,17 @@ namespace farshore {
 
 struct TestArguments {
     std::string name, point, copy;
-    std::string note, id;
+    std::string note, id, network;
     bool wait = true;
+};
+
+// What is set for a network card; what is not named stays.
+struct NicArguments {
+    uint64_t nic = 0;
+    std::optional<std::string> failover, test, mac;
+    std::optional<std::string> address, gateway;  // "none": it is given none
+    std::vector<std::string> name_servers;
+    bool clear = false;
 };
 
 struct RecoveryPlanArguments {
@@ -43,6 +52,9 @@ class RecoveryVerbs {
     // Of test failovers.
     int start_test(const TestArguments& arguments);
     int clean_up_tests(const TestArguments& arguments);
+
+    // Of an item's network cards: shows them, or changes what is set for one.
+    int item_network(const std::string& name, const NicArguments& arguments);
 
     int recovery_plans();
     int recovery_plan(const std::string& name);

@@ -11,6 +11,7 @@
 
 #include "compute/json_read.h"
 #include "compute/qmp_client.h"
+#include "os/bridge_port.h"
 #include "os/program_files.h"
 #include "os/real.h"
 #include "os/unix_stream.h"
@@ -22,10 +23,10 @@ using Json = nlohmann::json;
 
 namespace {
 
-constexpr std::string_view kNetworkNames[] = {"isolated", "user", "none"};
 constexpr std::string_view kStateNames[] = {"running", "paused", "failed", "stopped"};
 constexpr int kPollMs = 5;
 constexpr int kQmpTimeoutMs = 5000;
+constexpr int kFirstPortFd = 3;  // of cards on bridges
 // Virtio disks that QEMU may place one to a slot of the root bus; more of them share slots, since
 // the bus has 32.
 constexpr size_t kMaxLooseDisks = 8;
@@ -300,18 +301,33 @@ Status remove_if_there(const std::string& path) {
 
 }  // namespace
 
-std::string_view network_choice_name(NetworkChoice network) {
-    return kNetworkNames[static_cast<size_t>(network)];
-}
-
-Result<NetworkChoice> network_choice_from_name(std::string_view name) {
-    for (size_t i = 0; i < std::size(kNetworkNames); ++i)
-        if (kNetworkNames[i] == name) return static_cast<NetworkChoice>(i);
-    return fail(Code::kInvalidArgument,
-                fmt::format("the network is isolated, user or none, not '{}'", name.substr(0, 32)));
-}
-
 namespace {
+
+NetworkChoice network_of(const QemuOptions& options, size_t nic) {
+    return nic < options.networks.size() ? options.networks[nic] : NetworkChoice{};
+}
+
+// What -netdev takes for the card; empty: it has no cable.
+std::string netdev_of(const QemuOptions& options, size_t nic) {
+    const NetworkChoice network = network_of(options, nic);
+    switch (network.kind) {
+        case NetworkKind::kIsolated:
+            return fmt::format("user,id=net{},restrict=on", nic);
+        case NetworkKind::kUser:
+            return fmt::format("user,id=net{}", nic);
+        case NetworkKind::kNone:
+            break;
+        case NetworkKind::kSegment: {
+            const SegmentAddress at = segment_address(options.segment_scope, network.name);
+            return fmt::format("socket,id=net{},mcast={}:{},localaddr=127.0.0.1", nic, at.group,
+                               at.port);
+        }
+        case NetworkKind::kBridge:
+            return fmt::format("tap,id=net{},fd={},vhost=off", nic,
+                               kFirstPortFd + static_cast<int>(nic));
+    }
+    return {};
+}
 
 struct UsernetRow {
     std::string_view state;  // "HOST_FORWARD", "ESTABLISHED", "SYN_SENT", ...
@@ -450,11 +466,9 @@ Result<std::vector<std::string>> qemu_arguments(const QemuOptions& options,
         devices.add_disk(i, ranks[i]);
     }
     for (size_t i = 0; i < machine.nics.size(); ++i) {
-        if (options.network != NetworkChoice::kNone)
-            add("-netdev",
-                fmt::format("user,id=net{}{}", i,
-                            options.network == NetworkChoice::kIsolated ? ",restrict=on" : ""));
-        devices.add_nic(i, options.network != NetworkChoice::kNone);
+        const std::string netdev = netdev_of(options, i);
+        if (!netdev.empty()) add("-netdev", netdev);
+        devices.add_nic(i, !netdev.empty());
     }
     for (const Json& device : devices.take()) add("-device", dump(device));
     return arguments;
@@ -490,10 +504,23 @@ Result<QemuMachine> QemuMachine::start(const QemuOptions& options) {
             FS_TRY(write_file_durably(files, variables, empty));
         }
     }
+    // QEMU holds them from then on, and they go with it.
+    std::vector<UniqueFd> ports;
+    for (size_t i = 0; i < options.machine.nics.size(); ++i) {
+        const NetworkChoice network = network_of(options, i);
+        if (network.kind != NetworkKind::kBridge) continue;
+        FS_ASSIGN(UniqueFd port, open_bridge_port(network.name));
+        process.inherit_fds.emplace_back(port.get(), kFirstPortFd + static_cast<int>(i));
+        ports.push_back(std::move(port));
+    }
     const std::string log = directory + "/qemu.log";
     process.output = process.error = StdStream::file(log);
     process.new_session = true;
-    FS_ASSIGN(Process running, Process::spawn(process));
+    auto spawned = [&] {
+        const WithoutNetworkRight without;  // what makes a port is not the guest's
+        return Process::spawn(process);
+    }();
+    FS_ASSIGN(Process running, std::move(spawned));
     QemuMachine started(std::move(running), directory);
     if (Status written = write_pid_file(files, pid_path(directory), started.process_.key());
         !written) {
@@ -623,6 +650,12 @@ Result<uint16_t> QemuMachine::forward_port(uint16_t guest_port) {
     FS_ASSIGN(std::string said, client->human("info usernet"));
     std::optional<uint16_t> port = usernet_forward(said, guest_port);
     if (port) return *port;
+    if (said.find("(net0):") == said.npos && said.find("net0:") == said.npos)
+        return fail(Code::kUnsupported,
+                    fmt::format("port {} of the machine cannot be reached: its first network card "
+                                "is on no network of QEMU's own",
+                                guest_port),
+                    "ports lead to machines on the networks isolated and user only");
     FS_ASSIGN(const std::string refused,
               client->human(fmt::format("hostfwd_add net0 tcp:127.0.0.1:0-:{}", guest_port)));
     FS_ASSIGN(said, client->human("info usernet"));

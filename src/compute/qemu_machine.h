@@ -15,19 +15,12 @@
 #include "base/error.h"
 #include "compute/accelerator.h"
 #include "compute/machine_description.h"
+#include "compute/network_choice.h"
 #include "os/process.h"
 
 namespace farshore {
 
 class QmpClient;
-
-enum class NetworkChoice : uint8_t {
-    kIsolated,  // the guest can reach nothing: a test failover
-    kUser,      // QEMU's user network: out, but not in
-    kNone,      // network cards without a cable
-};
-std::string_view network_choice_name(NetworkChoice network);  // "isolated", "user", "none"
-Result<NetworkChoice> network_choice_from_name(std::string_view name);
 
 struct NbdDisk {
     std::string socket_path;
@@ -37,8 +30,9 @@ struct NbdDisk {
 struct QemuOptions {
     std::string run_directory;
     MachineDescription machine;
-    std::vector<NbdDisk> disks;  // one for each of machine.disks
-    NetworkChoice network = NetworkChoice::kIsolated;
+    std::vector<NbdDisk> disks;           // one for each of machine.disks
+    std::vector<NetworkChoice> networks;  // of machine.nics, by place; the others are isolated
+    std::string segment_scope;            // segment_address()
     Accelerator accelerator = Accelerator::kTcg;
     bool vnc = true;
     // How long the guest's requests wait for an NBD server that is being restarted.
@@ -62,7 +56,8 @@ struct MachineActivity {
 };
 
 // QEMU's arguments, the program first. For tests and logs. `machine_types`: what this QEMU knows,
-// e.g. "pc-q35-7.2"; empty: take the description's word. kUnsupported, kInvalidArgument.
+// e.g. "pc-q35-7.2"; empty: take the description's word. A card on a bridge has its port as the
+// descriptor 3 + its place. kUnsupported, kInvalidArgument.
 Result<std::vector<std::string>> qemu_arguments(const QemuOptions& options,
                                                 const std::vector<std::string>& machine_types);
 
@@ -75,7 +70,7 @@ class QemuMachine {
   public:
     // Returns when the machine runs. kAlreadyExists when one runs in the directory, kGuestFailed
     // with QEMU's own words when it ends at once, kLimitReached when that was for want of memory,
-    // kDependencyMissing (QEMU, UEFI firmware).
+    // kDependencyMissing (QEMU, UEFI firmware, a bridge), kForbidden (a bridge).
     static Result<QemuMachine> start(const QemuOptions& options);
     // The machine that runs in that directory. kNotFound when it has ended.
     static Result<QemuMachine> adopt(const std::string& run_directory);
@@ -102,7 +97,8 @@ class QemuMachine {
     // What its first screen shows, as PNG, into a file that is made.
     Status screenshot(const std::string& path);
     // Lets the host reach a TCP port of the guest, which still reaches nothing: the port at
-    // 127.0.0.1. The guest must have its address by DHCP. kUnsupported without a network.
+    // 127.0.0.1. The guest must have its address by DHCP. kUnsupported unless its first card is on
+    // an isolated or a user network.
     Result<uint16_t> forward_port(uint16_t guest_port);
     // Of connections through forward_port(): how many the guest has taken.
     Result<size_t> taken_connections(uint16_t guest_port);

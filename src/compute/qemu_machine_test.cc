@@ -1,6 +1,8 @@
 #include "compute/qemu_machine.h"
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
@@ -252,12 +254,58 @@ TEST_F(QemuMachineTest, ItsScreenAndItsPortsAreSeenFromOutside) {
     const TcpProbe probe(*port, 5000);
     EXPECT_TRUE(probe.connected());
     EXPECT_EQ(*machine->taken_connections(22), 0u) << "this guest has no network";
-    options.network = NetworkChoice::kNone;
+    options.networks = {{NetworkKind::kNone}};
     ASSERT_TRUE(machine->kill());
     ASSERT_TRUE(QemuMachine::clean_up(directory_.path()));
     machine = QemuMachine::start(options);
     ASSERT_TRUE(machine) << machine.error().to_string();
     EXPECT_EQ(machine->forward_port(22).error().code(), Code::kUnsupported);
+    options.networks = {{NetworkKind::kSegment, "lab"}};
+    ASSERT_TRUE(machine->kill());
+    ASSERT_TRUE(QemuMachine::clean_up(directory_.path()));
+    machine = QemuMachine::start(options);
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    const auto refused = machine->forward_port(22);
+    ASSERT_FALSE(refused) << "a segment is closed";
+    EXPECT_EQ(refused.error().code(), Code::kUnsupported);
+    EXPECT_NE(refused.error().remedy().find("isolated"), std::string::npos);
+}
+
+// Broken if a machine were not plugged into the bridge that was asked for, if its port outlived it,
+// or if a bridge that is not there were only found by a machine that does not start.
+TEST_F(QemuMachineTest, AMachineOnABridgeIsAPortOfItWhileItRuns) {
+    make_disk("a.img", boot_sector({}), "x");
+    serve();
+    QemuOptions options = options_for({"a.img"});
+    options.networks = {{NetworkKind::kBridge, "no-such-bridge"}};
+    EXPECT_EQ(QemuMachine::start(options).error().code(), Code::kDependencyMissing);
+    options.networks = {{NetworkKind::kBridge, "lo"}};
+    EXPECT_EQ(QemuMachine::start(options).error().code(), Code::kDependencyMissing);
+    const std::string bridge = fmt::format("fst{}", key_of(::getpid())->pid);
+    const auto ip = [](std::vector<std::string> arguments) {
+        ProcessOptions process;
+        process.arguments = {"ip", "link"};
+        process.arguments.insert(process.arguments.end(), arguments.begin(), arguments.end());
+        const auto done = run_command(process);
+        return done && done->exit.success();
+    };
+    if (::geteuid() != 0 || !ip({"add", bridge, "type", "bridge"}))
+        GTEST_SKIP() << "this user may make no bridge";
+    PosixFileSystem files;
+    const auto ports = [&] {
+        return files.list("/sys/class/net/" + bridge + "/brif")
+            .value_or(std::vector<std::string>{});
+    };
+    options.networks = {{NetworkKind::kBridge, bridge}};
+    auto machine = QemuMachine::start(options);
+    EXPECT_TRUE(machine) << machine.error().to_string();
+    EXPECT_EQ(ports().size(), 1u);
+    if (machine) {
+        EXPECT_EQ(machine->forward_port(22).error().code(), Code::kUnsupported);
+        EXPECT_TRUE(machine->kill());
+    }
+    EXPECT_EQ(ports().size(), 0u);
+    EXPECT_TRUE(ip({"del", bridge}));
 }
 
 TEST(Usernet, IsReadAsTheMonitorWritesIt) {
@@ -287,10 +335,20 @@ TEST(QemuArguments, NetworkOfATestIsRestricted) {
         return all;
     };
     EXPECT_NE(joined().find("user,id=net0,restrict=on"), std::string::npos);
-    options.network = NetworkChoice::kUser;
+    options.networks = {{NetworkKind::kUser}};
     EXPECT_EQ(joined().find("restrict=on"), std::string::npos);
-    options.network = NetworkChoice::kNone;
+    options.networks = {{NetworkKind::kNone}};
     EXPECT_EQ(joined().find("netdev"), std::string::npos);
+    // Each card by its place; the scope of a segment is not its name.
+    options.machine.nics.resize(3);
+    options.networks = {{NetworkKind::kSegment, "run-1"}, {NetworkKind::kBridge, "br0"}};
+    options.segment_scope = "vault 1";
+    EXPECT_NE(joined().find("socket,id=net0,mcast=239.154.35.84:12170,localaddr=127.0.0.1 "),
+              std::string::npos)
+        << joined();
+    EXPECT_NE(joined().find("tap,id=net1,fd=4,vhost=off "), std::string::npos) << joined();
+    EXPECT_NE(joined().find("user,id=net2,restrict=on "), std::string::npos)
+        << "what nobody has said is isolated";
     options.machine.machine_type = "pc-q35-99.9";
     EXPECT_EQ((*qemu_arguments(options, {"q35", "pc", "pc-q35-7.2"}))[6], "q35");
     options.machine.machine_type = "raspi3b";

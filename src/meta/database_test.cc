@@ -90,6 +90,7 @@ TEST(Database, TheFirstVersionIsUpgraded) {
                                   "DROP TABLE shared_points",
                                   "DROP TABLE group_members",
                                   "DROP TABLE replication_groups",
+                                  "DROP TABLE item_nics",
                                   "DROP TABLE recovery_plans",
                                   "DROP TABLE plan_runs",
                                   "DROP TABLE step_answers",

@@ -616,6 +616,16 @@ CREATE TABLE shared_point_members (
 CREATE INDEX shared_point_members_by_item ON shared_point_members(item_id, sequence);
 )sql";
 
+// What recovery does with the network cards of an item.
+constexpr std::string_view kItemNics = R"sql(
+CREATE TABLE item_nics (
+    item_id TEXT NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    nic BIGINT NOT NULL,
+    document TEXT NOT NULL,
+    PRIMARY KEY (item_id, nic)
+);
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
@@ -635,6 +645,7 @@ constexpr std::array kMigrations{
     Migration{16, "ways home", kReturns},
     Migration{17, "recovery plans, drills", kRecoveryPlans},
     Migration{18, "replication groups", kGroups},
+    Migration{19, "network cards in a recovery", kItemNics},
 };
 
 }  // namespace

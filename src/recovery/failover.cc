@@ -210,9 +210,16 @@ Status Recoveries::start_machine(Entry& entry) {
     options.machine = state.machine;
     for (const MachineDisk& disk : state.machine.disks)
         options.disks.push_back({nbd_socket(state), std::to_string(disk.index)});
-    options.network = state.network;
+    for (size_t i = 0; i < state.machine.nics.size(); ++i)
+        options.networks.push_back(network_of(state, i));
+    options.segment_scope =
+        options_.segment_scope.empty() ? options_.state_root : options_.segment_scope;
     options.accelerator = state.accelerator;
     entry.machine_started_us = options_.clock->steady_us();
+    // The caller saves it.
+    entry.state.address_stage =
+        state.addresses.empty() ? AddressStage::kNone : AddressStage::kWaiting;
+    entry.state.address_words.clear();
     auto machine = QemuMachine::start(options);
     if (!machine && state.accelerator == Accelerator::kKvm && state.on_trial) {
         // KVM that does not even start QEMU: say so, and emulate.
@@ -368,6 +375,12 @@ Result<RecoveryState> Recoveries::start(const RecoveryRequest& request) {
     state.machine = request.machine;
     apply_overrides(state.machine, request.overrides);
     state.network = request.network;
+    state.networks = request.networks;
+    state.addresses = request.addresses;
+    // One that the source's hypervisor gave by itself: QEMU would give it to every machine.
+    for (size_t i = 0; i < state.machine.nics.size(); ++i)
+        if (std::string& mac = state.machine.nics[i].mac; mac.empty())
+            mac = mac_from(fmt::format("{} {}", state.item.to_string(), i));
     return begin(std::move(state));
 }
 
@@ -489,6 +502,19 @@ Status Recoveries::keep_open(const std::string& id) {
     Status saved = save(*entry);
     if (!saved) state.undecided = before;
     return saved;
+}
+
+Status Recoveries::note_addresses(const std::string& id, AddressStage stage,
+                                  const std::string& words) {
+    FS_ASSIGN(const EntryPtr entry, find(id));
+    const std::lock_guard lock(entry->mutex);
+    RecoveryState& state = entry->state;
+    if (entry->forgotten || state.stage != RecoveryStage::kRunning ||
+        state.address_stage != AddressStage::kWaiting)
+        return {};
+    state.address_stage = stage;
+    state.address_words = words;
+    return save(*entry);
 }
 
 Status Recoveries::clean_up(const std::string& id, CleanUp how) {

@@ -72,6 +72,8 @@ struct RecoveryOptions {
     std::function<void(const RecoveryState&)> on_change;
     std::string plugin;       // empty: find_plugin()
     std::string accelerator;  // "kvm", "tcg", or empty: find out
+    // The vault's own, the same after each restart: segment_address(). Empty: state_root.
+    std::string segment_scope;
     int64_t lease_us = 3600ll * 1'000'000;
     uint64_t replica_cache_bytes = 64u << 20;  // for each recovery
     int first_read_timeout_ms = 30'000;
@@ -90,7 +92,9 @@ struct RecoveryRequest {
     TimePoint point_time;
     MachineDescription machine;  // its disks are the replica's, by index
     MachineOverrides overrides;
-    NetworkChoice network = NetworkChoice::kIsolated;
+    NetworkChoice network;
+    std::vector<NetworkChoice> networks;         // as in RecoveryState
+    std::map<uint32_t, GuestAddress> addresses;  // as in RecoveryState
 };
 
 struct ExportRequest {
@@ -166,6 +170,9 @@ class Recoveries {
     // there is no such id. kWrongState for a committed failover. After any other error: call again.
     Status clean_up(const std::string& id, CleanUp how = CleanUp::kOrdinary);
 
+    // What came of the addresses of its cards. Ok, and nothing is noted, when nobody waits for it
+    // any more. kNotFound.
+    Status note_addresses(const std::string& id, AddressStage stage, const std::string& words);
     // A failover waits for a person from now on, however long (Undecided). kNotFound, kWrongState.
     Status keep_open(const std::string& id);
     // Asks a machine something, or looks at it; nothing else happens to it meanwhile. kNotFound,

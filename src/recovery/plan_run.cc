@@ -128,6 +128,8 @@ PlanRun make_plan_run(const RecoveryPlan& plan, PlanMode mode) {
     PlanRun run;
     run.plan = plan.name;
     run.mode = mode;
+    if (mode == PlanMode::kTest) run.network = plan.test_network;
+    if (mode == PlanMode::kFailover) run.network = plan.network;
     uint32_t stage = 0;
     const auto add_actions = [&](const std::vector<PlanAction>& actions, const std::string& group,
                                  const std::string& id) {
@@ -360,6 +362,11 @@ std::optional<TimePoint> PlanMachine::next_time() const {
     return next;
 }
 
+std::optional<NetworkChoice> usual_network_of(const PlanRun& run) {
+    if (run.mode != PlanMode::kTest) return {};
+    return NetworkChoice{NetworkKind::kSegment, fmt::format("run-{}", run.id)};
+}
+
 const PlanStep* find_step(const PlanRun& run, std::string_view id) {
     const auto at =
         std::ranges::find_if(run.steps, [&](const PlanStep& step) { return step.id == id; });
@@ -375,6 +382,7 @@ std::string encode_plan_run(const PlanRun& run) {
                       {"plan_version", run.plan_version},
                       {"mode", std::string(plan_mode_name(run.mode))},
                       {"point", run.point},
+                      {"network", run.network ? network_word(*run.network) : ""},
                       {"note", run.note},
                       {"by", run.by},
                       {"state", std::string(plan_run_state_name(run.state))},
@@ -399,6 +407,11 @@ Result<PlanRun> decode_plan_run(std::string_view text) {
     FS_ASSIGN(const std::string mode, fields.required_text("mode", 32));
     FS_ASSIGN(run.mode, plan_mode_from_name(mode));
     FS_ASSIGN(run.point, fields.text("point", 4096));
+    // Written since runs have networks.
+    FS_ASSIGN(const std::string network, fields.text("network", kMaxNetworkWordBytes));
+    if (!network.empty()) {
+        FS_ASSIGN(run.network, network_from_word(network));
+    }
     FS_ASSIGN(run.note, fields.text("note", kMaxStepNoteBytes));
     FS_ASSIGN(run.by, fields.text("by", 256));
     FS_ASSIGN(const std::string state, fields.required_text("state", 32));

@@ -81,6 +81,8 @@ struct PlanRun {
     uint64_t plan_version = 0;
     PlanMode mode = PlanMode::kTest;
     std::string point = "latest";  // of every item
+    // Of every card; none: as RecoveryPlan says.
+    std::optional<NetworkChoice> network;
     std::string note;
     std::string by;  // who began it
     PlanRunState state = PlanRunState::kRunning;
@@ -142,6 +144,10 @@ class PlanMachine {
 
     PlanRun run_;
 };
+
+// Where machines of a test are that nothing else is said of: a closed segment, which no other run
+// has. None in a failover.
+std::optional<NetworkChoice> usual_network_of(const PlanRun& run);
 
 // The step with that id; null: there is none.
 const PlanStep* find_step(const PlanRun& run, std::string_view id);

@@ -92,6 +92,14 @@ Status check_url(const JsonFields& fields, const std::string& url) {
     return {};
 }
 
+Result<std::optional<NetworkChoice>> network_field(const JsonFields& fields, const char* key) {
+    FS_ASSIGN(const std::string word, fields.text(key, kMaxNetworkWordBytes));
+    if (word.empty()) return std::nullopt;
+    auto network = network_from_word(word);
+    if (!network) return fail(network.error().with_context(fields.path() + "." + key));
+    return std::optional(std::move(*network));
+}
+
 Result<std::vector<PlanAction>> actions_of(const JsonFields& fields, const char* key) {
     FS_ASSIGN(const Json* list, fields.array(key, kMaxPlanActions));
     std::vector<PlanAction> actions;
@@ -318,19 +326,25 @@ Json plan_json(const RecoveryPlan& plan) {
                           {"items", std::move(items)},
                           {"after", actions_json(group.after)}});
     }
-    return {{"name", plan.name},
-            {"description", plan.description},
-            {"shutdown", actions_json(plan.shutdown)},
-            {"groups", std::move(groups)}};
+    Json json{{"name", plan.name},
+              {"description", plan.description},
+              {"shutdown", actions_json(plan.shutdown)},
+              {"groups", std::move(groups)}};
+    if (plan.network) json["network"] = network_word(*plan.network);
+    if (plan.test_network) json["test_network"] = network_word(*plan.test_network);
+    return json;
 }
 
 Result<RecoveryPlan> plan_from_json(const Json& json) {
     FS_ASSIGN(const JsonFields fields, JsonFields::of(json, "plan"));
-    FS_TRY(check_members(json, "plan", {"name", "description", "shutdown", "groups"}));
+    FS_TRY(check_members(json, "plan",
+                         {"name", "description", "network", "test_network", "shutdown", "groups"}));
     RecoveryPlan plan;
     FS_ASSIGN(plan.name, fields.required_text("name", kMaxPlanNameBytes));
     FS_TRY(check_plan_name(plan.name));
     FS_ASSIGN(plan.description, fields.text("description", kMaxTextBytes));
+    FS_ASSIGN(plan.network, network_field(fields, "network"));
+    FS_ASSIGN(plan.test_network, network_field(fields, "test_network"));
     FS_ASSIGN(plan.shutdown, actions_of(fields, "shutdown"));
     FS_ASSIGN(const Json* groups, fields.array("groups", kMaxPlanGroups));
     for (size_t i = 0; groups != nullptr && i < groups->size(); ++i) {

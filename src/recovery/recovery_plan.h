@@ -7,11 +7,13 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/error.h"
+#include "compute/network_choice.h"
 
 namespace farshore {
 
@@ -90,6 +92,9 @@ struct PlanGroup {
 struct RecoveryPlan {
     std::string name;
     std::string description;
+    // Of all network cards, in a failover and in a test. None: in a failover what each item's cards
+    // say, else the user network; in a test the same, else a closed segment of the run's own.
+    std::optional<NetworkChoice> network, test_network;
     std::vector<PlanAction> shutdown;  // before the first group: what ends the machines at home
     std::vector<PlanGroup> groups;     // one after another
 };

@@ -34,6 +34,15 @@ TEST(RecoveryPlan, ComesBackAsItWasGiven) {
     EXPECT_EQ(plan->groups[0].items[1].limits.on_failure, OnFailure::kSkip);
     EXPECT_FALSE(plan->groups[1].before[0].modes[0]);
     EXPECT_TRUE(plan->groups[1].before[0].modes[2]);
+    EXPECT_FALSE(plan->network);
+    EXPECT_FALSE(plan_json(*plan).contains("network")) << "what is not said is not shown as said";
+    Json networks = Json::parse(kShop);
+    networks["network"] = "bridge:br-dr";
+    networks["test_network"] = "segment:lab";
+    const auto with_networks = plan_of(plan_json(*plan_of(networks)));
+    ASSERT_TRUE(with_networks) << with_networks.error().to_string();
+    EXPECT_EQ(network_word(*with_networks->network), "bridge:br-dr");
+    EXPECT_EQ(network_word(*with_networks->test_network), "segment:lab");
     const auto again = plan_of(plan_json(*plan));
     ASSERT_TRUE(again) << again.error().to_string();
     EXPECT_EQ(plan_json(*again), plan_json(*plan));
@@ -70,6 +79,10 @@ TEST(RecoveryPlan, WhatCannotWorkIsRefusedByName) {
     EXPECT_THAT(url("https://me:secret@host/"), HasSubstr("user name"));
     EXPECT_EQ(url("https://host/a@b?c@d"), "taken");
     EXPECT_EQ(url("http://127.0.0.1:80/"), "taken");
+    EXPECT_THAT(refused([](Json& j) { j["network"] = "br0"; }),
+                HasSubstr("plan.network: 'br0' is no network"));
+    EXPECT_THAT(refused([](Json& j) { j["test_network"] = "segment:A"; }),
+                HasSubstr("plan.test_network"));
     EXPECT_THAT(refused([](Json& j) { j["groups"] = Json::array(); }), HasSubstr("no items"));
     EXPECT_THAT(refused([](Json& j) { j["name"] = "Shop"; }), HasSubstr("cannot be"));
     EXPECT_THAT(refused([](Json& j) { j["groups"][1]["name"] = "databases"; }),

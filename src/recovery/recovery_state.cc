@@ -20,6 +20,7 @@ constexpr std::string_view kKindNames[] = {"test", "failover", "export"};
 constexpr std::string_view kStageNames[] = {"preparing", "starting-disks", "starting-machine",
                                             "running",   "stopped",        "changing-point",
                                             "failed",    "cleaning",       "gone"};
+constexpr std::string_view kAddressStageNames[] = {"", "waiting", "set", "failed"};
 constexpr std::array<std::string_view, 3> kUndecidedNames{"", "commit", "roll-back"};
 
 template <size_t N>
@@ -59,6 +60,10 @@ Result<RecoveryStage> recovery_stage_from_name(std::string_view name) {
     return static_cast<RecoveryStage>(at);
 }
 
+std::string_view address_stage_name(AddressStage stage) {
+    return kAddressStageNames[static_cast<size_t>(stage)];
+}
+
 std::string_view undecided_name(Undecided what) {
     return kUndecidedNames.at(static_cast<size_t>(what));
 }
@@ -71,7 +76,13 @@ Result<Undecided> undecided_from_name(std::string_view name) {
     return static_cast<Undecided>(found - kUndecidedNames.begin());
 }
 
+const NetworkChoice& network_of(const RecoveryState& state, size_t nic) {
+    return nic < state.networks.size() ? state.networks[nic] : state.network;
+}
+
 std::string encode_recovery_state(const RecoveryState& state) {
+    Json networks = Json::array();
+    for (const NetworkChoice& network : state.networks) networks.push_back(network_word(network));
     Json json = {{"version", kVersion},
                  {"id", state.id},
                  {"kind", recovery_kind_name(state.kind)},
@@ -89,7 +100,8 @@ std::string encode_recovery_state(const RecoveryState& state) {
                  {"lease", state.lease},
                  {"old_lease", state.old_lease},
                  {"machine", Json::parse(encode_machine(state.machine), nullptr, false)},
-                 {"network", network_choice_name(state.network)},
+                 {"network", network_word(state.network)},
+                 {"networks", std::move(networks)},
                  {"export_disk", state.export_disk},
                  {"export_socket", state.export_socket},
                  {"accelerator", accelerator_name(state.accelerator)},
@@ -101,11 +113,46 @@ std::string encode_recovery_state(const RecoveryState& state) {
                  {"first_read_ms", state.timings.first_read_ms},
                  {"disk_server_restarts", state.disk_server_restarts},
                  {"boot", state.boot}};
+    if (!state.addresses.empty()) {
+        Json addresses = Json::array();
+        for (const auto& [nic, address] : state.addresses)
+            addresses.push_back({{"nic", nic},
+                                 {"address", address.address},
+                                 {"gateway", address.gateway},
+                                 {"dns", address.name_servers}});
+        json["addresses"] = std::move(addresses);
+        json["address_stage"] = address_stage_name(state.address_stage);
+        json["address_words"] = state.address_words;
+    }
     if (state.error)
         json["error"] = {{"code", code_name(state.error->code)},
                          {"what", state.error->what},
                          {"remedy", state.error->remedy}};
     return json.dump(2, ' ', false, Json::error_handler_t::replace);
+}
+
+// Written since cards are given addresses.
+static Status read_addresses(const Json& json, RecoveryState& state) {
+    const Json& addresses = json_at(json, "addresses");
+    if (!addresses.is_array() || addresses.empty()) return {};
+    if (addresses.size() > kMaxMachineNics)
+        return fail(Code::kTooLarge, "recovery state: addresses is too long");
+    for (const Json& one : addresses) {
+        GuestAddress address{json_text(one, "address"), json_text(one, "gateway"), {}};
+        if (const Json& servers = json_at(one, "dns"); servers.is_array())
+            for (const Json& server : servers)
+                if (server.is_string()) address.name_servers.push_back(server.get<std::string>());
+        FS_TRY(check_guest_address(address));
+        const uint64_t nic = json_u64(one, "nic");
+        if (nic >= kMaxMachineNics)
+            return fail(Code::kMalformed, "recovery state: addresses.nic is too large");
+        state.addresses.emplace(static_cast<uint32_t>(nic), std::move(address));
+    }
+    FS_ASSIGN(const size_t stage,
+              find_name(kAddressStageNames, json_text(json, "address_stage"), "stage"));
+    state.address_stage = static_cast<AddressStage>(stage);
+    FS_ASSIGN(state.address_words, text_of(json, "address_words"));
+    return {};
 }
 
 Result<RecoveryState> decode_recovery_state(std::string_view text) {
@@ -136,7 +183,19 @@ Result<RecoveryState> decode_recovery_state(std::string_view text) {
     FS_ASSIGN(state.machine,
               decode_machine(
                   json_at(json, "machine").dump(-1, ' ', false, Json::error_handler_t::replace)));
-    FS_ASSIGN(state.network, network_choice_from_name(json_text(json, "network")));
+    FS_ASSIGN(state.network, network_from_word(json_text(json, "network")));
+    // Written since cards have networks of their own.
+    if (const Json& networks = json_at(json, "networks"); networks.is_array()) {
+        if (networks.size() > kMaxMachineNics)
+            return fail(Code::kTooLarge, "recovery state: networks is too long");
+        for (const Json& word : networks) {
+            if (!word.is_string())
+                return fail(Code::kMalformed, "recovery state: networks must be texts");
+            FS_ASSIGN(NetworkChoice network, network_from_word(word.get<std::string>()));
+            state.networks.push_back(std::move(network));
+        }
+    }
+    FS_TRY(read_addresses(json, state));
     const uint64_t disk = json_u64(json, "export_disk");
     if (disk >= kMaxMachineDisks)
         return fail(Code::kMalformed, "recovery state: export_disk is too large");

@@ -7,12 +7,15 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/types.h"
 #include "compute/accelerator.h"
+#include "compute/guest_address.h"
 #include "compute/machine_description.h"
 #include "compute/qemu_machine.h"
 
@@ -43,6 +46,10 @@ enum class RecoveryStage : uint8_t {
 };
 std::string_view recovery_stage_name(RecoveryStage stage);  // "preparing", "starting-disks", ...
 Result<RecoveryStage> recovery_stage_from_name(std::string_view name);
+
+// How far the addresses of a machine's network cards are.
+enum class AddressStage : uint8_t { kNone, kWaiting, kSet, kFailed };
+std::string_view address_stage_name(AddressStage stage);  // "", "waiting", "set", "failed"
 
 // What becomes of a failover that nobody has decided about for a time.
 enum class Undecided : uint8_t {
@@ -89,7 +96,13 @@ struct RecoveryState {
     uint64_t lease = 0;
     uint64_t old_lease = 0;
     MachineDescription machine;
-    NetworkChoice network = NetworkChoice::kIsolated;
+    NetworkChoice network;  // of all cards that `networks` does not name
+    // Of the machine's cards, by place.
+    std::vector<NetworkChoice> networks;
+    // What cards are given once the guest's agent answers, by place; after each start anew.
+    std::map<uint32_t, GuestAddress> addresses;
+    AddressStage address_stage = AddressStage::kNone;
+    std::string address_words;  // why they are not set
     DiskIndex export_disk = 0;  // kExport
     std::string export_socket;
     Accelerator accelerator = Accelerator::kTcg;
@@ -100,6 +113,9 @@ struct RecoveryState {
     std::string boot;  // of the host, when it was last started
     std::optional<RecoveryError> error;
 };
+
+// Of the card at that place.
+const NetworkChoice& network_of(const RecoveryState& state, size_t nic);
 
 std::string encode_recovery_state(const RecoveryState& state);
 Result<RecoveryState> decode_recovery_state(std::string_view json);

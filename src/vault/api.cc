@@ -296,6 +296,7 @@ Result<HttpResponse> Api::item(const Call& call) {
     }
     if (what == "disks") return disks(call);
     if (what == "drills" || what == "drill-policy") return item_drills(call);
+    if (what == "nics") return nics(call);
     if (what == "key") return item_key(call);
     if (what == "resynchronise" && call.part(3) == "cancel" && call.parts.size() == 4 &&
         call.is("POST")) {
@@ -356,7 +357,7 @@ Result<HttpResponse> Api::item(const Call& call) {
         if (call.is("POST")) {
             FS_ASSIGN(const JsonFields fields,
                       call.fields({"action", "point", "copy", "shut_down", "planned", "power_off",
-                                   "timeout_s", "note", "id", "then", "after_s"}));
+                                   "timeout_s", "note", "id", "then", "after_s", "network"}));
             FS_ASSIGN(const std::string action, fields.required_text("action", 64));
             FS_ASSIGN(const std::string point, fields.text("point", 1024, "latest"));
             FS_ASSIGN(const std::string copy, fields.text("copy", kMaxStoreNameBytes));
@@ -365,6 +366,8 @@ Result<HttpResponse> Api::item(const Call& call) {
             FS_ASSIGN(choice.recovery, fields.text("id", 64));
             if (!choice.note.empty() && action != "test" && action != "start")
                 return fields.wrong("note", "goes with test and start");
+            if (choice.network && action != "test" && action != "start")
+                return fields.wrong("network", "goes with test and start");
             if (choice.undecided != Undecided::kWaits && action != "start")
                 return fields.wrong("then", "goes with start");
             if (!choice.recovery.empty() && action != "cleanup")

@@ -106,6 +106,7 @@ class Api {
     Result<HttpResponse> plan_callbacks(const Call& call);
     Result<HttpResponse> drills(const Call& call);
     Result<HttpResponse> item_drills(const Call& call);
+    Result<HttpResponse> nics(const Call& call);
     Result<HttpResponse> server(const Call& call);
     Result<HttpResponse> metrics(const Call& call);
     // Of each item that the caller may see, by name.

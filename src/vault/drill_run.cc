@@ -85,7 +85,8 @@ Result<std::string> DrillDesk::run_job(JobRun& run, uint64_t id) {
         FS_ASSIGN(request, recovery_.test_request(drill.item, point));
         request.id = drill.recovery;
         request.kind = RecoveryKind::kTest;
-        request.network = NetworkChoice::kIsolated;
+        request.network = {NetworkKind::kIsolated};
+        request.networks.clear();
         request.note = fmt::format("drill {}", id);
         drill.sequence = request.sequence;
         drill.point_time = request.point_time;

@@ -8,6 +8,7 @@
 #include "meta/items.h"
 #include "meta/jobs.h"
 #include "meta/json_fields.h"
+#include "os/bridge_port.h"
 #include "os/host_capacity.h"
 #include "os/log.h"
 #include "os/program_files.h"
@@ -183,6 +184,10 @@ Result<std::vector<PlanFinding>> PlanDesk::check(const std::string& name, PlanMo
         findings.push_back(std::move(finding));
     }
     if (mode == PlanMode::kFailback) return findings;  // the machines run at home
+    if (run.network && run.network->kind == NetworkKind::kBridge)
+        if (const Status there = check_bridge(run.network->name); !there)
+            findings.push_back(
+                {Severity::kCritical, {}, there.error().what(), there.error().remedy()});
     if (auto plugin = find_plugin(); !plugin)
         findings.push_back(
             {Severity::kCritical, {}, plugin.error().what(), plugin.error().remedy()});
@@ -214,7 +219,14 @@ Status PlanDesk::check_step(const PlanRun& run, const PlanStep& step, Need& need
                 return check_action(item.state, ItemAction::kFailback);
             FS_TRY(check_action(item.state, run.mode == PlanMode::kTest ? ItemAction::kTestFailover
                                                                         : ItemAction::kFailover));
-            FS_ASSIGN(const RecoveryRequest request, recovery_->test_request(item.id, run.point));
+            FS_ASSIGN(RecoveryRequest request, recovery_->test_request(item.id, run.point));
+            request.kind =
+                run.mode == PlanMode::kTest ? RecoveryKind::kTest : RecoveryKind::kFailover;
+            // What the plan says of all of them is said once, not of each.
+            if (!run.network) {
+                FS_TRY(recovery_->plug_in(request, {}, usual_network_of(run)));
+                FS_TRY(check_networks(request));
+            }
             need.memory_bytes += request.machine.memory_bytes;
             need.largest_cpus = std::max(need.largest_cpus, request.machine.cpus);
             return {};
@@ -239,7 +251,9 @@ Result<PlanRun> PlanDesk::start(const std::string& name, const StartPlan& how) {
         for (const PlanFinding& finding : findings)
             if (finding.severity == Severity::kCritical)
                 return fail(Code::kWrongState,
-                            fmt::format("step {} would fail: {}", finding.step, finding.what),
+                            finding.step.empty()
+                                ? fmt::format("it would fail: {}", finding.what)
+                                : fmt::format("step {} would fail: {}", finding.step, finding.what),
                             finding.remedy + (finding.remedy.empty() ? "" : "; ") +
                                 "`farshore recovery-plan check` shows all that would; --unchecked "
                                 "begins all the same");

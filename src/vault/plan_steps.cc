@@ -219,9 +219,9 @@ Status PlanSteps::begin_item(const PlanRun& run, const PlanStep& step) {
         references_[step.handle] = std::to_string(job.id);
         return {};
     }
-    const auto job = options_.recovery->start_as(
-        id, item.name, run.mode, run.point, step.source, step.action.limits.limit_s,
-        fmt::format("run {} of plan {}", run.id, run.plan));
+    const auto job =
+        options_.recovery->start_as(id, item.name, run, step.source, step.action.limits.limit_s,
+                                    fmt::format("run {} of plan {}", run.id, run.plan));
     if (!job) {
         not_started_.insert(step.handle);
         return fail(job.error());

@@ -103,6 +103,8 @@ Json plan_run_brief(const PlanRun& run) {
               {"state", std::string(plan_run_state_name(run.state))},
               {"created", to_rfc3339(run.created)},
               {"by", run.by}};
+    if (const auto network = run.network ? run.network : usual_network_of(run))
+        json["network"] = network_word(*network);
     if (!run.note.empty()) json["note"] = run.note;
     if (!run.why.empty()) json["why"] = run.why;
     if (run.job != 0) json["job"] = run.job;
@@ -140,6 +142,8 @@ std::string plan_run_html(const PlanRun& run) {
     };
     row("Mode", std::string(plan_mode_name(run.mode)));
     row("Point", run.point);
+    if (const auto network = run.network ? run.network : usual_network_of(run))
+        row("Network", network_word(*network));
     row("Begun", time_or_dash(run.created) + (run.by.empty() ? "" : " by " + run.by));
     row("Ended", time_or_dash(run.ended));
     row("Lasted", lasted(run.created, run.ended));

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 
+#include "meta/item_nics.h"
 #include "meta/items.h"
 #include "meta/jobs.h"
 #include "meta/json_fields.h"
+#include "os/bridge_port.h"
 #include "os/real.h"
 #include "vault/job_limits.h"
 #include "vault/log_about.h"
@@ -19,6 +21,9 @@ constexpr size_t kMaxJobInputBytes = 64u << 10;
 // How long `latest` waits for what the appliance has received to be stored: a segment is cut after
 // a second at the latest. More would only delay the machine when the appliance is lost as well.
 constexpr int64_t kDrainPatienceUs = 1'500'000;
+
+// So long a guest has from its start on until its agent answers and its addresses are set.
+constexpr int64_t kAddressPatienceUs = 600'000'000;
 
 constexpr const char* kNotBegun = "the failover did not begin";
 
@@ -74,6 +79,16 @@ Result<FailoverChoice> read_failover_choice(const JsonFields& fields) {
     choice.undecided = *undecided;
     FS_ASSIGN(const uint64_t after_s, fields.u64("after_s", 0, kMaxUndecidedS));
     choice.undecided_s = static_cast<uint32_t>(after_s);
+    const auto network = [&](const char* key, std::optional<NetworkChoice>& to) -> Status {
+        FS_ASSIGN(const std::string word, fields.text(key, kMaxNetworkWordBytes));
+        if (word.empty()) return {};
+        auto known = network_from_word(word);
+        if (!known) return fail(known.error().with_context(key));
+        to = std::move(*known);
+        return {};
+    };
+    FS_TRY(network("network", choice.network));
+    FS_TRY(network("usual_network", choice.usual_network));
     if ((choice.undecided == Undecided::kWaits) != (after_s == 0))
         return fields.wrong("after_s", "goes with 'then', and that with it");
     if (after_s != 0 && after_s < kMinUndecidedS)
@@ -94,6 +109,7 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
     recovery.store_settings_file = options.store_settings_file;
     recovery.plugin = options.plugin;
     recovery.accelerator = options.accelerator;
+    recovery.segment_scope = vault.info().vault_id + " " + recovery.state_root;
     recovery.copy_place = [this](const std::string& copy) -> Result<StorePlace> {
         FS_ASSIGN(const StorePlaceReport place, vault_.store_place(copy));
         return StorePlace{place.location, place.settings_file};
@@ -141,6 +157,7 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
                        [this](const JobRecord& job) { return machine_work(job.input); });
     preparer_ = std::make_unique<ThreadExecutor>("fs-prepare");
     preparer_->post([this] { recoveries_->prepare(); });
+    addresser_ = std::make_unique<ThreadExecutor>("fs-addresses");
     if (options.tick_interval_us > 0) {
         ticker_ = std::make_unique<ThreadExecutor>("fs-recovery");
         auto round = std::make_shared<std::function<void()>>();
@@ -154,6 +171,7 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
 
 RecoveryDesk::~RecoveryDesk() {
     if (ticker_) ticker_->stop();
+    addresser_->stop();
     preparer_->stop();
     // Exports belong to whoever asked this process for them; machines go on without it.
     for (const ExportReport& report : exports())
@@ -254,8 +272,70 @@ void RecoveryDesk::decide() {
     undecided_ = std::move(still);
 }
 
+// A guest may take minutes until its agent answers, and each question to it a second: one thread of
+// its own asks, and what is left when it ends is taken up by the next vault.
+void RecoveryDesk::tend_addresses() {
+    constexpr int64_t kAgainUs = 3'000'000;
+    const int64_t now_us = clock_.steady_us();
+    std::map<std::string, Addressing> still;
+    const std::lock_guard hold(mutex_);
+    for (const RecoveryState& state : recoveries_->list()) {
+        if (state.address_stage != AddressStage::kWaiting || state.stage != RecoveryStage::kRunning)
+            continue;
+        const auto known = addressing_.find(state.id);
+        Addressing next = known == addressing_.end() ? Addressing{now_us, now_us} : known->second;
+        if (!next.busy && now_us >= next.again_us) {
+            next.busy = true;
+            next.again_us = now_us + kAgainUs;
+            const bool is_last = now_us - next.since_us >= kAddressPatienceUs;
+            addresser_->post([this, state, is_last] {
+                set_addresses(state, is_last);
+                const std::lock_guard hold_end(mutex_);
+                if (const auto at = addressing_.find(state.id); at != addressing_.end())
+                    at->second.busy = false;
+            });
+        }
+        still.emplace(state.id, next);
+    }
+    addressing_ = std::move(still);
+}
+
+void RecoveryDesk::set_addresses(const RecoveryState& state, bool is_last) {
+    constexpr int kTimeoutMs = 10'000;
+    const auto set = [&]() -> Status {
+        FS_ASSIGN(const RecoveryAccess access, recoveries_->access(state.id));
+        for (const auto& [nic, address] : state.addresses)
+            if (nic < state.machine.nics.size())
+                FS_TRY(set_guest_address(access.agent_socket, state.machine.nics[nic].mac, address,
+                                         kTimeoutMs));
+        return {};
+    };
+    const Status done = set();
+    // An agent that may run no programs says so for ever.
+    if (!done && !is_last && done.error().code() != Code::kUnsupported) return;
+    const AddressStage stage = done ? AddressStage::kSet : AddressStage::kFailed;
+    if (const Status noted = recoveries_->note_addresses(
+            state.id, stage, done ? std::string() : done.error().what());
+        !noted) {
+        log::warn("vault", about(noted.error()), "addresses of {}: {}", state.id,
+                  noted.error().to_string());
+        return;
+    }
+    const auto item = get_item(vault_.database(), state.item);
+    const ItemRecord* whose = item ? &*item : nullptr;
+    if (done)
+        vault_.event(Severity::kInformation, "addresses-set", whose,
+                     fmt::format("the guest of {} has its addresses", state.id));
+    else
+        vault_.event(Severity::kWarning, "addresses-not-set", whose,
+                     fmt::format("the guest of {} has not been given its addresses: {}", state.id,
+                                 done.error().what()),
+                     done.error().remedy());
+}
+
 void RecoveryDesk::tick() {
     recoveries_->tick();
+    tend_addresses();
     // The disk was full, or the database away.
     if (stranded_.exchange(false) && mend_failovers().value_or(true)) stranded_ = true;
     decide();
@@ -322,7 +402,6 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
     request.undecided = choice.undecided;
     request.undecided_s = choice.undecided_s;
     const bool real = request.kind == RecoveryKind::kFailover;
-    request.network = real ? NetworkChoice::kUser : NetworkChoice::kIsolated;
     // Not a failure of the item's failover, which is another one's: its state stays.
     struct Unclaim {
         RecoveryDesk& desk;
@@ -383,6 +462,7 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
         request.sequence = resolved.sequence;
         request.point_time = resolved.time;
         FS_ASSIGN(request.machine, machine_of(item, std::move(disks)));
+        FS_TRY(plug_in(request, choice.network, choice.usual_network));
         FS_TRY(
             run.report(0.4, fmt::format("starting the machine at {}", to_rfc3339(resolved.time))));
         FS_ASSIGN(const RecoveryState state, recoveries_->start(request));
@@ -546,6 +626,15 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
         for (const RecoveryState& state : of_item(item.id, RecoveryKind::kFailover))
             copy = state.copy;
     FS_ASSIGN(const auto replica, vault_.replica(item.id, copy));
+    if (action == "test" || action == "start") {
+        // Told at once, not by a job, and before the source is fenced.
+        RecoveryRequest asked;
+        asked.item = item.id;
+        asked.kind = action == "test" ? RecoveryKind::kTest : RecoveryKind::kFailover;
+        FS_ASSIGN(asked.machine.nics, nics_of(item));
+        FS_TRY(plug_in(asked, choice.network, choice.usual_network));
+        FS_TRY(check_networks(asked));
+    }
     const auto machine_job = [&](RecoveryKind kind, const char* job_kind) -> Result<JobRecord> {
         const Json input{
             {"id", choice.recovery.empty() ? new_id(recovery_kind_name(kind)) : choice.recovery},
@@ -558,6 +647,8 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
             {"power_off", choice.power_off},
             {"timeout_s", choice.timeout_s},
             {"note", choice.note},
+            {"network", choice.network ? network_word(*choice.network) : ""},
+            {"usual_network", choice.usual_network ? network_word(*choice.usual_network) : ""},
             {"then", undecided_name(choice.undecided)},
             {"after_s", choice.undecided_s}};
         return vault_.start_job(job_kind, item, false, dump_json(input),
@@ -647,9 +738,62 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
         });
 }
 
+Status RecoveryDesk::plug_in(RecoveryRequest& request, const std::optional<NetworkChoice>& network,
+                             const std::optional<NetworkChoice>& usual) {
+    const bool real = request.kind == RecoveryKind::kFailover;
+    request.networks.clear();
+    request.addresses.clear();
+    request.network = {real ? NetworkKind::kUser : NetworkKind::kIsolated};
+    if (usual) request.network = *usual;
+    if (network) request.network = *network;
+    FS_ASSIGN(const auto all, nic_settings(vault_.database(), request.item));
+    for (uint32_t i = 0; i < request.machine.nics.size(); ++i) {
+        const auto at = all.find(i);
+        const NicSettings settings = at == all.end() ? NicSettings{} : at->second;
+        std::string& mac = request.machine.nics[i].mac;
+        mac = recovery_mac(settings, mac, request.id, i);
+        const std::optional<NetworkChoice>& own = real ? settings.failover : settings.test;
+        request.networks.push_back(network || !own ? request.network : *own);
+        // QEMU's own networks have addresses of their own.
+        const NetworkKind kind = request.networks.back().kind;
+        if (settings.address && (kind == NetworkKind::kSegment || kind == NetworkKind::kBridge))
+            request.addresses.emplace(i, *settings.address);
+    }
+    return {};
+}
+
+Result<std::map<uint32_t, NicSettings>> nic_settings(Database& database, const ItemId& item) {
+    FS_ASSIGN(const auto documents, item_nics(database, item));
+    std::map<uint32_t, NicSettings> all;
+    for (const auto& [nic, document] : documents) {
+        FS_ASSIGN(const Json json, parse_json(document, "a network card", kMaxNicSettingsBytes));
+        FS_ASSIGN(NicSettings settings, nic_settings_from_json(json));
+        all.emplace(nic, std::move(settings));
+    }
+    return all;
+}
+
+Result<std::vector<MachineNic>> nics_of(const ItemRecord& item) {
+    MachineDescription machine = describe_plain_machine(item.name, {});
+    if (!item.machine.empty()) {
+        FS_ASSIGN(machine, decode_machine(item.machine));
+    }
+    return machine.nics;
+}
+
+Status check_networks(const RecoveryRequest& request) {
+    for (size_t i = 0; i < request.machine.nics.size(); ++i) {
+        const NetworkChoice& network =
+            i < request.networks.size() ? request.networks[i] : request.network;
+        if (network.kind == NetworkKind::kBridge) FS_TRY(check_bridge(network.name));
+    }
+    return {};
+}
+
 Result<JobRecord> RecoveryDesk::start_as(const std::string& recovery, const std::string& item,
-                                         PlanMode mode, const std::string& point, PlanSource source,
-                                         uint32_t limit_s, const std::string& note) {
+                                         const PlanRun& run, PlanSource source, uint32_t limit_s,
+                                         const std::string& note) {
+    const PlanMode mode = run.mode;
     const uint32_t patience_s = std::clamp(limit_s / 2, 1u, kMaxShutDownPatienceS);
     if (mode == PlanMode::kFailback)
         return returns_->failback(item, {.timeout_s = patience_s, .power_off = false});
@@ -659,7 +803,9 @@ Result<JobRecord> RecoveryDesk::start_as(const std::string& recovery, const std:
     choice.planned = mode == PlanMode::kFailover && source == PlanSource::kPlanned;
     choice.note = note;
     choice.recovery = recovery;
-    return failover(item, mode == PlanMode::kTest ? "test" : "start", point, {}, choice);
+    choice.network = run.network;
+    choice.usual_network = usual_network_of(run);
+    return failover(item, mode == PlanMode::kTest ? "test" : "start", run.point, {}, choice);
 }
 
 Status RecoveryDesk::clean_up_test(const std::string& recovery) {

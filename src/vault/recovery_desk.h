@@ -14,12 +14,14 @@
 #include <vector>
 
 #include "recovery/failover.h"
-#include "recovery/recovery_plan.h"
+#include "recovery/nic_settings.h"
+#include "recovery/plan_run.h"
 #include "vault/return_desk.h"
 #include "vault/vault.h"
 
 namespace farshore {
 
+class Database;
 class ThreadExecutor;
 
 // Recoveries with such an id are drills': nobody else's clean-up ends them.
@@ -41,10 +43,21 @@ struct FailoverChoice {
     // What becomes of it when nobody decides for so long.
     Undecided undecided = Undecided::kWaits;
     uint32_t undecided_s = 0;
+    // Of every network card; none: what is set for each of the item's, else `usual_network`, else
+    // the user network for real and none at all (isolated) for a test.
+    std::optional<NetworkChoice> network, usual_network;
     // The id of the test or failover that begins, or of the test to clean up; empty: one that is
     // drawn, all.
     std::string recovery;
 };
+
+// Whether this host has what the request's cards are to be plugged into: errors of check_bridge().
+Status check_networks(const RecoveryRequest& request);
+
+// What is set for the item's network cards, by place.
+Result<std::map<uint32_t, NicSettings>> nic_settings(Database& database, const ItemId& item);
+// The item's network cards as they are at the source; one when nobody has described them.
+Result<std::vector<MachineNic>> nics_of(const ItemRecord& item);
 
 // As requests and jobs have it. kMalformed.
 Result<FailoverChoice> read_failover_choice(const JsonFields& fields);
@@ -83,8 +96,8 @@ class RecoveryDesk {
     ReturnDesk& returns() { return *returns_; }
     // For plans: starts the machine of an item under the id `recovery`, which is used once; or
     // brings it home. A job. Half of `limit_s` is for a machine that is shut down before.
-    Result<JobRecord> start_as(const std::string& recovery, const std::string& item, PlanMode mode,
-                               const std::string& point, PlanSource source, uint32_t limit_s,
+    Result<JobRecord> start_as(const std::string& recovery, const std::string& item,
+                               const PlanRun& run, PlanSource source, uint32_t limit_s,
                                const std::string& note);
     // Ends a test failover and forgets what it wrote. Ok when there is none; kWrongState: it is
     // none.
@@ -94,6 +107,9 @@ class RecoveryDesk {
     // A test of an item at a point, resolved, without an id: what it would need here, and what
     // starts it.
     Result<RecoveryRequest> test_request(const ItemId& item, const std::string& point);
+    // Plugs the request's network cards in, by its item and kind, as FailoverChoice says.
+    Status plug_in(RecoveryRequest& request, const std::optional<NetworkChoice>& network,
+                   const std::optional<NetworkChoice>& usual);
     Result<std::vector<RecoveryState>> failovers(const std::string& item);
     // Ends everything that runs of an item, committed failovers too: before it is unprotected by
     // force.
@@ -114,6 +130,8 @@ class RecoveryDesk {
         std::string socket;
     };
     void decide();
+    void tend_addresses();
+    void set_addresses(const RecoveryState& state, bool is_last);
     std::string new_id(std::string_view kind);
     JobWork machine_work(const std::string& input);
     JobWork cancel_work(const std::string& input);
@@ -144,6 +162,14 @@ class RecoveryDesk {
     std::map<ItemId, std::string> starting_;
     // Failovers that are decided about, by id: when, by the steady clock. Of tick() alone.
     std::map<std::string, int64_t> undecided_;
+    // Of machines whose addresses are to be set, by id: since when, by the steady clock; and
+    // whether one of them is worked on. Under mutex_.
+    struct Addressing {
+        int64_t since_us = 0, again_us = 0;
+        bool busy = false;
+    };
+    std::map<std::string, Addressing> addressing_;
+    std::unique_ptr<ThreadExecutor> addresser_;
     std::unique_ptr<ThreadExecutor> ticker_;
     std::unique_ptr<ThreadExecutor> preparer_;
 };

@@ -30,6 +30,13 @@ struct DeskSite {
         EXPECT_TRUE(added) << added.error().to_string();
         return added->id;
     }
+    // Its machine has a network card.
+    void give_nic() {
+        AgentItemStatus status = live(item.item);
+        status.machine_description =
+            R"({"name":"web","cpus":1,"nics":[{"model":"e1000","mac":"52:54:00:00:00:01"}]})";
+        EXPECT_TRUE(item.agent.sync({status}));
+    }
     ItemState state() { return site.vault().item("web")->record.state; }
 
     Site site;
@@ -68,6 +75,63 @@ TEST(RecoveryDesk, AStateWithoutItsJobDoesNotStandInTheWay) {
     const auto planned = site.desk->failover("web", "start", "latest", {}, choice);
     ASSERT_FALSE(planned);
     EXPECT_EQ(planned.error().retry(), Retry::kSoon);
+}
+
+// Broken if a test were plugged into what a failover is for, if what was said at the start, or by a
+// plan, did not come before what is set for a card, or if a run's own segment came before that.
+TEST(RecoveryDesk, EachCardIsPluggedInAsWasSaid) {
+    DeskSite site;
+    site.give_nic();
+    site.site.call("PUT", "/v1/items/web/nics/0", 200,
+                   {{"settings", {{"failover", "bridge:br0"}, {"test", "segment:lab"}}}});
+    const auto plugged = [&](RecoveryKind kind, const char* said, const char* usual) {
+        RecoveryRequest request;
+        request.id = "r-1";
+        request.item = site.item.item;
+        request.kind = kind;
+        request.machine.nics = {{"virtio-net-pci", "52:54:00:00:00:01", ""},
+                                {"virtio-net-pci", "52:54:00:00:00:02", ""}};
+        const auto choice = [](const char* word) -> std::optional<NetworkChoice> {
+            if (*word == '\0') return std::nullopt;
+            return *network_from_word(word);
+        };
+        EXPECT_TRUE(site.desk->plug_in(request, choice(said), choice(usual)));
+        std::string words;
+        for (const NetworkChoice& network : request.networks) words += network_word(network) + " ";
+        return words + request.machine.nics[0].mac.substr(15);
+    };
+    using enum RecoveryKind;
+    EXPECT_EQ(plugged(kFailover, "", ""), "bridge:br0 user 01");
+    EXPECT_EQ(plugged(kTest, "", ""), "segment:lab isolated 01");
+    EXPECT_EQ(plugged(kTest, "", "segment:run-1"), "segment:lab segment:run-1 01");
+    EXPECT_EQ(plugged(kTest, "none", "segment:run-1"), "none none 01");
+    site.site.call("PUT", "/v1/items/web/nics/0", 200,
+                   {{"settings", {{"mac", "52:54:00:00:00:99"}}}});
+    EXPECT_EQ(plugged(kFailover, "", ""), "user user 99") << "all of it was replaced";
+    site.site.call("PUT", "/v1/items/web/nics/0", 200, {{"settings", {{"mac", "new"}}}});
+    EXPECT_NE(plugged(kFailover, "", ""), "user user 01");
+    site.site.call("DELETE", "/v1/items/web/nics/0", 204);
+    EXPECT_EQ(plugged(kTest, "", ""), "isolated isolated 01");
+}
+
+// Broken if what nobody can mean were kept for a card.
+TEST(RecoveryDesk, WhatIsSetForACardIsChecked) {
+    DeskSite site;
+    site.give_nic();
+    const std::string target = "/v1/items/web/nics/";
+    const auto refused = [&](const std::string& nic, const Json& settings) {
+        return site.site.refused("PUT", target + nic, {{"settings", settings}});
+    };
+    EXPECT_EQ(refused("1", Json::object()), "not-found") << "the machine has one";
+    EXPECT_EQ(refused("32", Json::object()), "invalid-argument");
+    EXPECT_EQ(refused("x", Json::object()), "invalid-argument");
+    EXPECT_EQ(refused("0", {{"test", "lab"}}), "invalid-argument");
+    EXPECT_EQ(refused("0", {{"mac", "52"}}), "invalid-argument");
+    EXPECT_EQ(refused("0", {{"tests", "none"}}), "malformed");
+    const Json nics = site.site.call("GET", "/v1/items/web/nics", 200);
+    ASSERT_EQ(nics["nics"].size(), 1u) << dump_json(nics);
+    EXPECT_EQ(nics["nics"][0]["mac"], "keep");
+    EXPECT_EQ(nics["nics"][0]["source_mac"], "52:54:00:00:00:01");
 }
 
 }  // namespace

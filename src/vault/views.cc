@@ -401,6 +401,20 @@ Json failover_view(const RecoveryState& state) {
         {"timings", std::move(timings)}};
     if (!state.copy.empty()) json["copy"] = state.copy;
     if (!state.note.empty()) json["note"] = state.note;
+    Json nics = Json::array();
+    for (size_t i = 0; i < state.machine.nics.size(); ++i) {
+        nics.push_back({{"nic", i},
+                        {"mac", state.machine.nics[i].mac},
+                        {"network", network_word(network_of(state, i))}});
+        if (const auto at = state.addresses.find(static_cast<uint32_t>(i));
+            at != state.addresses.end())
+            nics.back()["address"] = at->second.address;
+    }
+    if (state.address_stage != AddressStage::kNone) {
+        json["addresses"] = {{"state", std::string(address_stage_name(state.address_stage))}};
+        if (!state.address_words.empty()) json["addresses"]["why"] = state.address_words;
+    }
+    if (state.kind != RecoveryKind::kExport) json["nics"] = std::move(nics);
     if (state.undecided != Undecided::kWaits && !state.committed) {
         json["then"] = std::string(undecided_name(state.undecided));
         json["decided_at"] = to_rfc3339(state.decide_at);

@@ -1,0 +1,43 @@
+#include "meta/item_nics.h"
+
+#include "meta/sql.h"
+
+namespace farshore {
+
+using L = long long;
+using T = std::string;
+
+Result<std::map<uint32_t, std::string>> item_nics(Database& database, const ItemId& item) {
+    return in_transaction(database, "reading what is set for network cards",
+                          [&](soci::session& sql) -> Result<std::map<uint32_t, std::string>> {
+                              std::map<uint32_t, std::string> nics;
+                              select<L, T>(
+                                  sql, "SELECT nic, document FROM item_nics WHERE item_id = :i",
+                                  [&](L nic, const T& document) {
+                                      nics.emplace(static_cast<uint32_t>(nic), document);
+                                  },
+                                  item);
+                              return nics;
+                          });
+}
+
+Status set_item_nic(Database& database, const ItemId& item, uint32_t nic,
+                    const std::string& document) {
+    return in_transaction(database, "setting a network card", [&](soci::session& sql) -> Status {
+        L known = 0;
+        select<L>(
+            sql, "SELECT count(*) FROM items WHERE id = :i", [&](L count) { known = count; }, item);
+        if (known == 0) return fail(Code::kItemNotFound, "the item is gone");
+        upsert(sql, "item_nics", "item_id, nic", "document", item, uint64_t{nic}, document);
+        return {};
+    });
+}
+
+Status clear_item_nic(Database& database, const ItemId& item, uint32_t nic) {
+    return in_transaction(database, "clearing a network card", [&](soci::session& sql) -> Status {
+        execute(sql, "DELETE FROM item_nics WHERE item_id = :i AND nic = :n", item, uint64_t{nic});
+        return {};
+    });
+}
+
+}  // namespace farshore

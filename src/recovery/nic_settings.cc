@@ -1,0 +1,88 @@
+#include "recovery/nic_settings.h"
+
+#include <fmt/core.h>
+
+#include "meta/json_fields.h"
+
+namespace farshore {
+namespace {
+
+constexpr size_t kMaxAddressBytes = 64;
+
+Result<std::optional<NetworkChoice>> network_of(const JsonFields& fields, const char* key) {
+    FS_ASSIGN(const std::string word, fields.text(key, kMaxNetworkWordBytes));
+    if (word.empty()) return std::nullopt;
+    auto network = network_from_word(word);
+    if (!network) return fail(network.error().with_context(key));
+    return std::optional(std::move(*network));
+}
+
+Result<std::optional<GuestAddress>> address_of(const JsonFields& fields) {
+    GuestAddress address;
+    FS_ASSIGN(address.address, fields.text("address", kMaxAddressBytes));
+    FS_ASSIGN(address.gateway, fields.text("gateway", kMaxAddressBytes));
+    FS_ASSIGN(const Json* servers, fields.array("dns", kMaxNameServers));
+    for (size_t i = 0; servers != nullptr && i < servers->size(); ++i) {
+        if (!(*servers)[i].is_string()) return fields.wrong("dns", "must be a list of texts");
+        address.name_servers.push_back((*servers)[i].get<std::string>());
+    }
+    if (address.address.empty()) {
+        if (!address.gateway.empty() || !address.name_servers.empty())
+            return fields.wrong("address", "is missing: gateway and dns go with it");
+        return std::nullopt;
+    }
+    FS_TRY(check_guest_address(address));
+    return std::optional(std::move(address));
+}
+
+}  // namespace
+
+Json nic_settings_json(const NicSettings& settings) {
+    Json json = Json::object();
+    if (settings.failover) json["failover"] = network_word(*settings.failover);
+    if (settings.test) json["test"] = network_word(*settings.test);
+    json["mac"] = settings.mac_rule == MacRule::kGiven ? settings.mac
+                  : settings.mac_rule == MacRule::kNew ? std::string("new")
+                                                       : std::string("keep");
+    if (settings.address) {
+        json["address"] = settings.address->address;
+        if (!settings.address->gateway.empty()) json["gateway"] = settings.address->gateway;
+        if (!settings.address->name_servers.empty()) json["dns"] = settings.address->name_servers;
+    }
+    return json;
+}
+
+Result<NicSettings> nic_settings_from_json(const Json& json) {
+    FS_ASSIGN(const JsonFields fields, JsonFields::of(json, "nic"));
+    NicSettings settings;
+    FS_ASSIGN(settings.failover, network_of(fields, "failover"));
+    FS_ASSIGN(settings.test, network_of(fields, "test"));
+    FS_ASSIGN(const std::string mac, fields.text("mac", 32, "keep"));
+    if (mac == "new") {
+        settings.mac_rule = MacRule::kNew;
+    } else if (mac != "keep") {
+        settings.mac_rule = MacRule::kGiven;
+        auto known = check_mac(mac);
+        if (!known)
+            return fail(Code::kInvalidArgument, "mac: " + known.error().what(),
+                        "keep, new, or " + known.error().remedy());
+        settings.mac = std::move(*known);
+    }
+    FS_ASSIGN(settings.address, address_of(fields));
+    return settings;
+}
+
+std::string recovery_mac(const NicSettings& settings, const std::string& source,
+                         const std::string& recovery, uint32_t nic) {
+    switch (settings.mac_rule) {
+        case MacRule::kKeep:
+            break;
+        case MacRule::kNew:
+            return mac_from(fmt::format("{} {}", recovery, nic));
+        case MacRule::kGiven:
+            return settings.mac;
+    }
+    return source;
+}
+
+}  // namespace farshore

@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+"""End to end: what recovery machines are plugged into. The machines have disks that no firmware boots, so that the one
+of their network card comes up (iPXE) and asks for an address: a guest with a network, within seconds."""
+import os
+import re
+import select
+import socket
+import struct
+import subprocess
+
+import support
+from support import EndToEnd, FarshoreError
+
+MIB = 1 << 20
+BROADCAST = b"\xff" * 6
+DHCP_SERVER = bytes([10, 99, 0, 254])
+
+
+def mac_bytes(text):
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def checksum(data):
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+
+
+class Segment:
+    """A listener on a closed segment, who can give machines their addresses there."""
+
+    def __init__(self, group, port):
+        self.place = (group, port)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.place)
+        loopback = socket.inet_aton("127.0.0.1")
+        self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + loopback)
+        self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, loopback)
+        self.frames = []
+
+    def take(self):
+        """What has come since."""
+        new = []
+        while select.select([self.socket], [], [], 0)[0]:
+            new.append(self.socket.recv(65536))
+        self.frames += new
+        return new
+
+    def sources(self):
+        self.take()
+        return {frame[6:12] for frame in self.frames}
+
+    def answer_dhcp(self, addresses, boot_from):
+        """RFC 2131, as far as iPXE asks: each card its address, and the other one to boot from."""
+        for frame in self.take():
+            if frame[12:14] != b"\x08\x00" or frame[23] != 17 or frame[36:38] != b"\x00\x43":
+                continue
+            asked, mac = frame[42:], frame[6:12]
+            options, at = {}, 240
+            while at + 1 < len(asked) and asked[at] != 255:
+                options[asked[at]] = asked[at + 2:at + 2 + asked[at + 1]]
+                at += 2 + asked[at + 1]
+            kind = {b"\x01": b"\x02", b"\x03": b"\x05"}.get(options.get(53))
+            if kind is None or mac not in addresses:
+                continue
+            reply = (b"\x02\x01\x06\x00" + asked[4:8] + bytes(8) + addresses[mac] + boot_from[mac] + bytes(4) + mac +
+                     bytes(10) + bytes(64) + b"x".ljust(128, b"\0") + b"\x63\x82\x53\x63")
+            for code, value in ((53, kind), (54, DHCP_SERVER), (51, struct.pack(">I", 3600)),
+                                (1, b"\xff\xff\xff\x00")):
+                reply += bytes([code, len(value)]) + value
+            reply += b"\xff"
+            udp = struct.pack(">HHHH", 67, 68, 8 + len(reply), 0) + reply
+            header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0) + DHCP_SERVER + b"\xff" * 4
+            header = header[:10] + struct.pack(">H", checksum(header)) + header[12:]
+            self.socket.sendto(BROADCAST + b"\x02\x00\x00\x00\x00\x01" + b"\x08\x00" + header + udp, self.place)
+
+    def close(self):
+        self.socket.close()
+
+
+class Networks(EndToEnd):
+    def setUp(self):
+        super().setUp()
+        self.farshore.start_up()
+
+    def protect(self, *names):
+        for name in names:
+            disk = self.work / f"{name}.img"
+            disk.write_bytes(bytes(MIB))
+            self.farshore.call("protect", name, "--disk", disk)
+        for name in names:
+            self.wait_state(name, "protected")
+
+    def import_plan(self, text):
+        path = self.work / "plan.yaml"
+        path.write_text(text)
+        self.farshore.call("recovery-plan", "import", path, "--replace")
+
+    def running(self, name):
+        """The newest test or failover of the item."""
+        return self.farshore.call("failover", "list", name)["failovers"][0]
+
+    def segment_of(self, recovery):
+        """A listener where that machine's frames go."""
+        [line] = [line for _, line in self.farshore.descendants()
+                  if "qemu-system" in line and f"/{recovery['id']}/" in line]
+        found = re.search(r"mcast=([\d.]+):(\d+),localaddr=127\.0\.0\.1", line)
+        self.assertTrue(found, line)
+        self.assertNotIn("user,id=", line)
+        segment = Segment(found[1], int(found[2]))
+        self.addCleanup(segment.close)
+        return segment
+
+    def refused(self, *arguments):
+        with self.assertRaises(FarshoreError) as error:
+            self.farshore.call(*arguments)
+        return error.exception.code
+
+    def test_machines_of_one_run_see_each_other_and_nobody_else(self):
+        """Breaks when the machines of a test run of a plan do not reach each other, when they reach another test's,
+        or when the vault says that they are on another network than they are."""
+        self.protect("db", "web", "other")
+        self.import_plan("name: shop\ngroups:\n  - name: all\n    items: [{name: db}, {name: web}]\n")
+        self.farshore.call("failover", "test", "other", "--network", "segment:elsewhere")
+        run = self.farshore.call("recovery-plan", "start", "shop", "--mode", "test", "--unchecked")
+        self.assertEqual("succeeded", run["state"], run)
+        word = f"segment:run-{run['id']}"
+        self.assertEqual(word, run["network"])
+        db, web, other = (self.running(name) for name in ("db", "web", "other"))
+        self.assertEqual([word, word, "segment:elsewhere"],
+                         [recovery["nics"][0]["network"] for recovery in (db, web, other)])
+        macs = [mac_bytes(recovery["nics"][0]["mac"]) for recovery in (db, web, other)]
+        self.assertEqual(3, len(set(macs)), "each card has an address of its own")
+        here, there = self.segment_of(db), self.segment_of(other)
+        self.assertEqual(here.place, self.segment_of(web).place)
+        self.assertNotEqual(here.place, there.place)
+
+        # Each is told to boot from the other one: it asks for it by ARP, and only that machine can answer.
+        addresses = {macs[0]: bytes([10, 99, 0, 1]), macs[1]: bytes([10, 99, 0, 2])}
+        boot_from = {macs[0]: addresses[macs[1]], macs[1]: addresses[macs[0]]}
+
+        def talked():
+            here.answer_dhcp(addresses, boot_from)
+            there.take()
+            return any(frame[:6] in macs[:2] and frame[6:12] in macs[:2] and frame[12:14] == b"\x08\x06" and
+                       frame[20:22] == b"\x00\x02" for frame in here.frames)
+
+        self.farshore.wait_for("one machine answers the other", talked, 180, interval_s=0.05)
+        self.farshore.wait_for("the third machine asks for an address", lambda: macs[2] in there.sources(), 120)
+        self.assertEqual(set(macs[:2]), here.sources() & set(macs))
+        self.assertEqual({macs[2]}, there.sources(), "a segment is closed")
+        self.farshore.call("recovery-plan", "run", "cleanup", run["id"])
+
+    def test_words_are_checked_before_anything_begins(self):
+        """Breaks when a network that nobody knows, or that is not there, is only found when a machine does not
+        start."""
+        self.protect("web")
+        for word, code in (("br0", "invalid-argument"), ("segment:Lab", "invalid-argument"),
+                           ("bridge:no-such-one", "dependency-missing"), ("bridge:lo", "dependency-missing")):
+            self.assertEqual(code, self.refused("failover", "test", "web", "--network", word), word)
+            self.assertEqual(code, self.refused("failover", "start", "web", "--network", word), word)
+        self.assertEqual("protected", self.farshore.call("item", "web")["state"])
+        self.assertEqual([], self.farshore.call("failover", "list", "web")["failovers"])
+        self.import_plan("name: shop\nnetwork: bridge:no-such-one\ngroups:\n  - {name: all, items: [{name: web}]}\n")
+        self.assertTrue(self.farshore.call("recovery-plan", "check", "shop", "--mode", "test")["would_run"])
+        self.assertEqual("wrong-state", self.refused("recovery-plan", "start", "shop", "--mode", "failover"))
+        self.assertEqual("protected", self.farshore.call("item", "web")["state"], "nothing was changed")
+
+    def test_what_is_set_for_a_card_counts(self):
+        """Breaks when a test or a failover does not have the network, the address of the card or of its guest that was
+        set for it, or when a guest without an agent keeps its machine from starting."""
+        self.protect("web")
+        set_now = self.farshore.call("item", "network", "web", "--test", "segment:lab", "--failover", "none",
+                                     "--mac", "52:54:00:AA:00:01", "--address", "10.1.2.3/24", "--gateway", "10.1.2.1",
+                                     "--dns", "10.1.2.1")
+        self.assertEqual("52:54:00:aa:00:01", set_now["nics"][0]["mac"])
+        self.farshore.call("failover", "test", "web")
+        test = self.running("web")
+        self.assertEqual([{"nic": 0, "mac": "52:54:00:aa:00:01", "network": "segment:lab", "address": "10.1.2.3/24"}],
+                         test["nics"])
+        self.assertEqual("waiting", test["addresses"]["state"], "its agent never answers")
+        segment = self.segment_of(test)
+        self.farshore.wait_for("the card is there with its address",
+                               lambda: mac_bytes("52:54:00:aa:00:01") in segment.sources(), 120)
+        self.farshore.call("failover", "test", "web", "--network", "isolated")
+        self.assertEqual("isolated", self.running("web")["nics"][0]["network"], "what is said at the start counts")
+        self.farshore.call("item", "network", "web", "--clear")
+        self.farshore.call("failover", "test", "web")
+        self.assertEqual("isolated", self.running("web")["nics"][0]["network"])
+        self.farshore.call("failover", "cleanup", "web")
+
+    def test_a_machine_on_a_bridge_is_on_it_while_it_runs(self):
+        """Breaks when a machine's frames do not reach the bridge that was asked for, or when a port is left on it."""
+        bridge = f"fse{os.getpid()}"
+        if os.geteuid() != 0 or subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=False,
+                                               capture_output=True).returncode:
+            self.skipTest("this user may make no bridge")
+        self.addCleanup(subprocess.run, ["ip", "link", "del", bridge], check=True)
+        subprocess.run(["ip", "link", "set", bridge, "up"], check=True)
+        self.protect("web")
+        listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.addCleanup(listener.close)
+        listener.bind((bridge, 0))
+        self.farshore.call("failover", "start", "web", "--network", f"bridge:{bridge}")
+        running = self.running("web")
+        self.assertEqual(f"bridge:{bridge}", running["nics"][0]["network"])
+        ports = f"/sys/class/net/{bridge}/brif"
+        self.assertEqual(1, len(os.listdir(ports)))
+        mac = mac_bytes(running["nics"][0]["mac"])
+
+        def heard():
+            while select.select([listener], [], [], 0)[0]:
+                if listener.recv(65536)[6:12] == mac:
+                    return True
+            return False
+
+        self.farshore.wait_for("the machine asks for an address on the bridge", heard, 120)
+        # The port is the machine's, not the vault's.
+        self.farshore.kill_servers("up")
+        self.assertEqual(1, len(os.listdir(ports)))
+        self.farshore.restart_server("up")
+        self.farshore.wait_until_serving()
+        self.assertEqual("running", self.running("web")["state"])
+        self.farshore.call("failover", "cancel", "web")
+        self.assertEqual([], os.listdir(ports))
+
+
+if __name__ == "__main__":
+    support.main()
