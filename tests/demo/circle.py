@@ -18,7 +18,7 @@ import build_image
 import guest as guests
 import shop
 from farshore import Farshore, FarshoreError, free_port
-from show import Stage, ms_of
+from show import Stage, bytes_text, ms_of
 
 PLAN = "shop"
 NAMES = ("db", "app")
@@ -347,13 +347,11 @@ class Circle:
                 self.farshore.call("reprotect", name, "--no-wait")
             self.wait_states("reverse-protected")
             for name in NAMES:
-                home = self.farshore.call("item", name)["way_home"]["home"]
-                self.seen(f"{name}: {home['differing_bytes'] >> 20} MiB of {home['total_bytes'] >> 20} differed "
-                          "from what was at home")
-            for name in NAMES:
-                point = self.wait(f"a point of {name} at the recovery site",
-                                  lambda name=name: self.farshore.call("point", name, "--bookmark", "away"))
-                self.seen(f"{name} has recovery points there: sequence {point['sequence']}")
+                item = self.farshore.call("item", name)
+                size = sum(disk["size_bytes"] for disk in item["disks"])
+                self.seen(f"{name}: {bytes_text(item['way_home']['home']['differing_bytes'])} of {bytes_text(size)} "
+                          "differed from what was at home")
+            self.seen(f"a shared point of where they run: {self.wait_shared()['label']}")
             self.counted(self.more(self.away.app, 20))
             self.check(not self.away.broken() and self.away.app.reported() > before,
                        f"the application went on, from {before} to {self.away.app.reported()}")

@@ -129,10 +129,10 @@ class Line:
                 return
         raise GuestError(f"'{command}' failed in the guest")
 
-    def stop_load(self):
+    def stop_load(self, timeout_s=60):
         """Interrupts it; the shell on the line is free then."""
         self.send("\x03")
-        self.run("true")
+        self.run("true", timeout_s)
 
 
 class SerialLine(Line):

@@ -116,7 +116,7 @@ class Shop:
         return int(found[1])
 
     def close(self):
-        self.app.stop_load()
+        self.app.stop_load(300)
 
     def broken(self):
         return any(text.startswith("LOAD-FAILED") for _, text in self.app.lines)
