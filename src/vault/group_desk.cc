@@ -321,7 +321,9 @@ Result<BarrierOrder> GroupDesk::first_order(const SharedPointRecord& record) {
     order.label = record.label;
     for (const SharedPointMember& member : record.members) {
         FS_ASSIGN(const ItemRecord item, get_item(vault_.database(), member.item));
-        if (item.state != ItemState::kProtected && item.state != ItemState::kCatchingUp)
+        // Also where it runs at the recovery site: there the vault's own agent captures it.
+        if (item.state != ItemState::kProtected && item.state != ItemState::kCatchingUp &&
+            item.state != ItemState::kReverseProtected)
             return fail(
                 Code::kWrongState,
                 fmt::format("'{}' is {}, not protected", item.name, item_state_name(item.state)),

@@ -79,34 +79,18 @@ class AgentGuest(guests.SourceGuest):
             "-device", "virtio-blk-pci,drive=agent,id=disk-agent,serial=agent"]
 
     def run(self, command, timeout_s=60):
-        """Runs a command in the guest; the shell on the serial line must be free."""
-        for _ in range(3):
-            after = len(self.serial.lines)
-            self.serial.send(f"{{ {command}; }} && echo COMMAND-DONE || echo COMMAND-FAILED")
-            try:
-                _, found = self.serial.wait_for(r"^COMMAND-(DONE|FAILED)", timeout_s, after)
-            except guests.GuestError:
-                self.serial.send("\x03")    # half a line, of which a character was lost
-                continue
-            if found[1] == "DONE":
-                return
-        raise guests.GuestError(f"'{command}' failed in the guest")
+        self.serial.run(command, timeout_s)
 
     def set_clock(self):
         """To its site's time, which a machine gets by NTP."""
         self.run(f"date -us @{time.time():.3f} >/dev/null")
 
     def stop_load(self):
-        """Interrupts it; the shell on the serial line is free then."""
-        self.serial.send("\x03")
-        self.run("true")
+        self.serial.stop_load()
 
     def start_load_again(self, per_second=40):
-        """After stop_load, which may have left the note of a transaction that was never committed: it is
-        taken back, so that notes go on counting up."""
-        self.run("until pg_isready -q -h /run/postgresql; do sleep 0.2; done; "
-                 "n=$(psql -XqAt -h /run/postgresql -U postgres demo -c 'SELECT coalesce(max(n), 0) FROM tx'); "
-                 "sed -i $((n + 1))',$d' /var/lib/demo/notes; sync", 120)
+        """After stop_load, or a restart of the guest."""
+        self.run("until pg_isready -q -h /run/postgresql; do sleep 0.2; done", 120)
         self.start_load(per_second)
 
     def restart(self, timeout_s=300):

@@ -4,19 +4,18 @@ back from the replica with every transaction; then once more as it was 20 second
 
 What it proves it counts: the guest reports each transaction on its serial line after the commit, the
 recovered database is compared with what had been reported. `./run demo --help` lists the options.
+
+`--story circle` is another one (circle.py): two machines that belong together, lost and brought home.
 """
 import argparse
-import datetime
 import json
 import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -24,137 +23,17 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "guest"), str(HERE.parent / "servic
 
 import agent_guest  # noqa: E402
 import build_image  # noqa: E402
+import circle  # noqa: E402
 import guest as guests  # noqa: E402
 from azurite import Azurite  # noqa: E402
 import radosgw  # noqa: E402
 import s3  # noqa: E402
+from show import Stage, bytes_text, ms_of, percentile, rfc3339  # noqa: E402
 from farshore import Farshore, FarshoreError, in_document  # noqa: E402
 
 NAME = "harbour"
 EARLIER_S = 20
 NICE_STATES = {"enabling": "setting up", "initial-replication": "first copy"}
-
-
-class Stage:
-    """What a person sees: a step with its time, and one line that is written over while it runs."""
-
-    def __init__(self):
-        self.started = time.monotonic()
-        self.tty = sys.stdout.isatty()
-        self._drawn = 0
-        self._last_plain = 0.0
-
-    def _clock(self):
-        seconds = int(time.monotonic() - self.started)
-        return f"{seconds // 60}:{seconds % 60:02d}"
-
-    def clear(self):
-        if self._drawn:
-            sys.stdout.write("\r" + " " * self._drawn + "\r")
-            self._drawn = 0
-
-    def step(self, text):
-        self.clear()
-        bold, normal = ("\033[1m", "\033[0m") if self.tty else ("", "")
-        print(f"[{self._clock():>5}] {bold}{text}{normal}", flush=True)
-
-    def detail(self, text):
-        self.clear()
-        print(f"        {text}", flush=True)
-
-    def live(self, text, every_s=5.0):
-        """On a terminal in place; elsewhere a line now and then."""
-        if self.tty:
-            line = f"        {text}"[:shutil.get_terminal_size().columns - 1]
-            sys.stdout.write("\r" + line + " " * max(0, self._drawn - len(line)))
-            sys.stdout.flush()
-            self._drawn = len(line)
-        elif time.monotonic() - self._last_plain >= every_s:
-            self._last_plain = time.monotonic()
-            self.detail(text)
-
-
-def percentile(values, percent):
-    ordered = sorted(values)
-    if not ordered:
-        return None
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
-
-
-def bytes_text(count):
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return ""
-
-
-def rfc3339(ms):
-    moment = datetime.datetime.fromtimestamp(ms / 1000, datetime.timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{int(ms) % 1000:03d}Z"
-
-
-def ms_of(text):
-    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000
-
-
-class RecoveredMachine:
-    """A machine that farshore started. Its serial line is read from its log (all that it ever said,
-    from the start) and written through its socket."""
-
-    def __init__(self, log_path, socket_path):
-        self._log_path = pathlib.Path(log_path)
-        self._socket_path = socket_path
-        self.lines = []
-        self.closed = False
-        self._socket = None
-        self._stop = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._thread.start()
-
-    def _follow(self):
-        rest = b""
-        with open(self._log_path, "rb") as log:
-            while not self._stop:
-                data = log.read()
-                if not data:
-                    time.sleep(0.02)
-                    continue
-                now_ms = time.time_ns() // 1_000_000
-                *whole, rest = (rest + data).split(b"\n")
-                with self._changed:
-                    self.lines += [(now_ms, raw.decode("utf-8", "replace").strip("\r\0 "))
-                                   for raw in whole]
-                    self._changed.notify_all()
-
-    # Waiting for a line is the same as on the source's line.
-    wait_for = guests.SerialLine.wait_for
-
-    def send(self, text):
-        if self._socket is None:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self._socket.connect(str(self._socket_path))
-            threading.Thread(target=self._drain, daemon=True).start()
-        self._socket.sendall(text.encode() + b"\n")
-
-    def _drain(self):
-        """The socket says what the log says; unread, it would stop the guest's line."""
-        try:
-            while self._socket.recv(65536):
-                pass
-        except OSError:
-            pass
-
-    def close(self):
-        self._stop = True
-        self._thread.join(5)
-        if self._socket is not None:
-            try:
-                self._socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            self._socket.close()
 
 
 class RpoSampler:
@@ -403,7 +282,7 @@ class Demo:
             raise RuntimeError(f"the failover job {job['state']}: {json.dumps(job.get('error'))}")
         job_ms = time.time_ns() / 1e6 - ordered_ms
         where = [job.get("result"), self.failover_of(job, verb[0])]
-        machine = RecoveredMachine(in_document(where, "serial_log"), in_document(where, "serial_socket"))
+        machine = guests.RecoveredMachine(in_document(where, "serial_log"), in_document(where, "serial_socket"))
         login_ms, _ = machine.wait_for(r"^READY ", 300)
         first_read = in_document(where, "first_read")
         return machine, job, round(job_ms if first_read is None else first_read), \
@@ -579,6 +458,12 @@ class Demo:
 def parse(arguments=None):
     parser = argparse.ArgumentParser(prog="./run demo", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--story", choices=["loss", "circle"], default="loss",
+                        help="circle: two machines that belong together are protected, drilled, lost, recovered by a "
+                             "plan, changed, brought home and protected again; of the other options it takes --json, "
+                             "--rate, --point-interval, --accelerator, --work, --keep, --keep-failed and --binary")
+    parser.add_argument("--report", metavar="DIR", type=pathlib.Path, default=HERE.parents[1] / "build/circle-report",
+                        help="where the circle's report goes (build/circle-report)")
     parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="write the figures there")
     parser.add_argument("--split", action="store_true",
                         help="vault, appliance and agent as three processes")
@@ -587,7 +472,7 @@ def parse(arguments=None):
     parser.add_argument("--store", choices=["directory", "s3", "azure"], default="directory",
                         help="s3, azure: objects go to a radosgw or an Azurite that the demo starts")
     parser.add_argument("--seconds", type=int, default=40, help="of load under protection (40)")
-    parser.add_argument("--rate", type=int, default=40, help="transactions a second, at most (40)")
+    parser.add_argument("--rate", type=int, help="transactions a second, at most (40; of the circle 10)")
     parser.add_argument("--point-interval", type=int, default=5,
                         help="seconds between crash-consistent points (5)")
     parser.add_argument("--accelerator", choices=["kvm", "tcg"], help="do not try, use this one")
@@ -597,6 +482,9 @@ def parse(arguments=None):
     parser.add_argument("--binary", type=pathlib.Path,
                         default=HERE.parents[1] / "build/release/bin/farshore")
     options = parser.parse_args(arguments)
+    if options.story == "circle" and (options.agent or options.split or options.store != "directory"):
+        parser.error("the circle has no --agent, --split or --store")
+    options.rate = options.rate or (10 if options.story == "circle" else 40)
     if options.seconds <= EARLIER_S:
         parser.error(f"--seconds must be over {EARLIER_S}")
     if not options.binary.exists():
@@ -610,7 +498,7 @@ def main():
         raise SystemExit("demo: needs root, to build the guest")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = parse()
-    demo = Demo(options)
+    demo = circle.Circle(options) if options.story == "circle" else Demo(options)
     try:
         demo.run()
     except (RuntimeError, guests.GuestError, FarshoreError) as error:

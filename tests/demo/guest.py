@@ -52,64 +52,33 @@ def accelerator_options(accelerator):
     return ["-accel", "tcg,thread=multi", "-cpu", "max"]
 
 
-class SerialLine:
-    """A guest's serial line on a unix socket: a log with arrival times, and waiting for lines.
+class Line:
+    """What a guest said on its serial line, with the host's wall clock in ms; waiting for more.
 
-    Lines are kept with the host's wall clock in ms. Thread-safe: one reader thread, any waiters."""
+    Thread-safe: one thread that hears, any waiters."""
 
-    def __init__(self, path, log_path, started_by=None, timeout_s=20):
+    def __init__(self):
         self.lines = []            # (arrival_ms, text)
         self.transactions = []     # (n, guest_ms, arrival_ms)
         self.closed = False
         self._changed = threading.Condition()
-        self._log = open(log_path, "ab")
-        self._socket = self._connect(path, started_by, timeout_s)
-        self._thread = threading.Thread(target=self._read, name=f"serial {path}", daemon=True)
-        self._thread.start()
 
-    @staticmethod
-    def _connect(path, process, timeout_s):
-        deadline = time.monotonic() + timeout_s
-        while True:
-            line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                line.connect(str(path))
-                return line
-            except OSError as error:
-                line.close()
-                if process is not None and process.poll() is not None:
-                    raise GuestError("QEMU ended before its serial line was there") from error
-                if time.monotonic() > deadline:
-                    raise GuestError(f"no serial line at {path}: {error}") from error
-                time.sleep(0.05)
+    def _heard(self, whole):
+        """Whole lines, as bytes."""
+        now_ms = time.time_ns() // 1_000_000
+        with self._changed:
+            for raw in whole:
+                text = raw.decode("utf-8", "replace").strip("\r\0 ")
+                self.lines.append((now_ms, text))
+                found = TRANSACTION.match(text)
+                if found:
+                    self.transactions.append((int(found[1]), int(found[2]), now_ms))
+            self._changed.notify_all()
 
-    def _read(self):
-        rest = b""
-        while True:
-            try:
-                data = self._socket.recv(65536)
-            except OSError:
-                data = b""
-            now_ms = time.time_ns() // 1_000_000
-            with self._changed:
-                if not data:
-                    self.closed = True
-                    self._log.close()
-                    self._changed.notify_all()
-                    return
-                self._log.write(data)
-                self._log.flush()
-                *whole, rest = (rest + data).split(b"\n")
-                for raw in whole:
-                    text = raw.decode("utf-8", "replace").strip("\r\0 ")
-                    self.lines.append((now_ms, text))
-                    found = TRANSACTION.match(text)
-                    if found:
-                        self.transactions.append((int(found[1]), int(found[2]), now_ms))
-                self._changed.notify_all()
-
-    def send(self, text):
-        self._socket.sendall(text.encode() + b"\n")
+    def _ended(self):
+        with self._changed:
+            self.closed = True
+            self._changed.notify_all()
 
     def wait_for(self, pattern, timeout_s, after=0):
         """The first line from index `after` on that matches: (arrival_ms, match)."""
@@ -146,6 +115,71 @@ class SerialLine:
             return max((n for n, _, arrival_ms in self.transactions
                         if at_ms is None or arrival_ms <= at_ms), default=0)
 
+    def run(self, command, timeout_s=60):
+        """Runs a command in the guest; the shell on the line must be free."""
+        for _ in range(3):
+            after = len(self.lines)
+            self.send(f"{{ {command}; }} && echo COMMAND-DONE || echo COMMAND-FAILED")
+            try:
+                _, found = self.wait_for(r"^COMMAND-(DONE|FAILED)", timeout_s, after)
+            except GuestError:
+                self.send("\x03")    # half a line, of which a character was lost
+                continue
+            if found[1] == "DONE":
+                return
+        raise GuestError(f"'{command}' failed in the guest")
+
+    def stop_load(self, timeout_s=60):
+        """Interrupts it; the shell on the line is free then."""
+        self.send("\x03")
+        self.run("true", timeout_s)
+
+
+class SerialLine(Line):
+    """A guest's serial line on a unix socket, and a log of it."""
+
+    def __init__(self, path, log_path, started_by=None, timeout_s=20):
+        super().__init__()
+        self._log = open(log_path, "ab")
+        self._socket = self._connect(path, started_by, timeout_s)
+        self._thread = threading.Thread(target=self._read, name=f"serial {path}", daemon=True)
+        self._thread.start()
+
+    @staticmethod
+    def _connect(path, process, timeout_s):
+        deadline = time.monotonic() + timeout_s
+        while True:
+            line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                line.connect(str(path))
+                return line
+            except OSError as error:
+                line.close()
+                if process is not None and process.poll() is not None:
+                    raise GuestError("QEMU ended before its serial line was there") from error
+                if time.monotonic() > deadline:
+                    raise GuestError(f"no serial line at {path}: {error}") from error
+                time.sleep(0.05)
+
+    def _read(self):
+        rest = b""
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except OSError:
+                data = b""
+            if not data:
+                self._log.close()
+                self._ended()
+                return
+            self._log.write(data)
+            self._log.flush()
+            *whole, rest = (rest + data).split(b"\n")
+            self._heard(whole)
+
+    def send(self, text):
+        self._socket.sendall(text.encode() + b"\n")
+
     def close(self):
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -155,11 +189,64 @@ class SerialLine:
         self._socket.close()
 
 
+class RecoveredMachine(Line):
+    """A machine that farshore started. Its serial line is read from its log (all that it ever said,
+    from the start) and written through its socket."""
+
+    def __init__(self, log_path, socket_path):
+        super().__init__()
+        self.log_path = pathlib.Path(log_path)
+        self._socket_path = socket_path
+        self._socket = None
+        self._stop = False
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self):
+        rest = b""
+        with open(self.log_path, "rb") as log:
+            while not self._stop:
+                data = log.read()
+                if not data:
+                    time.sleep(0.02)
+                    continue
+                *whole, rest = (rest + data).split(b"\n")
+                self._heard(whole)
+
+    def send(self, text):
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._socket.connect(str(self._socket_path))
+            threading.Thread(target=self._drain, daemon=True).start()
+        self._socket.sendall(text.encode() + b"\n")
+
+    def _drain(self):
+        """The socket says what the log says; unread, it would stop the guest's line."""
+        try:
+            while self._socket.recv(65536):
+                pass
+        except OSError:
+            pass
+
+    def close(self):
+        self._stop = True
+        self._thread.join(5)
+        if self._socket is not None:
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            self._socket.close()
+
+
 class SourceGuest:
     """The machine that gets protected: QEMU with its disks, a QMP socket and a serial line."""
 
     # The root disk first. Those that are not there yet are copied from the image.
     DISKS = ("root", "db")
+    NAME = "harbour"
+    MAC = "52:54:00:fa:55:01"
+    CPUS = 2
     NETWORK = "user,id=net0,restrict=on"
 
     def __init__(self, image_directory, directory, accelerator, memory_mib=768):
@@ -170,19 +257,23 @@ class SourceGuest:
         for disk in self.disks:
             if not disk.exists():
                 copy_disk(image_directory / disk.name, disk)
+                self.lay_out(disk)
         self._accelerator = accelerator
         self._memory_mib = memory_mib
         self.process = None
         self.serial = None
         self.started_ms = 0
 
+    def lay_out(self, disk):
+        """Changes a disk that was just copied from the image."""
+
     def command(self):
         options = [
-            "qemu-system-x86_64", "-name", "harbour", *accelerator_options(self._accelerator),
-            "-m", str(self._memory_mib), "-smp", "2", "-nodefaults", "-display", "none", "-no-reboot",
-            "-rtc", "base=utc", "-device", "virtio-rng-pci",
+            "qemu-system-x86_64", "-name", self.NAME, *accelerator_options(self._accelerator),
+            "-m", str(self._memory_mib), "-smp", str(self.CPUS), "-nodefaults", "-display", "none",
+            "-no-reboot", "-rtc", "base=utc", "-device", "virtio-rng-pci",
             "-netdev", self.NETWORK,
-            "-device", "virtio-net-pci,netdev=net0,mac=52:54:00:fa:55:01,romfile=",
+            "-device", f"virtio-net-pci,netdev=net0,mac={self.MAC},romfile=",
             "-chardev", f"socket,id=serial0,path={self.directory}/serial.sock,server=on,wait=off",
             "-serial", "chardev:serial0",
             "-qmp", f"unix:{self.qmp_path},server=on,wait=off",
@@ -246,12 +337,12 @@ def report_from(lines):
     return None
 
 
-def verify(serial, timeout_s=240):
-    """Runs verify-db in the guest behind that line."""
+def verify(serial, timeout_s=240, host=""):
+    """Runs verify-db in the guest behind that line; `host` has the database, when it is another."""
     # What the report says is never asked twice, only one that did not arrive.
     for _ in range(3):
         after = len(serial.lines)
-        serial.send("verify-db")
+        serial.send(f"verify-db {host}".strip())
         serial.wait_for("^VERIFIED$", timeout_s, after)
         report = report_from(text for _, text in serial.lines[after:])
         if report is not None and (not report.get("database_up") or "error" in report
@@ -263,12 +354,13 @@ def verify(serial, timeout_s=240):
 
 # Of verify-db, when the database is up.
 REPORT_FIELDS = {"count", "max", "min", "bad_rows", "balance", "accounts", "amcheck",
-                 "checksum_failures", "note_last", "note_lines", "notes_in_order", "ext4_errors",
-                 "ext4_mounts"}
+                 "checksum_failures", "note_last", "note_lines", "notes_in_order", "done_last",
+                 "ext4_errors", "ext4_mounts"}
 
 
-def integrity_errors(report, guest):
-    """What is wrong with a recovered guest, in words; empty when all is well."""
+def integrity_errors(report, guest, mounts=2, notes=True):
+    """What is wrong with a recovered guest of so many file systems, in words; empty when all is well.
+    `notes`: it notes the transactions."""
     wrong = []
     if not report.get("database_up"):
         return ["the database did not start"]
@@ -284,8 +376,10 @@ def integrity_errors(report, guest):
         wrong.append("pg_amcheck found damage")
     if report["checksum_failures"]:
         wrong.append("PostgreSQL counted page checksum failures")
-    if report["ext4_errors"] or report["ext4_mounts"] < 2:
+    if report["ext4_errors"] or report["ext4_mounts"] < mounts:
         wrong.append("ext4 counted errors")
+    if not notes:
+        return wrong
     # The note of a transaction is on the root disk before its commit on the database disk.
     if not report["notes_in_order"]:
         wrong.append("the notes on the root disk do not count up")

@@ -8,6 +8,7 @@ import threading
 
 
 import support
+from farshore import in_document
 from support import FarshoreError
 
 MIB = 1 << 20
@@ -135,6 +136,32 @@ class Groups(support.EndToEnd):
             if found[-1] is None:
                 return
         self.fail(f"without a group the sums were {found}")
+
+    def test_where_they_run_at_the_recovery_site_they_share_points_too(self):
+        """Breaks when machines that were failed over and reprotected have no shared points, or such that
+        have an effect without its cause."""
+        self.protect_both()
+        self.farshore.call("group", "create", "shop", *self.NAMES, "--crash-interval", 0)
+        sockets = [in_document([self.farshore.call("failover", "start", name)], "nbd_socket") for name in self.NAMES]
+        for name in self.NAMES:
+            self.farshore.call("failover", "commit", name)
+        with self.assertRaises(FarshoreError) as error:
+            self.farshore.call("group", "point", "shop")
+        self.assertEqual("wrong-state", error.exception.code)
+        for name in self.NAMES:
+            self.farshore.call("reprotect", name)
+            self.wait_state(name, "reverse-protected")
+        clients = [support.NbdClient(socket, "0") for socket in sockets]
+        for client in clients:
+            self.addCleanup(client.close)
+        self.bank = Bank(clients)
+        self.addCleanup(self.bank.end)
+        self.farshore.wait_for("a shared point", self.point_is_made, 60)
+        for number in range(4):
+            point = self.farshore.call("group", "point", "shop", "--label", f"away {number}")
+            self.assertEqual("stored", point["state"], point)
+            self.assertEqual(2 * START, recovered_sum(self.disks_at(*[f"shared:{point['id']}"] * 2)), point)
+        self.assertIsNone(self.bank.error)
 
     def test_a_member_that_does_not_answer_costs_the_point_and_not_the_writes(self):
         """Breaks when one machine's silence holds another's writes, voids its own points, or is not

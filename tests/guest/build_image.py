@@ -40,7 +40,8 @@ ACCOUNTS = 100
 OPENING_BALANCE = 1_000_000
 
 PACKAGES = ["linux-image-cloud-amd64", "initramfs-tools", "systemd-sysv", "udev", "kmod"]
-DATABASE_PACKAGES = ["postgresql-15"]
+# And what a hypervisor asks of a guest: that it runs a program, that it shuts down.
+DATABASE_PACKAGES = ["postgresql-15", "qemu-guest-agent", "acpid"]
 # xfsprogs has Python with it.
 LAYERS_PACKAGES = ["lvm2", "cryptsetup-initramfs", "mdadm", "xfsprogs", "btrfs-progs", "busybox"]
 # What a machine of this size and purpose does not start. Everything else is Debian's default.
@@ -94,6 +95,7 @@ DATABASE_FILES = {
         "[Service]\nType=notify\nUser=postgres\nRuntimeDirectory=postgresql\n"
         "ExecStart=/usr/lib/postgresql/15/bin/postgres -D /srv/db/pg\nKillMode=mixed\n"
         "KillSignal=SIGINT\nTimeoutSec=300\n[Install]\nWantedBy=multi-user.target\n",
+    "etc/acpi/events/power-button": "event=button/power.*\naction=/usr/sbin/poweroff\n",
     "usr/local/bin/farshore-prepare-db": f"""#!/bin/sh
 # Runs once, while the image is built: the cluster and its tables.
 set -e
