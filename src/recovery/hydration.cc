@@ -46,8 +46,8 @@ class Hydration {
         uint64_t seen = 0;
         while (true) {
             const Status done = fill(disk);
-            if (done || (done.error().code() != Code::kConnectionLost &&
-                         done.error().code() != Code::kIo))
+            if (done ||
+                (done.error().code() != Code::kConnectionLost && done.error().code() != Code::kIo))
                 return done;
             const int64_t now_us = options_.clock->steady_us();
             if (first_absent_ > seen) {
