@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """End to end: a failed-over machine's disks become its own behind it."""
 from return_test import MIB, RunsElsewhere
-from support import FarshoreError, first_difference, main, seeded
+from support import FarshoreError, NbdClient, first_difference, main, seeded
 
 # Slow enough that a vault can be killed meanwhile, on any machine.
 SLOW = 4_000_000
@@ -96,6 +96,45 @@ class Hydration(RunsElsewhere):
         self.assert_home(paths, model)
         self.succeed("failback", "commit", "web")
         self.wait_state("web", "protected")
+
+    def test_while_it_is_captured(self):
+        """Breaks when a tap that is started after it wants the store still, or serves something else."""
+        rng = seeded()
+        self.farshore.start_up()
+        model = self.boot_model(rng, (8 * MIB,))
+        model.disks[0][64 << 10:] = rng.randbytes(len(model.disks[0]) - (64 << 10))
+        paths = self.protect(model)
+        socket = self.fail_over()
+        self.machine_wrote(model)
+        self.succeed("failover", "commit", "web")
+        self.succeed("reprotect", "web")
+        self.wait_state("web", "reverse-protected")
+        away = self.clients_at(socket, 1)
+        self.steps(model, away, rng, 10)
+        self.succeed("failover", "hydrate", "web")
+        self.steps(model, away, rng, 10)
+        store = self.farshore.data / "store"
+        store.rename(self.work / "away")
+        self.farshore.kill_descendants("nbdkit")
+        self.farshore.wait_for("another tap serves", lambda: self.serves(socket), 60)
+        away = self.clients_at(socket, 1)
+        self.assert_disks(away, model)
+        self.steps(model, away, rng, 10)
+        (self.work / "away").rename(store)
+        point = self.farshore.call("point", "web", "--bookmark", "away")["sequence"]
+        self.assert_point("web", point, model.copy())
+        for client in away:
+            client.close()
+        self.succeed("failback", "start", "web", "--power-off", "--shut-down-timeout", "1")
+        self.assert_home(paths, model)
+
+    @staticmethod
+    def serves(socket):
+        try:
+            NbdClient(socket, "0").close()
+        except (OSError, ConnectionError):
+            return False
+        return True
 
 
 if __name__ == "__main__":
