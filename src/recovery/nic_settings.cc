@@ -53,7 +53,7 @@ Json nic_settings_json(const NicSettings& settings) {
 }
 
 Result<NicSettings> nic_settings_from_json(const Json& json) {
-    FS_ASSIGN(const JsonFields fields, JsonFields::of(json, "nic"));
+    FS_ASSIGN(const JsonFields fields, JsonFields::of(json, "settings"));
     NicSettings settings;
     FS_ASSIGN(settings.failover, network_of(fields, "failover"));
     FS_ASSIGN(settings.test, network_of(fields, "test"));

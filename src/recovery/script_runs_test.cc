@@ -116,6 +116,11 @@ TEST_F(ScriptRunsTest, IsEndedWithAllThatItStarted) {
     pid_t child = 0;
     std::ifstream(directory_ / "child") >> child;
     ASSERT_EQ(::kill(child, 0), 0);
+    // What keeps its output is ended with it.
+    ASSERT_TRUE(wait_until(30'000, 5, [&] {
+        const auto kept = read_whole_file(files_, directory_ / "runs/a/output");
+        return kept && as_text(*kept) == "begun\n";
+    }));
     ASSERT_TRUE(runs_.end("a"));
     const auto ended = result("a");
     ASSERT_TRUE(ended) << ended.error().to_string();
