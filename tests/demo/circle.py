@@ -370,7 +370,7 @@ class Circle:
             return count
 
     def protect_again(self, count):
-        with self.stage("protect again", "farshore failback commit: protected at home as before"):
+        with self.stage("protect-again", "farshore failback commit: protected at home as before"):
             for name in NAMES:
                 self.succeed("failback", "commit", name)
             found = self.home.open(self.options.rate)
@@ -395,7 +395,7 @@ class Circle:
             self.reprotect()
             count = self.fail_back()
             self.protect_again(count)
-            self.drill("last drill", "The new point is tried as the first was")
+            self.drill("last-drill", "The new point is tried as the first was")
             self.result["ok"] = all(check["ok"] for check in self.result["checks"])
         except BaseException as error:
             self.result["error"] = str(error) if isinstance(error, Exception) else f"it was ended ({type(error).__name__})"
