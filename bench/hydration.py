@@ -14,22 +14,17 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "bench")]
-from materialise import export, peer, spread, text_like  # noqa: E402
+from materialise import export, make_disk, peer, spread  # noqa: E402
 from run import MIB, Site  # noqa: E402
 from tools import out_of_page_cache  # noqa: E402
 
 BOOT_SECTOR = ROOT / "tests/e2e/bootsector/bootsector.bin"
 
 
-def make_disk(path, mib, rng):
-    """A machine that boots and idles; two thirds written, in runs of 16 MiB."""
-    with open(path, "wb") as image:
-        image.truncate(mib * MIB)
-        for at in range(0, mib, 16):
-            if at // 16 % 3 != 2:
-                image.seek(at * MIB)
-                image.write(text_like(16 * MIB, rng))
-        image.seek(0)
+def make_bootable(path, mib, rng):
+    """A machine that boots and idles."""
+    make_disk(path, mib, rng)
+    with open(path, "r+b") as image:
         image.write(BOOT_SECTOR.read_bytes())
 
 
@@ -66,7 +61,7 @@ def round_of(work, options, number):
     """A site for each: a committed failover is not taken back."""
     with Site(work) as site:
         disk = work / f"disk{number}.img"
-        make_disk(disk, options.mib, random.Random(1))
+        make_bootable(disk, options.mib, random.Random(1))
         site.protect_disk("web", disk)
         site.farshore.call("point", "web", "--bookmark", "here")
         if number % 2 == 0:

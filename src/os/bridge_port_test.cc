@@ -1,7 +1,13 @@
 #include "os/bridge_port.h"
 
 #include <gtest/gtest.h>
+#include <linux/capability.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <iterator>
 
 namespace farshore {
 namespace {
@@ -23,8 +29,14 @@ TEST(BridgePort, WhatIsNoBridgeIsNamed) {
 // lost it.
 TEST(BridgePort, TheRightIsNotInherited) {
     constexpr int kCapNetAdmin = 12;
-    if (::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, kCapNetAdmin, 0, 0) != 0)
-        GTEST_SKIP() << "this user has no right to pass on";
+    // What systemd does for AmbientCapabilities: only a right that may be inherited can be raised.
+    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct before[2], with[2];
+    ASSERT_EQ(::syscall(SYS_capget, &header, before), 0);
+    std::copy(std::begin(before), std::end(before), std::begin(with));
+    with[0].inheritable |= 1u << kCapNetAdmin;
+    ASSERT_EQ(::syscall(SYS_capset, &header, with), 0);
+    ASSERT_EQ(::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, kCapNetAdmin, 0, 0), 0);
     const auto is_set = [] {
         return ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, kCapNetAdmin, 0, 0);
     };
@@ -34,6 +46,7 @@ TEST(BridgePort, TheRightIsNotInherited) {
     }
     EXPECT_EQ(is_set(), 1);
     EXPECT_EQ(::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER, kCapNetAdmin, 0, 0), 0);
+    EXPECT_EQ(::syscall(SYS_capset, &header, before), 0);
 }
 
 }  // namespace
