@@ -1,0 +1,133 @@
+// Networks and addresses of the machines that the recovery desk starts.
+#include <fmt/core.h>
+
+#include "meta/item_nics.h"
+#include "meta/items.h"
+#include "meta/json_fields.h"
+#include "os/bridge_port.h"
+#include "os/real.h"
+#include "vault/log_about.h"
+#include "vault/recovery_desk.h"
+
+namespace farshore {
+namespace {
+
+// So long a guest has from its start on until its agent answers and its addresses are set.
+constexpr int64_t kAddressPatienceUs = 600'000'000;
+
+}  // namespace
+
+// A guest may take minutes until its agent answers, and each question to it a second: one thread of
+// its own asks, and what is left when it ends is taken up by the next vault.
+void RecoveryDesk::tend_addresses() {
+    constexpr int64_t kAgainUs = 3'000'000;
+    const int64_t now_us = clock_.steady_us();
+    std::map<std::string, Addressing> still;
+    const std::lock_guard hold(mutex_);
+    for (const RecoveryState& state : recoveries_->list()) {
+        if (state.address_stage != AddressStage::kWaiting || state.stage != RecoveryStage::kRunning)
+            continue;
+        const auto known = addressing_.find(state.id);
+        Addressing next = known == addressing_.end() ? Addressing{now_us, now_us} : known->second;
+        if (!next.busy && now_us >= next.again_us) {
+            next.busy = true;
+            next.again_us = now_us + kAgainUs;
+            const bool is_last = now_us - next.since_us >= kAddressPatienceUs;
+            addresser_->post([this, state, is_last] {
+                set_addresses(state, is_last);
+                const std::lock_guard hold_end(mutex_);
+                if (const auto at = addressing_.find(state.id); at != addressing_.end())
+                    at->second.busy = false;
+            });
+        }
+        still.emplace(state.id, next);
+    }
+    addressing_ = std::move(still);
+}
+
+void RecoveryDesk::set_addresses(const RecoveryState& state, bool is_last) {
+    constexpr int kTimeoutMs = 10'000;
+    const auto set = [&]() -> Status {
+        FS_ASSIGN(const RecoveryAccess access, recoveries_->access(state.id));
+        for (const auto& [nic, address] : state.addresses)
+            if (nic < state.machine.nics.size())
+                FS_TRY(set_guest_address(access.agent_socket, state.machine.nics[nic].mac, address,
+                                         kTimeoutMs));
+        return {};
+    };
+    const Status done = set();
+    // An agent that may run no programs says so for ever.
+    if (!done && !is_last && done.error().code() != Code::kUnsupported) return;
+    const AddressStage stage = done ? AddressStage::kSet : AddressStage::kFailed;
+    if (const Status noted = recoveries_->note_addresses(
+            state.id, stage, done ? std::string() : done.error().what());
+        !noted) {
+        log::warn("vault", about(noted.error()), "addresses of {}: {}", state.id,
+                  noted.error().to_string());
+        return;
+    }
+    const auto item = get_item(vault_.database(), state.item);
+    const ItemRecord* whose = item ? &*item : nullptr;
+    if (done)
+        vault_.event(Severity::kInformation, "addresses-set", whose,
+                     fmt::format("the guest of {} has its addresses", state.id));
+    else
+        vault_.event(Severity::kWarning, "addresses-not-set", whose,
+                     fmt::format("the guest of {} has not been given its addresses: {}", state.id,
+                                 done.error().what()),
+                     done.error().remedy());
+}
+
+Status RecoveryDesk::plug_in(RecoveryRequest& request, const std::optional<NetworkChoice>& network,
+                             const std::optional<NetworkChoice>& usual) {
+    const bool real = request.kind == RecoveryKind::kFailover;
+    request.networks.clear();
+    request.addresses.clear();
+    request.network = {real ? NetworkKind::kUser : NetworkKind::kIsolated};
+    if (usual) request.network = *usual;
+    if (network) request.network = *network;
+    FS_ASSIGN(const auto all, nic_settings(vault_.database(), request.item));
+    for (uint32_t i = 0; i < request.machine.nics.size(); ++i) {
+        const auto at = all.find(i);
+        const NicSettings settings = at == all.end() ? NicSettings{} : at->second;
+        std::string& mac = request.machine.nics[i].mac;
+        mac = recovery_mac(settings, mac, request.id, i);
+        const std::optional<NetworkChoice>& own = real ? settings.failover : settings.test;
+        request.networks.push_back(network || !own ? request.network : *own);
+        // QEMU's own networks have addresses of their own.
+        const NetworkKind kind = request.networks.back().kind;
+        if (settings.address && (kind == NetworkKind::kSegment || kind == NetworkKind::kBridge))
+            request.addresses.emplace(i, *settings.address);
+    }
+    return {};
+}
+
+Result<std::map<uint32_t, NicSettings>> nic_settings(Database& database, const ItemId& item) {
+    FS_ASSIGN(const auto documents, item_nics(database, item));
+    std::map<uint32_t, NicSettings> all;
+    for (const auto& [nic, document] : documents) {
+        FS_ASSIGN(const Json json, parse_json(document, "a network card", kMaxNicSettingsBytes));
+        FS_ASSIGN(NicSettings settings, nic_settings_from_json(json));
+        all.emplace(nic, std::move(settings));
+    }
+    return all;
+}
+
+Result<std::vector<MachineNic>> nics_of(const ItemRecord& item) {
+    MachineDescription machine = describe_plain_machine(item.name, {});
+    if (!item.machine.empty()) {
+        FS_ASSIGN(machine, decode_machine(item.machine));
+    }
+    return machine.nics;
+}
+
+Status check_networks(const RecoveryRequest& request) {
+    for (size_t i = 0; i < request.machine.nics.size(); ++i) {
+        const NetworkChoice& network =
+            i < request.networks.size() ? request.networks[i] : request.network;
+        if (network.kind == NetworkKind::kBridge) FS_TRY(check_bridge(network.name));
+    }
+    return {};
+}
+
+}  // namespace farshore
