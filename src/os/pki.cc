@@ -270,8 +270,12 @@ Result<std::string> CertificateAuthority::issue(const std::string& request_pem,
     FS_TRY(set_frame(raw, options.common_name, key, options.now, options.valid_days));
     X509_set_issuer_name(raw, X509_get_subject_name(issuer));
     FS_TRY(add_extension(raw, issuer, NID_basic_constraints, "critical,CA:FALSE"));
-    FS_TRY(add_extension(raw, issuer, NID_key_usage, "critical,digitalSignature"));
-    FS_TRY(add_extension(raw, issuer, NID_ext_key_usage, "serverAuth,clientAuth"));
+    // QEMU wants keyEncipherment in a critical key usage, whatever the key.
+    FS_TRY(add_extension(raw, issuer, NID_key_usage,
+                         options.client_only ? "critical,digitalSignature,keyEncipherment"
+                                             : "critical,digitalSignature"));
+    FS_TRY(add_extension(raw, issuer, NID_ext_key_usage,
+                         options.client_only ? "clientAuth" : "serverAuth,clientAuth"));
     FS_TRY(add_extension(raw, issuer, NID_subject_key_identifier, "hash"));
     FS_TRY(add_extension(raw, issuer, NID_authority_key_identifier, "keyid"));
     FS_TRY(add_alternative_names(raw, options));
