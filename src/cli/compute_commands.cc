@@ -154,14 +154,17 @@ int ComputeVerbs::credentials(const ComputeHostArguments& arguments) {
     auto answer = impl_->call("POST", host_target(arguments.name, "/credentials"));
     if (!answer) return impl_->failed(answer.error());
     for (const auto& [key, name] : kCredentialFiles) {
-        const std::string text = text_of(*answer, key);
-        if (text.empty())
+        // Bytes, not words for a terminal.
+        const Json& text = member(*answer, key);
+        if (!text.is_string())
             return impl_->failed(
                 Error(Code::kMalformed, fmt::format("the vault's answer has no {}", key)));
         const auto access =
             name == std::string_view("client-key.pem") ? FileAccess::kPrivate : FileAccess::kPublic;
         const std::string path = fmt::format("{}/{}", directory, name);
-        if (Status written = write_file_durably(files, path, as_bytes(text), access); !written)
+        if (Status written =
+                write_file_durably(files, path, as_bytes(text.get<std::string>()), access);
+            !written)
             return impl_->failed(written.error());
     }
     const std::string expires = text_of(*answer, "expires_at");

@@ -59,13 +59,13 @@ TEST(ComputeCommands, CredentialsAreWrittenOnce) {
     PosixFileSystem files;
     const std::string out = directory / "new/rack";
     const std::string answer =
-        R"({"certificate":"C","key":"K","authority":"A","expires_at":"2030-01-02T00:00:00.000000Z"})";
+        R"({"certificate":"C\n","key":"K","authority":"A","expires_at":"2030-01-02T00:00:00.000000Z"})";
     Terminal t;
     t.script = {{"POST /v1/compute-hosts/rack/credentials", answer}};
     EXPECT_EQ(t.run({"compute", "credentials", "rack", "--out", out.c_str()}), 0);
     EXPECT_THAT(t.out.str(), HasSubstr("2030-01-02"));
     for (const auto& [name, text, mode] :
-         {std::tuple("ca-cert.pem", "A", 0644u), std::tuple("client-cert.pem", "C", 0644u),
+         {std::tuple("ca-cert.pem", "A", 0644u), std::tuple("client-cert.pem", "C\n", 0644u),
           std::tuple("client-key.pem", "K", 0600u)}) {
         const std::string path = out + "/" + name;
         EXPECT_EQ(as_text(*read_whole_file(files, path, 100)), text);

@@ -270,7 +270,7 @@ Result<std::string> CertificateAuthority::issue(const std::string& request_pem,
     FS_TRY(set_frame(raw, options.common_name, key, options.now, options.valid_days));
     X509_set_issuer_name(raw, X509_get_subject_name(issuer));
     FS_TRY(add_extension(raw, issuer, NID_basic_constraints, "critical,CA:FALSE"));
-    // QEMU wants keyEncipherment in a critical key usage, whatever the key.
+    // Older QEMUs want keyEncipherment in a critical key usage, whatever the key.
     FS_TRY(add_extension(raw, issuer, NID_key_usage,
                          options.client_only ? "critical,digitalSignature,keyEncipherment"
                                              : "critical,digitalSignature"));

@@ -2,6 +2,7 @@
 """End to end: compute hosts from the command line, and that QEMU takes the credentials that the vault issues for it."""
 import json
 import shutil
+import socket
 import subprocess
 
 import support
@@ -21,9 +22,13 @@ class ComputeHosts(EndToEnd):
         pki = self.farshore.data / "pki"
         for name, kept in (("ca-cert.pem", "ca.crt"), ("server-cert.pem", "vault.crt"), ("server-key.pem", "vault.key")):
             shutil.copy(pki / kept, certificates / name)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
         command = " ".join(str(word) for word in words)
-        return subprocess.run(["nbdkit", "--tls=require", f"--tls-certificates={certificates}", "--tls-verify-peer", "--port=0",
-                               "memory", "1M", "--run", command], capture_output=True, text=True, timeout=60)
+        return subprocess.run(["nbdkit", "--tls=require", f"--tls-certificates={certificates}", "--tls-verify-peer",
+                               "--ipaddr=127.0.0.1", f"--port={port}", "memory", "1M", "--run", command],
+                              capture_output=True, text=True, timeout=60)
 
     @staticmethod
     def read(directory):
