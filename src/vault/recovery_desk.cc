@@ -305,10 +305,13 @@ std::string RecoveryDesk::result_of(const RecoveryState& state) {
     Json json = failover_view(state);
     if (auto access = recoveries_->access(state.id)) {
         if (!access->nbd_socket.empty()) json["nbd_socket"] = access->nbd_socket;
-        if (!access->serial_log.empty()) json["serial_log"] = access->serial_log;
-        if (!access->serial_socket.empty()) json["serial_socket"] = access->serial_socket;
-        if (!access->vnc_socket.empty()) json["vnc_socket"] = access->vnc_socket;
-        if (!access->agent_socket.empty()) json["agent_socket"] = access->agent_socket;
+        const MachineDoors& doors = access->doors;
+        for (const auto& [name, door] : {std::pair{"serial_log", &doors.serial_log},
+                                         {"serial_socket", &doors.serial_socket},
+                                         {"vnc_socket", &doors.vnc_socket},
+                                         {"agent_socket", &doors.agent_socket},
+                                         {"domain", &doors.domain}})
+            if (!door->empty()) json[name] = *door;
     }
     return dump_json(json);
 }

@@ -46,13 +46,12 @@ void RecoveryDesk::tend_addresses() {
 }
 
 void RecoveryDesk::set_addresses(const RecoveryState& state, bool is_last) {
-    constexpr int kTimeoutMs = 10'000;
+    constexpr int kConnectMs = 1'000, kTimeoutMs = 10'000;
     const auto set = [&]() -> Status {
-        FS_ASSIGN(const RecoveryAccess access, recoveries_->access(state.id));
+        FS_ASSIGN(GuestAgent agent, recoveries_->guest_agent(state.id, kConnectMs));
         for (const auto& [nic, address] : state.addresses)
             if (nic < state.machine.nics.size())
-                FS_TRY(set_guest_address(access.agent_socket, state.machine.nics[nic].mac, address,
-                                         kTimeoutMs));
+                FS_TRY(set_guest_address(agent, state.machine.nics[nic].mac, address, kTimeoutMs));
         return {};
     };
     const Status done = set();
