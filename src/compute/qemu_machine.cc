@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "compute/child_files.h"
 #include "compute/json_read.h"
 #include "compute/qmp_client.h"
 #include "os/bridge_port.h"
@@ -291,13 +292,6 @@ Result<std::vector<std::string>> known_machine_types() {
 }
 
 std::string pid_path(const std::string& directory) { return directory + "/qemu.pid"; }
-
-Status remove_if_there(const std::string& path) {
-    PosixFileSystem files;
-    const Status removed = files.remove(path);
-    if (!removed && removed.error().code() != Code::kNotFound) return removed;
-    return {};
-}
 
 }  // namespace
 
