@@ -9,6 +9,7 @@
 #include <shared_mutex>
 
 #include "codec/hash.h"
+#include "compute/child_files.h"
 #include "compute/domain_xml.h"
 #include "compute/libvirt_host.h"
 #include "compute/libvirt_machine.h"
@@ -72,6 +73,7 @@ Result<std::vector<LibvirtNetwork>> networks_of(const LibvirtHost& host, virConn
 LibvirtCompute::LibvirtCompute(LibvirtOptions options)
     : options_(std::move(options)),
       prefix_("farshore-" + to_hex(digest_of(options_.scope, "")).substr(0, 6)),
+      door_(std::make_shared<DiskDoor>(options_.disks_group, options_.disks_over_tls)),
       host_(std::make_shared<LibvirtHost>(options_.name, options_.uri)) {}
 
 LibvirtCompute::~LibvirtCompute() = default;
@@ -273,9 +275,11 @@ Result<std::unique_ptr<RecoveryMachine>> LibvirtCompute::run(const MachineOrder&
     if (domain.uuid.empty() ||
         LibvirtDomain(virDomainLookupByUUIDString(connection.get(), domain.uuid.c_str())))
         domain.uuid = uuid_of(digest_of(options_.scope, order.place.id));
-    FS_TRY(share_disks(order.place.run_directory, options_.disks_group));
-    for (const NbdDisk& disk : order.disks)
-        domain.disks.push_back({.export_name = disk.export_name, .socket_path = disk.socket_path});
+    FS_ASSIGN(DomainDisk served, door_->open(order.place.run_directory));
+    for (const NbdDisk& disk : order.disks) {
+        served.export_name = disk.export_name;
+        domain.disks.push_back(served);
+    }
     FS_ASSIGN(domain.cards, plug_in(order));
     FS_ASSIGN(const std::string xml, domain_xml(domain));
     const LibvirtDomain defined(virDomainDefineXML(connection.get(), xml.c_str()));
@@ -286,7 +290,7 @@ Result<std::unique_ptr<RecoveryMachine>> LibvirtCompute::run(const MachineOrder&
         (void)virDomainUndefineFlags(defined.get(), kUndefineFlags);
         return fail(std::move(error));
     }
-    auto machine = std::make_unique<LibvirtMachine>(host_, name, order.place, options_.disks_group);
+    auto machine = std::make_unique<LibvirtMachine>(host_, name, order.place, door_);
     // Else tend() tries again. QEMU looks once a second whether anybody holds the other end of its
     // pseudo terminal, and says nothing to it before (char-pty.c).
     if (machine->listen() && order.whole_serial) pause_ms(kSerialHeardMs);
@@ -300,8 +304,7 @@ Result<std::unique_ptr<RecoveryMachine>> LibvirtCompute::run(const MachineOrder&
 }
 
 Result<std::unique_ptr<RecoveryMachine>> LibvirtCompute::adopt(const MachinePlace& place) {
-    auto machine =
-        std::make_unique<LibvirtMachine>(host_, domain_name(place), place, options_.disks_group);
+    auto machine = std::make_unique<LibvirtMachine>(host_, domain_name(place), place, door_);
     const auto now = machine->state();
     if (now && *now == MachineState::kStopped)
         return fail(Code::kNotFound, fmt::format("compute host '{}': no machine {} runs",
@@ -323,10 +326,8 @@ Status LibvirtCompute::clean_up(const MachinePlace& place) {
         }
     }
     FS_TRY(remove_networks(place));
-    PosixFileSystem files;
-    const Status removed = files.remove(place.run_directory + "/serial.log");
-    if (!removed && removed.error().code() != Code::kNotFound) return removed;
-    return {};
+    FS_TRY(door_->close(place.run_directory));
+    return remove_if_there(place.run_directory + "/serial.log");
 }
 
 Result<GuestAgent> LibvirtCompute::guest_agent(const MachinePlace& place, int timeout_ms) {

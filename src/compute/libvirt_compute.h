@@ -14,12 +14,12 @@
 #include <vector>
 
 #include "base/error.h"
+#include "compute/disk_door.h"
 #include "compute/recovery_machine.h"
 
 namespace farshore {
 
 class LibvirtHost;
-struct DomainCard;
 
 struct LibvirtOptions {
     std::string name;  // of the compute host
@@ -28,6 +28,7 @@ struct LibvirtOptions {
     std::optional<Accelerator> accelerator;  // none: KVM when the host offers it
     // The group whose members may open the disks' sockets: the host's QEMU. Empty: nobody but us.
     std::string disks_group;
+    std::optional<DisksOverTls> disks_over_tls;  // instead of sockets
 };
 
 // What `check_host` finds.
@@ -66,6 +67,7 @@ class LibvirtCompute final : public RecoveryCompute {
 
     const LibvirtOptions options_;
     const std::string prefix_;  // of all names: "farshore-3fa9c1"
+    const std::shared_ptr<const DiskDoor> door_;
     const std::shared_ptr<LibvirtHost> host_;
     // Shared: from the making of a network until a machine is on it. Alone: while those go on
     // which nobody is.

@@ -6,10 +6,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include "compute/nbd_front.h"
 #include "compute/nbd_server.h"
 #include "compute/test_libvirtd.h"
 #include "compute/test_support.h"
 #include "e2e/bootsector/boot_sector.h"
+#include "os/pki.h"
 #include "os/real.h"
 
 namespace farshore {
@@ -25,7 +27,8 @@ class LibvirtTest : public testing::Test {
         PosixFileSystem files;
         ASSERT_TRUE(files.make_directories(run()));
         ASSERT_TRUE(files.make_directories(directory_ / "disks"));
-        libvirtd_ = std::make_unique<TestLibvirtd>(directory_.path());
+        start_libvirtd();
+        ASSERT_TRUE(libvirtd_);
         reach("host");
     }
     void TearDown() override {
@@ -36,7 +39,8 @@ class LibvirtTest : public testing::Test {
         libvirtd_.reset();
         EXPECT_TRUE(NbdServer::clean_up(run()));
     }
-    void reach(const std::string& scope) {
+    virtual void start_libvirtd() { libvirtd_ = std::make_unique<TestLibvirtd>(directory_.path()); }
+    virtual void reach(const std::string& scope) {
         compute_ = std::make_unique<LibvirtCompute>(LibvirtOptions{.name = "host",
                                                                    .uri = libvirtd_->uri(),
                                                                    .scope = scope,
@@ -271,6 +275,183 @@ TEST_F(LibvirtTest, EveryBusAndFirmwareBoots) {
     EXPECT_EQ((*machine)->state().value_or(MachineState::kFailed), MachineState::kRunning);
     order.machine.disks[0].bus = DiskBus::kNvme;
     EXPECT_EQ(compute_->check(order.machine, order.networks).error().code(), Code::kUnsupported);
+}
+
+// The same on a host of its own network, which is reached over TLS, or SSH, and reads the disks
+// over TLS: a libvirtd in a network namespace with one cable to us.
+class LibvirtRemoteTest : public LibvirtTest {
+  protected:
+    void start_libvirtd() override {
+        const std::string own = fmt::format("{}", key_of(::getpid())->pid);
+        space_ = "fslv" + own;
+        const auto ip = [](std::vector<std::string> arguments) {
+            arguments.insert(arguments.begin(), "ip");
+            run_tool(std::move(arguments));
+        };
+        const std::string here = "fsh" + own, there = "fst" + own;
+        ip({"netns", "add", space_});
+        ip({"link", "add", here, "type", "veth", "peer", "name", there, "netns", space_});
+        ip({"addr", "add", std::string(kHere) + "/30", "dev", here});
+        ip({"link", "set", here, "up"});
+        ip({"-n", space_, "addr", "add", std::string(kThere) + "/30", "dev", there});
+        ip({"-n", space_, "link", "set", there, "up"});
+        const TimePoint now = RealClock().now();
+        auto authority = CertificateAuthority::create("test-authority", now);
+        ASSERT_TRUE(authority) << authority.error().to_string();
+        authority_ = std::make_unique<CertificateAuthority>(std::move(*authority));
+        // libvirt's own names of them.
+        write_pki("pki", "daemon", {kThere}, "cacert.pem", "servercert.pem", "serverkey.pem");
+        write_pki("pki", "vault", {}, "cacert.pem", "clientcert.pem", "clientkey.pem");
+        // QEMU's.
+        write_pki("libvirtd/nbd", "compute:host", {}, "ca-cert.pem", "client-cert.pem",
+                  "client-key.pem");
+        write("libvirtd/qemu-more.conf",
+              fmt::format("nbd_tls_x509_cert_dir = \"{}\"\n", directory_ / "libvirtd/nbd"), 0644);
+        run_tool({"chgrp", "-R", kGroup, directory_ / "libvirtd/nbd"});
+        run_tool({"chmod", "0640", directory_ / "libvirtd/nbd/client-key.pem"});
+        run_tool({"chmod", "0711", directory_ / "libvirtd"});
+        make_ssh();
+        libvirtd_ = std::make_unique<TestLibvirtd>(
+            directory_.path(), space_,
+            std::vector<std::string>{
+                "listen_tls = 1", "auth_tls = \"none\"",
+                fmt::format("ca_file = \"{}\"", directory_ / "pki/cacert.pem"),
+                fmt::format("cert_file = \"{}\"", directory_ / "pki/servercert.pem"),
+                fmt::format("key_file = \"{}\"", directory_ / "pki/serverkey.pem")});
+    }
+    void TearDown() override {
+        if (libvirtd_) LibvirtTest::TearDown();
+        run_tool({"ip", "netns", "del", space_});
+    }
+    void reach(const std::string& scope) override {
+        reach_at(fmt::format("qemu+tls://{}/system?pkipath={}", kThere, directory_ / "pki"), scope,
+                 "compute:host");
+    }
+    void reach_at(const std::string& uri, const std::string& scope, const std::string& client) {
+        auto server = authority_->issue_with_key(
+            {.common_name = "disks", .alternative_names = {kHere}, .now = RealClock().now()});
+        ASSERT_TRUE(server);
+        compute_ = std::make_unique<LibvirtCompute>(LibvirtOptions{
+            .name = "host",
+            .uri = uri,
+            .scope = scope,
+            .accelerator = Accelerator::kTcg,
+            .disks_over_tls = DisksOverTls{.address = kHere,
+                                           .first_port = 10810,
+                                           .last_port = 10840,
+                                           .server = *server,
+                                           .authority_pem = authority_->certificate_pem(),
+                                           .client_name = client}});
+    }
+    std::string ssh_uri() const {
+        return fmt::format(
+            "qemu+libssh://root@{}/system?keyfile={}&known_hosts={}&known_hosts_verify=normal&"
+            "sshauth=privkey",
+            kThere, directory_ / "key", directory_ / "known_hosts");
+    }
+
+  private:
+    void write(const std::string& name, std::string_view text, mode_t mode) {
+        PosixFileSystem files;
+        ASSERT_TRUE(write_file_durably(files, directory_ / name, as_bytes(text)));
+        ASSERT_EQ(::chmod((directory_ / name).c_str(), mode), 0);
+    }
+    void write_pki(const std::string& where, const std::string& name,
+                   const std::vector<std::string>& addresses, const char* authority,
+                   const char* certificate, const char* key) {
+        PosixFileSystem files;
+        ASSERT_TRUE(files.make_directories(directory_ / where));
+        auto issued = authority_->issue_with_key(
+            {.common_name = name, .alternative_names = addresses, .now = RealClock().now()});
+        ASSERT_TRUE(issued) << issued.error().to_string();
+        ASSERT_EQ(::chmod((directory_ / where).c_str(), 0755), 0);
+        write(where + "/" + authority, authority_->certificate_pem(), 0644);
+        write(where + "/" + certificate, issued->certificate_pem, 0644);
+        write(where + "/" + key, as_text(issued->key_pem.reveal()), 0600);
+    }
+    void make_ssh() {
+        for (const char* key : {"key", "host_key"})
+            run_tool({"ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory_ / key});
+        PosixFileSystem files;
+        const auto read = [&](const std::string& name) {
+            return std::string(
+                as_text(read_whole_file(files, directory_ / name).value_or(Bytes{})));
+        };
+        write("authorized_keys", read("key.pub"), 0600);
+        write("known_hosts", fmt::format("{} {}", kThere, read("host_key.pub")), 0644);
+        write("libvirtd/sshd_config",
+              fmt::format("ListenAddress {}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\n"
+                          "PasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+                          "UsePAM no\nPidFile none\n",
+                          kThere, directory_ / "host_key", directory_ / "authorized_keys"),
+              0600);
+    }
+
+    static constexpr const char* kHere = "10.213.77.1";
+    static constexpr const char* kThere = "10.213.77.2";
+    std::string space_;
+    std::unique_ptr<CertificateAuthority> authority_;
+};
+
+// Broken if a machine's disks left this machine in the clear, or could be had without the host's
+// certificate; or if a cable that is pulled cost the guest more than time.
+TEST_F(LibvirtRemoteTest, RunsOverTlsAndGoesOnAfterTheLineWasCut) {
+    make_disk("a", boot_sector({.disks = 1, .sectors = {1}, .write_sector = 9}));
+    serve();
+    MachineOrder order = order_for({"a"});
+    order.networks = {{NetworkKind::kIsolated}};
+    auto machine = compute_->start(order);
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    const std::string said = wait_serial("DONE");
+    EXPECT_NE(said.find("WROTE"), std::string::npos) << said;
+    const std::string xml = libvirtd_->virsh({"dumpxml", compute_->doors(place()).domain});
+    EXPECT_NE(xml.find("tls='yes'"), std::string::npos) << xml;
+    EXPECT_EQ(xml.find("nbd.sock"), std::string::npos) << xml;
+    // The front ends, and the server behind it: both come back, the guest only waits.
+    auto front = NbdFront::adopt(run());
+    ASSERT_TRUE(front);
+    ASSERT_TRUE(front->kill());
+    ASSERT_TRUE(server_->kill());
+    libvirtd_->virsh({"reset", compute_->doors(place()).domain});
+    ASSERT_TRUE(wait_state(**machine, MachineState::kPaused));
+    serve();
+    EXPECT_TRUE(wait_until(60'000, 50, [&] {
+        (void)(*machine)->tend();
+        const std::string text = tail_of_file(run() + "/serial.log", 65536);
+        return text.find("DONE", text.find("DONE") + 1) != text.npos;
+    })) << tail_of_file(run() + "/serial.log", 65536);
+    EXPECT_EQ(tail_of_file(run() + "/serial.log", 65536).find("ERROR"), std::string::npos);
+    ASSERT_TRUE(compute_->clean_up(place()));
+    EXPECT_EQ(NbdFront::adopt(run()).error().code(), Code::kNotFound) << "nobody needs it any more";
+
+    // Somebody else's certificate.
+    reach_at(fmt::format("qemu+tls://10.213.77.2/system?pkipath={}", directory_ / "pki"), "host",
+             "compute:other");
+    const auto refused = compute_->start(order);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), Code::kGuestFailed) << refused.error().to_string();
+    EXPECT_TRUE(compute_->clean_up(place()));
+}
+
+// Broken if libvirt over SSH asked somebody for a password, or took a host that nobody knows.
+TEST_F(LibvirtRemoteTest, IsReachedOverSsh) {
+    make_disk("a", boot_sector());
+    serve();
+    reach_at(ssh_uri(), "host", "compute:host");
+    const auto report = compute_->report();
+    ASSERT_TRUE(report) << report.error().to_string();
+    EXPECT_EQ(report->libvirt_version.substr(0, 2), "9.");
+    EXPECT_GT(report->memory_bytes, 0u);
+    auto machine = compute_->start(order_for({"a"}));
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    EXPECT_NE(wait_serial("DONE").find("FARSHORE-BOOT"), std::string::npos);
+    ASSERT_TRUE(compute_->clean_up(place()));
+    ASSERT_EQ(::truncate((directory_ / "known_hosts").c_str(), 0), 0);
+    reach_at(ssh_uri(), "host", "compute:host");
+    const auto unknown = compute_->report();
+    ASSERT_FALSE(unknown) << "nobody vouches for that host";
+    EXPECT_EQ(unknown.error().code(), Code::kUnavailable) << unknown.error().to_string();
+    reach("host");
 }
 
 TEST(LibvirtUnreachable, IsSaidAtOnceAndNothingWaitsForIt) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "compute/disk_door.h"
 #include "compute/libvirt_host.h"
 #include "compute/recovery_machine.h"
 
@@ -12,9 +13,8 @@ namespace farshore {
 
 class LibvirtMachine final : public RecoveryMachine {
   public:
-    // `sockets`: of its disks, which the members of `group` may open; see LibvirtOptions.
     LibvirtMachine(std::shared_ptr<LibvirtHost> host, std::string domain, MachinePlace place,
-                   std::string group);
+                   std::shared_ptr<const DiskDoor> door);
 
     bool alive() override;
     Result<MachineState> state() override;
@@ -32,20 +32,13 @@ class LibvirtMachine final : public RecoveryMachine {
 
   private:
     Result<LibvirtDomain> domain();
-    Status let_in();
 
     std::shared_ptr<LibvirtHost> host_;
     std::string domain_;
     MachinePlace place_;
-    std::string group_;
+    std::shared_ptr<const DiskDoor> door_;
     std::unique_ptr<SerialListener> serial_;
     int64_t listen_again_us_ = 0;
 };
-
-// The disks' socket in the run directory can be opened by the group's members, and nobody else but
-// us; the directory above, when it is ours, lets everybody through. Ok for no group, and without a
-// socket. kNotFound (the group), kForbidden (we are not in it; a directory above lets nobody
-// through).
-Status share_disks(const std::string& run_directory, const std::string& group);
 
 }  // namespace farshore

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "compute/child_files.h"
 #include "compute/json_read.h"
 #include "compute/qemu_arguments.h"
 #include "compute/qmp_client.h"
@@ -45,13 +46,6 @@ Result<std::vector<std::string>> known_machine_types() {
 }
 
 std::string pid_path(const std::string& directory) { return directory + "/qemu.pid"; }
-
-Status remove_if_there(const std::string& path) {
-    PosixFileSystem files;
-    const Status removed = files.remove(path);
-    if (!removed && removed.error().code() != Code::kNotFound) return removed;
-    return {};
-}
 
 struct UsernetRow {
     std::string_view state;  // "HOST_FORWARD", "ESTABLISHED", "SYN_SENT", ...

@@ -15,7 +15,12 @@ namespace farshore {
 class TestLibvirtd {
   public:
     // Its directory is made in `directory`, which is opened for everybody to pass through.
-    explicit TestLibvirtd(const std::string& directory) : directory_(directory + "/libvirtd") {
+    // `network`: a network namespace to run in; empty: one of its own. `lines`: of libvirtd.conf.
+    explicit TestLibvirtd(const std::string& directory, std::string network = {},
+                          std::vector<std::string> lines = {})
+        : directory_(directory + "/libvirtd"),
+          network_(std::move(network)),
+          lines_(std::move(lines)) {
         std::filesystem::permissions(directory, std::filesystem::perms(0711));
         start();
     }
@@ -28,10 +33,13 @@ class TestLibvirtd {
         EXPECT_TRUE(wait_until(20'000, 20, [&] { return !libvirtd_pid(); }));
     }
     void start() {
-        process_ = std::make_unique<TestProcess>(
-            std::vector<std::string>{test_source_directory() + "/tests/e2e/private_libvirtd.sh",
-                                     directory_},
-            directory_ + ".log");
+        std::vector<std::string> arguments;
+        if (!network_.empty()) arguments = {"ip", "netns", "exec", network_};
+        arguments.push_back(test_source_directory() + "/tests/e2e/private_libvirtd.sh");
+        arguments.push_back(directory_);
+        if (!network_.empty()) arguments.push_back("--this-network");
+        arguments.insert(arguments.end(), lines_.begin(), lines_.end());
+        process_ = std::make_unique<TestProcess>(std::move(arguments), directory_ + ".log");
         EXPECT_TRUE(wait_for_socket(socket())) << tail_of_file(directory_ + ".log", 4000);
     }
     // The daemon alone; its machines run on, and it is started anew.
@@ -61,7 +69,8 @@ class TestLibvirtd {
         return static_cast<pid_t>(std::stol(found->output));
     }
 
-    std::string directory_;
+    std::string directory_, network_;
+    std::vector<std::string> lines_;
     std::unique_ptr<TestProcess> process_;
 };
 

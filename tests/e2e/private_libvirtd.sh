@@ -48,6 +48,13 @@ mount --bind "$directory/log" /var/log/libvirt
 mount --bind "$directory/cache" /var/cache/libvirt
 cp "$directory/qemu.conf" /etc/libvirt/qemu.conf
 ip link set lo up
+# Where libvirt itself looks for it, by SSH.
+ln -s "$directory/sock/libvirt-sock" /run/libvirt/libvirt-sock
+# An sshd of its own, for qemu+ssh: DIRECTORY/sshd_config.
+if [ -e "$directory/sshd_config" ]; then
+    mkdir -p /run/sshd
+    /usr/sbin/sshd -f "$directory/sshd_config"
+fi
 while true; do
     rm -f "$directory"/sock/*
     listen=()
