@@ -91,6 +91,8 @@ TEST(Database, TheFirstVersionIsUpgraded) {
                                   "DROP TABLE group_members",
                                   "DROP TABLE replication_groups",
                                   "DROP TABLE item_nics",
+                                  "DROP TABLE item_compute",
+                                  "DROP TABLE compute_hosts",
                                   "DROP TABLE recovery_plans",
                                   "DROP TABLE plan_runs",
                                   "DROP TABLE step_answers",

@@ -626,6 +626,22 @@ CREATE TABLE item_nics (
 );
 )sql";
 
+// Hosts beside the vault's own machine. One that an item is to run on stays.
+constexpr std::string_view kComputeHosts = R"sql(
+CREATE TABLE compute_hosts (
+    name TEXT PRIMARY KEY NOT NULL,
+    version BIGINT NOT NULL,
+    document TEXT NOT NULL,
+    created_us BIGINT NOT NULL,
+    updated_us BIGINT NOT NULL
+);
+CREATE TABLE item_compute (
+    item_id TEXT PRIMARY KEY NOT NULL REFERENCES items(id) ON DELETE CASCADE,
+    host TEXT NOT NULL REFERENCES compute_hosts(name)
+);
+CREATE INDEX item_compute_by_host ON item_compute(host);
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
@@ -646,6 +662,7 @@ constexpr std::array kMigrations{
     Migration{17, "recovery plans, drills", kRecoveryPlans},
     Migration{18, "replication groups", kGroups},
     Migration{19, "network cards in a recovery", kItemNics},
+    Migration{20, "compute hosts", kComputeHosts},
 };
 
 }  // namespace

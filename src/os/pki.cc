@@ -273,7 +273,8 @@ Result<std::string> CertificateAuthority::issue(const std::string& request_pem,
     // Not critical: most versions of QEMU take a critical one only when it names keyEncipherment,
     // too, which a P-256 key must not have (RFC 8813 §3).
     FS_TRY(add_extension(raw, issuer, NID_key_usage, "digitalSignature"));
-    FS_TRY(add_extension(raw, issuer, NID_ext_key_usage, "serverAuth,clientAuth"));
+    FS_TRY(add_extension(raw, issuer, NID_ext_key_usage,
+                         options.client_only ? "clientAuth" : "serverAuth,clientAuth"));
     FS_TRY(add_extension(raw, issuer, NID_subject_key_identifier, "hash"));
     FS_TRY(add_extension(raw, issuer, NID_authority_key_identifier, "keyid"));
     FS_TRY(add_alternative_names(raw, options));

@@ -46,6 +46,8 @@ struct IssueOptions {
     std::vector<std::string> alternative_names;
     TimePoint now;
     int64_t valid_days = 365;
+    // It proves a client, never a server: no one that dials takes it for whom he dialled.
+    bool client_only = false;
 };
 
 inline constexpr size_t kMaxPartyNameBytes = 64;

@@ -314,6 +314,22 @@ TEST_F(TlsConnectionTest, AnotherPartyOfTheAuthorityIsNotTheOneExpected) {
     EXPECT_TRUE(dial(client_context_, options));
 }
 
+// Broken if whoever has a certificate that is for clients could play the server.
+TEST_F(TlsConnectionTest, AClientsCertificateIsNoServers) {
+    const Credentials for_clients =
+        authority_
+            .issue_with_key(
+                {.common_name = "compute:rack", .now = RealClock().now(), .client_only = true})
+            .value();
+    listen();
+    ASSERT_TRUE(dial(TlsContext::make(authority_.certificate_pem(), for_clients).value()));
+    EXPECT_EQ(arrivals_.take()->peer_name, "compute:rack");
+    ASSERT_TRUE(server_context_->reload(authority_.certificate_pem(), for_clients));
+    const auto fooled = dial(client_context_);
+    ASSERT_FALSE(fooled);
+    EXPECT_EQ(fooled.error().code(), Code::kUnauthenticated);
+}
+
 TEST_F(TlsConnectionTest, WithoutTheDemandAPeerWithoutCertificateHasNoNameAndLittleRoom) {
     TlsOptions options;
     options.require_client_certificate = false;

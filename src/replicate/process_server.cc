@@ -4,6 +4,7 @@
 
 #include <atomic>
 
+#include "base/party_names.h"
 #include "replica/replica_return.h"
 #include "replicate/frames.h"
 #include "replicate/item_intake.h"
@@ -129,6 +130,8 @@ void ProcessServer::on_first_frame(uint64_t session_id, ByteView frame) {
     const auto refuse = [&](const Error& error) { end_session(session_id, &error); };
     auto view = decode_frame(frame);
     if (!view) return refuse(view.error());
+    // Also while the vault is away, and nothing is known of who is enrolled.
+    if (is_compute_name(session.peer)) return refuse(not_enrolled(session.peer));
     if (view->type == FrameType::kEnrol && session.role == Session::Role::kUnknown) {
         auto enrol = decode_enrol(view->body);
         if (!enrol) return refuse(enrol.error());

@@ -213,6 +213,22 @@ TEST_F(ProcessServerTest, StrangersMayOnlyEnrol) {
     EXPECT_EQ(error(*garbage)->code(), Code::kNewerVersion);
 }
 
+// Broken if the certificate of a compute host's QEMU let somebody send, ask or enrol as an agent
+// while the vault, which would refuse him, is away.
+TEST_F(ProcessServerTest, AComputeHostIsNoAgent) {
+    auto wire = connect("compute:rack");
+    ASSERT_TRUE(error(*wire));
+    EXPECT_EQ(error(*wire)->code(), Code::kUnauthenticated);
+    for (const char* token : {"", "good"}) {
+        auto enrols = std::make_shared<Wire>();
+        server_->accept(std::make_unique<WireConnection>(enrols, "compute:rack"));
+        enrols->handlers.on_frame(encode(EnrolFrame{token, "request"}));
+        time_.run();
+        ASSERT_TRUE(error(*enrols));
+        EXPECT_EQ(error(*enrols)->code(), Code::kUnauthenticated);
+    }
+}
+
 TEST_F(ProcessServerTest, ControlConversationIsPassedOn) {
     auto wire = std::make_shared<Wire>();
     server_->accept(std::make_unique<WireConnection>(wire, "agent-1"));

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "base/party_names.h"
 #include "codec/hash.h"
 #include "meta/certificates.h"
 #include "meta/nodes.h"
@@ -27,6 +28,12 @@ std::string random_hex(Random& random, size_t bytes) {
     Bytes raw(bytes);
     random.fill(raw);
     return to_hex(raw);
+}
+
+Error not_enrolled(const std::string& name) {
+    return Error(Code::kUnauthenticated,
+                 fmt::format("'{}' is not enrolled, or was removed", name.substr(0, 128)),
+                 "enrol it with a new token");
 }
 
 }  // namespace
@@ -409,6 +416,11 @@ Result<std::string> Vault::create_token(PartyKind kind, const std::string& name,
     if (name == kRecoveryAgent || name == kRecoveryAppliance)
         return fail(Code::kInvalidArgument, fmt::format("'{}' is the vault's own", name),
                     "choose another name");
+    if (is_compute_name(name))
+        return fail(Code::kInvalidArgument,
+                    fmt::format("names that begin with '{}' are those of compute hosts",
+                                kComputeNamePrefix),
+                    "choose another name");
     const std::string text = random_hex(impl_->random, kTokenBytes);
     expires = {impl_->clock.now().us + valid_s * 1'000'000};
     EnrolmentToken token;
@@ -441,6 +453,8 @@ Result<std::string> Vault::enrol(const std::string& token_text, const std::strin
     PartyRecord party;
     party.kind = token.kind;
     party.name = token.name.empty() ? impl_->free_party_name(token.kind, request_pem) : token.name;
+    // A token of before that was so.
+    if (is_compute_name(party.name)) return fail(not_enrolled(party.name));
     FS_ASSIGN(const std::string certificate_pem,
               impl_->authority->issue(request_pem,
                                       {.common_name = party.name, .now = impl_->clock.now()}));
@@ -455,6 +469,7 @@ Result<std::string> Vault::enrol(const std::string& token_text, const std::strin
 }
 
 Result<PartyRecord> Vault::check_party(const std::string& name) {
+    if (is_compute_name(name)) return fail(not_enrolled(name));
     {
         const std::lock_guard hold(impl_->mutex);
         if (const auto known = impl_->parties.find(name); known != impl_->parties.end())
@@ -467,10 +482,7 @@ Result<PartyRecord> Vault::check_party(const std::string& name) {
         // Removed while it was read.
         if (!get_party(*impl_->database, name)) impl_->parties.erase(name);
     }
-    if (!party && party.error().code() == Code::kNotFound)
-        return fail(Code::kUnauthenticated,
-                    fmt::format("'{}' is not enrolled, or was removed", name.substr(0, 128)),
-                    "enrol it with a new token");
+    if (!party && party.error().code() == Code::kNotFound) return fail(not_enrolled(name));
     return party;
 }
 

@@ -150,6 +150,13 @@ struct PartyReport {
     std::optional<MachineLoad> load;        // of its machine
 };
 
+struct ComputeCredentials {
+    Credentials credentials;
+    std::string name;         // compute_name()
+    std::string fingerprint;  // of the certificate, hexadecimal
+    TimePoint expires;
+};
+
 struct ApplianceReport {
     ApplianceRecord record;
     bool connected = false;
@@ -285,6 +292,9 @@ class Vault final : public VaultLink {
     Result<Credentials> server_credentials(const std::vector<std::string>& names);
     // Credentials for a party of this very machine (`up`), kept in pki/NAME, and enrolled.
     Result<Credentials> local_party(PartyKind kind, const std::string& name);
+    // A certificate and its key for the QEMU of a compute host, with which it opens disks that are
+    // served over TLS. Not kept; whoever has it is no party (base/party_names.h).
+    Result<ComputeCredentials> issue_compute_credentials(const std::string& host);
     // The administrator's token; made at first start, kept in vault/admin.token (0600).
     const Secret& admin_token() const;
     // A one-time token's text.

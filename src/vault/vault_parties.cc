@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/party_names.h"
 #include "meta/certificates.h"
 #include "meta/parties.h"
 #include "os/log.h"
@@ -13,6 +14,10 @@ namespace farshore {
 Result<std::vector<std::string>> Vault::refused_agents(const std::vector<std::string>& agents) {
     std::vector<std::string> refused;
     for (const std::string& name : agents) {
+        if (is_compute_name(name)) {
+            refused.push_back(name);
+            continue;
+        }
         const auto party = get_party(*impl_->database, name);
         if (party ? party->kind != PartyKind::kAgent : party.error().code() == Code::kNotFound)
             refused.push_back(name);
@@ -36,6 +41,19 @@ Result<std::string> Vault::renew(const std::string& name, const std::string& req
           fmt::format("the certificate of {} '{}' was renewed, until {}",
                       party_kind_name(party.kind), name, to_rfc3339(certificate.not_after)));
     return certificate_pem + authority_pem();
+}
+
+Result<ComputeCredentials> Vault::issue_compute_credentials(const std::string& host) {
+    const std::string name = compute_name(host);
+    FS_ASSIGN(Credentials made,
+              impl_->authority->issue_with_key(
+                  {.common_name = name, .now = impl_->clock.now(), .client_only = true}));
+    FS_ASSIGN(const CertificateInfo certificate, inspect_certificate(made.certificate_pem));
+    event(Severity::kInformation, "compute-credentials-issued", nullptr,
+          fmt::format("a certificate was issued for the QEMU of compute host '{}', until {}", host,
+                      to_rfc3339(certificate.not_after)));
+    return ComputeCredentials{std::move(made), name, certificate.fingerprint_hex(),
+                              certificate.not_after};
 }
 
 void Vault::Impl::forget_party(const std::string& name) {
