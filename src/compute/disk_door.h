@@ -38,8 +38,6 @@ class DiskDoor {
     Status close(const std::string& run_directory) const;
 
   private:
-    Status share(const std::string& run_directory) const;
-
     const std::string group_;
     const std::optional<DisksOverTls> tls_;
 };

@@ -129,6 +129,11 @@ Result<AcceleratorVerdict> LibvirtCompute::accelerator() {
     return verdict;
 }
 
+Result<HostCapacity> LibvirtCompute::room() {
+    FS_ASSIGN(const LibvirtReport host, report());
+    return HostCapacity{host.cpus, host.memory_bytes, host.free_memory_bytes};
+}
+
 Status LibvirtCompute::check(const MachineDescription& machine,
                              const std::vector<NetworkChoice>& networks) {
     FS_ASSIGN(const LibvirtConnection connection, host_->connect(kPatienceMs));
@@ -327,6 +332,7 @@ Status LibvirtCompute::clean_up(const MachinePlace& place) {
     }
     FS_TRY(remove_networks(place));
     FS_TRY(door_->close(place.run_directory));
+    FS_TRY(remove_if_there(place.run_directory + "/serial.sock"));
     return remove_if_there(place.run_directory + "/serial.log");
 }
 
@@ -358,6 +364,7 @@ Result<GuestAgent> LibvirtCompute::guest_agent(const MachinePlace& place, int ti
 MachineDoors LibvirtCompute::doors(const MachinePlace& place) const {
     MachineDoors doors;
     doors.serial_log = place.run_directory + "/serial.log";
+    doors.serial_socket = place.run_directory + "/serial.sock";
     doors.domain = domain_name(place);
     return doors;
 }

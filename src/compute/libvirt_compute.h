@@ -50,6 +50,7 @@ class LibvirtCompute final : public RecoveryCompute {
     Result<LibvirtReport> report();
 
     Result<AcceleratorVerdict> accelerator() override;
+    Result<HostCapacity> room() override;
     Status check(const MachineDescription& machine,
                  const std::vector<NetworkChoice>& networks) override;
     Result<std::unique_ptr<RecoveryMachine>> start(const MachineOrder& order) override;

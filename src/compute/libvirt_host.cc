@@ -1,11 +1,8 @@
 #include "compute/libvirt_host.h"
 
-#include <fcntl.h>
 #include <fmt/core.h>
 #include <libvirt/virterror.h>
-#include <unistd.h>
 
-#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <optional>
@@ -13,6 +10,7 @@
 
 #include "base/text.h"
 #include "os/real.h"
+#include "os/waiting.h"
 
 namespace farshore {
 namespace {
@@ -32,8 +30,7 @@ void start_event_loop() {
         if (virEventRegisterDefaultImpl() != 0) return false;
         std::thread([] {
             while (true)
-                if (virEventRunDefaultImpl() < 0)
-                    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+                if (virEventRunDefaultImpl() < 0) pause_ms(100);
         }).detach();
         return true;
     }();
@@ -110,8 +107,8 @@ struct LibvirtHost::Shared {
     std::condition_variable changed;
     LibvirtConnection connection;  // guarded by mutex, like all below
     bool dialling = false;
-    std::chrono::steady_clock::time_point since;  // of dialling
-    int64_t again_us = 0;                         // not before, by the steady clock
+    int64_t since_us = 0;  // of dialling, by the steady clock
+    int64_t again_us = 0;  // not before, by the steady clock
     std::optional<Error> last;
 
     static void dial(const std::shared_ptr<Shared>& shared) {
@@ -158,13 +155,13 @@ Result<LibvirtConnection> LibvirtHost::connect(int patience_ms) {
             if (shared_->last && RealClock().steady_us() < shared_->again_us)
                 return fail(*shared_->last);
             shared_->dialling = true;
-            shared_->since = std::chrono::steady_clock::now();
+            shared_->since_us = RealClock().steady_us();
             std::thread(&Shared::dial, shared_).detach();
         }
         // From its beginning: a host that is silent does not keep one caller after the other.
-        const auto until = shared_->since + std::chrono::milliseconds(patience_ms);
-        if (shared_->changed.wait_until(lock, until) == std::cv_status::timeout &&
-            shared_->dialling)
+        const std::chrono::microseconds left(shared_->since_us + int64_t{patience_ms} * 1000 -
+                                             RealClock().steady_us());
+        if (shared_->changed.wait_for(lock, left) == std::cv_status::timeout && shared_->dialling)
             return fail(
                 Code::kUnavailable,
                 fmt::format("compute host '{}' does not answer within {} ms", name_, patience_ms),
@@ -180,64 +177,5 @@ Result<LibvirtDomain> LibvirtHost::domain(const std::string& domain, int patienc
     if (!found) return fail(error(fmt::format("domain {}", domain)));
     return found;
 }
-
-// ---- the serial port -------------------------------------------------------------------------
-
-struct SerialListener::Ear {
-    LibvirtStream stream;
-    UniqueFd file;
-    std::atomic<bool> listens = true;
-
-    // In libvirt's thread.
-    void hear(int events) {
-        char bytes[8192];
-        while (listens) {
-            const int n = virStreamRecv(stream.get(), bytes, sizeof bytes);
-            if (n == -2) break;  // nothing more just now
-            // What cannot be written is not heard: a full disk here is not the machine's matter.
-            if (n > 0 && ::write(file.get(), bytes, static_cast<size_t>(n)) >= 0) continue;
-            if (n <= 0) listens = false;
-        }
-        if (events & (VIR_STREAM_EVENT_ERROR | VIR_STREAM_EVENT_HANGUP)) listens = false;
-        if (!listens) (void)virStreamEventRemoveCallback(stream.get());
-    }
-};
-
-Result<std::unique_ptr<SerialListener>> SerialListener::open(const LibvirtHost& host,
-                                                             virDomain* domain,
-                                                             const std::string& path) {
-    auto ear = std::make_shared<Ear>();
-    ear->file = UniqueFd(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
-    if (!ear->file) return fail(Error::from_errno(errno, path));
-    virConnect* const connection = virDomainGetConnect(domain);  // the domain's own reference
-    ear->stream.reset(virStreamNew(connection, VIR_STREAM_NONBLOCK));
-    if (!ear->stream ||
-        virDomainOpenConsole(domain, nullptr, ear->stream.get(), VIR_DOMAIN_CONSOLE_SAFE) != 0)
-        return fail(host.error("the serial port"));
-    using Held = std::shared_ptr<Ear>;
-    auto held = std::make_unique<Held>(ear);
-    if (virStreamEventAddCallback(
-            ear->stream.get(),
-            VIR_STREAM_EVENT_READABLE | VIR_STREAM_EVENT_ERROR | VIR_STREAM_EVENT_HANGUP,
-            [](virStreamPtr, int events, void* opaque) {
-                const Held alive = *static_cast<Held*>(opaque);
-                alive->hear(events);
-            },
-            held.get(), [](void* opaque) { delete static_cast<Held*>(opaque); }) != 0)
-        return fail(host.error("the serial port"));
-    (void)held.release();
-    std::unique_ptr<SerialListener> listener(new SerialListener());
-    listener->ear_ = std::move(ear);
-    return listener;
-}
-
-SerialListener::~SerialListener() {
-    if (ear_->listens.exchange(false)) {
-        (void)virStreamEventRemoveCallback(ear_->stream.get());
-        (void)virStreamAbort(ear_->stream.get());
-    }
-}
-
-bool SerialListener::listens() const { return ear_->listens; }
 
 }  // namespace farshore

@@ -14,7 +14,6 @@
 #include <string>
 
 #include "base/error.h"
-#include "os/fd.h"
 
 namespace farshore {
 
@@ -56,23 +55,27 @@ class LibvirtHost {
     std::shared_ptr<Shared> shared_;
 };
 
-// What a domain's first serial port says, appended to a file from now on, by libvirt's own thread.
-// Ends by itself when the domain does or the connection is lost.
-class SerialListener {
+// A domain's first serial port: what it says is appended to a file from now on, and said to whoever
+// is connected to a unix socket that is made (one at a time), whose words it hears. By libvirt's
+// own thread. Ends by itself when the domain does, the connection is lost, or somebody at the host
+// takes the port (`virsh console --force`).
+class SerialPort {
   public:
-    // kUnsupported (somebody else listens), errors of the host.
-    static Result<std::unique_ptr<SerialListener>> open(const LibvirtHost& host, virDomain* domain,
-                                                        const std::string& path);
-    ~SerialListener();
-    SerialListener(const SerialListener&) = delete;
-    SerialListener& operator=(const SerialListener&) = delete;
+    // kGuestFailed (somebody at the host has it), errors of the host.
+    static Result<std::unique_ptr<SerialPort>> open(const LibvirtHost& host, virDomain* domain,
+                                                    const std::string& log_path,
+                                                    const std::string& socket_path);
+    // Removes the socket.
+    ~SerialPort();
+    SerialPort(const SerialPort&) = delete;
+    SerialPort& operator=(const SerialPort&) = delete;
 
-    bool listens() const;
+    bool is_open() const;
 
   private:
-    struct Ear;
-    SerialListener() = default;
-    std::shared_ptr<Ear> ear_;
+    struct Line;
+    SerialPort() = default;
+    std::shared_ptr<Line> line_;
 };
 
 }  // namespace farshore

@@ -82,7 +82,7 @@ Status LibvirtMachine::tend() {
         virDomainResume(found.get()) != 0)
         return fail(host_->error("going on with the machine"));
     const int64_t now_us = RealClock().steady_us();
-    if (now == VIR_DOMAIN_RUNNING && (!serial_ || !serial_->listens()) &&
+    if (now == VIR_DOMAIN_RUNNING && (!serial_ || !serial_->is_open()) &&
         now_us >= listen_again_us_) {
         listen_again_us_ = now_us + kListenAgainUs;
         return listen();
@@ -93,8 +93,9 @@ Status LibvirtMachine::tend() {
 Status LibvirtMachine::listen() {
     FS_ASSIGN(const LibvirtDomain found, domain());
     serial_.reset();
+    const std::string& run = place_.run_directory;
     FS_ASSIGN(serial_,
-              SerialListener::open(*host_, found.get(), place_.run_directory + "/serial.log"));
+              SerialPort::open(*host_, found.get(), run + "/serial.log", run + "/serial.sock"));
     return {};
 }
 

@@ -27,7 +27,7 @@ class LibvirtMachine final : public RecoveryMachine {
     Result<uint16_t> forward_port(uint16_t guest_port) override;
     Result<size_t> taken_connections(uint16_t guest_port) override;
 
-    // Hears its serial port from now on.
+    // Has its serial port from now on: serial.log and serial.sock in the run directory.
     Status listen();
 
   private:
@@ -37,7 +37,7 @@ class LibvirtMachine final : public RecoveryMachine {
     std::string domain_;
     MachinePlace place_;
     std::shared_ptr<const DiskDoor> door_;
-    std::unique_ptr<SerialListener> serial_;
+    std::unique_ptr<SerialPort> serial_;
     int64_t listen_again_us_ = 0;
 };
 

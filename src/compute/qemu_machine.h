@@ -79,6 +79,7 @@ class QemuCompute final : public RecoveryCompute {
 
     // At once, by what is known.
     Result<AcceleratorVerdict> accelerator() override;
+    Result<HostCapacity> room() override { return host_capacity(); }
     Status check(const MachineDescription& machine,
                  const std::vector<NetworkChoice>& networks) override;
     Result<std::unique_ptr<RecoveryMachine>> start(const MachineOrder& order) override;

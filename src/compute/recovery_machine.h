@@ -19,6 +19,7 @@
 #include "compute/guest_agent.h"
 #include "compute/machine_description.h"
 #include "compute/network_choice.h"
+#include "os/host_capacity.h"
 
 namespace farshore {
 
@@ -104,6 +105,8 @@ class RecoveryCompute {
 
     // With what machines run there.
     virtual Result<AcceleratorVerdict> accelerator() = 0;
+    // What it has for machines.
+    virtual Result<HostCapacity> room() = 0;
     // Whether the networks are there, and the machine's hardware can be had. Changes nothing.
     virtual Status check(const MachineDescription& machine,
                          const std::vector<NetworkChoice>& networks) = 0;

@@ -85,6 +85,13 @@ Result<std::string> DrillDesk::run_job(JobRun& run, uint64_t id) {
         FS_ASSIGN(request, recovery_.test_request(drill.item, point));
         request.id = drill.recovery;
         request.kind = RecoveryKind::kTest;
+        if (wanted->port != 0 && !request.compute.empty())
+            return fail(Code::kUnsupported,
+                        fmt::format("the drill waits for a port, which cannot be reached on "
+                                    "compute host '{}'",
+                                    request.compute),
+                        "let it wait for the guest agent or the serial port, or let the item's "
+                        "machine run at `local`");
         request.network = {NetworkKind::kIsolated};
         request.networks.clear();
         request.note = fmt::format("drill {}", id);
