@@ -10,6 +10,7 @@
 #include "cli/appliance_check.h"
 #include "cli/catalog_verb.h"
 #include "cli/client_verbs.h"
+#include "cli/compute_commands.h"
 #include "cli/config_arguments.h"
 #include "cli/drill_commands.h"
 #include "cli/environment.h"
@@ -77,6 +78,7 @@ struct Arguments {
     RecoveryPlanArguments recovery_plan;
     DrillArguments drill;
     RecoveryArguments recovery;
+    ComputeHostArguments compute;
     AccessCommandArguments access;
     NamedPolicyArguments named_policy;
     GroupArguments group;
@@ -217,6 +219,12 @@ class Parser {
             return verb_of<RecoveryVerbs>(parent, name, help, run);
         };
     }
+    AddComputeVerb compute_verb() {
+        return [this](CLI::App& parent, const std::string& name, const std::string& help,
+                      const ComputeVerb& run) {
+            return verb_of<ComputeVerbs>(parent, name, help, run);
+        };
+    }
     CLI::App* named(CLI::App& parent, const std::string& name, const std::string& help,
                     const Verb& run) {
         CLI::App* app = verb(parent, name, help, run);
@@ -306,6 +314,7 @@ class Parser {
             if (item->get_subcommands().empty() && a.name.empty()) throw CLI::RequiredError("NAME");
         });
         add_item_network(*item, a.recovery, recovery_verb());
+        add_item_compute(*item, a.compute, compute_verb());
         CLI::App* protect =
             verb(app_, "protect", "Protect a machine; prints the NBD socket of an in-path disk",
                  [&a](ClientVerbs& v) {
@@ -706,6 +715,7 @@ class Parser {
             [this](CLI::App& parent, const std::string& name, const std::string& help,
                    const ClientVerb& run) { return verb(parent, name, help, run); },
             of_recovery, duration());
+        add_compute_commands(app_, a.compute, compute_verb());
         add_drill_commands(app_, a.drill, of_recovery, duration());
         add_recovery_plan_commands(app_, a.recovery_plan, of_recovery);
         add_access_commands(

@@ -115,6 +115,7 @@ Result<HttpResponse> Api::dispatch(Call& call) {
     if (resource == "events") return events(call);
     if (resource == "keys") return keys(call);
     if (resource == "stores") return stores(call);
+    if (resource == "compute-hosts") return compute_hosts(call);
     if (resource == "notifiers") return notifiers(call);
     if (resource == "nodes") return nodes(call);
     if (resource == "alarms") return alarms(call);
@@ -297,6 +298,7 @@ Result<HttpResponse> Api::item(const Call& call) {
     if (what == "disks") return disks(call);
     if (what == "drills" || what == "drill-policy") return item_drills(call);
     if (what == "nics") return nics(call);
+    if (what == "compute") return item_compute(call);
     if (what == "key") return item_key(call);
     if (what == "resynchronise" && call.part(3) == "cancel" && call.parts.size() == 4 &&
         call.is("POST")) {

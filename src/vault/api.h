@@ -107,6 +107,8 @@ class Api {
     Result<HttpResponse> drills(const Call& call);
     Result<HttpResponse> item_drills(const Call& call);
     Result<HttpResponse> nics(const Call& call);
+    Result<HttpResponse> compute_hosts(const Call& call);
+    Result<HttpResponse> item_compute(const Call& call);
     Result<HttpResponse> server(const Call& call);
     Result<HttpResponse> metrics(const Call& call);
     // Of each item that the caller may see, by name.

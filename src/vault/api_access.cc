@@ -202,12 +202,12 @@ Status Api::check_seed(const Call& call, const std::string& seed) {
 void Api::describe(Call& call) {
     // What says what was done, and can be no secret. Whatever is not here is not kept.
     std::string text;
-    for (const char* member : {"name",    "action", "point",     "copy",
-                               "when",    "kind",   "label",     "store",
-                               "role",    "items",  "all_items", "disabled",
-                               "valid_s", "reason", "disk",      "end_replication",
-                               "policy",  "keep",   "window_s",  "agent",
-                               "force",   "replace"}) {
+    for (const char* member : {"name",    "action",  "point",     "copy",
+                               "when",    "kind",    "label",     "store",
+                               "role",    "items",   "all_items", "disabled",
+                               "valid_s", "reason",  "disk",      "end_replication",
+                               "policy",  "keep",    "window_s",  "agent",
+                               "force",   "replace", "host",      "uri"}) {
         if (!call.body.is_object()) break;
         const auto at = call.body.find(member);
         if (at == call.body.end() || at->is_null()) continue;

@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "meta/alarms.h"
+#include "meta/compute_hosts.h"
 #include "meta/groups.h"
 #include "meta/jobs.h"
 #include "meta/notifiers.h"
@@ -50,6 +51,7 @@ Result<std::optional<std::string>> Api::current_tag(const Call& call) {
     if (resource == "policies") return tag_of_found(get_policy(database, name));
     if (resource == "groups") return tag_of_found(get_group(database, name));
     if (resource == "recovery-plans") return tag_of_found(get_plan(database, name));
+    if (resource == "compute-hosts") return tag_of_found(get_compute_host(database, name));
     if (resource == "users") return tag_of_found(get_user(database, name));
     if (resource == "agents") return tag_of_found(get_party(database, name));
     if (resource == "access-tokens") {
@@ -100,7 +102,9 @@ Result<HttpResponse> Api::dispatch_matched(Call& call) {
 }
 
 Result<HttpResponse> Api::dispatch_once(Call& call) {
-    if (!call.is("POST") || !call.request.headers.contains("idempotency-key"))
+    // A private key is not kept, not even sealed; that another one is issued does no harm.
+    const bool key = call.part(1) == "compute-hosts" && call.part(3) == "credentials";
+    if (!call.is("POST") || key || !call.request.headers.contains("idempotency-key"))
         return dispatch_matched(call);
     FS_ASSIGN(auto replayed, replays_.begin(call.who(), call.request));
     if (replayed) {

@@ -54,6 +54,10 @@ std::string tag_of(const PlanRecord& plan) {
     return etag_of({{"name", plan.name}, {"created", plan.created.us}, {"version", plan.version}});
 }
 
+std::string tag_of(const ComputeHostRecord& host) {
+    return etag_of({{"name", host.name}, {"created", host.created.us}, {"version", host.version}});
+}
+
 std::string tag_of(const NotifierRecord& notifier) {
     return etag_of({{"name", notifier.name},
                     {"created", notifier.created.us},

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "meta/alarms.h"
+#include "meta/compute_hosts.h"
 #include "meta/groups.h"
 #include "meta/notifiers.h"
 #include "meta/people.h"
@@ -19,6 +20,7 @@ std::string tag_of(const ItemRecord& item);
 std::string tag_of(const PolicyRecord& policy);
 std::string tag_of(const GroupRecord& group);
 std::string tag_of(const PlanRecord& plan);
+std::string tag_of(const ComputeHostRecord& host);
 // Role, items, whether it is disabled.
 std::string tag_of(const UserRecord& user);
 std::string tag_of(const AccessTokenRecord& token);
