@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the Debian packages: build.py BUILD_DIRECTORY OUTPUT_DIRECTORY. `./run package` calls it.
 
-  farshore            the program, its nbdkit plugin, documentation
+  farshore            the program, its nbdkit plugin, its NBD front, documentation
   farshore-vault      unit, configuration and user of the vault
   farshore-appliance  the same of the appliance
   farshore-agent      the same of the agent, and its parts for the initramfs and the shutdown
@@ -66,6 +66,7 @@ def install(tree, source, place, mode=0o644):
 
 def gather_program(tree, build):
     for source, place in ((build / "bin/farshore", "usr/lib/farshore/bin/farshore"),
+                          (build / "bin/farshore-nbd-front", "usr/lib/farshore/bin/farshore-nbd-front"),
                           (build / "lib/nbdkit-farshore-plugin.so",
                            "usr/lib/farshore/lib/nbdkit-farshore-plugin.so")):
         target = tree / place
@@ -102,13 +103,14 @@ def gather_part(tree, part):
 
 
 def library_packages(tree):
-    """What the program and the plugin need, by dpkg-shlibdeps, which wants a source tree around it."""
+    """What the programs and the plugin need, by dpkg-shlibdeps, which wants a source tree around it."""
     with tempfile.TemporaryDirectory() as work:
         (pathlib.Path(work) / "debian").mkdir()
         (pathlib.Path(work) / "debian/control").write_text("Source: farshore\n\nPackage: farshore\n"
                                                            "Architecture: any\n")
         said = output("dpkg-shlibdeps", "-O", "--ignore-missing-info",
                       *(f"-e{file}" for file in (tree / "usr/lib/farshore/bin/farshore",
+                                                 tree / "usr/lib/farshore/bin/farshore-nbd-front",
                                                  tree / "usr/lib/farshore/lib/nbdkit-farshore-plugin.so")),
                       cwd=work, stderr=subprocess.DEVNULL)
     return said.removeprefix("shlibs:Depends=")

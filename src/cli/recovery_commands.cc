@@ -171,7 +171,7 @@ void add_item_network(CLI::App& item, RecoveryArguments& a, const AddRecoveryVer
     network->add_option("--nic", a.nic.nic, "place of the card, from 0")
         ->check(CLI::Range(uint64_t{0}, uint64_t{31}))
         ->capture_default_str();
-    const char* const words = "isolated, user, none, segment:NAME or bridge:INTERFACE";
+    const char* const words = "isolated, user, none, segment:NAME, bridge:INTERFACE or network:NAME";
     std::vector<CLI::Option*> set{
         network->add_option("--failover", a.nic.failover,
                             std::string("what it is plugged into in a failover: ") + words),

@@ -17,7 +17,7 @@ inline constexpr const char* kPointHelp =
 
 inline constexpr const char* kNetworkHelp =
     "what every network card is plugged into: isolated, user, none, segment:NAME (closed), "
-    "bridge:INTERFACE";
+    "bridge:INTERFACE, network:NAME";
 
 struct RecoveryArguments {
     FailoverArguments failover;

@@ -172,7 +172,7 @@ Status read_ports(const std::string& text, ComputeHostSettings& into) {
     const auto last = dash == view.npos ? std::nullopt : port_of(view.substr(dash + 1));
     if (!first || !last)
         return wrong("disks_ports", fmt::format("'{}' is no range of ports", shown(text)),
-                     "FIRST-LAST, as 49200-49999");
+                     "FIRST-LAST, as 10810-11809");
     into.first_port = *first;
     into.last_port = *last;
     return {};

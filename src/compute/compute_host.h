@@ -35,7 +35,7 @@ struct ComputeHostSettings {
     std::string disks_group;
     // kTls: where the host reaches this vault, an IP address or a name; required.
     std::string disks_address;
-    uint16_t first_port = 49'200, last_port = 49'999;  // kTls; both are among them
+    uint16_t first_port = 10'810, last_port = 11'809;  // kTls; both are among them
     // All three optional, absolute. Of qemu+tls: a directory with cacert.pem, clientcert.pem and
     // clientkey.pem. Of qemu+ssh: the private key, and what the host's key is checked against.
     std::string pki_directory, ssh_key_file, known_hosts_file;
@@ -72,7 +72,7 @@ std::string disks_group_of(const ComputeHostSettings& settings);
 // leave it out silently: with one, it speaks SSH by libssh instead.
 std::string connection_uri(const ComputeHostSettings& settings);
 
-// Members: uri, accelerator, disks, disks_group, disks_address, disks_ports ("49200-49999"),
+// Members: uri, accelerator, disks, disks_group, disks_address, disks_ports ("10810-11809"),
 // pki_directory, ssh_key_file, known_hosts_file. Those that say nothing are left out.
 nlohmann::json compute_host_json(const ComputeHostSettings& settings);
 // Checked. `path` leads to `json`, for errors. Without `disks`: kUnix at a local URI, kTls at a

@@ -214,7 +214,7 @@ TEST(ComputeHost, JsonComesBack) {
     const auto usual = compute_host_from_json(least, "body");
     ASSERT_TRUE(usual);
     EXPECT_EQ(usual->disks, DisksOver::kTls) << "of a remote one";
-    EXPECT_EQ(usual->first_port, 49'200);
+    EXPECT_EQ(usual->first_port, 10'810);
     EXPECT_EQ(usual->last_port, 49'999);
     EXPECT_EQ(compute_host_from_json({{"uri", "qemu:///system"}}, "body")->disks, DisksOver::kUnix);
 

@@ -13,7 +13,6 @@
 namespace farshore {
 namespace {
 
-constexpr int kConnectMs = 1000;
 constexpr int kPollMs = 100;
 constexpr size_t kMaxWordsBytes = 500;
 
@@ -92,11 +91,9 @@ std::vector<std::string> guest_address_arguments(const std::string& mac,
     return arguments;
 }
 
-Status set_guest_address(const std::string& agent_socket, const std::string& mac,
-                         const GuestAddress& address, int timeout_ms) {
+Status set_guest_address(GuestAgent& agent, const std::string& mac, const GuestAddress& address,
+                         int timeout_ms) {
     FS_TRY(check_guest_address(address));
-    FS_ASSIGN(GuestAgent agent,
-              GuestAgent::connect(agent_socket, std::min(kConnectMs, timeout_ms)));
     FS_ASSIGN(
         const int64_t pid,
         agent.start_program("/bin/sh", guest_address_arguments(mac, address), {}, timeout_ms));

@@ -11,6 +11,8 @@
 
 namespace farshore {
 
+class GuestAgent;
+
 inline constexpr size_t kMaxNameServers = 3;  // resolv.conf(5)
 
 struct GuestAddress {
@@ -31,7 +33,7 @@ std::vector<std::string> guest_address_arguments(
 // Sets it, anew when it is set; flushes what else the card has of that family. Blocking, for
 // `timeout_ms` at the most. kGuestFailed with the guest's own words (there is no such card, no
 // `ip`), kUnsupported (the agent may not run programs), errors of GuestAgent.
-Status set_guest_address(const std::string& agent_socket, const std::string& mac,
-                         const GuestAddress& address, int timeout_ms);
+Status set_guest_address(GuestAgent& agent, const std::string& mac, const GuestAddress& address,
+                         int timeout_ms);
 
 }  // namespace farshore

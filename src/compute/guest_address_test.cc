@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include "compute/guest_agent.h"
 #include "compute/test_support.h"
 #include "os/real.h"
 
@@ -105,18 +106,20 @@ TEST_F(GuestNetwork, TheAgentSetsItInside) {
                       directory_ / "log");
     ASSERT_TRUE(wait_for_socket(socket)) << tail_of_file(directory_ / "log");
     constexpr int kLimitMs = 10'000;
+    auto asked = GuestAgent::connect(socket, kLimitMs);
+    ASSERT_TRUE(asked) << asked.error().to_string();
     // Without name servers: those of a namespace are this machine's.
-    const Status set = set_guest_address(socket, kMac, {"10.1.2.3/24", "10.1.2.1", {}}, kLimitMs);
+    const Status set = set_guest_address(*asked, kMac, {"10.1.2.3/24", "10.1.2.1", {}}, kLimitMs);
     ASSERT_TRUE(set) << set.error().to_string();
     EXPECT_NE(ip({"-4", "addr", "show", "dev", "card"}).find("10.1.2.3/24"), std::string::npos);
     const Status none =
-        set_guest_address(socket, "52:54:00:00:00:99", {"10.1.2.3/24", "", {}}, kLimitMs);
+        set_guest_address(*asked, "52:54:00:00:00:99", {"10.1.2.3/24", "", {}}, kLimitMs);
     ASSERT_FALSE(none);
     EXPECT_EQ(none.error().code(), Code::kGuestFailed);
     EXPECT_NE(none.error().what().find("52:54:00:00:00:99"), std::string::npos)
         << none.error().what();
     const Status far =
-        set_guest_address(socket, kMac, {"10.1.2.3/24", "203.0.113.1", {}}, kLimitMs);
+        set_guest_address(*asked, kMac, {"10.1.2.3/24", "203.0.113.1", {}}, kLimitMs);
     ASSERT_FALSE(far) << "a gateway that is not on its network";
     EXPECT_EQ(far.error().code(), Code::kGuestFailed);
 }

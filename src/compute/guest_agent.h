@@ -9,6 +9,7 @@
 // kGuestFailed.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
@@ -22,6 +23,11 @@
 namespace farshore {
 
 class UnixStream;
+
+// Another way to an agent than a socket of ours: the "return" of one command. Errors as
+// GuestAgent::execute.
+using AgentExchange = std::function<Result<nlohmann::json>(
+    std::string_view command, const nlohmann::json& arguments, int timeout_ms)>;
 
 // One answer. The agent itself keeps at most 16 MiB of a program's output, as base64.
 inline constexpr size_t kMaxGuestAnswerBytes = 48u << 20;
@@ -42,11 +48,16 @@ struct GuestExit {
     std::string output;         // both streams, cut at the caller's bound
 };
 
+// One answer of an agent, to that command: its "return". kMalformed, kTooLarge; refusals.
+Result<nlohmann::json> guest_answer(std::string_view command, const std::string& line);
+
 class GuestAgent {
   public:
     // Returns when the agent has answered. kTimeout: none is there, or it is busy; kNotFound,
     // kUnavailable: no channel.
     static Result<GuestAgent> connect(const std::string& socket_path, int timeout_ms);
+    // Asks it whether it is there.
+    static Result<GuestAgent> connect(AgentExchange exchange, int timeout_ms);
     GuestAgent(GuestAgent&&) noexcept;
     GuestAgent& operator=(GuestAgent&&) noexcept;
     ~GuestAgent();
@@ -68,11 +79,12 @@ class GuestAgent {
     Result<bool> is_frozen(int timeout_ms);
 
   private:
-    explicit GuestAgent(std::unique_ptr<UnixStream> stream);
+    explicit GuestAgent(std::unique_ptr<UnixStream> stream, AgentExchange exchange = {});
     Result<nlohmann::json> read_answer(int64_t deadline_us);
     Result<int64_t> count_of(std::string_view command, int timeout_ms);
 
-    std::unique_ptr<UnixStream> stream_;
+    std::unique_ptr<UnixStream> stream_;  // null: exchange_ it is
+    AgentExchange exchange_;
     GuestAgentFramer framer_;
     std::vector<nlohmann::json> answers_;
 };

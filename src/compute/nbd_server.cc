@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 
+#include "compute/child_files.h"
 #include "os/program_files.h"
 #include "os/real.h"
 #include "os/unix_stream.h"
@@ -21,34 +22,10 @@ std::string socket_or_default(const std::string& directory, const std::string& s
     return socket_path.empty() ? directory + "/nbd.sock" : socket_path;
 }
 
-// Ok when it is not there.
-Status remove_if_there(const std::string& path) {
-    PosixFileSystem files;
-    const Status removed = files.remove(path);
-    if (!removed && removed.error().code() != Code::kNotFound) return removed;
-    return {};
-}
-
 Status remove_files(const std::string& directory, const std::string& socket_path) {
     FS_TRY(remove_if_there(socket_path));
     FS_TRY(remove_if_there(config_path(directory)));
     return remove_if_there(pid_path(directory));
-}
-
-// What nbdkit ended with: the last line of its log, which earlier runs wrote too. Our plugin's
-// errors begin with their code's name ("nbdkit: error: corrupt: …"): a damaged store is not to be
-// called something that comes back when it is tried again.
-Code code_of_end(std::string_view log) {
-    constexpr std::string_view kMark = "error: ";
-    size_t at = log.rfind('\n') + 1;  // 0 when there is one line only
-    while ((at = log.find(kMark, at)) != log.npos) {
-        at += kMark.size();
-        const size_t colon = log.find(':', at);
-        if (colon == log.npos) break;
-        const Code code = code_from_name(log.substr(at, colon - at));
-        if (code != Code::kInternal) return code;
-    }
-    return Code::kUnavailable;
 }
 
 }  // namespace
@@ -136,7 +113,7 @@ Result<NbdServer> NbdServer::start(const NbdServerOptions& options) {
     if (!server.alive()) {
         (void)remove_files(directory, socket_path);
         const std::string log = tail_of_file(server.log_path());
-        return fail(code_of_end(log), fmt::format("nbdkit ended at once: {}", log));
+        return fail(code_of_last_error(log), fmt::format("nbdkit ended at once: {}", log));
     }
     if (!greets) {
         (void)server.kill();

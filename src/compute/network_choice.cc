@@ -3,13 +3,15 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cctype>
 
 #include "codec/hash.h"
 
 namespace farshore {
 namespace {
 
-constexpr std::string_view kWords[] = {"isolated", "user", "none", "segment:", "bridge:"};
+constexpr std::string_view kWords[] = {"isolated", "user",    "none",
+                                       "segment:", "bridge:", "network:"};
 constexpr size_t kNamedFrom = static_cast<size_t>(NetworkKind::kSegment);
 
 bool good_segment(std::string_view name) {
@@ -22,6 +24,14 @@ bool good_interface(std::string_view name) {
     return !name.empty() && name.size() <= kMaxInterfaceNameBytes && name != "." && name != ".." &&
            std::ranges::all_of(name,
                                [](char c) { return c > ' ' && c < 0x7f && c != '/' && c != ':'; });
+}
+
+// What libvirt takes, of printable ASCII without anything that means something to a shell or XML.
+bool good_network(std::string_view name) {
+    return !name.empty() && name.size() <= kMaxLibvirtNetworkBytes && name.front() != '.' &&
+           std::ranges::all_of(name, [](unsigned char c) {
+               return std::isalnum(c) || c == '.' || c == '_' || c == '-';
+           });
 }
 
 Digest digest_of(std::string_view what, std::string_view first, std::string_view second) {
@@ -48,12 +58,14 @@ Result<NetworkChoice> network_from_word(std::string_view word) {
         return NetworkChoice{NetworkKind::kSegment, std::string(name)};
     if (word.substr(0, colon + 1) == "bridge:" && good_interface(name))
         return NetworkChoice{NetworkKind::kBridge, std::string(name)};
+    if (word.substr(0, colon + 1) == "network:" && good_network(name))
+        return NetworkChoice{NetworkKind::kLibvirt, std::string(name)};
     std::string shown;
     for (const char c : word.substr(0, kMaxNetworkWordBytes))
         shown.push_back(c >= ' ' && c < 0x7f ? c : '?');
     return fail(Code::kInvalidArgument, fmt::format("'{}' is no network", shown),
-                fmt::format("it is isolated, user, none, segment:NAME (1 to {} of a-z, 0-9 and -) "
-                            "or bridge:INTERFACE (1 to {} characters)",
+                fmt::format("it is isolated, user, none, segment:NAME (1 to {} of a-z, 0-9 and -), "
+                            "bridge:INTERFACE (1 to {} characters) or network:NAME (of libvirt)",
                             kMaxSegmentNameBytes, kMaxInterfaceNameBytes));
 }
 

@@ -4,7 +4,8 @@
 //   user           QEMU's user network: out, but not in
 //   none           a card without a cable
 //   segment:NAME   a closed segment: all machines of this vault, on this host, on that name
-//   bridge:IFNAME  a Linux bridge of this host
+//   bridge:IFNAME  a Linux bridge of the host on which the machine runs
+//   network:NAME   a network that the libvirt host knows by that name
 //
 // Plain values; any thread.
 #pragma once
@@ -20,13 +21,14 @@ namespace farshore {
 
 inline constexpr size_t kMaxSegmentNameBytes = 40;  // a-z, 0-9 and -
 inline constexpr size_t kMaxInterfaceNameBytes = 15;
+inline constexpr size_t kMaxLibvirtNetworkBytes = 50;  // a-z, A-Z, 0-9, ., _ and -
 inline constexpr size_t kMaxNetworkWordBytes = 64;
 
-enum class NetworkKind : uint8_t { kIsolated, kUser, kNone, kSegment, kBridge };
+enum class NetworkKind : uint8_t { kIsolated, kUser, kNone, kSegment, kBridge, kLibvirt };
 
 struct NetworkChoice {
     NetworkKind kind = NetworkKind::kIsolated;
-    std::string name{};  // of the segment or the bridge, else empty
+    std::string name{};  // of segment, bridge or network, else empty
     friend bool operator==(const NetworkChoice&, const NetworkChoice&) = default;
 };
 

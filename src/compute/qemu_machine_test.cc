@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "compute/nbd_server.h"
+#include "compute/qemu_arguments.h"
 #include "compute/qmp_client.h"
 #include "compute/test_support.h"
 #include "e2e/bootsector/boot_sector.h"
@@ -36,9 +37,9 @@ class QemuMachineTest : public testing::Test {
         ASSERT_TRUE(server) << server.error().to_string();
         server_ = std::make_unique<NbdServer>(std::move(*server));
     }
-    QemuOptions options_for(const std::vector<std::string>& disks) {
-        QemuOptions options;
-        options.run_directory = directory_.path();
+    MachineOrder options_for(const std::vector<std::string>& disks) {
+        MachineOrder options;
+        options.place.run_directory = directory_.path();
         std::vector<PlainDisk> plain;
         for (const std::string& disk : disks) {
             plain.push_back({"/source/" + disk, 2 << 20});
@@ -106,7 +107,7 @@ TEST_P(EveryBus, BootsFromItAndSeesTheOtherDisk) {
     make_disk("a", boot_sector({.disks = 2, .sectors = {1}}), "the first disk's");
     make_disk("b", Bytes(512), "the second disks");
     serve();
-    QemuOptions options = options_for({"b", "a"});  // the boot disk is the second one
+    MachineOrder options = options_for({"b", "a"});  // the boot disk is the second one
     options.machine.machine_type = GetParam().second;
     options.machine.disks[1].boot_index = 0;
     options.machine.disks[1].serial = "with, comma";
@@ -131,7 +132,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST_F(QemuMachineTest, DescriptionSurvivesStartAndCapture) {
     for (const char* name : {"a", "b", "c", "d"}) make_disk(name, boot_sector(), "x");
     serve();
-    QemuOptions options = options_for({"a", "b", "c", "d"});
+    MachineOrder options = options_for({"a", "b", "c", "d"});
     options.machine.disks[0].pci_address = "09.0";
     options.machine.disks[1].bus = DiskBus::kVirtioScsi;
     options.machine.disks[1].serial = "two";
@@ -173,7 +174,7 @@ TEST_F(QemuMachineTest, DescriptionSurvivesStartAndCapture) {
 TEST_F(QemuMachineTest, UefiMachineStartsItsFirmwareAndIsCapturedAsOne) {
     make_disk("a", boot_sector(), "x");
     serve();
-    QemuOptions options = options_for({"a"});
+    MachineOrder options = options_for({"a"});
     options.machine.firmware = Firmware::kUefi;
     options.machine.memory_bytes = 256 << 20;
     auto machine = QemuMachine::start(options);
@@ -203,7 +204,7 @@ TEST_F(QemuMachineTest, SixtyFourDisksFitOnTheBus) {
 TEST_F(QemuMachineTest, DiskServerThatIsNotThereIsSaidInQemusWords) {
     make_disk("a", boot_sector(), "x");
     serve();
-    QemuOptions options = options_for({"a"});
+    MachineOrder options = options_for({"a"});
     options.disks[0].socket_path = directory_ / "nothing.sock";
     const auto machine = QemuMachine::start(options);
     ASSERT_FALSE(machine);
@@ -238,7 +239,7 @@ TEST_F(QemuMachineTest, GuestGoesOnOverARestartedDiskServer) {
 TEST_F(QemuMachineTest, ItsScreenAndItsPortsAreSeenFromOutside) {
     make_disk("a.img", boot_sector({}), "x");
     serve();
-    QemuOptions options = options_for({"a.img"});
+    MachineOrder options = options_for({"a.img"});
     options.machine.nics.resize(1);
     auto machine = QemuMachine::start(options);
     ASSERT_TRUE(machine) << machine.error().to_string();
@@ -276,7 +277,7 @@ TEST_F(QemuMachineTest, ItsScreenAndItsPortsAreSeenFromOutside) {
 TEST_F(QemuMachineTest, AMachineOnABridgeIsAPortOfItWhileItRuns) {
     make_disk("a.img", boot_sector({}), "x");
     serve();
-    QemuOptions options = options_for({"a.img"});
+    MachineOrder options = options_for({"a.img"});
     options.networks = {{NetworkKind::kBridge, "no-such-bridge"}};
     EXPECT_EQ(QemuMachine::start(options).error().code(), Code::kDependencyMissing);
     options.networks = {{NetworkKind::kBridge, "lo"}};
@@ -324,10 +325,10 @@ TEST(Usernet, IsReadAsTheMonitorWritesIt) {
 }
 
 TEST(QemuArguments, NetworkOfATestIsRestricted) {
-    QemuOptions options;
+    MachineOrder options;
     options.machine = describe_plain_machine("m", {{"/a", 1 << 20}});
     options.disks = {{"/s", "0"}};
-    options.run_directory = "/run/x";
+    options.place.run_directory = "/run/x";
     const auto joined = [&] {
         std::string all;
         const auto arguments = qemu_arguments(options, {});

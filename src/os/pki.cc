@@ -270,10 +270,9 @@ Result<std::string> CertificateAuthority::issue(const std::string& request_pem,
     FS_TRY(set_frame(raw, options.common_name, key, options.now, options.valid_days));
     X509_set_issuer_name(raw, X509_get_subject_name(issuer));
     FS_TRY(add_extension(raw, issuer, NID_basic_constraints, "critical,CA:FALSE"));
-    // Older QEMUs want keyEncipherment in a critical key usage, whatever the key.
-    FS_TRY(add_extension(raw, issuer, NID_key_usage,
-                         options.client_only ? "critical,digitalSignature,keyEncipherment"
-                                             : "critical,digitalSignature"));
+    // Not critical: most versions of QEMU take a critical one only when it names keyEncipherment,
+    // too, which a P-256 key must not have (RFC 8813 §3).
+    FS_TRY(add_extension(raw, issuer, NID_key_usage, "digitalSignature"));
     FS_TRY(add_extension(raw, issuer, NID_ext_key_usage,
                          options.client_only ? "clientAuth" : "serverAuth,clientAuth"));
     FS_TRY(add_extension(raw, issuer, NID_subject_key_identifier, "hash"));

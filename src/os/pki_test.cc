@@ -2,7 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <openssl/x509v3.h>
 
+#include "os/openssl.h"
 #include "os/real.h"
 #include "os/test_directory.h"
 
@@ -41,6 +43,16 @@ TEST(PkiTest, TheAuthorityDecidesOnTheNameAndThePlaces) {
     EXPECT_TRUE(inspect_certificate(authority.certificate_pem())->is_authority);
     EXPECT_FALSE(certificate_wants_renewal(info, kNow));
     EXPECT_TRUE(certificate_wants_renewal(info, {kNow.us + 21 * kDayUs}));
+}
+
+// Broken if QEMU refused its own certificate before it speaks to us.
+TEST(PkiTest, KeyUsageIsSuchThatEveryQemuTakesIt) {
+    auto authority = CertificateAuthority::create("vault-ca", kNow).value();
+    const auto own = authority.issue_with_key({.common_name = "qemu-host", .now = kNow}).value();
+    const auto certificate = parse_certificate(own.certificate_pem).value();
+    EXPECT_EQ(X509_get_key_usage(certificate.get()), uint32_t{KU_DIGITAL_SIGNATURE});
+    const int at = X509_get_ext_by_NID(certificate.get(), NID_key_usage, -1);
+    EXPECT_EQ(X509_EXTENSION_get_critical(X509_get_ext(certificate.get(), at)), 0);
 }
 
 TEST(PkiTest, BadRequestsAndNamesAreRefusedByName) {

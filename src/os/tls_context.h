@@ -1,4 +1,4 @@
-// The inside of TlsContext, for tls_channel.h alone.
+// The inside of TlsContext, for tls_channel.h and tls_gate.h alone.
 #pragma once
 
 #include <mutex>

@@ -82,7 +82,7 @@ Status Recoveries::shut_down(const std::string& id, int timeout_ms, bool by_forc
             const bool late = now_us - begun_us >= int64_t{timeout_ms} * 1000;
             if (off || (late && by_force)) {
                 entry->machine.reset();
-                FS_TRY(QemuMachine::clean_up(run_directory(id)));
+                FS_TRY(clean_up_machine(state));
                 state.stage = RecoveryStage::kStopped;
                 return save(*entry);
             }
@@ -113,7 +113,7 @@ Status Recoveries::start_on_tap(Entry& entry) {
 // With the entry's mutex held, and its disks served.
 Status Recoveries::start_on_disks(Entry& entry) {
     RecoveryState& state = entry.state;
-    FS_TRY(QemuMachine::clean_up(run_directory(state.id)));
+    FS_TRY(clean_up_machine(state));
     state.boot = this_boot();
     FS_TRY(start_machine(entry));
     state.error.reset();
@@ -137,7 +137,7 @@ Status Recoveries::start_again(const std::string& id) {
         return fail(Code::kWrongState, fmt::format("the failover is {}: it can be started again "
                                                    "when it is stopped",
                                                    recovery_stage_name(state.stage)));
-    if (has_machine(state)) choose_accelerator(*entry);
+    if (has_machine(state)) FS_TRY(choose_accelerator(*entry));
     if (state.captured) return start_on_tap(*entry);
     if (!entry->disks || !entry->disks->alive()) {
         entry->disks.reset();

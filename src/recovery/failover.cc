@@ -31,7 +31,10 @@ RecoveryError describe(const Error& error) { return {error.code(), error.what(),
 
 }  // namespace
 
-Recoveries::Recoveries(RecoveryOptions options) : options_(std::move(options)) {
+Recoveries::Recoveries(RecoveryOptions options)
+    : options_(std::move(options)),
+      here_(std::make_shared<QemuCompute>(
+          *options_.files, options_.state_root + "/accelerator.json", options_.accelerator)) {
     FS_CHECK(options_.files != nullptr && options_.clock != nullptr);
 }
 Recoveries::~Recoveries() = default;
@@ -103,11 +106,8 @@ Result<RecoveryAccess> Recoveries::access(const std::string& id) {
     RecoveryAccess access;
     access.nbd_socket = nbd_socket(state);
     if (has_machine(state)) {
-        const std::string run = run_directory(id);
-        access.serial_log = run + "/serial.log";
-        access.serial_socket = run + "/serial.sock";
-        access.vnc_socket = run + "/vnc.sock";
-        access.agent_socket = run + "/qga.sock";
+        FS_ASSIGN(const auto compute, compute_of(state));
+        access.doors = compute->doors(place_of(state));
     }
     return access;
 }
@@ -147,15 +147,34 @@ Status Recoveries::take_lease(Entry& entry) {
     return save(entry);
 }
 
-void Recoveries::choose_accelerator(Entry& entry) {
-    const AcceleratorVerdict verdict =
-        probe_accelerator(*options_.files, {.state_path = options_.state_root + "/accelerator.json",
-                                            .configured = options_.accelerator,
-                                            .may_boot_kernel = false});
+MachinePlace Recoveries::place_of(const RecoveryState& state) const {
+    return {state.id, run_directory(state.id)};
+}
+
+Result<std::shared_ptr<RecoveryCompute>> Recoveries::compute_named(const std::string& compute) {
+    if (compute.empty()) return here_;
+    if (!options_.compute)
+        return fail(Code::kNotFound, fmt::format("there is no compute host '{}'", compute));
+    return options_.compute(compute);
+}
+
+Result<std::shared_ptr<RecoveryCompute>> Recoveries::compute_of(const RecoveryState& state) {
+    return compute_named(state.compute);
+}
+
+Status Recoveries::clean_up_machine(const RecoveryState& state) {
+    FS_ASSIGN(const auto compute, compute_of(state));
+    return compute->clean_up(place_of(state));
+}
+
+Status Recoveries::choose_accelerator(Entry& entry) {
+    FS_ASSIGN(const auto compute, compute_of(entry.state));
+    FS_ASSIGN(const AcceleratorVerdict verdict, compute->accelerator());
     entry.state.accelerator = verdict.accelerator;
     entry.state.on_trial = verdict.on_trial;
     entry.state.accelerator_words = verdict.words;
     entry.trial = TrialWatch();
+    return {};
 }
 
 Result<TapConfig> Recoveries::disk_config(const RecoveryState& state) {
@@ -215,29 +234,32 @@ Status Recoveries::start_disks(Entry& entry) {
 
 Status Recoveries::start_machine(Entry& entry) {
     const RecoveryState& state = entry.state;
-    QemuOptions options;
-    options.run_directory = run_directory(state.id);
-    options.machine = state.machine;
+    FS_ASSIGN(const auto compute, compute_of(state));
+    MachineOrder order;
+    order.place = place_of(state);
+    order.title = state.item_name;
+    order.machine = state.machine;
     for (const MachineDisk& disk : state.machine.disks)
-        options.disks.push_back({nbd_socket(state), std::to_string(disk.index)});
+        order.disks.push_back({nbd_socket(state), std::to_string(disk.index)});
     for (size_t i = 0; i < state.machine.nics.size(); ++i)
-        options.networks.push_back(network_of(state, i));
-    options.segment_scope =
+        order.networks.push_back(network_of(state, i));
+    order.segment_scope =
         options_.segment_scope.empty() ? options_.state_root : options_.segment_scope;
-    options.accelerator = state.accelerator;
+    order.accelerator = state.accelerator;
+    order.whole_serial = state.kind == RecoveryKind::kTest;  // a real one is in a hurry
     entry.machine_started_us = options_.clock->steady_us();
     // The caller saves it.
     entry.state.address_stage =
         state.addresses.empty() ? AddressStage::kNone : AddressStage::kWaiting;
     entry.state.address_words.clear();
-    auto machine = QemuMachine::start(options);
+    auto machine = compute->start(order);
     if (!machine && state.accelerator == Accelerator::kKvm && state.on_trial) {
         // KVM that does not even start QEMU: say so, and emulate.
         entry.state.accelerator_words = fmt::format(
             "KVM does not work here ({}); the machine is emulated", machine.error().what());
-        entry.state.accelerator = options.accelerator = Accelerator::kTcg;
+        entry.state.accelerator = order.accelerator = Accelerator::kTcg;
         entry.state.on_trial = false;
-        machine = QemuMachine::start(options);
+        machine = compute->start(order);
         if (machine)
             (void)remember_accelerator(*options_.files, options_.state_root + "/accelerator.json",
                                        Accelerator::kTcg, entry.state.accelerator_words);
@@ -282,7 +304,7 @@ Status Recoveries::bring_up(Entry& entry, int64_t requested_us) {
 Status Recoveries::end_processes(Entry& entry) {
     const std::string run = run_directory(entry.state.id);
     entry.machine.reset();
-    FS_TRY(QemuMachine::clean_up(run));
+    FS_TRY(clean_up_machine(entry.state));
     entry.disks.reset();
     // A tap that serves its disks is its owner's, who ends it once the item is gone.
     if (entry.state.captured && entry.state.stage != RecoveryStage::kCleaning) return {};
@@ -351,7 +373,7 @@ Result<RecoveryState> Recoveries::begin(RecoveryState state) {
         FS_TRY(options_.files->make_directories(state_directory(entry->state.id)));
         FS_TRY(save(*entry));
         FS_TRY(take_lease(*entry));
-        if (has_machine(entry->state)) choose_accelerator(*entry);
+        if (has_machine(entry->state)) FS_TRY(choose_accelerator(*entry));
         return bring_up(*entry, requested_us);
     };
     const Status done = run();
@@ -376,6 +398,7 @@ Result<RecoveryState> Recoveries::start(const RecoveryRequest& request) {
     state.kind = request.kind;
     state.item = request.item;
     state.item_name = request.item_name;
+    state.compute = request.compute;
     state.copy = request.copy;
     state.note = request.note;
     state.undecided = request.undecided;
@@ -470,7 +493,7 @@ Result<RecoveryState> Recoveries::change_point(const std::string& id, Sequence s
         if (state.old_lease != 0)
             FS_TRY(options_.leases.release(state.item, state.copy, state.old_lease));
         state.old_lease = 0;
-        choose_accelerator(*entry);
+        FS_TRY(choose_accelerator(*entry));
         return bring_up(*entry, requested_us);
     };
     if (const Status done = run(); !done) {
@@ -579,7 +602,7 @@ Status Recoveries::clean_up(const std::string& id, CleanUp how) {
 }
 
 Status Recoveries::with_machine(const std::string& id,
-                                const std::function<Status(QemuMachine&)>& use) {
+                                const std::function<Status(RecoveryMachine&)>& use) {
     FS_ASSIGN(const EntryPtr entry, find(id));
     const std::lock_guard lock(entry->mutex);
     if (entry->forgotten) return fail(Code::kNotFound, fmt::format("recovery '{}' is gone", id));
@@ -587,6 +610,12 @@ Status Recoveries::with_machine(const std::string& id,
         return fail(Code::kWrongState, fmt::format("the machine of recovery '{}' is {}", id,
                                                    recovery_stage_name(entry->state.stage)));
     return use(*entry->machine);
+}
+
+Result<GuestAgent> Recoveries::guest_agent(const std::string& id, int timeout_ms) {
+    FS_ASSIGN(const RecoveryState state, get(id));
+    FS_ASSIGN(const auto compute, compute_of(state));
+    return compute->guest_agent(place_of(state), timeout_ms);
 }
 
 // ---- after a restart, and while it runs ------------------------------------------------------
@@ -635,14 +664,13 @@ void Recoveries::resume_entry(Entry& entry) {
         FS_TRY(take_lease(entry));
         // Its tap's owner starts after us: tend() does the rest.
         if (state.captured) {
-            if (state.boot != this_boot() && state.stage == RecoveryStage::kRunning) {
+            if (state.compute.empty() && state.boot != this_boot() &&
+                state.stage == RecoveryStage::kRunning) {
                 state.stage = RecoveryStage::kStartingMachine;
-                choose_accelerator(entry);
+                FS_TRY(choose_accelerator(entry));
                 return save(entry);
             }
-            if (auto machine = QemuMachine::adopt(run_directory(state.id)))
-                entry.machine = std::move(*machine);
-            entry.machine_started_us = now_us;
+            FS_TRY(adopt_machine(entry));
             // A crash between the note and its end may have left our own server.
             if (auto disks = NbdServer::adopt(run_directory(state.id), nbd_socket(state)))
                 FS_TRY(disks->kill());
@@ -661,7 +689,7 @@ void Recoveries::resume_entry(Entry& entry) {
             case RecoveryStage::kStartingDisks:
             case RecoveryStage::kStartingMachine:
                 FS_TRY(end_processes(entry));
-                if (has_machine(state)) choose_accelerator(entry);
+                if (has_machine(state)) FS_TRY(choose_accelerator(entry));
                 return bring_up(entry, now_us);
             case RecoveryStage::kRunning:
             case RecoveryStage::kStopped:
@@ -670,23 +698,29 @@ void Recoveries::resume_entry(Entry& entry) {
                 return {};
         }
         const std::string directory = run_directory(state.id);
-        if (state.boot != this_boot() && state.stage == RecoveryStage::kRunning) {
+        if (state.compute.empty() && state.boot != this_boot() &&
+            state.stage == RecoveryStage::kRunning) {
             // The host went down under it: the machine starts again on its overlay, as after a
-            // power cut.
+            // power cut. Another host says so itself (MachineState::kLost).
             FS_TRY(end_processes(entry));
-            if (has_machine(state)) choose_accelerator(entry);
+            if (has_machine(state)) FS_TRY(choose_accelerator(entry));
             return bring_up(entry, now_us);
         }
         if (auto disks = NbdServer::adopt(directory, nbd_socket(state)))
             entry.disks = std::move(*disks);
-        if (has_machine(state)) {
-            if (auto machine = QemuMachine::adopt(directory)) entry.machine = std::move(*machine);
-            entry.machine_started_us = now_us;
-        }
+        if (has_machine(state)) FS_TRY(adopt_machine(entry));
         tend(entry);
         return {};
     };
-    if (const Status done = run(); !done && state.stage != RecoveryStage::kGone) {
+    const Status done = run();
+    entry.resume_again = !done && !state.compute.empty() && done.error().retry() == Retry::kSoon &&
+                         state.stage != RecoveryStage::kGone;
+    if (entry.resume_again) {
+        // Its host is away, or nobody knows just now where it is: what runs there is not judged.
+        note_host(entry, done);
+        return;
+    }
+    if (!done && state.stage != RecoveryStage::kGone) {
         // What could not be brought up is said in the state; a clean-up is tried again when asked
         // for.
         if (state.stage == RecoveryStage::kCleaning || state.stage == RecoveryStage::kRunning)
@@ -710,8 +744,35 @@ void Recoveries::tick() {
     }
 }
 
+Status Recoveries::adopt_machine(Entry& entry) {
+    FS_ASSIGN(const auto compute, compute_of(entry.state));
+    if (auto machine = compute->adopt(place_of(entry.state))) entry.machine = std::move(*machine);
+    entry.machine_started_us = options_.clock->steady_us();
+    return {};
+}
+
+// That its host cannot be reached is said in the state for as long as it lasts.
+void Recoveries::note_host(Entry& entry, const Status& reached) {
+    if (entry.state.compute.empty() || reached.has_value() != entry.host_away) return;
+    entry.host_away = !reached;
+    if (reached)
+        entry.state.error.reset();
+    else
+        entry.state.error = describe(reached.error());
+    (void)save(entry);
+}
+
 void Recoveries::tend(Entry& entry) {
+    constexpr int64_t kResumeAgainUs = 5'000'000;
     RecoveryState& state = entry.state;
+    const bool cleans = state.stage == RecoveryStage::kCleaning && !state.compute.empty();
+    if (entry.resume_again || cleans) {
+        const int64_t now_us = options_.clock->steady_us();
+        if (now_us < entry.resume_us) return;
+        entry.resume_us = now_us + kResumeAgainUs;
+        resume_entry(entry);
+        return;
+    }
     if (!state.hydrated &&
         options_.clock->steady_us() - entry.lease_renewed_us > options_.lease_us / 3 &&
         state.stage != RecoveryStage::kCleaning) {
@@ -732,9 +793,12 @@ void Recoveries::tend(Entry& entry) {
     }
     if (state.stage != RecoveryStage::kRunning) return;
     if (state.on_trial) tend_trial(entry);
+    bool lost = false;
     if (has_machine(state)) {
         const auto now =
             entry.machine ? entry.machine->state() : Result<MachineState>(MachineState::kStopped);
+        note_host(entry, now ? Status() : tl::unexpected(now.error()));
+        lost = now && *now == MachineState::kLost;
         if (now && *now == MachineState::kStopped) {
             entry.machine.reset();
             state.stage = RecoveryStage::kStopped;
@@ -742,8 +806,14 @@ void Recoveries::tend(Entry& entry) {
             return;
         }
     }
-    if (state.captured || (entry.disks && entry.disks->alive())) return;
-    // The guest's requests wait for the server (QemuOptions::reconnect_delay_s); what it
+    if (state.captured || (entry.disks && entry.disks->alive())) {
+        if (lost)
+            start_lost(entry);
+        else if (entry.machine)
+            (void)entry.machine->tend();
+        return;
+    }
+    // The guest's requests wait for the server (MachineOrder::reconnect_delay_s); what it
     // acknowledged is in the overlay.
     entry.disks.reset();
     ++state.disk_server_restarts;
@@ -754,6 +824,19 @@ void Recoveries::tend(Entry& entry) {
     else
         state.error = describe(started.error());
     (void)save(entry);
+}
+
+// Its host went down under it and is there again: it starts on its overlay, as after a power cut.
+void Recoveries::start_lost(Entry& entry) {
+    entry.machine.reset();
+    if (entry.state.captured && !nbd_server_greets(nbd_socket(entry.state), 200)) return;
+    entry.state.stage = RecoveryStage::kStartingMachine;
+    const auto again = [&]() -> Status {
+        FS_TRY(save(entry));
+        FS_TRY(choose_accelerator(entry));
+        return start_on_disks(entry);
+    };
+    if (const Status started = again(); !started) (void)fail_entry(entry, started.error());
 }
 
 void Recoveries::tend_trial(Entry& entry) {
@@ -780,7 +863,7 @@ void Recoveries::tend_trial(Entry& entry) {
         FS_TRY(save(entry));
         FS_TRY(entry.machine->kill());
         entry.machine.reset();
-        FS_TRY(QemuMachine::clean_up(run_directory(state.id)));
+        FS_TRY(clean_up_machine(state));
         FS_TRY(start_machine(entry));
         state.stage = RecoveryStage::kRunning;
         return save(entry);

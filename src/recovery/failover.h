@@ -26,6 +26,7 @@
 #include "base/seams.h"
 #include "base/secret.h"
 #include "capture/tap_config.h"
+#include "compute/qemu_machine.h"
 #include "recovery/recovery_state.h"
 
 namespace farshore {
@@ -68,6 +69,8 @@ struct RecoveryOptions {
     std::function<Result<StorePlace>(const std::string& copy)> copy_place;
     PointLeases leases;
     std::function<Result<Secret>(const ItemId&)> item_key;
+    // Other hosts to run machines on, by name; kNotFound. Asked each time. Null: there are none.
+    std::function<Result<std::shared_ptr<RecoveryCompute>>(const std::string& compute)> compute;
     // Told after each change of a state; may be empty.
     std::function<void(const RecoveryState&)> on_change;
     std::string plugin;       // empty: find_plugin()
@@ -84,8 +87,9 @@ struct RecoveryRequest {
     RecoveryKind kind = RecoveryKind::kTest;
     ItemId item;
     std::string item_name;
-    std::string copy;  // as in RecoveryState
-    std::string note;  // as in RecoveryState
+    std::string compute;  // as in RecoveryState
+    std::string copy;     // as in RecoveryState
+    std::string note;     // as in RecoveryState
     Undecided undecided = Undecided::kWaits;
     uint32_t undecided_s = 0;  // after so long, from the request on
     Sequence sequence;         // resolved: ItemReplica::resolve()
@@ -111,7 +115,7 @@ struct ExportRequest {
 // Where the outside reaches what runs.
 struct RecoveryAccess {
     std::string nbd_socket;
-    std::string serial_log, serial_socket, vnc_socket, agent_socket;  // empty for exports
+    MachineDoors doors;  // empty for exports
 };
 
 class Recoveries {
@@ -189,7 +193,12 @@ class Recoveries {
     Status keep_open(const std::string& id);
     // Asks a machine something, or looks at it; nothing else happens to it meanwhile. kNotFound,
     // kWrongState when none runs.
-    Status with_machine(const std::string& id, const std::function<Status(QemuMachine&)>& use);
+    Status with_machine(const std::string& id, const std::function<Status(RecoveryMachine&)>& use);
+    // Its guest agent; nothing waits for what is done with it. kNotFound, errors of
+    // RecoveryCompute::guest_agent().
+    Result<GuestAgent> guest_agent(const std::string& id, int timeout_ms);
+    // Where it would run: this host for an empty name. kNotFound.
+    Result<std::shared_ptr<RecoveryCompute>> compute_named(const std::string& compute);
 
     // After a restart of the vault, before anything may expire leases. Errors of single recoveries
     // are in their states.
@@ -218,6 +227,9 @@ class Recoveries {
     Status save(Entry& entry);
     void tell(Entry& entry);
     Status take_lease(Entry& entry);
+    MachinePlace place_of(const RecoveryState& state) const;
+    Result<std::shared_ptr<RecoveryCompute>> compute_of(const RecoveryState& state);
+    Status clean_up_machine(const RecoveryState& state);
     Result<TapConfig> disk_config(const RecoveryState& state);
     Status start_disks(Entry& entry);
     Status start_on_tap(Entry& entry);
@@ -234,9 +246,13 @@ class Recoveries {
     void resume_entry(Entry& entry);
     void tend(Entry& entry);
     void tend_trial(Entry& entry);
-    void choose_accelerator(Entry& entry);
+    void start_lost(Entry& entry);
+    Status adopt_machine(Entry& entry);
+    void note_host(Entry& entry, const Status& reached);
+    Status choose_accelerator(Entry& entry);
 
     RecoveryOptions options_;
+    const std::shared_ptr<RecoveryCompute> here_;
     std::mutex mutex_;
     std::map<std::string, EntryPtr> entries_;  // guarded by mutex_
 };

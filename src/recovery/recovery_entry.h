@@ -19,10 +19,14 @@ struct Recoveries::Entry {
     std::mutex seen_mutex;
     RecoveryState seen;  // guarded by seen_mutex
     std::optional<NbdServer> disks;
-    std::optional<QemuMachine> machine;
+    std::unique_ptr<RecoveryMachine> machine;
     TrialWatch trial;
     int64_t machine_started_us = 0;  // steady clock
     int64_t lease_renewed_us = 0;
+    // Of one on another host: that could not be reached when it was to be taken up.
+    bool resume_again = false;
+    int64_t resume_us = 0;   // not before, by the steady clock
+    bool host_away = false;  // and state.error says so
     bool forgotten = false;  // cleaned up while somebody waited for the mutex
 };
 

@@ -85,6 +85,13 @@ Result<std::string> DrillDesk::run_job(JobRun& run, uint64_t id) {
         FS_ASSIGN(request, recovery_.test_request(drill.item, point));
         request.id = drill.recovery;
         request.kind = RecoveryKind::kTest;
+        if (wanted->port != 0 && !request.compute.empty())
+            return fail(Code::kUnsupported,
+                        fmt::format("the drill waits for a port, which cannot be reached on "
+                                    "compute host '{}'",
+                                    request.compute),
+                        "let it wait for the guest agent or the serial port, or let the item's "
+                        "machine run at `local`");
         request.network = {NetworkKind::kIsolated};
         request.networks.clear();
         request.note = fmt::format("drill {}", id);
@@ -205,7 +212,7 @@ DrillVerdict DrillDesk::watch(JobRun& run, const DrillPolicy& policy, const Dril
         if (state->stage == RecoveryStage::kFailed) sample.machine = MachineState::kFailed;
         if (sample.machine == MachineState::kRunning)
             (void)recovery_.recoveries().with_machine(
-                drill.recovery, [&](QemuMachine& machine) -> Status {
+                drill.recovery, [&](RecoveryMachine& machine) -> Status {
                     FS_ASSIGN(sample.machine, machine.state());
                     if (!watch.wants_port()) return {};
                     auto port = machine.forward_port(policy.port);
@@ -214,25 +221,26 @@ DrillVerdict DrillDesk::watch(JobRun& run, const DrillPolicy& policy, const Dril
                 });
         if (watch.wants_serial()) {
             // It was started again, and says everything anew.
-            if (file_size_or_zero(access->serial_log) < heard) {
+            if (file_size_or_zero(access->doors.serial_log) < heard) {
                 heard = 0;
                 finder = TextFinder(policy.serial);
             }
             // Only what is new; a line that says much is read in pieces.
-            while (const auto bytes = read_from(files_, access->serial_log, heard, 65536)) {
+            while (const auto bytes = read_from(files_, access->doors.serial_log, heard, 65536)) {
                 if (bytes->empty()) break;
                 heard += bytes->size();
                 sample.serial = finder.feed(as_text(*bytes)) || sample.serial;
             }
         }
         if (watch.wants_agent() && sample.machine == MachineState::kRunning)
-            sample.agent = GuestAgent::connect(access->agent_socket, kAgentTimeoutMs).has_value();
+            sample.agent =
+                recovery_.recoveries().guest_agent(drill.recovery, kAgentTimeoutMs).has_value();
         if (watch.wants_port() && evidence.port) {
             // QEMU takes the connection itself; whether the guest did, its monitor says.
             const TcpProbe probe(*evidence.port, kPortTimeoutMs);
             if (probe.connected() && probe.stays_open(kPortTimeoutMs))
                 (void)recovery_.recoveries().with_machine(
-                    drill.recovery, [&](QemuMachine& machine) -> Status {
+                    drill.recovery, [&](RecoveryMachine& machine) -> Status {
                         FS_ASSIGN(const size_t taken, machine.taken_connections(policy.port));
                         sample.port = taken > 0;
                         return {};
@@ -280,7 +288,7 @@ Result<bool> DrillDesk::run_check(JobRun& run, const DrillCheck& check, size_t n
         return bad.empty();
     };
     if (check.inside) {
-        auto agent = GuestAgent::connect(access.agent_socket, kCheckAgentTimeoutMs);
+        auto agent = recovery_.recoveries().guest_agent(drill.recovery, kCheckAgentTimeoutMs);
         if (!agent) return ended(agent.error().what(), "");
         const auto pid =
             agent->start_program(check.program, check.arguments, {}, kCheckAgentTimeoutMs);
@@ -306,9 +314,9 @@ Result<bool> DrillDesk::run_check(JobRun& run, const DrillCheck& check, size_t n
                            {"FARSHORE_DRILL", std::to_string(drill.id)},
                            {"FARSHORE_POINT_TIME", to_rfc3339(drill.point_time)},
                            {"FARSHORE_SEQUENCE", std::to_string(drill.sequence.v)},
-                           {"FARSHORE_SERIAL_LOG", access.serial_log},
+                           {"FARSHORE_SERIAL_LOG", access.doors.serial_log},
                            {"FARSHORE_NBD_SOCKET", access.nbd_socket},
-                           {"FARSHORE_AGENT_SOCKET", access.agent_socket},
+                           {"FARSHORE_AGENT_SOCKET", access.doors.agent_socket},
                            {"FARSHORE_PORT", evidence.port ? std::to_string(*evidence.port) : ""}};
     if (const auto begun = scripts_.begin(handle, request); !begun)
         return ended(begun.error().what(), "");
@@ -337,17 +345,17 @@ void DrillDesk::keep_evidence(const DrillRecord& drill, Evidence& evidence) {
         FS_ASSIGN(const RecoveryAccess access, recovery_.recoveries().access(drill.recovery));
         FS_TRY(files_.make_directories(directory(drill.id)));
         const std::string screen =
-            access.serial_log.substr(0, access.serial_log.rfind('/')) + "/screen.png";
+            access.doors.serial_log.substr(0, access.doors.serial_log.rfind('/')) + "/screen.png";
         const Status shot = recovery_.recoveries().with_machine(
-            drill.recovery, [&](QemuMachine& machine) { return machine.screenshot(screen); });
+            drill.recovery, [&](RecoveryMachine& machine) { return machine.screenshot(screen); });
         if (shot) {
             FS_ASSIGN(const Bytes png, read_whole_file(files_, screen, kMaxScreenBytes));
             FS_TRY(write_file_durably(files_, directory(drill.id) + "/screen.png", png));
             evidence.screen = true;
         }
-        const uint64_t size = file_size_or_zero(access.serial_log);
+        const uint64_t size = file_size_or_zero(access.doors.serial_log);
         FS_ASSIGN(const Bytes said,
-                  read_from(files_, access.serial_log,
+                  read_from(files_, access.doors.serial_log,
                             size - std::min<uint64_t>(size, kMaxSerialBytes), kMaxSerialBytes));
         FS_TRY(write_file_durably(files_, directory(drill.id) + "/serial.log", said));
         evidence.serial = true;

@@ -171,9 +171,9 @@ Result<std::vector<PlanFinding>> PlanDesk::check(const std::string& name, PlanMo
     PlanRun run = make_plan_run(plan, mode);
     run.point = point;
     std::vector<PlanFinding> findings;
-    Need need;
+    Needs needs;
     for (const PlanStep& step : run.steps) {
-        const Status good = check_step(run, step, need);
+        const Status good = check_step(run, step, needs);
         if (good) continue;
         PlanFinding finding;
         finding.severity = step.action.limits.on_failure == OnFailure::kSkip ? Severity::kWarning
@@ -184,32 +184,53 @@ Result<std::vector<PlanFinding>> PlanDesk::check(const std::string& name, PlanMo
         findings.push_back(std::move(finding));
     }
     if (mode == PlanMode::kFailback) return findings;  // the machines run at home
-    if (run.network && run.network->kind == NetworkKind::kBridge)
-        if (const Status there = check_bridge(run.network->name); !there)
-            findings.push_back(
-                {Severity::kCritical, {}, there.error().what(), there.error().remedy()});
     if (auto plugin = find_plugin(); !plugin)
         findings.push_back(
             {Severity::kCritical, {}, plugin.error().what(), plugin.error().remedy()});
-    const HostCapacity host = host_capacity();
-    const auto mib = [](uint64_t bytes) { return bytes >> 20; };
-    if (host.memory_bytes != 0 && need.memory_bytes > host.available_bytes)
-        findings.push_back(
-            {need.memory_bytes > host.memory_bytes ? Severity::kCritical : Severity::kWarning,
-             {},
-             fmt::format("the machines want {} MiB of memory, {} MiB are free here of {} MiB",
-                         mib(need.memory_bytes), mib(host.available_bytes), mib(host.memory_bytes)),
-             "make room, or run part of the plan elsewhere"});
-    if (need.largest_cpus > host.cpus)
+    for (const auto& [compute, need] : needs) check_room(run, compute, need, findings);
+    if (needs.size() > 1 && (run.mode == PlanMode::kTest || run.network))
         findings.push_back({Severity::kWarning,
                             {},
-                            fmt::format("a machine has {} processors, there are {} here",
-                                        need.largest_cpus, host.cpus),
-                            "it runs, but slower"});
+                            fmt::format("the machines run on {} hosts: on a closed segment they "
+                                        "reach only those on their own",
+                                        needs.size()),
+                            "let them run on one host, or give their cards a network of the "
+                            "hosts'"});
     return findings;
 }
 
-Status PlanDesk::check_step(const PlanRun& run, const PlanStep& step, Need& need) {
+void PlanDesk::check_room(const PlanRun& run, const std::string& compute, const Need& need,
+                          std::vector<PlanFinding>& findings) {
+    const auto mib = [](uint64_t bytes) { return bytes >> 20; };
+    const std::string where =
+        compute.empty() ? std::string("here") : fmt::format("on compute host '{}'", compute);
+    const auto look = [&]() -> Status {
+        FS_ASSIGN(const auto there, recovery_->recoveries().compute_named(compute));
+        // What the plan says of all of them.
+        if (run.network) FS_TRY(there->check(describe_plain_machine({}, {}), {*run.network}));
+        FS_ASSIGN(const HostCapacity host, there->room());
+        if (host.memory_bytes != 0 && need.memory_bytes > host.available_bytes)
+            findings.push_back(
+                {need.memory_bytes > host.memory_bytes ? Severity::kCritical : Severity::kWarning,
+                 {},
+                 fmt::format("the machines want {} MiB of memory, {} MiB are free {} of {} MiB",
+                             mib(need.memory_bytes), mib(host.available_bytes), where,
+                             mib(host.memory_bytes)),
+                 "make room, or run part of the plan elsewhere"});
+        if (need.largest_cpus > host.cpus)
+            findings.push_back({Severity::kWarning,
+                                {},
+                                fmt::format("'{}' has {} processors, there are {} {}", need.largest,
+                                            need.largest_cpus, host.cpus, where),
+                                "it runs, but slower"});
+        return {};
+    };
+    if (const Status looked = look(); !looked)
+        findings.push_back(
+            {Severity::kCritical, {}, looked.error().what(), looked.error().remedy()});
+}
+
+Status PlanDesk::check_step(const PlanRun& run, const PlanStep& step, Needs& needs) {
     switch (step.action.kind) {
         case StepKind::kItem: {
             FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), step.action.name));
@@ -225,10 +246,14 @@ Status PlanDesk::check_step(const PlanRun& run, const PlanStep& step, Need& need
             // What the plan says of all of them is said once, not of each.
             if (!run.network) {
                 FS_TRY(recovery_->plug_in(request, {}, usual_network_of(run)));
-                FS_TRY(check_networks(request));
+                FS_TRY(recovery_->check_place(request));
             }
+            Need& need = needs[request.compute];
             need.memory_bytes += request.machine.memory_bytes;
-            need.largest_cpus = std::max(need.largest_cpus, request.machine.cpus);
+            if (request.machine.cpus > need.largest_cpus) {
+                need.largest_cpus = request.machine.cpus;
+                need.largest = item.name;
+            }
             return {};
         }
         case StepKind::kScript:

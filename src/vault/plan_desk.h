@@ -85,9 +85,15 @@ class PlanDesk {
     struct Need {
         uint64_t memory_bytes = 0;
         uint32_t largest_cpus = 0;
+        std::string largest;  // of which item
     };
+    // By the name of the compute host; empty: this machine.
+    using Needs = std::map<std::string, Need>;
     // What the step would fail with.
-    Status check_step(const PlanRun& run, const PlanStep& step, Need& need);
+    Status check_step(const PlanRun& run, const PlanStep& step, Needs& needs);
+    // What would fail of what they need together there.
+    void check_room(const PlanRun& run, const std::string& compute, const Need& need,
+                    std::vector<PlanFinding>& findings);
 
     Vault& vault_;
     RecoveryDesk* recovery_;

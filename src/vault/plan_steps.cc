@@ -320,15 +320,15 @@ std::optional<StepOutcome> PlanSteps::look_script(const PlanRun& run, const Plan
 
 namespace {
 
-// The channel of the machine that this run has started of the item.
-Result<std::string> agent_socket(RecoveryDesk* recovery, const PlanRun& run,
-                                 const std::string& item) {
+// The recovery whose machine this run has started of the item.
+Result<std::string> started_of(RecoveryDesk* recovery, const PlanRun& run,
+                               const std::string& item) {
     for (const PlanStep& step : run.steps) {
         if (step.action.kind != StepKind::kItem || step.action.name != item) continue;
         if (recovery == nullptr || step.handle.empty()) break;
-        FS_ASSIGN(const RecoveryAccess access,
-                  recovery->recoveries().access(recovery_of_step(step.handle)));
-        return access.agent_socket;
+        std::string id = recovery_of_step(step.handle);
+        FS_TRY(recovery->recoveries().get(id));
+        return id;
     }
     return fail(Code::kNotFound, fmt::format("this run has started no machine of '{}'", item));
 }
@@ -350,10 +350,10 @@ Status PlanSteps::begin_guest_script(const PlanRun&, const PlanStep& step) {
                 "look whether it ran");
 }
 
-std::optional<StepOutcome> PlanSteps::start_guest_script(const std::string& socket,
+std::optional<StepOutcome> PlanSteps::start_guest_script(const std::string& recovery,
                                                          const PlanRun& run, const PlanStep& step,
                                                          std::string& reference) {
-    auto agent = GuestAgent::connect(socket, kAgentTimeoutMs);
+    auto agent = options_.recovery->recoveries().guest_agent(recovery, kAgentTimeoutMs);
     if (!agent) {
         // The machine may still be starting.
         if (step.overdue) return failed(agent.error());
@@ -383,16 +383,17 @@ std::optional<StepOutcome> PlanSteps::start_guest_script(const std::string& sock
 
 std::optional<StepOutcome> PlanSteps::look_guest_script(const PlanRun& run, const PlanStep& step,
                                                         std::string& reference) {
-    const auto socket = agent_socket(options_.recovery, run, step.action.item);
+    const auto recovery = started_of(options_.recovery, run, step.action.item);
     const bool started = !step.reference.empty() && step.reference != kStarting;
-    if (!socket) {
-        StepOutcome outcome = failed(socket.error());
+    if (!recovery) {
+        StepOutcome outcome = failed(recovery.error());
         outcome.unknown = outcome.unknown || started;
         return outcome;
     }
-    if (!started) return start_guest_script(*socket, run, step, reference);
+    if (!started) return start_guest_script(*recovery, run, step, reference);
     const auto looked = [&]() -> Result<std::optional<GuestExit>> {
-        FS_ASSIGN(GuestAgent agent, GuestAgent::connect(*socket, kAgentTimeoutMs));
+        FS_ASSIGN(GuestAgent agent,
+                  options_.recovery->recoveries().guest_agent(*recovery, kAgentTimeoutMs));
         return agent.program_exit(std::strtoll(reference.c_str(), nullptr, 10), kMaxStepOutputBytes,
                                   kAgentTimeoutMs);
     }();

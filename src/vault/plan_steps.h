@@ -57,7 +57,7 @@ class PlanSteps final : public StepRunner {
     Status begin_item(const PlanRun& run, const PlanStep& step);
     Status begin_script(const PlanRun& run, const PlanStep& step);
     Status begin_guest_script(const PlanRun& run, const PlanStep& step);
-    std::optional<StepOutcome> start_guest_script(const std::string& socket, const PlanRun& run,
+    std::optional<StepOutcome> start_guest_script(const std::string& recovery, const PlanRun& run,
                                                   const PlanStep& step, std::string& reference);
     void deliver(const PlanRun& run, const PlanStep& step);
     std::optional<StepOutcome> look_item(const PlanRun& run, const PlanStep& step,

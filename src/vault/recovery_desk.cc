@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "meta/compute_hosts.h"
 #include "meta/items.h"
 #include "meta/jobs.h"
 #include "meta/json_fields.h"
@@ -84,6 +85,7 @@ Result<FailoverChoice> read_failover_choice(const JsonFields& fields) {
     };
     FS_TRY(network("network", choice.network));
     FS_TRY(network("usual_network", choice.usual_network));
+    FS_ASSIGN(choice.compute, fields.text("compute", kMaxStoreNameBytes));
     if ((choice.undecided == Undecided::kWaits) != (after_s == 0))
         return fields.wrong("after_s", "goes with 'then', and that with it");
     if (after_s != 0 && after_s < kMinUndecidedS)
@@ -93,7 +95,11 @@ Result<FailoverChoice> read_failover_choice(const JsonFields& fields) {
 
 RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random& random,
                            const Options& options)
-    : vault_(vault), files_(files), clock_(clock), random_(random) {
+    : vault_(vault),
+      files_(files),
+      clock_(clock),
+      random_(random),
+      hosts_(vault, vault.info().vault_id + " " + vault.directory() + "/recoveries") {
     RecoveryOptions recovery;
     recovery.files = &files;
     recovery.clock = &clock;
@@ -133,6 +139,10 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
             return gone ? Status() : tl::unexpected(replica.error());
         }
         return (*replica)->release(lease);
+    };
+    recovery.compute = [this](const std::string& name) -> Result<std::shared_ptr<RecoveryCompute>> {
+        FS_ASSIGN(std::shared_ptr<RecoveryCompute> host, hosts_.named(name));
+        return host;
     };
     recovery.item_key = [this](const ItemId& item) { return vault_.item_key(item); };
     recovery.on_change = [this](const RecoveryState& state) {
@@ -305,10 +315,13 @@ std::string RecoveryDesk::result_of(const RecoveryState& state) {
     Json json = failover_view(state);
     if (auto access = recoveries_->access(state.id)) {
         if (!access->nbd_socket.empty()) json["nbd_socket"] = access->nbd_socket;
-        if (!access->serial_log.empty()) json["serial_log"] = access->serial_log;
-        if (!access->serial_socket.empty()) json["serial_socket"] = access->serial_socket;
-        if (!access->vnc_socket.empty()) json["vnc_socket"] = access->vnc_socket;
-        if (!access->agent_socket.empty()) json["agent_socket"] = access->agent_socket;
+        const MachineDoors& doors = access->doors;
+        for (const auto& [name, door] : {std::pair{"serial_log", &doors.serial_log},
+                                         {"serial_socket", &doors.serial_socket},
+                                         {"vnc_socket", &doors.vnc_socket},
+                                         {"agent_socket", &doors.agent_socket},
+                                         {"domain", &doors.domain}})
+            if (!door->empty()) json[name] = *door;
     }
     return dump_json(json);
 }
@@ -333,6 +346,7 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
     FS_ASSIGN(const std::string point, fields.required_text("point", 4096));
     FS_ASSIGN(request.copy, fields.text("copy", kMaxStoreNameBytes));
     FS_ASSIGN(const FailoverChoice choice, read_failover_choice(fields));
+    FS_ASSIGN(request.compute, place_of(request.item, choice.compute));
     FS_ASSIGN(request.note, fields.text("note", kMaxRecoveryNoteBytes));
     request.undecided = choice.undecided;
     request.undecided_s = choice.undecided_s;
@@ -561,14 +575,17 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
         for (const RecoveryState& state : of_item(item.id, RecoveryKind::kFailover))
             copy = state.copy;
     FS_ASSIGN(const auto replica, vault_.replica(item.id, copy));
+    std::string place;
     if (action == "test" || action == "start") {
         // Told at once, not by a job, and before the source is fenced.
         RecoveryRequest asked;
         asked.item = item.id;
         asked.kind = action == "test" ? RecoveryKind::kTest : RecoveryKind::kFailover;
-        FS_ASSIGN(asked.machine.nics, nics_of(item));
+        FS_ASSIGN(asked.machine, known_machine(item));
+        FS_ASSIGN(asked.compute, place_of(item.id, choice.compute));
+        place = asked.compute;
         FS_TRY(plug_in(asked, choice.network, choice.usual_network));
-        FS_TRY(check_networks(asked));
+        FS_TRY(check_place(asked));
     }
     const auto machine_job = [&](RecoveryKind kind, const char* job_kind) -> Result<JobRecord> {
         const Json input{
@@ -583,6 +600,7 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
             {"timeout_s", choice.timeout_s},
             {"note", choice.note},
             {"network", choice.network ? network_word(*choice.network) : ""},
+            {"compute", place.empty() ? std::string(kLocalHost) : place},
             {"usual_network", choice.usual_network ? network_word(*choice.usual_network) : ""},
             {"then", undecided_name(choice.undecided)},
             {"after_s", choice.undecided_s}};
@@ -712,6 +730,7 @@ Result<RecoveryRequest> RecoveryDesk::test_request(const ItemId& id, const std::
     request.sequence = resolved.sequence;
     request.point_time = resolved.time;
     FS_ASSIGN(request.machine, machine_of(item, std::move(disks)));
+    FS_ASSIGN(request.compute, place_of(id, {}));
     return request;
 }
 

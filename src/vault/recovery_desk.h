@@ -16,6 +16,7 @@
 #include "recovery/failover.h"
 #include "recovery/nic_settings.h"
 #include "recovery/plan_run.h"
+#include "vault/compute_hosts.h"
 #include "vault/return_desk.h"
 #include "vault/vault.h"
 
@@ -46,16 +47,18 @@ struct FailoverChoice {
     // Of every network card; none: what is set for each of the item's, else `usual_network`, else
     // the user network for real and none at all (isolated) for a test.
     std::optional<NetworkChoice> network, usual_network;
+    // The compute host that runs it, "local" for the vault's own machine; empty: where the item's
+    // machine is to run.
+    std::string compute;
     // The id of the test or failover that begins, or of the test to clean up; empty: one that is
     // drawn, all.
     std::string recovery;
 };
 
-// Whether this host has what the request's cards are to be plugged into: errors of check_bridge().
-Status check_networks(const RecoveryRequest& request);
-
 // What is set for the item's network cards, by place.
 Result<std::map<uint32_t, NicSettings>> nic_settings(Database& database, const ItemId& item);
+// The item's machine as it is at the source; a plain one when nobody has described it.
+Result<MachineDescription> known_machine(const ItemRecord& item);
 // The item's network cards as they are at the source; one when nobody has described them.
 Result<std::vector<MachineNic>> nics_of(const ItemRecord& item);
 
@@ -114,6 +117,13 @@ class RecoveryDesk {
     // Plugs the request's network cards in, by its item and kind, as FailoverChoice says.
     Status plug_in(RecoveryRequest& request, const std::optional<NetworkChoice>& network,
                    const std::optional<NetworkChoice>& usual);
+    // Whether the host on which it is to run has what the request's machine needs: errors of
+    // RecoveryCompute::check().
+    Status check_place(const RecoveryRequest& request);
+    // A compute host, as it is set: kNotFound.
+    ComputeHosts& compute_hosts() { return hosts_; }
+    // kWrongState while a machine runs on that host.
+    Status check_unused(const std::string& host);
     Result<std::vector<RecoveryState>> failovers(const std::string& item);
     // Ends everything that runs of an item, committed failovers too: before it is unprotected by
     // force.
@@ -144,6 +154,7 @@ class RecoveryDesk {
                                      const std::string& point, const FailoverChoice& choice,
                                      const std::function<Result<JobRecord>()>& job);
     Result<std::string> start_machine(JobRun& run, const std::string& input);
+    Result<std::string> place_of(const ItemId& item, const std::string& compute);
     Status claim(const ItemId& item, const std::string& recovery);
     Result<ItemRecord> put_back(const ItemRecord& item);
     // Whether some items are failing over still.
@@ -157,6 +168,7 @@ class RecoveryDesk {
     FileSystem& files_;
     Clock& clock_;
     Random& random_;
+    ComputeHosts hosts_;
     std::unique_ptr<Recoveries> recoveries_;
     std::unique_ptr<ReturnDesk> returns_;
     // Held from a look at an item's state until it is failing over and has its job.

@@ -1,10 +1,10 @@
 // Networks and addresses of the machines that the recovery desk starts.
 #include <fmt/core.h>
 
+#include "meta/compute_hosts.h"
 #include "meta/item_nics.h"
 #include "meta/items.h"
 #include "meta/json_fields.h"
-#include "os/bridge_port.h"
 #include "os/real.h"
 #include "vault/log_about.h"
 #include "vault/recovery_desk.h"
@@ -46,13 +46,12 @@ void RecoveryDesk::tend_addresses() {
 }
 
 void RecoveryDesk::set_addresses(const RecoveryState& state, bool is_last) {
-    constexpr int kTimeoutMs = 10'000;
+    constexpr int kConnectMs = 1'000, kTimeoutMs = 10'000;
     const auto set = [&]() -> Status {
-        FS_ASSIGN(const RecoveryAccess access, recoveries_->access(state.id));
+        FS_ASSIGN(GuestAgent agent, recoveries_->guest_agent(state.id, kConnectMs));
         for (const auto& [nic, address] : state.addresses)
             if (nic < state.machine.nics.size())
-                FS_TRY(set_guest_address(access.agent_socket, state.machine.nics[nic].mac, address,
-                                         kTimeoutMs));
+                FS_TRY(set_guest_address(agent, state.machine.nics[nic].mac, address, kTimeoutMs));
         return {};
     };
     const Status done = set();
@@ -96,7 +95,8 @@ Status RecoveryDesk::plug_in(RecoveryRequest& request, const std::optional<Netwo
         request.networks.push_back(network || !own ? request.network : *own);
         // QEMU's own networks have addresses of their own.
         const NetworkKind kind = request.networks.back().kind;
-        if (settings.address && (kind == NetworkKind::kSegment || kind == NetworkKind::kBridge))
+        if (settings.address && (kind == NetworkKind::kSegment || kind == NetworkKind::kBridge ||
+                                 kind == NetworkKind::kLibvirt))
             request.addresses.emplace(i, *settings.address);
     }
     return {};
@@ -113,21 +113,45 @@ Result<std::map<uint32_t, NicSettings>> nic_settings(Database& database, const I
     return all;
 }
 
+Result<MachineDescription> known_machine(const ItemRecord& item) {
+    if (item.machine.empty()) return describe_plain_machine(item.name, {});
+    return decode_machine(item.machine);
+}
+
 Result<std::vector<MachineNic>> nics_of(const ItemRecord& item) {
-    MachineDescription machine = describe_plain_machine(item.name, {});
-    if (!item.machine.empty()) {
-        FS_ASSIGN(machine, decode_machine(item.machine));
-    }
+    FS_ASSIGN(const MachineDescription machine, known_machine(item));
     return machine.nics;
 }
 
-Status check_networks(const RecoveryRequest& request) {
-    for (size_t i = 0; i < request.machine.nics.size(); ++i) {
-        const NetworkChoice& network =
-            i < request.networks.size() ? request.networks[i] : request.network;
-        if (network.kind == NetworkKind::kBridge) FS_TRY(check_bridge(network.name));
-    }
+Status RecoveryDesk::check_place(const RecoveryRequest& request) {
+    std::vector<NetworkChoice> networks;
+    for (size_t i = 0; i < request.machine.nics.size(); ++i)
+        networks.push_back(i < request.networks.size() ? request.networks[i] : request.network);
+    FS_ASSIGN(const auto compute, recoveries_->compute_named(request.compute));
+    return compute->check(request.machine, networks);
+}
+
+Status RecoveryDesk::check_unused(const std::string& host) {
+    for (const RecoveryState& state : recoveries_->list())
+        if (state.compute == host)
+            return fail(
+                Code::kWrongState,
+                fmt::format("the {} {} of '{}' is on compute host '{}'",
+                            recovery_kind_name(state.kind), state.id, state.item_name, host),
+                "clean it up, or bring it home, before");
     return {};
+}
+
+// Of a recovery: empty is this machine.
+Result<std::string> RecoveryDesk::place_of(const ItemId& item, const std::string& compute) {
+    std::string name = compute;
+    if (name.empty()) {
+        FS_ASSIGN(const auto set, item_compute(vault_.database(), item));
+        name = set.value_or("");
+    }
+    if (name == kLocalHost) name.clear();
+    if (!name.empty()) FS_TRY(get_compute_host(vault_.database(), name));
+    return name;
 }
 
 }  // namespace farshore

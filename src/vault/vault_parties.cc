@@ -56,6 +56,15 @@ Result<ComputeCredentials> Vault::issue_compute_credentials(const std::string& h
                               certificate.not_after};
 }
 
+Result<Credentials> Vault::issue_disk_server(const std::string& address) {
+    // It lives as long as the machines that read through it, whatever that is.
+    constexpr int64_t kDays = 1825;
+    return impl_->authority->issue_with_key({.common_name = compute_name("/disks"),
+                                             .alternative_names = {address},
+                                             .now = impl_->clock.now(),
+                                             .valid_days = kDays});
+}
+
 void Vault::Impl::forget_party(const std::string& name) {
     const std::lock_guard hold(mutex);
     parties.erase(name);

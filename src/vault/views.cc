@@ -400,6 +400,7 @@ Json failover_view(const RecoveryState& state) {
         {"created", to_rfc3339(state.timings.requested)},
         {"timings", std::move(timings)}};
     if (state.committed) json["hydrated"] = state.hydrated;
+    if (!state.compute.empty()) json["compute"] = state.compute;
     if (!state.copy.empty()) json["copy"] = state.copy;
     if (!state.note.empty()) json["note"] = state.note;
     Json nics = Json::array();

@@ -71,6 +71,8 @@ class CleanRoot(Packages):
             self.inside("getent", "passwd", user)
         # nbdkit loads the plugin: all that it links is there.
         self.inside("nbdkit", "/usr/lib/farshore/lib/nbdkit-farshore-plugin.so", "--dump-plugin")
+        # The NBD front runs as far as its configuration, which is not there.
+        self.inside("/usr/lib/farshore/bin/farshore-nbd-front", "/none", code=66)
         self.assertEqual("", self.inside("dpkg", "--verify", *NAMES))
         self.assertTrue((self.root / "usr/share/farshore/grafana/farshore.json").exists())
 
