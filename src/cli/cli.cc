@@ -901,6 +901,9 @@ class Parser {
         app->add_option("--oidc", options.oidc,
                         "settings of the OpenID provider that people may log in with "
                         "(docs/operations/access.md)");
+        app->add_option("--run-directory", options.run_directory,
+                        "where sockets and logs of recovered machines are, a short path; QEMU of a "
+                        "compute host here must be able to pass through it (DIR/vault/run)");
         app->add_option("--server-name", options.names,
                         "further DNS name or address for the certificate");
         add_log(app, options.log);

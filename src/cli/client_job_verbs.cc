@@ -17,6 +17,7 @@ int ClientVerbs::failover(const FailoverArguments& arguments) {
     if (!arguments.copy.empty()) body["copy"] = arguments.copy;
     if (!arguments.point.empty()) body["point"] = arguments.point;
     if (!arguments.network.empty()) body["network"] = arguments.network;
+    if (!arguments.compute.empty()) body["compute"] = arguments.compute;
     if (arguments.shut_down) body["shut_down"] = true;
     if (arguments.planned) body["planned"] = true;
     if (arguments.power_off) body["power_off"] = true;
@@ -86,12 +87,23 @@ int ClientVerbs::failovers(const std::string& name) {
         impl_->print(*answer);
         return 0;
     }
-    Table table(
-        {{"ID"}, {"KIND"}, {"STATE"}, {"DISKS"}, {"CREATED"}, {"POINT"}, {"NETWORK"}, {"NOTE"}});
+    Table table({{"ID"},
+                 {"KIND"},
+                 {"STATE"},
+                 {"HOST"},
+                 {"DISKS"},
+                 {"CREATED"},
+                 {"POINT"},
+                 {"NETWORK"},
+                 {"NOTE"}});
     if (const Json& rows = member(*answer, "failovers"); rows.is_array())
         for (const Json& row : rows)
             table.add({text_of(row, "id"), text_of(row, "kind"), text_of(row, "state"),
-                       member(row, "hydrated") == true ? "its own" : "the replica's",
+                       row.contains("compute") ? printable(text_of(row, "compute")) : "local",
+                       // Of one that is committed, it is told.
+                       !row.contains("hydrated")         ? "-"
+                       : member(row, "hydrated") == true ? "its own"
+                                                         : "the replica's",
                        human_time(text_of(row, "created")), point_text(member(row, "point")),
                        networks_text(member(row, "nics")), printable(text_of(row, "note"))});
     if (table.empty())

@@ -162,6 +162,7 @@ int RecoveryVerbs::start_test(const TestArguments& arguments) {
     if (!arguments.copy.empty()) body["copy"] = arguments.copy;
     if (!arguments.note.empty()) body["note"] = arguments.note;
     if (!arguments.network.empty()) body["network"] = arguments.network;
+    if (!arguments.compute.empty()) body["compute"] = arguments.compute;
     auto answer = impl_->call("POST", item_target(arguments.name, "/failovers"), body);
     if (!answer) return impl_->failed(answer.error());
     return impl_->follow_job(*answer, arguments.wait);

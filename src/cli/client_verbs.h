@@ -144,7 +144,7 @@ struct SupportBundleArguments {
 
 // Of `failover test|start|change-point|commit|cancel|cleanup`.
 struct FailoverArguments {
-    std::string action, name, point, copy, network;
+    std::string action, name, point, copy, network, compute;
     bool shut_down = false, planned = false, power_off = false, wait = true;
     uint64_t timeout_s = 0;  // 0: not said
     // Seconds until it decides by itself; 0: it does not. One of them at most.

@@ -31,7 +31,7 @@ constexpr std::array kSettings{
     Setting{"--disks-address", "disks_address", &ComputeHostArguments::disks_address,
             "with tls: where the host reaches this vault, an IP address or a name"},
     Setting{"--disks-ports", "disks_ports", &ComputeHostArguments::disks_ports,
-            "with tls: FIRST-LAST (49200-49999)"},
+            "with tls: FIRST-LAST (10810-11809)"},
     // Paths of the vault's machine.
     Setting{"--pki-directory", "pki_directory", &ComputeHostArguments::pki_directory,
             "with qemu+tls: the vault's directory with cacert.pem, clientcert.pem, clientkey.pem"},
@@ -138,6 +138,34 @@ int ComputeVerbs::remove_host(const std::string& name) {
     return 0;
 }
 
+int ComputeVerbs::check(const std::string& name) {
+    auto answer = impl_->call("POST", host_target(name, "/check"), Json::object());
+    if (!answer) return impl_->failed(answer.error());
+    if (impl_->json) {
+        impl_->print(*answer);
+        return 0;
+    }
+    std::string networks;
+    if (const Json& names = member(*answer, "networks"); names.is_array())
+        for (const Json& network : names)
+            if (network.is_string())
+                networks += (networks.empty() ? "" : ", ") + printable(network.get<std::string>());
+    const auto size = [&](const char* key) {
+        return human_bytes(static_cast<uint64_t>(number_of(*answer, key).value_or(0)));
+    };
+    impl_->say(key_values(
+        {{"Host", printable(text_of(*answer, "hostname"))},
+         {"libvirt", text_of(*answer, "libvirt_version")},
+         {"QEMU", text_of(*answer, "hypervisor_version")},
+         {"KVM", member(*answer, "kvm") == true ? "yes" : "no: machines are emulated"},
+         {"Processors", fmt::format("{:.0f}", number_of(*answer, "cpus").value_or(0))},
+         {"Memory", size("memory_bytes") + ", " + size("free_memory_bytes") + " free"},
+         {"Networks", networks.empty() ? "none of its own" : networks},
+         {"Answers in",
+          fmt::format("{:.1f} ms", number_of(*answer, "round_trip_us").value_or(0) / 1000)}}));
+    return 0;
+}
+
 int ComputeVerbs::credentials(const ComputeHostArguments& arguments) {
     PosixFileSystem files;
     const std::string directory = impl_->absolute(arguments.out);
@@ -217,6 +245,8 @@ void add_compute_commands(CLI::App& app, ComputeHostArguments& arguments,
     add_settings(of_host("change", "Change a host; what is not named stays, none takes it away",
                          [&a](ComputeVerbs& v) { return v.change_host(a); }),
                  false);
+    of_host("check", "Connect to it and show what it has",
+            [&a](ComputeVerbs& v) { return v.check(a.name); });
     of_host("remove", "Forget a host on which no item is to run",
             [&a](ComputeVerbs& v) { return v.remove_host(a.name); });
     CLI::App* credentials =

@@ -33,6 +33,7 @@ class ComputeVerbs {
     int host(const std::string& name);
     int add_host(const ComputeHostArguments& arguments);
     int change_host(const ComputeHostArguments& arguments);
+    int check(const std::string& name);
     int remove_host(const std::string& name);
     // Writes ca-cert.pem, client-cert.pem and client-key.pem (0600); the directory is made (0700).
     int credentials(const ComputeHostArguments& arguments);

@@ -25,6 +25,7 @@ void add_start_options(CLI::App& start, RecoveryArguments& a, const CLI::Validat
                    "shut the source's machine down first, if it can be reached, and take what it "
                    "wrote last");
     start.add_option("--network", a.network, kNetworkHelp);
+    start.add_option("--compute", a.compute, kComputeHelp);
     start.add_flag("--planned", a.failover.planned, "the same, and only if nothing at all is lost");
     add_shut_down(start, a.failover.power_off, a.failover.timeout_s);
     CLI::Option* commit = start
@@ -49,7 +50,8 @@ void add_point(CLI::App& action, RecoveryArguments& a, bool of_a_running_one) {
 
 void add_tests(CLI::App& failover, RecoveryArguments& a, const AddRecoveryVerb& verb) {
     const auto of = [&a] {
-        return TestArguments{a.name, a.point, a.copy, a.note, a.id, a.network, !a.no_wait};
+        return TestArguments{a.name, a.point,   a.copy,    a.note,
+                             a.id,   a.network, a.compute, !a.no_wait};
     };
     CLI::App* test =
         verb(failover, "test", "Start it beside the running one, isolated from every network",
@@ -58,6 +60,7 @@ void add_tests(CLI::App& failover, RecoveryArguments& a, const AddRecoveryVerb& 
     test->add_option("--note", a.note, "what it is for; shown with it");
     add_point(*test, a, false);
     test->add_option("--network", a.network, kNetworkHelp);
+    test->add_option("--compute", a.compute, kComputeHelp);
     add_no_wait(*test, a);
     CLI::App* ends = verb(failover, "cleanup", "End a test failover and forget what it wrote",
                           [of](RecoveryVerbs& v) { return v.clean_up_tests(of()); });
@@ -91,6 +94,7 @@ void add_failover(CLI::App& app, RecoveryArguments& a, const AddClientVerb& verb
             a.failover.point = a.point;
             a.failover.copy = a.copy;
             a.failover.network = a.network;
+            a.failover.compute = a.compute;
             a.failover.wait = !a.no_wait;
             return v.failover(a.failover);
         });
@@ -171,7 +175,8 @@ void add_item_network(CLI::App& item, RecoveryArguments& a, const AddRecoveryVer
     network->add_option("--nic", a.nic.nic, "place of the card, from 0")
         ->check(CLI::Range(uint64_t{0}, uint64_t{31}))
         ->capture_default_str();
-    const char* const words = "isolated, user, none, segment:NAME, bridge:INTERFACE or network:NAME";
+    const char* const words =
+        "isolated, user, none, segment:NAME, bridge:INTERFACE or network:NAME";
     std::vector<CLI::Option*> set{
         network->add_option("--failover", a.nic.failover,
                             std::string("what it is plugged into in a failover: ") + words),

@@ -18,12 +18,15 @@ inline constexpr const char* kPointHelp =
 inline constexpr const char* kNetworkHelp =
     "what every network card is plugged into: isolated, user, none, segment:NAME (closed), "
     "bridge:INTERFACE, network:NAME";
+inline constexpr const char* kComputeHelp =
+    "the compute host that runs it, `local` for the vault's machine; without it, the item's own "
+    "(`item compute`)";
 
 struct RecoveryArguments {
     FailoverArguments failover;
     ReturnArguments way_home;
     NicArguments nic;
-    std::string name, point, copy, note, id, network;
+    std::string name, point, copy, note, id, network, compute;
     uint64_t throttle_bytes_per_s = 0;  // of hydrate; 0: no limit
     bool all = false, cancel = false, no_wait = false;
 };

@@ -11,7 +11,7 @@ namespace farshore {
 
 struct TestArguments {
     std::string name, point, copy;
-    std::string note, id, network;
+    std::string note, id, network, compute;
     bool wait = true;
 };
 

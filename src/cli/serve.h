@@ -35,6 +35,7 @@ struct UpOptions {
     std::string key_file;            // key-encryption key; DIR/vault/key
     std::string node_address;        // at which other vault nodes reach the API; `listen`
     std::string database;            // libpq connection string; DIR/vault/farshore.db
+    std::string run_directory;       // for sockets of recovered machines; empty: DATA/vault/run
     std::string oidc;                // settings file of an OpenID provider; empty: none
     std::string key_source;          // keys/key_source.h; instead of key_file
     std::string scrub_bandwidth;     // of what scrubs read from the store; the vault's default

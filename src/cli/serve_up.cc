@@ -15,6 +15,7 @@
 #include "os/log.h"
 #include "os/metrics_server.h"
 #include "os/process.h"
+#include "os/program_files.h"
 #include "os/real.h"
 #include "os/tcp_relay.h"
 #include "os/tls_connection.h"
@@ -73,6 +74,10 @@ Result<std::unique_ptr<VaultServer>> start_vault(const UpOptions& options, Syste
     vault.listen = options.listen.empty() ? kDefaultListen : options.listen;
     vault.names = options.names;
     vault.oidc_settings_file = options.oidc;
+    if (!options.run_directory.empty()) {
+        FS_TRY(system.files.make_directories(options.run_directory));
+        FS_ASSIGN(vault.run_directory, resolve_links(options.run_directory));
+    }
     FS_ASSIGN(auto server, VaultServer::start(vault, system.files, system.clock, system.random));
     FS_TRY(write_location(options, system, server->address(), server->vault().authority_pem()));
     return server;
@@ -99,8 +104,8 @@ Result<std::unique_ptr<NodeSeat>> take_seat(const UpOptions& options, System& sy
 // What an earlier vault of this node has left, now that another node leads.
 void let_drills_go(const UpOptions& options, System& system) {
     const std::string vault = options.data + "/vault";
-    if (auto ended = end_drill_machines(system.files, vault + "/recoveries", vault + "/run");
-        !ended)
+    const std::string run = options.run_directory.empty() ? vault + "/run" : options.run_directory;
+    if (auto ended = end_drill_machines(system.files, vault + "/recoveries", run); !ended)
         log::warn("vault", "machines of drills: {}", ended.error().to_string());
 }
 

@@ -31,6 +31,7 @@ constexpr Decision kDecisions[] = {
     {"proxy-settings", Shown::kWhole},
     {"replication-listen", Shown::kAddress},
     {"ring-mib", Shown::kWhole},
+    {"run-directory", Shown::kWhole},
     {"scrub-bandwidth", Shown::kWhole},
     {"server-name", Shown::kWhole},
     {"shared-dir", Shown::kWhole},

@@ -50,7 +50,7 @@ Status lets_through(std::string path, gid_t group, const std::string& name) {
                                     "let them through",
                                     name, path),
                         "start the vault with a --run-directory that everybody may pass, such as "
-                        "/run/farshore");
+                        "/run/farshore-vault");
     }
     return {};
 }

@@ -144,6 +144,7 @@ constexpr Operation kOperations[] = {
     {"POST", "/v1/compute-hosts", Reach::kVault, Role::kContributor},
     {"PUT", "/v1/compute-hosts/{host}", Reach::kVault, Role::kContributor},
     {"DELETE", "/v1/compute-hosts/{host}", Reach::kVault, Role::kContributor},
+    {"POST", "/v1/compute-hosts/{host}/check", Reach::kVault, Role::kOperator},
     {"POST", "/v1/compute-hosts/{host}/credentials", Reach::kVault, Role::kContributor},
     {"DELETE", "/v1/agents/{agent}", Reach::kVault, Role::kContributor},
     {"POST", "/v1/enrolment-tokens", Reach::kVault, Role::kContributor},

@@ -357,9 +357,10 @@ Result<HttpResponse> Api::item(const Call& call) {
             return answer({{"failovers", std::move(list)}});
         }
         if (call.is("POST")) {
-            FS_ASSIGN(const JsonFields fields,
-                      call.fields({"action", "point", "copy", "shut_down", "planned", "power_off",
-                                   "timeout_s", "note", "id", "then", "after_s", "network"}));
+            FS_ASSIGN(
+                const JsonFields fields,
+                call.fields({"action", "point", "copy", "shut_down", "planned", "power_off",
+                             "timeout_s", "note", "id", "then", "after_s", "network", "compute"}));
             FS_ASSIGN(const std::string action, fields.required_text("action", 64));
             FS_ASSIGN(const std::string point, fields.text("point", 1024, "latest"));
             FS_ASSIGN(const std::string copy, fields.text("copy", kMaxStoreNameBytes));
@@ -370,6 +371,8 @@ Result<HttpResponse> Api::item(const Call& call) {
                 return fields.wrong("note", "goes with test and start");
             if (choice.network && action != "test" && action != "start")
                 return fields.wrong("network", "goes with test and start");
+            if (!choice.compute.empty() && action != "test" && action != "start")
+                return fields.wrong("compute", "goes with test and start");
             if (choice.undecided != Undecided::kWaits && action != "start")
                 return fields.wrong("then", "goes with start");
             if (!choice.recovery.empty() && action != "cleanup")

@@ -9,6 +9,7 @@
 #include "recovery/compute_choice.h"
 #include "vault/api.h"
 #include "vault/api_call.h"
+#include "vault/recovery_desk.h"
 #include "vault/tags.h"
 
 namespace farshore {
@@ -37,7 +38,7 @@ Json choice_view(const ItemRecord& item, const std::string& host) {
 
 }  // namespace
 
-// /v1/compute-hosts[/HOST[/credentials]]
+// /v1/compute-hosts[/HOST[/check|/credentials]]
 Result<HttpResponse> Api::compute_hosts(const Call& call) {
     Database& database = vault_.database();
     const std::string& name = call.part(1);
@@ -75,13 +76,35 @@ Result<HttpResponse> Api::compute_hosts(const Call& call) {
         FS_TRY(call.fields({"uri", "accelerator", "disks", "disks_group", "disks_address",
                             "disks_ports", "pki_directory", "ssh_key_file", "known_hosts_file"}));
         FS_ASSIGN(const std::string document, document_of_body(call));
+        // What runs there would be looked for elsewhere.
+        FS_ASSIGN(const ComputeHostRecord known, get_compute_host(database, name));
+        FS_ASSIGN(const ComputeHostSettings before, settings_of(known));
+        FS_ASSIGN(const ComputeHostSettings after, compute_host_from_json(call.body, "body"));
+        if (recovery_ != nullptr && (before.uri != after.uri || before.disks != after.disks))
+            FS_TRY(recovery_->check_unused(name));
         FS_ASSIGN(const ComputeHostRecord changed, change_compute_host(database, name, document));
         FS_ASSIGN(const Json view, host_view(changed));
         return tagged(call, view, tag_of(changed));
     }
     if (call.parts.size() == 2 && call.is("DELETE")) {
+        if (recovery_ != nullptr) FS_TRY(recovery_->check_unused(name));
         FS_TRY(remove_compute_host(database, name));
         return nothing();
+    }
+    if (call.parts.size() == 3 && call.part(2) == "check" && call.is("POST")) {
+        FS_TRY(call.fields({}));
+        FS_ASSIGN(RecoveryDesk * recovery, desk());
+        FS_ASSIGN(const auto host, recovery->compute_hosts().named(name));
+        FS_ASSIGN(const LibvirtReport report, host->report());
+        return answer({{"hostname", report.hostname},
+                       {"libvirt_version", report.libvirt_version},
+                       {"hypervisor_version", report.hypervisor_version},
+                       {"kvm", report.kvm},
+                       {"cpus", report.cpus},
+                       {"memory_bytes", report.memory_bytes},
+                       {"free_memory_bytes", report.free_memory_bytes},
+                       {"networks", report.networks},
+                       {"round_trip_us", report.round_trip_us}});
     }
     if (call.parts.size() != 3 || call.part(2) != "credentials" || !call.is("POST"))
         return no_such_resource(call.request);

@@ -1,17 +1,11 @@
 #include "vault/compute_hosts.h"
 
 #include "base/party_names.h"
-#include "compute/compute_host.h"
 #include "meta/compute_hosts.h"
-#include "meta/json_fields.h"
+#include "recovery/compute_choice.h"
 #include "vault/vault.h"
 
 namespace farshore {
-namespace {
-
-constexpr size_t kMaxDocumentBytes = 16u << 10;
-
-}  // namespace
 
 ComputeHosts::ComputeHosts(Vault& vault, std::string scope)
     : vault_(vault), scope_(std::move(scope)) {}
@@ -23,8 +17,7 @@ Result<std::shared_ptr<LibvirtCompute>> ComputeHosts::named(const std::string& n
     if (const auto at = known_.find(name);
         at != known_.end() && at->second.document == record.document)
         return at->second.compute;
-    FS_ASSIGN(const Json json, parse_json(record.document, "a compute host", kMaxDocumentBytes));
-    FS_ASSIGN(const ComputeHostSettings settings, compute_host_from_json(json, "a compute host"));
+    FS_ASSIGN(const ComputeHostSettings settings, settings_of(record));
     LibvirtOptions options;
     options.name = name;
     options.uri = connection_uri(settings);

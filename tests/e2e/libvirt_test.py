@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+"""End to end: machines that are recovered on a libvirt host, by a real libvirtd of the test's own."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+
+from return_test import RunsElsewhere
+from support import BINARY, FarshoreError, main, seeded
+from farshore import in_document
+
+SCRIPT = pathlib.Path(__file__).with_name("private_libvirtd.sh")
+
+
+class Libvirtd:
+    """tests/e2e/private_libvirtd.sh."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.process = None
+        self.start()
+
+    @property
+    def uri(self):
+        return f"qemu+unix:///system?socket={self.directory}/sock/libvirt-sock"
+
+    def start(self):
+        log = open(f"{self.directory}.log", "ab")
+        self.process = subprocess.Popen([SCRIPT, self.directory], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        log.close()
+        self.wait(lambda: self.virsh("list", check=False).returncode == 0)
+
+    def stop(self):
+        """As a power cut: all that it runs ends as well."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.wait(lambda: subprocess.run(["pgrep", "-f", f"^libvirtd .*{self.directory}/"], check=False,
+                                         stdout=subprocess.DEVNULL).returncode != 0)
+
+    def virsh(self, *words, check=True):
+        return subprocess.run(["virsh", "-q", "-c", self.uri, *words], capture_output=True, text=True, check=check)
+
+    def domains(self):
+        return self.virsh("list", "--all", "--name").stdout.split()
+
+    @staticmethod
+    def wait(condition):
+        until = time.monotonic() + 60
+        while not condition():
+            if time.monotonic() > until:
+                raise RuntimeError("libvirtd does not do it")
+            time.sleep(0.05)
+
+
+class OnLibvirt(RunsElsewhere):
+    def set_up(self):
+        # Of another user: its QEMU must get at the disks, and at nothing else.
+        os.chmod(self.work, 0o711)
+        self.libvirtd = Libvirtd(self.work / "libvirtd")
+        self.addCleanup(self.libvirtd.stop)
+        run = pathlib.Path(f"/run/fse2e-{os.getpid()}")
+        run.mkdir(mode=0o700)
+        self.addCleanup(shutil.rmtree, run, ignore_errors=True)
+        self.farshore.start_up("--run-directory", run)
+        self.farshore.call("compute", "add", "rack", "--uri", self.libvirtd.uri, "--accelerator", "tcg")
+
+    def job(self, *words):
+        return self.succeed(*words)
+
+    def log_of(self, job):
+        return pathlib.Path(in_document([job], "serial_log"))
+
+    def booted(self, log, times=1):
+        self.farshore.wait_for("the machine has booted",
+                               lambda: log.exists() and log.read_bytes().count(b"DONE") >= times, 90)
+
+    def failover_of(self, name="web"):
+        return self.farshore.call("failover", "list", name)["failovers"][0]
+
+    def refused(self, code, *words):
+        with self.assertRaises(FarshoreError) as refused:
+            self.farshore.call(*words)
+        self.assertEqual(code, refused.exception.code, words)
+
+    def drill(self, name):
+        """One drill; a bad one is no error here."""
+        done = subprocess.run([str(BINARY), "drill", "run", name, "--data", str(self.farshore.data), "--json"],
+                              capture_output=True, text=True, check=False, env=self.farshore.environment, timeout=300)
+        return json.loads(done.stdout)
+
+    def findings(self):
+        """What `recovery-plan check` finds; it fails when something would."""
+        done = subprocess.run([str(BINARY), "recovery-plan", "check", "shop", "--mode", "test", "--data",
+                               str(self.farshore.data), "--json"],
+                              capture_output=True, text=True, check=False, env=self.farshore.environment, timeout=120)
+        return [one for one in json.loads(done.stdout)["findings"] if one["severity"] == "critical"]
+
+    def test_there_and_back(self):
+        """Breaks when what a machine on a libvirt host writes is lost or lies elsewhere, when a killed vault,
+        a killed disk server, a libvirtd that is started anew or a host that loses its power is more to it than
+        time, or when anything of it is left there."""
+        rng = seeded()
+        self.set_up()
+        checked = self.farshore.call("compute", "check", "rack")
+        self.assertTrue(checked["libvirt_version"].startswith("9."), checked)
+        model = self.boot_model(rng)
+        paths = self.protect(model)
+        home = self.open_disks("web")
+        self.steps(model, home, rng, 20)
+        self.farshore.call("point", "web", "--bookmark", "left-home")
+        for client in home:
+            client.close()
+
+        # Tests: at the item's own host, beside one on this machine.
+        self.farshore.call("item", "compute", "web", "rack")
+        networks = self.libvirtd.virsh("net-list", "--all", "--name").stdout
+        there, here = self.job("failover", "test", "web"), self.job("failover", "test", "web", "--compute", "local")
+        self.booted(self.log_of(there))
+        self.booted(self.log_of(here))
+        self.assertIn("domain", there["result"])
+        self.assertNotIn("domain", here["result"])
+        self.assertEqual([there["result"]["domain"]], self.libvirtd.domains())
+        self.assertIn(there["result"]["domain"] + ".0", self.libvirtd.virsh("net-list", "--name").stdout)
+        self.refused("wrong-state", "compute", "remove", "rack")
+        self.job("failover", "cleanup", "web")
+        self.assertEqual([], self.libvirtd.domains())
+        self.assertEqual(networks, self.libvirtd.virsh("net-list", "--all", "--name").stdout)
+        self.refused("dependency-missing", "failover", "test", "web", "--network", "network:nowhere")
+
+        job = self.job("failover", "start", "web", "--network", "none")
+        log, socket = self.log_of(job), in_document([job], "nbd_socket")
+        self.booted(log)
+        self.machine_wrote(model)
+        self.assertEqual("rack", self.failover_of()["compute"])
+        self.job("failover", "commit", "web")
+        away = self.clients_at(socket, 2)
+        self.steps(model, away, rng, 10)
+
+        # The vault dies; the machine does not, and is found again with its serial port.
+        domain = self.libvirtd.domains()[0]
+        self.farshore.kill_servers("up")
+        self.steps(model, away, rng, 10)
+        self.farshore.restart_server("up")
+        self.farshore.wait_for("it is found", lambda: self.failover_of()["state"] == "committed", 60)
+        for client in away:
+            client.close()
+
+        # Its disk server dies while it reads: it waits, and goes on.
+        before = log.read_bytes().count(b"DONE")
+        self.farshore.kill_descendants("nbdkit")
+        self.libvirtd.virsh("reset", domain)
+        self.booted(log, before + 1)
+        self.assertNotIn(b"ERROR", log.read_bytes())
+
+        # Its host loses its power, and comes back: nobody takes that for a machine that was shut down.
+        self.libvirtd.stop()
+        self.farshore.wait_for("it is said", lambda: "error" in self.failover_of(), 60)
+        self.assertEqual("unavailable", self.failover_of()["error"]["code"])
+        self.libvirtd.start()
+        self.booted(log)
+        self.farshore.wait_for("it is said no more", lambda: "error" not in self.failover_of(), 60)
+        self.assertEqual([domain], self.libvirtd.domains())
+        away = self.clients_at(socket, 2)
+        self.steps(model, away, rng, 10)
+
+        # And home.
+        self.succeed("reprotect", "web")
+        self.wait_state("web", "reverse-protected")
+        for client in away:
+            client.close()
+        away = self.clients_at(socket, 2)
+        self.steps(model, away, rng, 10)
+        for client in away:
+            client.close()
+        self.succeed("failback", "start", "web", "--power-off", "--shut-down-timeout", "1")
+        self.assert_home(paths, model)
+        self.succeed("failback", "commit", "web")
+        self.wait_state("web", "protected")
+        self.assertEqual([], self.libvirtd.domains())
+        self.farshore.call("item", "compute", "web", "local")
+        self.farshore.call("compute", "remove", "rack")
+
+    def test_drills_and_plans_there(self):
+        """Breaks when a drill on a libvirt host sees no screen or serial port, takes a broken machine for a
+        good one, or a plan starts what its check says would fail."""
+        rng = seeded()
+        self.set_up()
+        self.protect(self.boot_model(rng))
+        self.farshore.call("item", "compute", "web", "rack")
+        for serial, limit, verdict in (("DONE", "120s", "good"), ("NEVER SAID", "10s", "bad")):
+            self.farshore.call("drill", "set", "web", "--serial", serial, "--limit", limit)
+            drill = self.drill("web")
+            self.assertEqual(verdict, drill["verdict"], drill)
+            screen = self.work / verdict
+            self.farshore.call("drill", "show", drill["id"], "--screenshot", f"{screen}.png")
+            self.assertTrue(pathlib.Path(f"{screen}.png").read_bytes().startswith(b"\x89PNG"))
+        self.assertEqual([], self.libvirtd.domains())
+
+        plan = self.work / "plan.yaml"
+        plan.write_text("name: shop\ngroups:\n  - name: all\n    items: [{name: web}]\n")
+        self.farshore.call("recovery-plan", "import", plan)
+        self.assertEqual([], self.findings())
+        run = self.farshore.call("recovery-plan", "start", "shop", "--mode", "test")
+        self.assertEqual("succeeded", run["state"], run)
+        self.assertEqual(1, len(self.libvirtd.domains()))
+        self.assertIn("-segment.", self.libvirtd.virsh("net-list", "--name").stdout)
+        self.farshore.call("recovery-plan", "run", "cleanup", run["id"])
+        self.assertEqual([], self.libvirtd.domains())
+        self.libvirtd.stop()
+        self.assertTrue(any("rack" in one["what"] for one in self.findings()), self.findings())
+        self.libvirtd.start()
+
+
+if __name__ == "__main__":
+    main()
