@@ -18,6 +18,7 @@ import build_image
 import guest as guests
 import shop
 from farshore import Farshore, FarshoreError, free_port
+from libvirtd import Libvirtd
 from show import Stage, bytes_text, ms_of
 
 PLAN = "shop"
@@ -72,6 +73,8 @@ class Circle:
         self.result = {"ok": False, "stages": [], "checks": [], "runs": []}
         self.work = None
         self.farshore = None
+        self.libvirtd = None     # that runs the machines at the recovery site
+        self.run_directory = None
         self.guests = []         # db, app: at home
         self.home = None         # Shop of them
         self.away = None         # Shop at the recovery site
@@ -254,16 +257,39 @@ class Circle:
     def protect(self):
         with self.stage("protect", "Farshore: a vault at the recovery site, an appliance and an agent at home; "
                                    "both machines are protected as they run"):
-            self.farshore.start_split(self.work / "source-site")
+            self.start_farshore()
             for guest in self.guests:
                 self.farshore.call("protect", guest.NAME, "--qmp", guest.qmp_path, "--point-interval",
                                    self.options.point_interval)
             self.wait_states("protected")
+            if self.libvirtd is not None:
+                for name in NAMES:
+                    self.farshore.call("item", "compute", name, "rack")
             self.counted(self.home.app.reported())
             self.farshore.call("group", "create", PLAN, *NAMES, "--crash-interval", 10)
             point = self.wait_shared()
             self.seen(f"the first shared point: {point['label']}, writes were held for {point['barrier_us'] / 1000:.1f} ms")
             self.counted(self.home.app.reported())
+
+    def start_farshore(self):
+        if self.options.compute == "local":
+            self.farshore.start_split(self.work / "source-site")
+            return
+        # Of another user: its QEMU must get at the disks, and at nothing else.
+        self.work.chmod(0o711)
+        self.libvirtd = Libvirtd(self.work / "libvirtd")
+        self.run_directory = pathlib.Path(tempfile.mkdtemp(prefix="farshore-", dir="/run"))
+        self.farshore.start_split(self.work / "source-site", "--run-directory", self.run_directory)
+        self.farshore.call("compute", "add", "rack", "--uri", self.libvirtd.uri, "--accelerator",
+                           self.result["accelerator"])
+        host = self.farshore.call("compute", "check", "rack")
+        self.seen(f"the recovery site's machines run on a libvirt host: libvirt {host['libvirt_version']}, "
+                  f"QEMU {host['hypervisor_version']}")
+
+    def left_machines(self):
+        if self.libvirtd is not None:
+            return self.libvirtd.domains()
+        return [line for _, line in self.farshore.descendants() if "qemu-system" in line]
 
     def plan(self):
         path = self.work / "shop.yaml"
@@ -288,8 +314,7 @@ class Circle:
                        f"the application's copy added {last - found} transactions to the database's copy")
             place.let_go()
             self.farshore.call("recovery-plan", "run", "cleanup", run["id"], timeout_s=600)
-            left = [line for _, line in self.farshore.descendants() if "qemu-system" in line]
-            self.check(not left, "the test left no machine")
+            self.check(not self.left_machines(), "the test left no machine")
             now = self.more(self.home.app, 5)
             # A transaction of the copies would have taken the next number.
             self.check(now > before and not self.home.broken(),
@@ -414,6 +439,10 @@ class Circle:
                 guest.kill()
         if self.farshore is not None:
             self.farshore.end()
+        if self.libvirtd is not None:
+            self.libvirtd.stop()
+        if self.run_directory is not None:
+            shutil.rmtree(self.run_directory, ignore_errors=True)
         failed = not self.result["ok"]
         if self.report.is_dir():
             if failed:

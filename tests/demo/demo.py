@@ -461,7 +461,9 @@ def parse(arguments=None):
     parser.add_argument("--story", choices=["loss", "circle"], default="loss",
                         help="circle: two machines that belong together are protected, drilled, lost, recovered by a "
                              "plan, changed, brought home and protected again; of the other options it takes --json, "
-                             "--rate, --point-interval, --accelerator, --work, --keep, --keep-failed and --binary")
+                             "--compute, --rate, --point-interval, --accelerator, --work, --keep, --keep-failed and --binary")
+    parser.add_argument("--compute", choices=["local", "libvirt"], default="local",
+                        help="libvirt: the circle's machines run on a libvirt host at the recovery site")
     parser.add_argument("--report", metavar="DIR", type=pathlib.Path, default=HERE.parents[1] / "build/circle-report",
                         help="where the circle's report goes (build/circle-report)")
     parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="write the figures there")
@@ -484,6 +486,8 @@ def parse(arguments=None):
     options = parser.parse_args(arguments)
     if options.story == "circle" and (options.agent or options.split or options.store != "directory"):
         parser.error("the circle has no --agent, --split or --store")
+    if options.story != "circle" and options.compute != "local":
+        parser.error("--compute goes with --story circle")
     options.rate = options.rate or (10 if options.story == "circle" else 40)
     if options.seconds <= EARLIER_S:
         parser.error(f"--seconds must be over {EARLIER_S}")

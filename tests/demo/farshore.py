@@ -208,9 +208,9 @@ class Farshore:
                           "--listen", f"127.0.0.1:{free_port()}", *self.store_options, *options)
         self.wait_until_serving()
 
-    def start_split(self, site):
+    def start_split(self, site, *options):
         """The three apart: the vault's data here, the source site's in `site`."""
-        self.start_vault()
+        self.start_vault(*options)
         self.start_site(site, ("appliance", "agent"))
 
     def new_token(self, kind):
