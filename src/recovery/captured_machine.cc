@@ -77,7 +77,8 @@ Status Recoveries::shut_down(const std::string& id, int timeout_ms, bool by_forc
                 return fail(Code::kNotFound, fmt::format("recovery '{}' is gone", id));
             const auto now = entry->machine ? entry->machine->state()
                                             : Result<MachineState>(MachineState::kStopped);
-            const bool off = now ? *now == MachineState::kStopped : !entry->machine->alive();
+            const bool off = now ? *now == MachineState::kStopped || *now == MachineState::kLost
+                                 : !entry->machine->alive();
             const int64_t now_us = options_.clock->steady_us();
             const bool late = now_us - begun_us >= int64_t{timeout_ms} * 1000;
             if (off || (late && by_force)) {

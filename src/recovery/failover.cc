@@ -304,11 +304,14 @@ Status Recoveries::bring_up(Entry& entry, int64_t requested_us) {
 Status Recoveries::end_processes(Entry& entry) {
     const std::string run = run_directory(entry.state.id);
     entry.machine.reset();
-    FS_TRY(clean_up_machine(entry.state));
+    const Status machine = clean_up_machine(entry.state);
+    // One at a host that cannot be reached has no disks from now on, whatever it does.
+    if (!machine && entry.state.compute.empty()) return machine;
     entry.disks.reset();
     // A tap that serves its disks is its owner's, who ends it once the item is gone.
-    if (entry.state.captured && entry.state.stage != RecoveryStage::kCleaning) return {};
-    return NbdServer::clean_up(run, nbd_socket(entry.state));
+    if (entry.state.captured && entry.state.stage != RecoveryStage::kCleaning) return machine;
+    FS_TRY(NbdServer::clean_up(run, nbd_socket(entry.state)));
+    return machine;
 }
 
 Status Recoveries::remove_overlays(const Entry& entry) {

@@ -461,7 +461,7 @@ Status RecoveryDesk::claim(const ItemId& item, const std::string& recovery) {
             return refused(state.id);
         }
         // What is left of one that did not start.
-        FS_TRY(recoveries_->clean_up(state.id));
+        FS_TRY(give_up(state, Recoveries::CleanUp::kOrdinary));
     }
     return {};
 }
@@ -515,7 +515,7 @@ JobWork RecoveryDesk::cancel_work(const std::string& input) {
         FS_ASSIGN(const ItemId item, ItemId::parse(input));
         FS_TRY(run.report(0.2, "ending the machine"));
         for (const RecoveryState& state : of_item(item, RecoveryKind::kFailover))
-            FS_TRY(recoveries_->clean_up(state.id));
+            FS_TRY(give_up(state, Recoveries::CleanUp::kOrdinary));
         vault_.set_stand_by(item, std::nullopt);
         FS_ASSIGN(const ItemRecord now, get_item(vault_.database(), item));
         if (now.state == ItemState::kFailedOver)
@@ -749,7 +749,7 @@ Result<std::vector<RecoveryState>> RecoveryDesk::failovers(const std::string& na
 Status RecoveryDesk::end_all(const ItemId& item) {
     for (const RecoveryState& state : recoveries_->list()) {
         if (state.item != item) continue;
-        FS_TRY(recoveries_->clean_up(state.id, Recoveries::CleanUp::kRemoveCommitted));
+        FS_TRY(give_up(state, Recoveries::CleanUp::kRemoveCommitted));
         const std::lock_guard hold(mutex_);
         exports_.erase(state.id);
     }

@@ -155,6 +155,7 @@ class RecoveryDesk {
                                      const std::function<Result<JobRecord>()>& job);
     Result<std::string> start_machine(JobRun& run, const std::string& input);
     Result<std::string> place_of(const ItemId& item, const std::string& compute);
+    Status give_up(const RecoveryState& state, Recoveries::CleanUp how);
     Status claim(const ItemId& item, const std::string& recovery);
     Result<ItemRecord> put_back(const ItemRecord& item);
     // Whether some items are failing over still.

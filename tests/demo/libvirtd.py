@@ -29,8 +29,12 @@ class Libvirtd:
         """As a power cut: all that it runs ends as well."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
-        self.wait(lambda: subprocess.run(["pgrep", "-f", f"^libvirtd .*{self.directory}/"], check=False,
-                                         stdout=subprocess.DEVNULL).returncode != 0)
+        self.wait(lambda: self.daemon_pid() is None)
+
+    def daemon_pid(self):
+        found = subprocess.run(["pgrep", "-f", f"^libvirtd .*{self.directory}/"], check=False, capture_output=True,
+                               text=True).stdout.split()
+        return int(found[0]) if found else None
 
     def virsh(self, *words, check=True):
         return subprocess.run(["virsh", "-q", "-c", self.uri, *words], capture_output=True, text=True, check=check)

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 
 from return_test import RunsElsewhere
@@ -139,6 +140,29 @@ class OnLibvirt(RunsElsewhere):
         self.assertEqual([], self.libvirtd.domains())
         self.farshore.call("item", "compute", "web", "local")
         self.farshore.call("compute", "remove", "rack")
+
+    def test_a_host_that_is_lost_does_not_hold_up_the_machine(self):
+        """Breaks when a machine cannot be started elsewhere since its host is away, when the one there keeps
+        its disks, or is left there when the host is back."""
+        rng = seeded()
+        self.set_up()
+        self.protect(self.boot_model(rng))
+        job = self.job("failover", "start", "web", "--compute", "rack")
+        self.booted(self.log_of(job))
+        [domain] = self.libvirtd.domains()
+        # The machine runs on: the daemon alone is held.
+        daemon = self.libvirtd.daemon_pid()
+        os.kill(daemon, signal.SIGSTOP)
+        try:
+            self.succeed("failover", "cancel", "web")
+            self.assertFalse(pathlib.Path(in_document([job], "nbd_socket")).exists())
+            here = self.job("failover", "start", "web", "--compute", "local")
+            self.booted(self.log_of(here))
+            self.assertIn("machine-left-at-host", [one["code"] for one in self.farshore.call("events")["events"]])
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+        self.farshore.wait_for("it is gone there", lambda: domain not in self.libvirtd.domains(), 120)
+        self.farshore.wait_for("and here", lambda: len(self.farshore.call("failover", "list", "web")["failovers"]) == 1, 60)
 
     def test_drills_and_plans_there(self):
         """Breaks when a drill on a libvirt host sees no screen or serial port, takes a broken machine for a
