@@ -68,6 +68,12 @@ Result<std::vector<LibvirtNetwork>> networks_of(const LibvirtHost& host, virConn
     return networks;
 }
 
+Result<HostOffer> offer_of(const LibvirtHost& host, virConnect* connection) {
+    char* const said = virConnectGetCapabilities(connection);
+    if (said == nullptr) return fail(host.error("what it offers"));
+    return read_host_offer(taken(said));
+}
+
 }  // namespace
 
 LibvirtCompute::LibvirtCompute(LibvirtOptions options)
@@ -95,8 +101,7 @@ Result<LibvirtReport> LibvirtCompute::report() {
     version = 0;
     if (virConnectGetVersion(connection.get(), &version) == 0)
         report.hypervisor_version = version_text(version);
-    FS_ASSIGN(const HostOffer offer,
-              read_host_offer(taken(virConnectGetCapabilities(connection.get()))));
+    FS_ASSIGN(const HostOffer offer, offer_of(*host_, connection.get()));
     report.kvm = offer.kvm;
     virNodeInfo node{};
     if (virNodeGetInfo(connection.get(), &node) == 0) {
@@ -121,8 +126,7 @@ Result<AcceleratorVerdict> LibvirtCompute::accelerator() {
         return verdict;
     }
     FS_ASSIGN(const LibvirtConnection connection, host_->connect(kPatienceMs));
-    FS_ASSIGN(const HostOffer offer,
-              read_host_offer(taken(virConnectGetCapabilities(connection.get()))));
+    FS_ASSIGN(const HostOffer offer, offer_of(*host_, connection.get()));
     verdict.accelerator = offer.kvm ? Accelerator::kKvm : Accelerator::kTcg;
     verdict.words = fmt::format("compute host '{}' {}", options_.name,
                                 offer.kvm ? "offers KVM" : "has no KVM: the machine is emulated");
@@ -137,8 +141,7 @@ Result<HostCapacity> LibvirtCompute::room() {
 Status LibvirtCompute::check(const MachineDescription& machine,
                              const std::vector<NetworkChoice>& networks) {
     FS_ASSIGN(const LibvirtConnection connection, host_->connect(kPatienceMs));
-    FS_ASSIGN(const HostOffer offer,
-              read_host_offer(taken(virConnectGetCapabilities(connection.get()))));
+    FS_ASSIGN(const HostOffer offer, offer_of(*host_, connection.get()));
     DomainOrder trial;
     trial.machine = machine;
     trial.disks.resize(machine.disks.size());
@@ -146,8 +149,10 @@ Status LibvirtCompute::check(const MachineDescription& machine,
     trial.machine_types = offer.machine_types;
     FS_TRY(domain_xml(trial));
     if (machine.firmware == Firmware::kUefi) {
-        const std::string can = taken(virConnectGetDomainCapabilities(
-            connection.get(), nullptr, "x86_64", nullptr, nullptr, 0));
+        char* const said = virConnectGetDomainCapabilities(connection.get(), nullptr, "x86_64",
+                                                           nullptr, nullptr, 0);
+        if (said == nullptr) return fail(host_->error("its firmware"));
+        const std::string can = taken(said);
         if (can.find("<value>efi</value>") == can.npos)
             return fail(Code::kDependencyMissing,
                         fmt::format("the machine boots by UEFI, and compute host '{}' has no UEFI "
@@ -155,10 +160,17 @@ Status LibvirtCompute::check(const MachineDescription& machine,
                                     options_.name),
                         "install it there: apt-get install ovmf");
     }
+    if (!options_.run_root.empty()) FS_TRY(door_->check(options_.run_root));
     for (const NetworkChoice& network : networks) {
         if (network.kind == NetworkKind::kIsolated || network.kind == NetworkKind::kSegment) {
             if (virConnectNumOfNetworks(connection.get()) < 0)
                 return fail(host_->error("it makes no networks"));
+            if (options_.uri.find("/session") != std::string::npos)
+                return fail(Code::kUnsupported,
+                            fmt::format("compute host '{}' is a session daemon: it makes no closed "
+                                        "networks",
+                                        options_.name),
+                            "`user` and `none` it has; or use its system daemon");
         } else if (network.kind == NetworkKind::kLibvirt) {
             const LibvirtNetwork found(
                 virNetworkLookupByName(connection.get(), network.name.c_str()));
@@ -258,12 +270,14 @@ Result<std::unique_ptr<RecoveryMachine>> LibvirtCompute::start(const MachineOrde
 Result<std::unique_ptr<RecoveryMachine>> LibvirtCompute::run(const MachineOrder& order) {
     FS_ASSIGN(const LibvirtConnection connection, host_->connect(kPatienceMs));
     const std::string name = domain_name(order.place);
-    if (const LibvirtDomain known{virDomainLookupByName(connection.get(), name.c_str())}) {
-        if (virDomainIsActive(known.get()) != 0)
+    const auto known = host_->domain(name, kPatienceMs);
+    if (!known && known.error().code() != Code::kNotFound) return fail(known.error());
+    if (known) {
+        if (virDomainIsActive(known->get()) != 0)
             return fail(
                 Code::kAlreadyExists,
                 fmt::format("compute host '{}': the machine {} runs already", options_.name, name));
-        if (virDomainUndefineFlags(known.get(), kUndefineFlags) != 0)
+        if (virDomainUndefineFlags(known->get(), kUndefineFlags) != 0)
             return fail(host_->error("what is left of an earlier machine"));
     }
     DomainOrder domain;
@@ -271,8 +285,7 @@ Result<std::unique_ptr<RecoveryMachine>> LibvirtCompute::run(const MachineOrder&
     domain.title = order.title;
     domain.machine = order.machine;
     domain.accelerator = order.accelerator;
-    FS_ASSIGN(const HostOffer offer,
-              read_host_offer(taken(virConnectGetCapabilities(connection.get()))));
+    FS_ASSIGN(const HostOffer offer, offer_of(*host_, connection.get()));
     domain.machine_types = offer.machine_types;
     // The source's own, which licences and cloud-init go by, unless somebody has it there: the
     // source itself, or another test.
@@ -280,7 +293,7 @@ Result<std::unique_ptr<RecoveryMachine>> LibvirtCompute::run(const MachineOrder&
     if (domain.uuid.empty() ||
         LibvirtDomain(virDomainLookupByUUIDString(connection.get(), domain.uuid.c_str())))
         domain.uuid = uuid_of(digest_of(options_.scope, order.place.id));
-    FS_ASSIGN(DomainDisk served, door_->open(order.place.run_directory));
+    FS_ASSIGN(DomainDisk served, door_->open(order.place, name));
     for (const NbdDisk& disk : order.disks) {
         served.export_name = disk.export_name;
         domain.disks.push_back(served);
@@ -331,7 +344,7 @@ Status LibvirtCompute::clean_up(const MachinePlace& place) {
         }
     }
     FS_TRY(remove_networks(place));
-    FS_TRY(door_->close(place.run_directory));
+    FS_TRY(door_->close(place));
     FS_TRY(remove_if_there(place.run_directory + "/serial.sock"));
     return remove_if_there(place.run_directory + "/serial.log");
 }

@@ -29,6 +29,8 @@ struct LibvirtOptions {
     // The group whose members may open the disks' sockets: the host's QEMU. Empty: nobody but us.
     std::string disks_group;
     std::optional<DisksOverTls> disks_over_tls;  // instead of sockets
+    std::string
+        run_root;  // in which the machines' run directories are, for check(); empty: unknown
 };
 
 // What `check_host` finds.
@@ -49,6 +51,7 @@ class LibvirtCompute final : public RecoveryCompute {
 
     Result<LibvirtReport> report();
 
+    std::string where() const override { return options_.uri; }
     Result<AcceleratorVerdict> accelerator() override;
     Result<HostCapacity> room() override;
     Status check(const MachineDescription& machine,

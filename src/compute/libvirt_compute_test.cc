@@ -328,9 +328,6 @@ class LibvirtRemoteTest : public LibvirtTest {
                  "compute:host");
     }
     void reach_at(const std::string& uri, const std::string& scope, const std::string& client) {
-        auto server = authority_->issue_with_key(
-            {.common_name = "disks", .alternative_names = {kHere}, .now = RealClock().now()});
-        ASSERT_TRUE(server);
         compute_ = std::make_unique<LibvirtCompute>(LibvirtOptions{
             .name = "host",
             .uri = uri,
@@ -339,7 +336,13 @@ class LibvirtRemoteTest : public LibvirtTest {
             .disks_over_tls = DisksOverTls{.address = kHere,
                                            .first_port = 10810,
                                            .last_port = 10840,
-                                           .server = *server,
+                                           .issue =
+                                               [this](const std::string& server) {
+                                                   return authority_->issue_with_key(
+                                                       {.common_name = "disks",
+                                                        .alternative_names = {server},
+                                                        .now = RealClock().now()});
+                                               },
                                            .authority_pem = authority_->certificate_pem(),
                                            .client_name = client}});
     }

@@ -19,6 +19,9 @@ constexpr int kKeepAliveS = 5;
 constexpr unsigned kKeepAlivesMissed = 3;
 // A daemon that could not be reached is not asked again at once.
 constexpr int64_t kAgainUs = 2'000'000;
+// So long a daemon may take until it has let us in.
+constexpr int64_t kDialUs = 60'000'000;
+constexpr int kMaxAbandoned = 4;
 
 // libvirt's clients need a loop that looks after their sockets: keep-alives and streams. One for
 // the process, for ever.
@@ -107,11 +110,13 @@ struct LibvirtHost::Shared {
     std::condition_variable changed;
     LibvirtConnection connection;  // guarded by mutex, like all below
     bool dialling = false;
+    uint64_t round = 0;    // of dialling
+    int abandoned = 0;     // rounds that have not ended, and are not waited for any more
     int64_t since_us = 0;  // of dialling, by the steady clock
     int64_t again_us = 0;  // not before, by the steady clock
     std::optional<Error> last;
 
-    static void dial(const std::shared_ptr<Shared>& shared) {
+    static void dial(const std::shared_ptr<Shared>& shared, uint64_t round) {
         LibvirtConnection made(virConnectOpenAuth(shared->uri.c_str(), nullptr, 0));
         std::optional<Error> error;
         if (made)
@@ -123,6 +128,10 @@ struct LibvirtHost::Shared {
         if (error && error->code() != Code::kUnauthenticated)
             error = Error(Code::kUnavailable, error->what(), error->remedy());
         const std::lock_guard lock(shared->mutex);
+        if (round != shared->round) {
+            --shared->abandoned;
+            return;
+        }
         shared->dialling = false;
         shared->again_us = RealClock().steady_us() + kAgainUs;
         shared->connection = std::move(made);
@@ -151,12 +160,21 @@ Result<LibvirtConnection> LibvirtHost::connect(int patience_ms) {
             return LibvirtConnection(now);
         }
         shared_->connection.reset();
+        const int64_t now_us = RealClock().steady_us();
+        // Keep-alives begin with the connection: one that is never made is not waited for for ever.
+        if (shared_->dialling && now_us - shared_->since_us > kDialUs &&
+            shared_->abandoned < kMaxAbandoned) {
+            ++shared_->round;
+            ++shared_->abandoned;
+            shared_->dialling = false;
+        }
         if (!shared_->dialling) {
-            if (shared_->last && RealClock().steady_us() < shared_->again_us)
-                return fail(*shared_->last);
+            if (now_us < shared_->again_us)
+                return fail(shared_->last.value_or(Error(
+                    Code::kUnavailable, fmt::format("compute host '{}' has hung up", name_))));
             shared_->dialling = true;
             shared_->since_us = RealClock().steady_us();
-            std::thread(&Shared::dial, shared_).detach();
+            std::thread(&Shared::dial, shared_, shared_->round).detach();
         }
         // From its beginning: a host that is silent does not keep one caller after the other.
         const std::chrono::microseconds left(shared_->since_us + int64_t{patience_ms} * 1000 -

@@ -2,7 +2,9 @@
 // https://libvirt.org/html/libvirt-libvirt-host.html (libvirt 9.0).
 //
 // A daemon that is silent is one that is lost: keep-alives go both ways, so no call waits for it
-// for more than about 20 s, and none waits for a connection longer than it says. Any thread.
+// for more than about 20 s, and none waits for a connection longer than it says. A daemon that
+// answers, but waits itself for a QEMU that hangs, is waited for: such calls have no limit. Any
+// thread.
 #pragma once
 
 #include <libvirt/libvirt.h>

@@ -73,7 +73,7 @@ Result<TrialSample> LibvirtMachine::trial_sample() {
 }
 
 Status LibvirtMachine::tend() {
-    FS_TRY(door_->open(place_.run_directory));
+    FS_TRY(door_->open(place_, domain_));
     FS_ASSIGN(const LibvirtDomain found, domain());
     int now = 0, reason = 0;
     if (virDomainGetState(found.get(), &now, &reason, 0) != 0)

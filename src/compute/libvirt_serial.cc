@@ -92,15 +92,15 @@ Result<std::unique_ptr<SerialPort>> SerialPort::open(const LibvirtHost& host, vi
     PosixFileSystem files;
     FS_ASSIGN(line->log, files.open(log_path, OpenMode::kCreate));
     FS_ASSIGN(line->log_bytes, line->log->size());
+    FS_ASSIGN(line->door, UnixDoor::make(socket_path));
     virConnect* const connection = virDomainGetConnect(domain);  // the domain's own reference
     line->stream.reset(virStreamNew(connection, VIR_STREAM_NONBLOCK));
     if (!line->stream ||
         virDomainOpenConsole(domain, nullptr, line->stream.get(), VIR_DOMAIN_CONSOLE_SAFE) != 0)
         return fail(host.error("the serial port"));
-    FS_ASSIGN(line->door, UnixDoor::make(socket_path));
     std::unique_ptr<SerialPort> port(new SerialPort());
     port->line_ = line;
-    const std::lock_guard lock(line->mutex);
+    std::unique_lock lock(line->mutex);
     line->listening = line->watch(line->door->listening_fd(), &Line::take);
     auto held = std::make_unique<Line::Held>(line);
     if (line->listening < 0 ||
@@ -115,6 +115,8 @@ Result<std::unique_ptr<SerialPort>> SerialPort::open(const LibvirtHost& host, vi
             held.get(), &Line::forget) != 0) {
         Error error = host.error("the serial port");
         line->end();
+        lock.unlock();
+        (void)virStreamAbort(line->stream.get());  // else the host keeps the port for us
         return fail(std::move(error));
     }
     (void)held.release();
@@ -122,9 +124,12 @@ Result<std::unique_ptr<SerialPort>> SerialPort::open(const LibvirtHost& host, vi
 }
 
 SerialPort::~SerialPort() {
-    const std::lock_guard lock(line_->mutex);
-    if (!line_->open) return;
-    line_->end();
+    {
+        const std::lock_guard lock(line_->mutex);
+        line_->end();
+    }
+    // Not under the lock, for which libvirt's loop may wait: this asks the host. Without meaning
+    // for a stream that has ended.
     (void)virStreamAbort(line_->stream.get());
 }
 

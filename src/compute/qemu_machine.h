@@ -77,6 +77,7 @@ class QemuCompute final : public RecoveryCompute {
     // As ProbeOptions; `verdict_path`: its state_path. `files` is borrowed.
     QemuCompute(FileSystem& files, std::string verdict_path, std::string configured);
 
+    std::string where() const override { return {}; }
     // At once, by what is known.
     Result<AcceleratorVerdict> accelerator() override;
     Result<HostCapacity> room() override { return host_capacity(); }

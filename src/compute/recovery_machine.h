@@ -32,6 +32,8 @@ struct NbdDisk {
 struct MachinePlace {
     std::string id;             // of the recovery: [a-z0-9-], 1..40 bytes
     std::string run_directory;  // of the caller, who makes and owns it; our files are in it
+    // Of the caller as well: what outlives a restart of this host. Empty: nothing does.
+    std::string state_directory;
 };
 
 struct MachineOrder {
@@ -103,6 +105,8 @@ class RecoveryCompute {
   public:
     virtual ~RecoveryCompute() = default;
 
+    // Which place this is: never the same for two.
+    virtual std::string where() const = 0;
     // With what machines run there.
     virtual Result<AcceleratorVerdict> accelerator() = 0;
     // What it has for machines.

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <vector>
 
@@ -70,6 +71,26 @@ Status share_socket(const std::string& socket, const std::string& group) {
         (now.st_mode & S_IXOTH) == 0 && ::chmod(all.c_str(), (now.st_mode & 07777) | S_IXOTH) != 0)
         return fail(Error::from_errno(errno, all));
     return lets_through(run_directory, id, group);
+}
+
+Status can_share(const std::string& root, const std::string& group) {
+    FS_ASSIGN(const gid_t id, group_id(group));
+    if (::geteuid() != 0 && ::getegid() != id) {
+        std::vector<gid_t> ours(static_cast<size_t>(std::max(0, ::getgroups(0, nullptr))));
+        if (::getgroups(static_cast<int>(ours.size()), ours.data()) < 0 ||
+            std::find(ours.begin(), ours.end(), id) == ours.end())
+            return fail(
+                Code::kForbidden,
+                fmt::format("this program may give nothing to the group '{}', whose members "
+                            "are to open the machine's disks",
+                            group),
+                "add its user to the group, and start it again");
+    }
+    struct stat now {};
+    // One that is ours is opened then.
+    if (::stat(root.c_str(), &now) == 0 && now.st_uid != ::geteuid())
+        return lets_through(root + "/x", id, group);
+    return lets_through(root, id, group);
 }
 
 }  // namespace farshore

@@ -13,4 +13,7 @@ namespace farshore {
 // not in it; a directory above lets nobody through).
 Status share_socket(const std::string& socket, const std::string& group);
 
+// Whether that can be done of a socket in a directory in `root`. Changes nothing. Errors as above.
+Status can_share(const std::string& root, const std::string& group);
+
 }  // namespace farshore

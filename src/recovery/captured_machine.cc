@@ -75,6 +75,9 @@ Status Recoveries::shut_down(const std::string& id, int timeout_ms, bool by_forc
             RecoveryState& state = entry->state;
             if (entry->forgotten)
                 return fail(Code::kNotFound, fmt::format("recovery '{}' is gone", id));
+            if (entry->unadopted && entry->resume_again)
+                return fail(Code::kUnavailable, "the machine's host cannot be reached just now",
+                            "try again when it can");
             const auto now = entry->machine ? entry->machine->state()
                                             : Result<MachineState>(MachineState::kStopped);
             const bool off = now ? *now == MachineState::kStopped || *now == MachineState::kLost
@@ -139,13 +142,25 @@ Status Recoveries::start_again(const std::string& id) {
                                                    "when it is stopped",
                                                    recovery_stage_name(state.stage)));
     if (has_machine(state)) FS_TRY(choose_accelerator(*entry));
-    if (state.captured) return start_on_tap(*entry);
-    if (!entry->disks || !entry->disks->alive()) {
-        entry->disks.reset();
-        FS_TRY(NbdServer::clean_up(run_directory(id), nbd_socket(state)));
-        FS_TRY(start_disks(*entry));
-    }
-    return start_on_disks(*entry);
+    const auto start = [&]() -> Status {
+        if (state.captured) return start_on_tap(*entry);
+        if (!entry->disks || !entry->disks->alive()) {
+            entry->disks.reset();
+            FS_TRY(NbdServer::clean_up(run_directory(id), nbd_socket(state)));
+            FS_TRY(start_disks(*entry));
+        }
+        return start_on_disks(*entry);
+    };
+    // Noted before: a vault that is killed in between finds a machine that runs.
+    const RecoveryStage before = state.stage;
+    state.stage = RecoveryStage::kStartingMachine;
+    state.tried = true;
+    FS_TRY(save(*entry));
+    Status started = start();
+    if (started) return started;
+    state.stage = before;
+    FS_TRY(save(*entry));
+    return started;
 }
 
 }  // namespace farshore

@@ -148,7 +148,7 @@ Status Recoveries::take_lease(Entry& entry) {
 }
 
 MachinePlace Recoveries::place_of(const RecoveryState& state) const {
-    return {state.id, run_directory(state.id)};
+    return {state.id, run_directory(state.id), state_directory(state.id)};
 }
 
 Result<std::shared_ptr<RecoveryCompute>> Recoveries::compute_named(const std::string& compute) {
@@ -159,7 +159,15 @@ Result<std::shared_ptr<RecoveryCompute>> Recoveries::compute_named(const std::st
 }
 
 Result<std::shared_ptr<RecoveryCompute>> Recoveries::compute_of(const RecoveryState& state) {
-    return compute_named(state.compute);
+    FS_ASSIGN(auto compute, compute_named(state.compute));
+    // Asking another place would find that nothing runs.
+    if (!state.compute_where.empty() && compute->where() != state.compute_where)
+        return fail(Code::kWrongState,
+                    fmt::format("compute host '{}' is another one now than that on which {} was "
+                                "started ({})",
+                                state.compute, state.id, state.compute_where),
+                    "set it as it was until nothing runs there any more");
+    return compute;
 }
 
 Status Recoveries::clean_up_machine(const RecoveryState& state) {
@@ -219,6 +227,8 @@ Result<TapConfig> Recoveries::disk_config(const RecoveryState& state) {
 Status Recoveries::start_disks(Entry& entry) {
     const RecoveryState& state = entry.state;
     FS_ASSIGN(const TapConfig config, disk_config(state));
+    // It may have been on a file system that is empty after a restart of the host.
+    FS_TRY(options_.files->make_directories(run_directory(state.id)));
     NbdServerOptions options;
     options.run_directory = run_directory(state.id);
     options.socket_path = nbd_socket(state);
@@ -291,6 +301,7 @@ Status Recoveries::bring_up(Entry& entry, int64_t requested_us) {
     state.timings.disks_ready_ms = elapsed_ms();
     if (has_machine(state)) {
         state.stage = RecoveryStage::kStartingMachine;
+        state.tried = true;
         FS_TRY(save(entry));
         FS_TRY(start_machine(entry));
         state.timings.machine_started_ms = elapsed_ms();
@@ -304,7 +315,9 @@ Status Recoveries::bring_up(Entry& entry, int64_t requested_us) {
 Status Recoveries::end_processes(Entry& entry) {
     const std::string run = run_directory(entry.state.id);
     entry.machine.reset();
-    const Status machine = clean_up_machine(entry.state);
+    // A host on which nothing was tried need not be there.
+    const bool nothing = !entry.state.compute.empty() && !entry.state.tried;
+    const Status machine = nothing ? Status() : clean_up_machine(entry.state);
     // One at a host that cannot be reached has no disks from now on, whatever it does.
     if (!machine && entry.state.compute.empty()) return machine;
     entry.disks.reset();
@@ -402,6 +415,8 @@ Result<RecoveryState> Recoveries::start(const RecoveryRequest& request) {
     state.item = request.item;
     state.item_name = request.item_name;
     state.compute = request.compute;
+    FS_ASSIGN(const auto compute, compute_named(request.compute));
+    state.compute_where = compute->where();
     state.copy = request.copy;
     state.note = request.note;
     state.undecided = request.undecided;
@@ -655,9 +670,22 @@ Status Recoveries::resume_one(const std::string& id) {
                                                   state->id.substr(0, 64)));
     FS_ASSIGN(const EntryPtr entry, add(std::move(*state)));
     const std::lock_guard lock(entry->mutex);
+    entry->unadopted = has_machine(entry->state);
+    entry->host_away = !entry->state.compute.empty() && entry->state.error &&
+                       entry->state.error->code == Code::kUnavailable;
     resume_entry(*entry);
     return {};
 }
+
+namespace {
+
+// Its host is away; or has just come back, and a network or a bridge is not there yet.
+bool may_come_back(const RecoveryState& state, const Error& error) {
+    return !state.compute.empty() &&
+           (error.retry() == Retry::kSoon || error.code() == Code::kDependencyMissing);
+}
+
+}  // namespace
 
 void Recoveries::resume_entry(Entry& entry) {
     RecoveryState& state = entry.state;
@@ -716,8 +744,8 @@ void Recoveries::resume_entry(Entry& entry) {
         return {};
     };
     const Status done = run();
-    entry.resume_again = !done && !state.compute.empty() && done.error().retry() == Retry::kSoon &&
-                         state.stage != RecoveryStage::kGone;
+    entry.resume_again =
+        !done && may_come_back(state, done.error()) && state.stage != RecoveryStage::kGone;
     if (entry.resume_again) {
         // Its host is away, or nobody knows just now where it is: what runs there is not judged.
         note_host(entry, done);
@@ -734,22 +762,51 @@ void Recoveries::resume_entry(Entry& entry) {
     }
 }
 
-void Recoveries::tick() {
+std::vector<Recoveries::EntryPtr> Recoveries::all_entries() {
     std::vector<EntryPtr> entries;
-    {
-        const std::lock_guard lock(mutex_);
-        for (const auto& [id, entry] : entries_) entries.push_back(entry);
-    }
+    const std::lock_guard lock(mutex_);
+    for (const auto& [id, entry] : entries_) entries.push_back(entry);
+    return entries;
+}
+
+void Recoveries::tick() {
+    const auto entries = all_entries();
     for (const EntryPtr& entry : entries) {
         // Whoever holds it is at work on it.
         const std::unique_lock lock(entry->mutex, std::try_to_lock);
-        if (lock.owns_lock() && !entry->forgotten) tend(*entry);
+        if (lock.owns_lock() && !entry->forgotten) renew_lease(*entry);
+    }
+    for (const EntryPtr& entry : entries) {
+        const std::unique_lock lock(entry->mutex, std::try_to_lock);
+        if (lock.owns_lock() && !entry->forgotten && entry->state.compute.empty()) tend(*entry);
+    }
+}
+
+void Recoveries::tick_elsewhere() {
+    for (const EntryPtr& entry : all_entries()) {
+        const std::unique_lock lock(entry->mutex, std::try_to_lock);
+        if (lock.owns_lock() && !entry->forgotten && !entry->state.compute.empty()) tend(*entry);
+    }
+}
+
+// The point may be lost (an expired lease, a vault that was down for long): the machine reads on as
+// long as it can, and the state says what threatens it.
+void Recoveries::renew_lease(Entry& entry) {
+    RecoveryState& state = entry.state;
+    if (state.hydrated || state.stage == RecoveryStage::kCleaning ||
+        options_.clock->steady_us() - entry.lease_renewed_us <= options_.lease_us / 3)
+        return;
+    const Status renewed = take_lease(entry);
+    if (!renewed && !state.error) {
+        state.error = describe(renewed.error());
+        (void)save(entry);
     }
 }
 
 Status Recoveries::adopt_machine(Entry& entry) {
     FS_ASSIGN(const auto compute, compute_of(entry.state));
     if (auto machine = compute->adopt(place_of(entry.state))) entry.machine = std::move(*machine);
+    entry.unadopted = false;
     entry.machine_started_us = options_.clock->steady_us();
     return {};
 }
@@ -776,20 +833,16 @@ void Recoveries::tend(Entry& entry) {
         resume_entry(entry);
         return;
     }
-    if (!state.hydrated &&
-        options_.clock->steady_us() - entry.lease_renewed_us > options_.lease_us / 3 &&
-        state.stage != RecoveryStage::kCleaning) {
-        // The point may be lost (an expired lease, a vault that was down for long): the machine
-        // reads on as long as it can, and the state says what threatens it.
-        const Status renewed = take_lease(entry);
-        if (!renewed && !state.error) {
-            state.error = describe(renewed.error());
-            (void)save(entry);
-        }
+    renew_lease(entry);
+    if (entry.unadopted && state.stage == RecoveryStage::kRunning) {
+        const Status adopted = adopt_machine(entry);
+        note_host(entry, adopted);
+        if (!adopted) return;
     }
     if (state.captured && state.stage == RecoveryStage::kStartingMachine) {
         if (nbd_server_greets(nbd_socket(state), 200)) {
-            if (auto started = start_on_tap(entry); !started)
+            if (auto started = start_on_tap(entry);
+                !started && !may_come_back(state, started.error()))
                 (void)fail_entry(entry, started.error());
         }
         return;
@@ -797,10 +850,11 @@ void Recoveries::tend(Entry& entry) {
     if (state.stage != RecoveryStage::kRunning) return;
     if (state.on_trial) tend_trial(entry);
     bool lost = false;
+    Status seen;
     if (has_machine(state)) {
         const auto now =
             entry.machine ? entry.machine->state() : Result<MachineState>(MachineState::kStopped);
-        note_host(entry, now ? Status() : tl::unexpected(now.error()));
+        if (!now) seen = tl::unexpected(now.error());
         lost = now && *now == MachineState::kLost;
         if (now && *now == MachineState::kStopped) {
             entry.machine.reset();
@@ -810,10 +864,9 @@ void Recoveries::tend(Entry& entry) {
         }
     }
     if (state.captured || (entry.disks && entry.disks->alive())) {
-        if (lost)
-            start_lost(entry);
-        else if (entry.machine)
-            (void)entry.machine->tend();
+        if (lost) return start_lost(entry);
+        if (seen && entry.machine) seen = entry.machine->tend();
+        note_host(entry, seen);
         return;
     }
     // The guest's requests wait for the server (MachineOrder::reconnect_delay_s); what it
@@ -839,7 +892,13 @@ void Recoveries::start_lost(Entry& entry) {
         FS_TRY(choose_accelerator(entry));
         return start_on_disks(entry);
     };
-    if (const Status started = again(); !started) (void)fail_entry(entry, started.error());
+    const Status started = again();
+    if (started) return;
+    entry.resume_again = may_come_back(entry.state, started.error());
+    if (entry.resume_again)
+        note_host(entry, started);
+    else
+        (void)fail_entry(entry, started.error());
 }
 
 void Recoveries::tend_trial(Entry& entry) {

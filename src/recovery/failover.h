@@ -203,9 +203,12 @@ class Recoveries {
     // After a restart of the vault, before anything may expire leases. Errors of single recoveries
     // are in their states.
     Status resume();
-    // About once a second: renews leases, starts a dead NBD server again, notices machines that
-    // ended, judges machines on trial and starts them with TCG when KVM does not carry them.
+    // About once a second. Renews leases first: nothing that a machine or a host does holds that
+    // up. Of machines on this host: starts a dead NBD server again, notices machines that ended,
+    // judges machines on trial and starts them with TCG when KVM does not carry them.
     void tick();
+    // The same for machines on other hosts, which may be away, or slow: by a thread of its own.
+    void tick_elsewhere();
 
     // As last saved; never waits for a start or a clean-up under way. kNotFound.
     Result<RecoveryState> get(const std::string& id);
@@ -244,6 +247,8 @@ class Recoveries {
     Result<RecoveryState> begin(RecoveryState state);
     Status resume_one(const std::string& id);
     void resume_entry(Entry& entry);
+    std::vector<EntryPtr> all_entries();
+    void renew_lease(Entry& entry);
     void tend(Entry& entry);
     void tend_trial(Entry& entry);
     void start_lost(Entry& entry);

@@ -23,6 +23,8 @@ struct Recoveries::Entry {
     TrialWatch trial;
     int64_t machine_started_us = 0;  // steady clock
     int64_t lease_renewed_us = 0;
+    // Taken up after a restart, and its machine not found yet: nothing is concluded from that.
+    bool unadopted = false;
     // Of one on another host: that could not be reached when it was to be taken up.
     bool resume_again = false;
     int64_t resume_us = 0;   // not before, by the steady clock

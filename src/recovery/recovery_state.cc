@@ -93,6 +93,8 @@ std::string encode_recovery_state(const RecoveryState& state) {
                  {"item", state.item.to_string()},
                  {"item_name", state.item_name},
                  {"compute", state.compute},
+                 {"compute_where", state.compute_where},
+                 {"tried", state.tried},
                  {"copy", state.copy},
                  {"note", state.note},
                  {"undecided", undecided_name(state.undecided)},
@@ -175,7 +177,9 @@ Result<RecoveryState> decode_recovery_state(std::string_view text) {
     state.captured = json_bool(json, "captured");  // written since a way home was known
     FS_ASSIGN(state.item, ItemId::parse(json_text(json, "item")));
     FS_ASSIGN(state.item_name, text_of(json, "item_name"));
-    FS_ASSIGN(state.compute, text_of(json, "compute"));
+    FS_ASSIGN(state.compute, text_of(json, "compute"));  // written since there are such hosts
+    FS_ASSIGN(state.compute_where, text_of(json, "compute_where"));
+    state.tried = json_bool(json, "tried");
     state.copy = json_text(json, "copy");  // written since there are copies
     FS_ASSIGN(state.note, text_of(json, "note"));
     FS_ASSIGN(state.undecided, undecided_from_name(json_text(json, "undecided")));

@@ -86,9 +86,11 @@ struct RecoveryState {
     bool captured = false;  // its disks are served by a tap of the vault's agent, not by us
     ItemId item;
     std::string item_name;
-    std::string compute;  // the name of the host on which it runs; empty: this one
-    std::string copy;     // the name of the store that is read; empty: the vault's own
-    std::string note;     // of whoever asked for it
+    std::string compute;        // the name of the host on which it runs; empty: this one
+    std::string compute_where;  // RecoveryCompute::where() of it then
+    bool tried = false;         // a machine may be there
+    std::string copy;           // the name of the store that is read; empty: the vault's own
+    std::string note;           // of whoever asked for it
     Undecided undecided = Undecided::kWaits;
     TimePoint decide_at;  // then, unless a person has decided; without meaning for kWaits
     Sequence sequence;

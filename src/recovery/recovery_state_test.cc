@@ -13,6 +13,9 @@ TEST(RecoveryState, ComesBackFromJson) {
     state.committed = true;
     state.item.raw.fill(0x5a);
     state.item_name = "a \"name\"";
+    state.compute = "rack-1";
+    state.compute_where = "qemu+tls://rack-1/system";
+    state.tried = true;
     state.note = "for the auditors";
     state.undecided = Undecided::kRollsBack;
     state.decide_at = {77};
@@ -32,6 +35,9 @@ TEST(RecoveryState, ComesBackFromJson) {
     ASSERT_TRUE(decoded) << decoded.error().to_string();
     EXPECT_EQ(encode_recovery_state(*decoded), json);
     EXPECT_EQ(decoded->note, "for the auditors");
+    EXPECT_EQ(decoded->compute, "rack-1");
+    EXPECT_EQ(decoded->compute_where, "qemu+tls://rack-1/system");
+    EXPECT_TRUE(decoded->tried);
     EXPECT_EQ(decoded->undecided, Undecided::kRollsBack);
     EXPECT_EQ(decoded->decide_at.us, 77);
     EXPECT_EQ(decoded->sequence.v, UINT64_MAX);

@@ -80,7 +80,8 @@ Result<HttpResponse> Api::compute_hosts(const Call& call) {
         FS_ASSIGN(const ComputeHostRecord known, get_compute_host(database, name));
         FS_ASSIGN(const ComputeHostSettings before, settings_of(known));
         FS_ASSIGN(const ComputeHostSettings after, compute_host_from_json(call.body, "body"));
-        if (recovery_ != nullptr && (before.uri != after.uri || before.disks != after.disks))
+        if (recovery_ != nullptr && (before.uri != after.uri || before.disks != after.disks ||
+                                     before.disks_address != after.disks_address))
             FS_TRY(recovery_->check_unused(name));
         FS_ASSIGN(const ComputeHostRecord changed, change_compute_host(database, name, document));
         FS_ASSIGN(const Json view, host_view(changed));

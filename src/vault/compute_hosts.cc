@@ -7,8 +7,8 @@
 
 namespace farshore {
 
-ComputeHosts::ComputeHosts(Vault& vault, std::string scope)
-    : vault_(vault), scope_(std::move(scope)) {}
+ComputeHosts::ComputeHosts(Vault& vault, std::string scope, std::string run_root)
+    : vault_(vault), scope_(std::move(scope)), run_root_(std::move(run_root)) {}
 
 Result<std::shared_ptr<LibvirtCompute>> ComputeHosts::named(const std::string& name) {
     // Asked each time: another vault node, or a person, may have changed it.
@@ -22,16 +22,17 @@ Result<std::shared_ptr<LibvirtCompute>> ComputeHosts::named(const std::string& n
     options.name = name;
     options.uri = connection_uri(settings);
     options.scope = scope_;
+    options.run_root = run_root_;
     if (settings.accelerator == HostAccelerator::kKvm) options.accelerator = Accelerator::kKvm;
     if (settings.accelerator == HostAccelerator::kTcg) options.accelerator = Accelerator::kTcg;
     if (settings.disks == DisksOver::kTls) {
-        FS_ASSIGN(Credentials server, vault_.issue_disk_server(settings.disks_address));
-        options.disks_over_tls = DisksOverTls{.address = settings.disks_address,
-                                              .first_port = settings.first_port,
-                                              .last_port = settings.last_port,
-                                              .server = std::move(server),
-                                              .authority_pem = vault_.authority_pem(),
-                                              .client_name = compute_name(name)};
+        options.disks_over_tls = DisksOverTls{
+            .address = settings.disks_address,
+            .first_port = settings.first_port,
+            .last_port = settings.last_port,
+            .issue = [this](const std::string& server) { return vault_.issue_disk_server(server); },
+            .authority_pem = vault_.authority_pem(),
+            .client_name = compute_name(name)};
     } else {
         options.disks_group = disks_group_of(settings);
     }

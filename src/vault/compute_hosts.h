@@ -17,7 +17,8 @@ class Vault;
 class ComputeHosts {
   public:
     // `scope`: the vault's own, as LibvirtOptions.
-    ComputeHosts(Vault& vault, std::string scope);
+    // `run_root`: where the machines' run directories are.
+    ComputeHosts(Vault& vault, std::string scope, std::string run_root);
 
     // The host of that name, as it is set now; connections are kept. kNotFound; errors of the
     // database.
@@ -29,7 +30,7 @@ class ComputeHosts {
         std::shared_ptr<LibvirtCompute> compute;
     };
     Vault& vault_;
-    const std::string scope_;
+    const std::string scope_, run_root_;
     std::mutex mutex_;
     std::map<std::string, Known> known_;  // guarded by mutex_
 };

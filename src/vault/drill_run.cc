@@ -109,7 +109,13 @@ Result<std::string> DrillDesk::run_job(JobRun& run, uint64_t id) {
                 Code::kUnsupported,   Code::kInvalidArgument, Code::kCorrupt,
                 Code::kTruncated,     Code::kMalformed,       Code::kNotFound,
                 Code::kPointNotFound, Code::kWrongKey,        Code::kGuestFailed};
-            if (std::ranges::find(kOfThePoint, started.error().code()) == kOfThePoint.end())
+            // What a compute host lacks is told in as many ways.
+            static constexpr std::array kOfThePointAnywhere{Code::kCorrupt, Code::kTruncated,
+                                                            Code::kPointNotFound, Code::kWrongKey};
+            const auto is_of = [code = started.error().code()](const auto& codes) {
+                return std::ranges::find(codes, code) != codes.end();
+            };
+            if (request.compute.empty() ? !is_of(kOfThePoint) : !is_of(kOfThePointAnywhere))
                 return tl::unexpected(started.error());
             evidence.why = "it does not start: " + started.error().what();
             evidence.remedy = started.error().remedy();

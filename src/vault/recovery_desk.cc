@@ -99,7 +99,8 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
       files_(files),
       clock_(clock),
       random_(random),
-      hosts_(vault, vault.info().vault_id + " " + vault.directory() + "/recoveries") {
+      hosts_(vault, vault.info().vault_id + " " + vault.directory() + "/recoveries",
+             options.run_directory.empty() ? vault.directory() + "/run" : options.run_directory) {
     RecoveryOptions recovery;
     recovery.files = &files;
     recovery.clock = &clock;
@@ -165,18 +166,26 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
     preparer_->post([this] { recoveries_->prepare(); });
     addresser_ = std::make_unique<ThreadExecutor>("fs-addresses");
     if (options.tick_interval_us > 0) {
-        ticker_ = std::make_unique<ThreadExecutor>("fs-recovery");
-        auto round = std::make_shared<std::function<void()>>();
-        *round = [this, weak = std::weak_ptr(round), interval = options.tick_interval_us] {
-            tick();
-            if (auto again = weak.lock()) ticker_->post_after_us(interval, [again] { (*again)(); });
+        const auto every = [interval = options.tick_interval_us](
+                               const char* name, const std::function<void()>& work) {
+            auto executor = std::make_unique<ThreadExecutor>(name);
+            ThreadExecutor* const own = executor.get();
+            auto round = std::make_shared<std::function<void()>>();
+            *round = [own, work, weak = std::weak_ptr(round), interval] {
+                work();
+                if (auto again = weak.lock()) own->post_after_us(interval, [again] { (*again)(); });
+            };
+            own->post_after_us(interval, [round] { (*round)(); });
+            return executor;
         };
-        ticker_->post_after_us(options.tick_interval_us, [round] { (*round)(); });
+        ticker_ = every("fs-recovery", [this] { tick_here(); });
+        elsewhere_ = every("fs-elsewhere", [this] { recoveries_->tick_elsewhere(); });
     }
 }
 
 RecoveryDesk::~RecoveryDesk() {
     if (ticker_) ticker_->stop();
+    if (elsewhere_) elsewhere_->stop();
     addresser_->stop();
     preparer_->stop();
     // Exports belong to whoever asked this process for them; machines go on without it.
@@ -279,6 +288,11 @@ void RecoveryDesk::decide() {
 }
 
 void RecoveryDesk::tick() {
+    recoveries_->tick_elsewhere();
+    tick_here();
+}
+
+void RecoveryDesk::tick_here() {
     recoveries_->tick();
     tend_addresses();
     // The disk was full, or the database away.
@@ -428,6 +442,9 @@ Result<std::string> RecoveryDesk::start_machine(JobRun& run, const std::string& 
         FS_TRY(there);
         return result;
     }
+    if (const auto left = recoveries_->get(request.id);
+        left && left->stage == RecoveryStage::kCleaning && !left->compute.empty())
+        say_left(*left);
     // Its source goes on as if nothing had been.
     vault_.set_stand_by(request.item, std::nullopt);
     if (auto back =
@@ -715,7 +732,7 @@ Status RecoveryDesk::clean_up_test(const std::string& recovery) {
     if (state->kind != RecoveryKind::kTest)
         return fail(Code::kWrongState, fmt::format("recovery {} is a {}, no test", state->id,
                                                    recovery_kind_name(state->kind)));
-    return recoveries_->clean_up(recovery);
+    return give_up(*state, Recoveries::CleanUp::kOrdinary);
 }
 
 Result<RecoveryRequest> RecoveryDesk::test_request(const ItemId& id, const std::string& point) {

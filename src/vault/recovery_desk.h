@@ -143,6 +143,7 @@ class RecoveryDesk {
         uint64_t size_bytes = 0;
         std::string socket;
     };
+    void tick_here();
     void decide();
     void tend_addresses();
     void set_addresses(const RecoveryState& state, bool is_last);
@@ -155,6 +156,7 @@ class RecoveryDesk {
                                      const std::function<Result<JobRecord>()>& job);
     Result<std::string> start_machine(JobRun& run, const std::string& input);
     Result<std::string> place_of(const ItemId& item, const std::string& compute);
+    void say_left(const RecoveryState& state);
     Status give_up(const RecoveryState& state, Recoveries::CleanUp how);
     Status claim(const ItemId& item, const std::string& recovery);
     Result<ItemRecord> put_back(const ItemRecord& item);
@@ -189,7 +191,7 @@ class RecoveryDesk {
     };
     std::map<std::string, Addressing> addressing_;
     std::unique_ptr<ThreadExecutor> addresser_;
-    std::unique_ptr<ThreadExecutor> ticker_;
+    std::unique_ptr<ThreadExecutor> ticker_, elsewhere_;
     std::unique_ptr<ThreadExecutor> preparer_;
 };
 

@@ -142,13 +142,7 @@ Status RecoveryDesk::check_unused(const std::string& host) {
     return {};
 }
 
-// Ends it for good. A host that cannot be reached does not hold up what is done elsewhere: its
-// machine has no disks any more, and is taken away when the host is back (Recoveries::tick).
-Status RecoveryDesk::give_up(const RecoveryState& state, Recoveries::CleanUp how) {
-    const Status ended = recoveries_->clean_up(state.id, how);
-    if (ended || state.compute.empty() || ended.error().code() != Code::kUnavailable) return ended;
-    const auto now = recoveries_->get(state.id);
-    if (!now || now->stage != RecoveryStage::kCleaning) return ended;
+void RecoveryDesk::say_left(const RecoveryState& state) {
     const auto item = get_item(vault_.database(), state.item);
     vault_.event(
         Severity::kWarning, "machine-left-at-host", item ? &*item : nullptr,
@@ -157,6 +151,16 @@ Status RecoveryDesk::give_up(const RecoveryState& state, Recoveries::CleanUp how
                     state.id, state.compute),
         "see that it does not answer on the network: end it at the host, or cut the host "
         "off");
+}
+
+// Ends it for good. A host that cannot be reached does not hold up what is done elsewhere: its
+// machine has no disks any more, and is taken away when the host is back (Recoveries::tick).
+Status RecoveryDesk::give_up(const RecoveryState& state, Recoveries::CleanUp how) {
+    const Status ended = recoveries_->clean_up(state.id, how);
+    if (ended || state.compute.empty() || ended.error().code() != Code::kUnavailable) return ended;
+    const auto now = recoveries_->get(state.id);
+    if (!now || now->stage != RecoveryStage::kCleaning) return ended;
+    say_left(*now);
     return {};
 }
 

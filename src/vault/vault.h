@@ -295,8 +295,9 @@ class Vault final : public VaultLink {
     // A certificate and its key for the QEMU of a compute host, with which it opens disks that are
     // served over TLS. Not kept; whoever has it is no party (base/party_names.h).
     Result<ComputeCredentials> issue_compute_credentials(const std::string& host);
-    // And one for what serves them, reached at `address`. Not kept; nobody's, as that.
-    Result<Credentials> issue_disk_server(const std::string& address);
+    // And one for what serves them, for clients that ask for `server_name`. Not kept; nobody's, as
+    // that.
+    Result<Credentials> issue_disk_server(const std::string& server_name);
     // The administrator's token; made at first start, kept in vault/admin.token (0600).
     const Secret& admin_token() const;
     // A one-time token's text.

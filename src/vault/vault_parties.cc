@@ -56,11 +56,11 @@ Result<ComputeCredentials> Vault::issue_compute_credentials(const std::string& h
                               certificate.not_after};
 }
 
-Result<Credentials> Vault::issue_disk_server(const std::string& address) {
+Result<Credentials> Vault::issue_disk_server(const std::string& server_name) {
     // It lives as long as the machines that read through it, whatever that is.
     constexpr int64_t kDays = 1825;
     return impl_->authority->issue_with_key({.common_name = compute_name("/disks"),
-                                             .alternative_names = {address},
+                                             .alternative_names = {server_name},
                                              .now = impl_->clock.now(),
                                              .valid_days = kDays});
 }

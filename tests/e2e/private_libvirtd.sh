@@ -30,6 +30,7 @@ END
     {
         echo "unix_sock_dir = \"$directory/sock\""
         echo 'auth_unix_rw = "none"'
+        echo 'unix_sock_rw_perms = "0700"'
         echo 'log_outputs = "3:stderr"'
         for line in "$@"; do echo "$line"; done
     } >"$directory/libvirtd.conf"
@@ -60,4 +61,5 @@ while true; do
     listen=()
     if grep -q '^listen_tls = 1' "$directory/libvirtd.conf"; then listen=(--listen); fi
     libvirtd --pid-file "/run/libvirt/own.pid" --config "$directory/libvirtd.conf" "${listen[@]}" || true
+    sleep 0.1
 done
