@@ -26,6 +26,7 @@ class LibvirtTest : public testing::Test {
     void SetUp() override {
         PosixFileSystem files;
         ASSERT_TRUE(files.make_directories(run()));
+        ASSERT_TRUE(files.make_directories(directory_ / "state"));
         ASSERT_TRUE(files.make_directories(directory_ / "disks"));
         start_libvirtd();
         ASSERT_TRUE(libvirtd_);
@@ -48,7 +49,7 @@ class LibvirtTest : public testing::Test {
                                                                    .disks_group = kGroup});
     }
     std::string run() const { return directory_ / "run/t1"; }
-    MachinePlace place() const { return {"t1", run()}; }
+    MachinePlace place() const { return {"t1", run(), directory_ / "state"}; }
     void make_disk(const std::string& name, const Bytes& boot) {
         PosixFileSystem files;
         auto file = files.open(directory_ / ("disks/" + name), OpenMode::kCreate);
@@ -410,11 +411,16 @@ TEST_F(LibvirtRemoteTest, RunsOverTlsAndGoesOnAfterTheLineWasCut) {
     const std::string xml = libvirtd_->virsh({"dumpxml", compute_->doors(place()).domain});
     EXPECT_NE(xml.find("tls='yes'"), std::string::npos) << xml;
     EXPECT_EQ(xml.find("nbd.sock"), std::string::npos) << xml;
+    EXPECT_NE(xml.find("tlsHostname='" + compute_->doors(place()).domain + "'"), std::string::npos)
+        << "another machine's disks would be taken for its own: " << xml;
     // The front ends, and the server behind it: both come back, the guest only waits.
     auto front = NbdFront::adopt(run());
     ASSERT_TRUE(front);
     ASSERT_TRUE(front->kill());
     ASSERT_TRUE(server_->kill());
+    // As after a restart of this machine: /run is empty, and the guest knows one port only.
+    PosixFileSystem files;
+    ASSERT_TRUE(files.remove(run() + "/front.port"));
     libvirtd_->virsh({"reset", compute_->doors(place()).domain});
     ASSERT_TRUE(wait_state(**machine, MachineState::kPaused));
     serve();

@@ -1,6 +1,9 @@
-// What Recoveries holds of each of its recoveries, for failover.cc and captured_machine.cc alone.
+// What Recoveries holds of each of its recoveries, for failover.cc, recovery_upkeep.cc and
+// captured_machine.cc alone.
 #pragma once
 
+#include <algorithm>
+#include <cctype>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -39,5 +42,15 @@ inline std::string this_boot() {
 }
 
 inline bool has_machine(const RecoveryState& state) { return state.kind != RecoveryKind::kExport; }
+
+inline bool valid_id(const std::string& id) {
+    return !id.empty() && id.size() <= 40 && std::all_of(id.begin(), id.end(), [](unsigned char c) {
+        return std::islower(c) || std::isdigit(c) || c == '-';
+    });
+}
+
+inline RecoveryError describe(const Error& error) {
+    return {error.code(), error.what(), error.remedy()};
+}
 
 }  // namespace farshore

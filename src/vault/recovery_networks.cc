@@ -6,6 +6,7 @@
 #include "meta/items.h"
 #include "meta/json_fields.h"
 #include "os/real.h"
+#include "recovery/compute_choice.h"
 #include "vault/log_about.h"
 #include "vault/recovery_desk.h"
 
@@ -168,8 +169,8 @@ Status RecoveryDesk::give_up(const RecoveryState& state, Recoveries::CleanUp how
 Result<std::string> RecoveryDesk::place_of(const ItemId& item, const std::string& compute) {
     std::string name = compute;
     if (name.empty()) {
-        FS_ASSIGN(const auto set, item_compute(vault_.database(), item));
-        name = set.value_or("");
+        FS_ASSIGN(const ComputeChoice set, compute_choice(vault_.database(), item));
+        name = set.host;
     }
     if (name == kLocalHost) name.clear();
     if (!name.empty()) FS_TRY(get_compute_host(vault_.database(), name));

@@ -60,6 +60,7 @@ while true; do
     rm -f "$directory"/sock/*
     listen=()
     if grep -q '^listen_tls = 1' "$directory/libvirtd.conf"; then listen=(--listen); fi
-    libvirtd --pid-file "/run/libvirt/own.pid" --config "$directory/libvirtd.conf" "${listen[@]}" || true
+    libvirtd --pid-file "/run/libvirt/own.pid" --config "$directory/libvirtd.conf" "${listen[@]}" ||
+        echo "libvirtd ended with $?, and is started anew" >&2
     sleep 0.1
 done
