@@ -17,6 +17,13 @@ namespace farshore {
 inline constexpr uint64_t kMinTraceRingBytes = 64u << 10;
 inline constexpr uint64_t kMaxTraceRingBytes = 1ull << 30;
 
+// Before the index, in the export's name that a disk's one client uses: of its connections the
+// newest alone may change the disk (tap/sole_client.h).
+inline constexpr std::string_view kSoleExportPrefix = "sole:";
+inline std::string sole_export_name(DiskIndex disk) {
+    return std::string(kSoleExportPrefix) + std::to_string(disk);
+}
+
 enum class ServeMode : uint8_t {
     kInPath,  // serve and write the backing, and put every change into the capture log
     kMirror,  // target of QEMU's mirror: into the capture log only
@@ -32,7 +39,7 @@ enum class BackingKind : uint8_t {
 };
 
 struct ServedDisk {
-    DiskIndex index = 0;      // also the NBD export's name
+    DiskIndex index = 0;      // also the NBD export's name, for clients that share the disk
     uint64_t size_bytes = 0;  // 0: whatever the backing has (plain mode only)
     BackingKind backing = BackingKind::kFile;
     std::string path;

@@ -93,6 +93,7 @@ TEST(Database, TheFirstVersionIsUpgraded) {
                                   "DROP TABLE item_nics",
                                   "DROP TABLE item_compute",
                                   "DROP TABLE compute_hosts",
+                                  "DROP TABLE deleted_items",
                                   "DROP TABLE recovery_plans",
                                   "DROP TABLE plan_runs",
                                   "DROP TABLE step_answers",

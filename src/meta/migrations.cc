@@ -642,6 +642,16 @@ CREATE TABLE item_compute (
 CREATE INDEX item_compute_by_host ON item_compute(host);
 )sql";
 
+// Items whose objects are looked for once more, since some may land behind their deletion.
+constexpr std::string_view kDeletedItems = R"sql(
+CREATE TABLE deleted_items (
+    item_id TEXT PRIMARY KEY NOT NULL,
+    next_look_us BIGINT NOT NULL,
+    looks BIGINT NOT NULL
+);
+CREATE INDEX deleted_items_by_look ON deleted_items(next_look_us);
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
@@ -663,6 +673,7 @@ constexpr std::array kMigrations{
     Migration{18, "replication groups", kGroups},
     Migration{19, "network cards in a recovery", kItemNics},
     Migration{20, "compute hosts", kComputeHosts},
+    Migration{21, "deleted items", kDeletedItems},
 };
 
 }  // namespace

@@ -241,7 +241,7 @@ Status Recoveries::start_machine(Entry& entry) {
     order.title = state.item_name;
     order.machine = state.machine;
     for (const MachineDisk& disk : state.machine.disks)
-        order.disks.push_back({nbd_socket(state), std::to_string(disk.index)});
+        order.disks.push_back({nbd_socket(state), sole_export_name(disk.index)});
     for (size_t i = 0; i < state.machine.nics.size(); ++i)
         order.networks.push_back(network_of(state, i));
     order.segment_scope =

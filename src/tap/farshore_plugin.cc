@@ -12,12 +12,15 @@
 
 #include <cerrno>
 #include <cstdlib>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "os/real.h"
 #include "os/waiting.h"
 #include "tap/serve.h"
+#include "tap/sole_client.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
@@ -31,9 +34,17 @@ bool marks = true;
 // A file; while it is there, writes hang. Only with test_hooks in the configuration.
 const char* hang_file = nullptr;
 
+// A reconnecting client asks for as long as its machine may stand still.
+constexpr int64_t kSolePatienceUs = 20'000'000;
+
 struct Connection {
     BlockDevice* device;
+    SoleClient* sole = nullptr;  // null: one client of several
+    uint64_t number = 0;         // with sole
 };
+
+std::mutex soles_mutex;
+std::map<BlockDevice*, SoleClient> soles;  // never erased from
 
 int errno_of(const Error& error) {
     if (error.error_number() != 0) return error.error_number();
@@ -46,6 +57,8 @@ int errno_of(const Error& error) {
             return ENOSPC;
         case Code::kUnsupported:
             return EOPNOTSUPP;
+        case Code::kFenced:
+            return ESHUTDOWN;
         default:
             return EIO;
     }
@@ -59,6 +72,18 @@ int failed(const Error& error) {
 int done(const Status& status) { return status ? 0 : failed(status.error()); }
 
 BlockDevice& device_of(void* handle) { return *static_cast<Connection*>(handle)->device; }
+
+// Runs what changes the disk, unless another connection has taken this one's place.
+template <typename Change>
+int change(void* handle, Change&& run) {
+    const auto& connection = *static_cast<Connection*>(handle);
+    if (connection.sole == nullptr) return run(*connection.device);
+    if (auto begun = connection.sole->begin(connection.number); !begun)
+        return failed(begun.error());
+    const int result = run(*connection.device);
+    connection.sole->end();
+    return result;
+}
 
 int farshore_config(const char* key, const char* value) {
     // On the command line only: what the agent writes can't ask for it (bench/README.md, M3).
@@ -113,13 +138,29 @@ int farshore_after_fork() {
 void farshore_cleanup() { server.reset(); }
 
 void* farshore_open(int) {
-    BlockDevice* device = server->device(nbdkit_export_name());
-    if (device == nullptr) {
-        nbdkit_error("no disk '%s'", nbdkit_export_name());
+    std::string name = nbdkit_export_name();
+    const bool sole = name.starts_with(kSoleExportPrefix);
+    if (sole) name.erase(0, kSoleExportPrefix.size());
+    auto connection = std::make_unique<Connection>();
+    connection->device = server->device(name);
+    if (connection->device == nullptr) {
+        nbdkit_error("no disk '%s'", name.c_str());
         nbdkit_set_error(ENOENT);
         return nullptr;
     }
-    return new Connection{device};
+    if (sole) {
+        {
+            const std::lock_guard lock(soles_mutex);
+            connection->sole = &soles[connection->device];
+        }
+        auto number = connection->sole->enter(kSolePatienceUs);
+        if (!number) {
+            failed(number.error());
+            return nullptr;
+        }
+        connection->number = *number;
+    }
+    return connection.release();
 }
 void farshore_close(void* handle) { delete static_cast<Connection*>(handle); }
 
@@ -157,25 +198,29 @@ int farshore_pread(void* handle, void* buf, uint32_t count, uint64_t offset, uin
 }
 int farshore_pwrite(void* handle, const void* buf, uint32_t count, uint64_t offset,
                     uint32_t flags) {
-    hang_if_told();
-    return done(server->write(device_of(handle), offset, {static_cast<const uint8_t*>(buf), count},
-                              (flags & NBDKIT_FLAG_FUA) != 0));
+    return change(handle, [&](BlockDevice& device) {
+        hang_if_told();
+        return done(server->write(device, offset, {static_cast<const uint8_t*>(buf), count},
+                                  (flags & NBDKIT_FLAG_FUA) != 0));
+    });
 }
 int farshore_flush(void* handle, uint32_t) { return done(device_of(handle).flush()); }
 int flush_if(void* handle, uint32_t flags) {
     return (flags & NBDKIT_FLAG_FUA) != 0 ? farshore_flush(handle, 0) : 0;
 }
 int farshore_trim(void* handle, uint32_t count, uint64_t offset, uint32_t flags) {
-    if (auto status = device_of(handle).discard(offset, count); !status)
-        return failed(status.error());
-    return flush_if(handle, flags);
+    return change(handle, [&](BlockDevice& device) {
+        if (auto status = device.discard(offset, count); !status) return failed(status.error());
+        return flush_if(handle, flags);
+    });
 }
 int farshore_zero(void* handle, uint32_t count, uint64_t offset, uint32_t flags) {
-    hang_if_told();
-    if (auto status = device_of(handle).zero(offset, count, (flags & NBDKIT_FLAG_MAY_TRIM) != 0);
-        !status)
-        return failed(status.error());
-    return flush_if(handle, flags);
+    return change(handle, [&](BlockDevice& device) {
+        hang_if_told();
+        if (auto status = device.zero(offset, count, (flags & NBDKIT_FLAG_MAY_TRIM) != 0); !status)
+            return failed(status.error());
+        return flush_if(handle, flags);
+    });
 }
 int farshore_can_cache(void*) { return NBDKIT_CACHE_NATIVE; }
 int farshore_cache(void* handle, uint32_t count, uint64_t offset, uint32_t) {

@@ -41,6 +41,7 @@
 namespace farshore {
 
 class GroupDesk;
+struct DeletedItem;
 struct SecondStore;
 struct CopyRuntime;
 
@@ -50,6 +51,10 @@ struct ItemRuntime {
     Secret key;
     std::unique_ptr<DatabaseLedger> ledger;
     std::shared_ptr<ItemReplica> replica;  // borrows ledger; whoever holds it holds the runtime
+
+    // Held while the log is handed out: from the look at the item's state to the lease's mark in
+    // the store. Who ends the log for good takes it behind the state that says so.
+    std::mutex handing_mutex;
 
     // Held while checkpoints and retention work; once `deleting`, they write nothing any more.
     std::mutex upkeep_mutex;
@@ -460,6 +465,11 @@ struct Vault::Impl {
     void forget_party(const std::string& name);
     int64_t contacts_saved_us = 0;  // steady, of the tender alone
     void tend_contacts();
+    Result<uint64_t> remove_objects(ObjectStore& from, const VaultFence& claim, const ItemId& id,
+                                    const std::function<bool(const std::string&)>& keep,
+                                    const std::function<Status(uint64_t)>& progress);
+    void tend_deleted_items();
+    Status look_again(DeletedItem& deleted);
     Result<uint64_t> delete_objects(JobRun& run, ObjectStore& from, const VaultFence& claim,
                                     const ItemId& id);
     Result<std::string> delete_everything(Vault& vault, JobRun& run, const ItemId& id, bool force);

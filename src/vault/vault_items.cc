@@ -1,4 +1,4 @@
-// Items: protecting, reporting, states, background rounds, deleting.
+// Items: protecting, reporting, states, background rounds, bookmarks.
 #include <fmt/core.h>
 
 #include "meta/groups.h"
@@ -16,13 +16,7 @@ namespace {
 
 // A reader that nobody compares with any more is closed.
 constexpr int64_t kCompareIdleUs = 30'000'000;
-
-// The removal of a point must not wait longer than this for an agent that does not come.
-constexpr int64_t kDetachPatienceUs = 60'000'000;
-// By force it is asked all the same, but not waited for.
-constexpr int64_t kForcedPatienceUs = 3'000'000;
 constexpr int64_t kJobReportUs = 1'000'000;
-constexpr size_t kDeleteBatch = 1000;
 
 }  // namespace
 
@@ -517,6 +511,7 @@ void Vault::tend() {
     }
     impl_->tend_components(*this);
     impl_->tend_contacts();
+    impl_->tend_deleted_items();
     impl_->groups->tend();
     std::string after;
     while (!impl_->ending) {
@@ -533,120 +528,6 @@ void Vault::tend() {
             impl_->tend_alarms(*this, record);
         }
     }
-}
-
-// ---- unprotecting
-// ----------------------------------------------------------------------------------
-
-Result<JobRecord> Vault::unprotect(const std::string& name_or_id, bool force) {
-    FS_ASSIGN(const ItemRecord record, find_item(*impl_->database, name_or_id));
-    FS_TRY(check_action(record.state, ItemAction::kUnprotect));
-    if (record.state == ItemState::kDisabling) {
-        FS_ASSIGN(const auto jobs, list_jobs(*impl_->database, 0, 20, record.id));
-        for (const JobRecord& job : jobs)
-            if (job.kind == "unprotect" && !job.over()) return job;
-    }
-    if (const auto error = impl_->why_set_aside(record.id); error && !force) return fail(*error);
-    FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime_to_delete(record));
-    std::vector<LeaseRow> leases;
-    if (item) {
-        FS_ASSIGN(leases, item->ledger->list_leases());
-    }
-    const TimePoint now = impl_->clock.now();
-    FS_ASSIGN(const auto copies, list_copies(*impl_->database, record.id));
-    for (const CopyRecord& copy : copies) FS_TRY(impl_->check_copy_is_free(record.id, copy.store));
-    for (const LeaseRow& lease : leases)
-        if (lease.expires > now && !lease.holder.starts_with(kCopyHolderPrefix))
-            return fail(Code::kWrongState,
-                        fmt::format("'{}' reads a point of this item", lease.holder),
-                        "end the export, or clean up the failover, first");
-    FS_ASSIGN(const ItemRecord disabled, change_state(record.id, ItemState::kDisabling, {}));
-    const ItemId id = record.id;
-    return start_job(
-        "unprotect", disabled, false, force ? "force" : "",
-        [this, id, force](JobRun& run) { return impl_->delete_everything(*this, run, id, force); });
-}
-
-// All of an item that a store holds.
-Result<uint64_t> Vault::Impl::delete_objects(JobRun& run, ObjectStore& from,
-                                             const VaultFence& claim, const ItemId& id) {
-    const std::string own = item_object_name(id), description = item_description_name(id);
-    uint64_t removed = 0;
-    std::string after;
-    while (true) {
-        FS_TRY(claim.still_mine());
-        FS_ASSIGN(const auto objects, from.list(item_prefix(id), after, kDeleteBatch));
-        if (objects.empty()) break;
-        for (const ObjectInfo& object : objects) {
-            if (object.name != own && object.name != description) {
-                FS_TRY(from.remove(object.name));
-                ++removed;
-            }
-            after = object.name;
-        }
-        FS_TRY(run.report(0.5, fmt::format("{} objects deleted", removed)));
-    }
-    FS_TRY(from.remove(own));
-    FS_TRY(from.remove(description));
-    return removed;
-}
-
-Result<std::string> Vault::Impl::delete_everything(Vault& vault, JobRun& run, const ItemId& id,
-                                                   bool force) {
-    auto record = get_item(*database, id);
-    if (!record && record.error().code() == Code::kItemNotFound)
-        return "{}";  // an earlier run did it
-    if (!record) return tl::unexpected(record.error());
-    FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime_to_delete(*record));
-    // 1. The source is detached first: a guest must never wait for a tap that is being taken away.
-    if (!record->agent.empty()) {
-        FS_TRY(run.report(0, "waiting until the agent has detached"));
-        const int64_t until_us =
-            clock.steady_us() + (force ? kForcedPatienceUs : kDetachPatienceUs);
-        while (true) {
-            if (item) {
-                const std::lock_guard hold(item->mutex);
-                if (item->agent && item->agent->state == AgentItemState::kRemoved) break;
-            }
-            if (clock.steady_us() > until_us && force) break;
-            if (clock.steady_us() > until_us)
-                return fail(
-                    Code::kTimeout,
-                    fmt::format("agent '{}' has not detached from the machine", record->agent),
-                    "look at the agent, or unprotect with --force");
-            FS_TRY(run.pause(100'000));
-        }
-    }
-    // 2. A log lease of our own fences whoever still sends. (One that is set aside gave none out.)
-    if (item) {
-        FS_TRY(item->replica->fence_log("unprotect"));
-        // A checkpoint under way would leave objects behind that nobody deletes.
-        const std::lock_guard upkeep(item->upkeep_mutex);
-        item->deleting = true;
-    }
-    FS_ASSIGN(const auto copies, list_copies(*database, id));
-    for (const CopyRecord& copy : copies) {
-        const auto deleted = delete_copy_objects(run, id, copy.store);
-        if (deleted) continue;
-        if (!force)
-            return fail(deleted.error().code(),
-                        fmt::format("the copy in '{}' cannot be deleted: {}", copy.store,
-                                    deleted.error().what()),
-                        "when that store can be used again, unprotect it again; --force leaves it "
-                        "there");
-        vault.event(Severity::kWarning, "copy-left", &*record,
-                    fmt::format("the copy in '{}' could not be deleted, and stays there: {}",
-                                copy.store, deleted.error().what()));
-    }
-    // 3. Objects, then what we know of them: a crash between leaves an item that is deleted again.
-    // The item object goes last: without it nobody could tell whose the others are.
-    FS_TRY(run.report(0.2, "deleting the recovery points"));
-    FS_ASSIGN(const uint64_t removed, delete_objects(run, *store, *fence, id));
-    FS_TRY(remove_ledger(*database, id));
-    FS_TRY(delete_item(*database, id));
-    forget_runtime(id);
-    notify();
-    return fmt::format("{{\"deleted_objects\":{}}}", removed + 1);
 }
 
 // ---- bookmarks

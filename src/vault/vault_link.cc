@@ -65,8 +65,9 @@ Status Vault::Impl::ensure_item_object(ItemRuntime& item, const ItemRecord& reco
 }
 
 Result<LogLease> Vault::acquire_log(const ItemId& id, const std::string& appliance) {
-    FS_ASSIGN(const ItemRecord record, get_item(*impl_->database, id));
     FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(id));
+    const std::lock_guard handing(item->handing_mutex);
+    FS_ASSIGN(const ItemRecord record, get_item(*impl_->database, id));
     bool drains = false;
     {
         // Of a source that gives its machine up, what it still has is stored until the log is

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "meta/deleted_items.h"
 #include "meta/json_fields.h"
 #include "os/http.h"
 #include "os/real.h"
@@ -356,6 +357,42 @@ TEST(Vault, UnprotectDetachesThenDeletes) {
     EXPECT_TRUE(site.vault().store().list("items/", "", 1)->empty());
     EXPECT_EQ(site.refused("GET", "/v1/items/web"), "item-not-found");
     EXPECT_TRUE(item.agent.sync()->items.empty());
+}
+
+// Broken if what an appliance still had under way stayed in the store for good, or an item that is
+// there were swept because one of its id was deleted once.
+TEST(Vault, WhatLandsBehindADeletionGoesToo) {
+    Site site;
+    ProtectedItem item(site);
+    const std::string late = item_prefix(item.item) + "log/late";
+    const auto ended = [&](const Json& job) {
+        return wait_until(20'000, 5, [&] {
+            site.clock.us += 100'000;
+            return site.vault().job(job["id"].get<uint64_t>(), 0)->over();
+        });
+    };
+    ASSERT_TRUE(ended(site.call("DELETE", "/v1/items/web?force=true", 202)));
+    const auto is_there = [&] { return !site.vault().store().list("items/", "", 1)->empty(); };
+    for (const int64_t pause_s : {10, 3600, 100'000}) {
+        ASSERT_TRUE(site.vault().store().put(late, ByteView()));
+        site.vault().tend();
+        EXPECT_TRUE(is_there()) << "each round lists the store for it";
+        site.clock.us += pause_s * 1'000'000;
+        site.start();
+        site.vault().tend();
+        EXPECT_FALSE(is_there()) << pause_s;
+    }
+    ProtectedItem other(site);
+    DatabaseOptions options;
+    options.path = site.directory + "/vault/farshore.db";
+    options.postgresql = site.database;
+    auto database = Database::open(options, site.clock);
+    ASSERT_TRUE(database) << database.error().to_string();
+    ASSERT_TRUE(put_deleted_item(**database, {other.item, site.clock.now(), 0}));
+    site.vault().tend();
+    EXPECT_TRUE(is_there());
+    for (const DeletedItem& left : *deleted_items_due(**database, {INT64_MAX}, 10))
+        EXPECT_NE(left.item, other.item);
 }
 
 // A machine that its own agent captures, with points of the policy every hour.
