@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <mutex>
+#include <optional>
 
+#include "appliance/appliance_scripts.h"
 #include "base/version.h"
 #include "os/load_meter.h"
 #include "os/log.h"
@@ -32,6 +35,11 @@ struct Appliance::Impl {
     ThreadExecutor control{"control"};
     ThreadExecutor compare{"compare", kWorkerNice};
     ThreadExecutor limits{"limits"};
+    ThreadExecutor scripts_thread{"scripts"};
+    ApplianceScripts scripts;
+    std::mutex wanted_mutex;
+    std::optional<std::vector<ScriptOrder>> wanted_scripts;  // under wanted_mutex, as the next
+    bool following_scripts = false;
     std::vector<std::unique_ptr<ThreadExecutor>> groups;
     VaultLink* vault = nullptr;
     std::shared_ptr<TlsContext> tls;
@@ -46,7 +54,10 @@ struct Appliance::Impl {
     std::unique_ptr<TlsListener> listener;
 
     Impl(ApplianceOptions given, InstanceLock held)
-        : options(std::move(given)), lock(std::move(held)) {
+        : options(std::move(given)),
+          lock(std::move(held)),
+          scripts(files, clock, options.directory + "/scripts",
+                  options.directory + "/script-runs") {
         for (size_t i = 0; i < kUploadThreads; ++i)
             puts.push_back(std::make_unique<ThreadExecutor>("upload"));
         for (size_t i = 0; i < kMaxSharedPointsAtOnce; ++i)
@@ -56,7 +67,7 @@ struct Appliance::Impl {
         (void)home.run_sync([this] { listener.reset(); });
         // No task runs any more when the server goes.
         for (ThreadExecutor* executor :
-             {&limits, &compare, &control, &upload, &build, &spool, &home})
+             {&limits, &scripts_thread, &compare, &control, &upload, &build, &spool, &home})
             executor->stop();
         for (auto& put : puts) put->stop();
         for (auto& group : groups) group->stop();
@@ -67,7 +78,27 @@ struct Appliance::Impl {
     ApplianceStatus own_status();
     void sync();
     void check_agents();
+    void follow_scripts();
 };
+
+// On `limits`. What does not end at once must not keep points waiting, and of what is wanted the
+// newest counts alone.
+void Appliance::Impl::follow_scripts() {
+    const std::lock_guard hold(wanted_mutex);
+    if (following_scripts) return;
+    following_scripts = true;
+    scripts_thread.post([this] {
+        std::optional<std::vector<ScriptOrder>> wanted;
+        {
+            const std::lock_guard hold_wanted(wanted_mutex);
+            wanted.swap(wanted_scripts);
+        }
+        if (wanted) scripts.follow(*wanted);
+        scripts.keep_limits();
+        const std::lock_guard hold_wanted(wanted_mutex);
+        following_scripts = false;
+    });
+}
 
 // The file's word, when there is one, else the option's.
 Status Appliance::Impl::take_total() {
@@ -121,6 +152,8 @@ ApplianceStatus Appliance::Impl::own_status() {
         status.spool_free_permille =
             static_cast<int32_t>(static_cast<double>(left) * 1000 / options.spool_bytes);
     }
+    status.scripts = scripts.words();
+    status.programs = scripts.programs();
     return status;
 }
 
@@ -150,7 +183,10 @@ void Appliance::Impl::sync() {
             }
             server->make_points(orders->points);
         });
+        const std::lock_guard hold(wanted_mutex);
+        wanted_scripts = std::move(orders->scripts);
     }
+    follow_scripts();
     check_agents();
     limits.post_after_us(kUploadsSyncUs, [this] { sync(); });
 }

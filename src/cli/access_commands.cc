@@ -10,6 +10,12 @@ void add_rights(CLI::App* app, AccessArguments& a, const char* otherwise) {
                     std::string("reader, operator, contributor or owner (") + otherwise + ")")
         ->check(CLI::IsMember({"reader", "operator", "contributor", "owner"}));
     app->add_option("--item", a.items, "name or id of an item that it is for, once for each");
+    app->add_option_function<std::vector<std::string>>(
+        "--site",
+        [&a](const std::vector<std::string>& sites) {
+            for (const std::string& site : sites) a.items.push_back("site:" + site);
+        },
+        "a site whose items it is for, once for each");
 }
 
 void add_users(CLI::App& app, AccessArguments& a, const AddClientVerb& verb) {

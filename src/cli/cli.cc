@@ -25,6 +25,7 @@
 #include "cli/serve_check.h"
 #include "cli/serve_common.h"
 #include "cli/server_location.h"
+#include "cli/site_commands.h"
 #include "cli/store_check_verb.h"
 #include "ebpf/freezer.h"
 
@@ -79,6 +80,7 @@ struct Arguments {
     DrillArguments drill;
     RecoveryArguments recovery;
     ComputeHostArguments compute;
+    SiteArguments described_site;
     AccessCommandArguments access;
     NamedPolicyArguments named_policy;
     GroupArguments group;
@@ -301,6 +303,7 @@ class Parser {
         add_filter(items, "health", "normal, warning or critical");
         add_filter(items, "policy", "that follow that policy; custom: with values of their own");
         add_filter(items, "appliance", "of that appliance");
+        add_filter(items, "site", "whose appliance stands there");
         add_filter(items, "agent", "that this agent captures");
         add_filter(items, "prefix", "whose names begin so");
         CLI::App* item =
@@ -716,6 +719,10 @@ class Parser {
                    const ClientVerb& run) { return verb(parent, name, help, run); },
             of_recovery, duration());
         add_compute_commands(app_, a.compute, compute_verb());
+        add_site_commands(
+            app_, a.described_site,
+            [this](CLI::App& parent, const std::string& name, const std::string& help,
+                   const SiteVerb& run) { return verb_of<SiteVerbs>(parent, name, help, run); });
         add_drill_commands(app_, a.drill, of_recovery, duration());
         add_recovery_plan_commands(app_, a.recovery_plan, of_recovery);
         add_access_commands(

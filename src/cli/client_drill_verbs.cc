@@ -43,6 +43,10 @@ void say_policy(ClientVerbs::Impl& impl, const Json& answer) {
     rows.push_back({"Port", port == 0 ? std::string("-") : std::to_string(port)});
     const std::string serial = text_of(policy, "serial");
     rows.push_back({"Serial line says", serial.empty() ? "-" : printable(serial)});
+    for (const auto& [title, key] :
+         {std::pair{"Serial line matches", "serial_pattern"}, std::pair{"Begin in", "windows"}})
+        if (const std::string text = text_of(policy, key); !text.empty())
+            rows.push_back({title, printable(text)});
     if (const Json& checks = member(policy, "checks"); checks.is_array())
         for (const Json& check : checks) {
             std::string words = text_of(check, "program");
@@ -100,6 +104,8 @@ int RecoveryVerbs::set_drill_policy(const DrillArguments& arguments) {
     if (arguments.after_consistent) policy["after_consistent"] = true;
     if (arguments.agent) policy["agent"] = true;
     if (!arguments.serial.empty()) policy["serial"] = arguments.serial;
+    if (!arguments.serial_pattern.empty()) policy["serial_pattern"] = arguments.serial_pattern;
+    if (!arguments.windows.empty()) policy["windows"] = arguments.windows;
     Json checks = Json::array();
     for (const std::string& line : arguments.scripts) checks.push_back(check_json("script", line));
     for (const std::string& line : arguments.guest_scripts)

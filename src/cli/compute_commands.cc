@@ -166,6 +166,24 @@ int ComputeVerbs::check(const std::string& name) {
     return 0;
 }
 
+int ComputeVerbs::networks(const std::string& host) {
+    auto answer =
+        impl_->call("GET", host.empty() ? "/v1/networks" : "/v1/networks?host=" + url_encode(host));
+    if (!answer) return impl_->failed(answer.error());
+    if (impl_->json) {
+        impl_->print(*answer);
+        return 0;
+    }
+    Table table({{"NETWORK"}, {"CAN BE USED"}});
+    if (const Json& networks = member(*answer, "networks"); networks.is_array())
+        for (const Json& network : networks)
+            table.add(
+                {printable(text_of(network, "network")),
+                 flag_of(network, "usable") ? "yes" : printable(text_of(network, "why_not"))});
+    impl_->say(table.to_string());
+    return 0;
+}
+
 int ComputeVerbs::credentials(const ComputeHostArguments& arguments) {
     PosixFileSystem files;
     const std::string directory = impl_->absolute(arguments.out);
@@ -249,6 +267,9 @@ void add_compute_commands(CLI::App& app, ComputeHostArguments& arguments,
             [&a](ComputeVerbs& v) { return v.check(a.name); });
     of_host("remove", "Forget a host on which no item is to run",
             [&a](ComputeVerbs& v) { return v.remove_host(a.name); });
+    verb(*compute, "networks", "What machines can be plugged into there", [&a](ComputeVerbs& v) {
+        return v.networks(a.host.value_or(std::string()));
+    })->add_option("HOST", a.host, "one of `compute list` (the vault's machine)");
     CLI::App* credentials =
         of_host("credentials", "Issue a certificate and its key for the host's QEMU",
                 [&a](ComputeVerbs& v) { return v.credentials(a); });

@@ -35,6 +35,8 @@ class ComputeVerbs {
     int change_host(const ComputeHostArguments& arguments);
     int check(const std::string& name);
     int remove_host(const std::string& name);
+    // What a machine can be plugged into; empty: on the vault's machine.
+    int networks(const std::string& host);
     // Writes ca-cert.pem, client-cert.pem and client-key.pem (0600); the directory is made (0700).
     int credentials(const ComputeHostArguments& arguments);
     // Where the item's machine is to run: shows it, or sets it; `local`: not any more.

@@ -26,6 +26,10 @@ void add_drill_commands(CLI::App& app, DrillArguments& arguments, const AddRecov
     set->add_option("--port", a.port, "this TCP port takes connections")
         ->check(CLI::Range(1, 65535));
     set->add_option("--serial", a.serial, "this text is said at the serial line");
+    set->add_option("--serial-pattern", a.serial_pattern,
+                    "a line at the serial line matches this regular expression (RE2)");
+    set->add_option("--window", a.windows,
+                    "when they may begin by themselves, as 'Mon-Fri 22:00-05:00' (always)");
     set->add_option("--script", a.scripts,
                     "then this script of the vault's scripts directory, with its arguments, exits "
                     "with 0 (several: once for each)");

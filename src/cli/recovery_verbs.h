@@ -39,7 +39,7 @@ struct DrillArguments {
     uint64_t drill = 0, limit = 100;
     std::optional<uint64_t> every_s, overdue_s, limit_s, port;
     bool after_consistent = false, agent = false, force = false, no_wait = false;
-    std::string serial, point = "latest", screenshot_file, serial_file;
+    std::string serial, serial_pattern, windows, point = "latest", screenshot_file, serial_file;
     std::vector<std::string> scripts, guest_scripts;
     std::optional<uint64_t> cpus, memory_bytes;
 };

@@ -8,6 +8,7 @@
 #include "cli/appliance_check.h"
 #include "cli/serve.h"
 #include "cli/serve_common.h"
+#include "meta/sites.h"
 #include "os/certificate_keeper.h"
 #include "os/log.h"
 #include "os/metrics_server.h"
@@ -70,7 +71,10 @@ Status serve(const ApplianceServeOptions& options) {
                         "--advertise HOST:PORT");
     }
     appliance.advertise = options.advertise;
-    if (!options.site.empty()) appliance.site = options.site;
+    if (!options.site.empty()) {
+        FS_TRY(check_site_name(options.site));
+        appliance.site = options.site;
+    }
     appliance.spool_bytes = options.spool_mib << 20;
     appliance.bandwidth = options.bandwidth;
     FS_ASSIGN(appliance.time_zone, find_time_zone(options.time_zone, files));

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "base/party_names.h"
 #include "meta/sql.h"
 
 namespace farshore {
@@ -24,6 +25,10 @@ ItemAppliance read(soci::session& sql, const ItemId& item) {
 void write(soci::session& sql, const ItemId& item, const ItemAppliance& appliance) {
     upsert(sql, "item_appliances", "item_id", "appliance, next_appliance, since_us", item,
            appliance.now, appliance.next, appliance.since);
+    // The one before the recovery site's own, while it is that one's.
+    if (appliance.now != kRecoveryAppliance)
+        execute(sql, "UPDATE item_appliances SET home = :a WHERE item_id = :i", appliance.now,
+                item);
 }
 
 }  // namespace

@@ -21,6 +21,16 @@ Result<std::map<uint32_t, std::string>> item_nics(Database& database, const Item
                           });
 }
 
+Result<std::vector<std::string>> all_item_nics(Database& database) {
+    return in_snapshot(database, "reading what is set for all network cards",
+                       [&](soci::session& sql) -> Result<std::vector<std::string>> {
+                           std::vector<std::string> documents;
+                           select<T>(sql, "SELECT DISTINCT document FROM item_nics",
+                                     [&](const T& document) { documents.push_back(document); });
+                           return documents;
+                       });
+}
+
 Status set_item_nic(Database& database, const ItemId& item, uint32_t nic,
                     const std::string& document) {
     return in_transaction(database, "setting a network card", [&](soci::session& sql) -> Status {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "base/types.h"
@@ -16,6 +17,8 @@ class Database;
 
 // By the card's place in the machine's description.
 Result<std::map<uint32_t, std::string>> item_nics(Database& database, const ItemId& item);
+// Of all items.
+Result<std::vector<std::string>> all_item_nics(Database& database);
 // Replaces what was set. kItemNotFound.
 Status set_item_nic(Database& database, const ItemId& item, uint32_t nic,
                     const std::string& document);

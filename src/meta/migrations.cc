@@ -652,6 +652,34 @@ CREATE TABLE deleted_items (
 CREATE INDEX deleted_items_by_look ON deleted_items(next_look_us);
 )sql";
 
+// Scripts that steps of recovery plans want run by appliances.
+constexpr std::string_view kApplianceScripts = R"sql(
+CREATE TABLE appliance_scripts (
+    handle TEXT PRIMARY KEY NOT NULL,
+    appliance TEXT NOT NULL,
+    document TEXT NOT NULL,
+    taken BIGINT NOT NULL,
+    ending BIGINT NOT NULL,
+    outcome TEXT NOT NULL
+);
+CREATE INDEX appliance_scripts_by_appliance ON appliance_scripts(appliance);
+)sql";
+
+// What people say of sites, which appliances name.
+constexpr std::string_view kSites = R"sql(
+CREATE TABLE sites (
+    name TEXT PRIMARY KEY NOT NULL,
+    version BIGINT NOT NULL,
+    description TEXT NOT NULL,
+    created_us BIGINT NOT NULL,
+    updated_us BIGINT NOT NULL
+);
+CREATE INDEX appliances_by_site ON appliances(site);
+ALTER TABLE item_appliances ADD COLUMN home TEXT NOT NULL DEFAULT '';
+UPDATE item_appliances SET home = appliance;
+CREATE INDEX item_appliances_by_home ON item_appliances(home);
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
@@ -674,6 +702,8 @@ constexpr std::array kMigrations{
     Migration{19, "network cards in a recovery", kItemNics},
     Migration{20, "compute hosts", kComputeHosts},
     Migration{21, "deleted items", kDeletedItems},
+    Migration{22, "scripts on appliances", kApplianceScripts},
+    Migration{23, "sites", kSites},
 };
 
 }  // namespace

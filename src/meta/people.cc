@@ -6,6 +6,7 @@
 #include <array>
 
 #include "meta/items.h"
+#include "meta/sites.h"
 #include "meta/sql.h"
 
 namespace farshore {
@@ -152,8 +153,10 @@ Result<Scope> scope_of_items(std::vector<std::string> items) {
         return fail(Code::kLimitReached,
                     fmt::format("items: a scope has at most {} items", kMaxScopeItems));
     for (const std::string& item : items)
-        if (item.empty() || item.size() > kMaxItemNameBytes ||
-            std::ranges::any_of(item, [](unsigned char c) { return c < 0x20 || c == 0x7f; }))
+        if (item.starts_with(kSitePrefix)) {
+            FS_TRY(check_site_name(std::string_view(item).substr(kSitePrefix.size())));
+        } else if (item.empty() || item.size() > kMaxItemNameBytes ||
+                   std::ranges::any_of(item, [](unsigned char c) { return c < 0x20 || c == 0x7f; }))
             return fail(
                 Code::kInvalidArgument,
                 fmt::format("items: '{}' is not the name or id of an item", item.substr(0, 64)));

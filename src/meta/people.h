@@ -33,7 +33,9 @@ Result<Role> role_from_name(std::string_view name);
 // Which items somebody's role is for.
 struct Scope {
     bool all = true;
-    std::vector<std::string> items;  // names or ids; sorted, each once; when not `all`
+    // Names or ids, or all of a site (kSitePrefix of sites.h, which has() knows nothing of);
+    // sorted, each once; when not `all`.
+    std::vector<std::string> items;
 
     bool has(const std::string& name, const std::string& id) const;
     // Whether nothing is in this one that is not in `other`, which compares what is written.

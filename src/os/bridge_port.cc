@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -56,6 +57,19 @@ ifreq request_for(const std::string& interface) {
 }
 
 }  // namespace
+
+Result<std::vector<std::string>> list_bridges() {
+    PosixFileSystem files;
+    std::vector<std::string> bridges;
+    FS_ASSIGN(const auto names, files.list("/sys/class/net"));
+    for (std::string name : names) {
+        if (name.ends_with('/')) name.pop_back();
+        const auto is_bridge = files.exists("/sys/class/net/" + name + "/bridge/forward_delay");
+        if (is_bridge && *is_bridge) bridges.push_back(std::move(name));
+    }
+    std::ranges::sort(bridges);
+    return bridges;
+}
 
 Status check_bridge(const std::string& bridge) {
     if (bridge.empty() || bridge.size() >= IFNAMSIZ || bridge.find('/') != bridge.npos ||

@@ -6,12 +6,15 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "os/fd.h"
 
 namespace farshore {
 
+// By name; in our network namespace.
+Result<std::vector<std::string>> list_bridges();
 // Whether a port could be made there now; changes nothing. kDependencyMissing: there is no such
 // interface, it is no bridge, or this host has no tap devices; kForbidden: no right.
 Status check_bridge(const std::string& bridge);

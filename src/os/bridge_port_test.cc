@@ -25,6 +25,17 @@ TEST(BridgePort, WhatIsNoBridgeIsNamed) {
         EXPECT_EQ(check_bridge(name).error().code(), Code::kInvalidArgument) << name;
 }
 
+// Broken if an interface that is no bridge were offered for machines.
+TEST(BridgePort, OnlyBridgesAreListed) {
+    const auto bridges = list_bridges();
+    ASSERT_TRUE(bridges) << bridges.error().to_string();
+    for (const std::string& name : *bridges) {
+        const Status checked = check_bridge(name);
+        EXPECT_TRUE(checked || checked.error().code() == Code::kForbidden) << name;
+    }
+    EXPECT_EQ(std::ranges::find(*bridges, "lo"), bridges->end());
+}
+
 // Broken if a machine's QEMU had the right of its vault to change the host's networks, or the vault
 // lost it.
 TEST(BridgePort, TheRightIsNotInherited) {

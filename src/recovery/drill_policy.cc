@@ -4,9 +4,11 @@
 
 #include <array>
 
+#include "base/script_names.h"
+#include "base/weekly_windows.h"
 #include "meta/json_fields.h"
 #include "meta/json_members.h"
-#include "recovery/recovery_plan.h"
+#include "recovery/line_pattern.h"
 
 namespace farshore {
 namespace {
@@ -61,14 +63,15 @@ Json drill_policy_json(const DrillPolicy& policy) {
     return {{"interval_s", policy.interval_s}, {"after_consistent", policy.after_consistent},
             {"overdue_s", policy.overdue_s},   {"limit_s", policy.limit_s},
             {"agent", policy.agent},           {"port", policy.port},
-            {"serial", policy.serial},         {"checks", std::move(checks)}};
+            {"serial", policy.serial},         {"serial_pattern", policy.serial_pattern},
+            {"windows", policy.windows},       {"checks", std::move(checks)}};
 }
 
 Result<DrillPolicy> drill_policy_from_json(const Json& json) {
     FS_ASSIGN(const JsonFields fields, JsonFields::of(json, "policy"));
     FS_TRY(check_members(json, "policy",
                          {"interval_s", "after_consistent", "overdue_s", "limit_s", "agent", "port",
-                          "serial", "checks"}));
+                          "serial", "serial_pattern", "windows", "checks"}));
     DrillPolicy policy;
     FS_ASSIGN(policy.interval_s, seconds(fields, "interval_s", 0, kMaxDrillSeconds));
     FS_ASSIGN(policy.after_consistent, fields.boolean("after_consistent"));
@@ -78,6 +81,10 @@ Result<DrillPolicy> drill_policy_from_json(const Json& json) {
     FS_ASSIGN(const uint64_t port, fields.u64("port", 0, 65'535));
     policy.port = static_cast<uint16_t>(port);
     FS_ASSIGN(policy.serial, fields.text("serial", kMaxSerialPatternBytes));
+    FS_ASSIGN(policy.serial_pattern, fields.text("serial_pattern", kMaxLinePatternBytes));
+    if (!policy.serial_pattern.empty()) FS_TRY(LinePattern::parse(policy.serial_pattern));
+    FS_ASSIGN(policy.windows, fields.text("windows", kMaxWindowsBytes));
+    if (!policy.windows.empty()) FS_TRY(WeeklyWindows::parse(policy.windows, "UTC"));
     FS_ASSIGN(const Json* checks, fields.array("checks", kMaxDrillChecks));
     for (size_t i = 0; checks != nullptr && i < checks->size(); ++i) {
         FS_ASSIGN(DrillCheck check,
@@ -91,10 +98,11 @@ Result<DrillPolicy> drill_policy_from_json(const Json& json) {
                     fmt::format("policy.interval_s must be at least {}", kMinDrillIntervalS));
     if (policy.limit_s == 0)
         return fail(Code::kInvalidArgument, "policy.limit_s must be at least 1");
-    if (!policy.agent && policy.port == 0 && policy.serial.empty() && policy.checks.empty())
+    if (!policy.agent && policy.port == 0 && policy.serial.empty() &&
+        policy.serial_pattern.empty() && policy.checks.empty())
         return fail(Code::kInvalidArgument,
                     "the policy does not say by what a good machine is known",
-                    "name agent, port, serial or checks");
+                    "name agent, port, serial, serial_pattern or checks");
     return policy;
 }
 
@@ -114,6 +122,8 @@ std::string DrillWatch::missing() const {
     if (wants_agent()) add("the guest agent does not answer");
     if (wants_port()) add(fmt::format("port {} takes no connection", policy_.port));
     if (wants_serial()) add(fmt::format("'{}' was not said at the serial line", policy_.serial));
+    if (wants_pattern())
+        add(fmt::format("no line at the serial line matches '{}'", policy_.serial_pattern));
     return words;
 }
 
@@ -121,6 +131,7 @@ DrillVerdict DrillWatch::feed(const DrillSample& sample) {
     seen_.agent = seen_.agent || sample.agent;
     seen_.port = seen_.port || sample.port;
     seen_.serial = seen_.serial || sample.serial;
+    seen_.pattern = seen_.pattern || sample.pattern;
     const std::string words = missing();
     if (words.empty()) return DrillVerdict::kGood;
     const int64_t age_s = sample.age_us / 1'000'000;

@@ -37,6 +37,9 @@ struct DrillPolicy {
     bool agent = false;             // the guest agent answers; a check inside implies it
     uint16_t port = 0;              // a TCP port takes connections; 0: none
     std::string serial;             // this text is said at the serial line; empty: none
+    std::string serial_pattern;     // a line there matches this (line_pattern.h); empty: none
+    // When one may begin by itself (base/weekly_windows.h); empty: at any time.
+    std::string windows;
     std::vector<DrillCheck> checks;  // then; each must exit with 0
 
     // After how long without a good drill it is overdue; 0: never.
@@ -60,7 +63,7 @@ Result<DrillVerdict> drill_verdict_from_name(std::string_view name);
 struct DrillSample {
     int64_t age_us = 0;  // since it was started
     MachineState machine = MachineState::kRunning;
-    bool agent = false, port = false, serial = false;
+    bool agent = false, port = false, serial = false, pattern = false;
 };
 
 // Undecided while all may still come; kGood: everything was seen (each at one time or another);
@@ -73,6 +76,7 @@ class DrillWatch {
     bool wants_agent() const { return policy_.agent && !seen_.agent; }
     bool wants_port() const { return policy_.port != 0 && !seen_.port; }
     bool wants_serial() const { return !policy_.serial.empty() && !seen_.serial; }
+    bool wants_pattern() const { return !policy_.serial_pattern.empty() && !seen_.pattern; }
 
   private:
     std::string missing() const;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "meta/json_fields.h"
+#include "recovery/line_pattern.h"
 
 namespace farshore {
 namespace {
@@ -61,10 +62,33 @@ TEST(TextFinder, FindsWhatComesInPieces) {
     EXPECT_TRUE(one.feed("x"));
 }
 
+// Broken if a prompt (a line without an end) were not seen, a line that comes in pieces, or one
+// that is longer than what is kept; or lines were taken for one.
+TEST(LinePattern, MatchesALineHoweverItComes) {
+    auto prompt = LinePattern::parse("^[a-z]+ login: $");
+    ASSERT_TRUE(prompt) << prompt.error().to_string();
+    EXPECT_FALSE(prompt->feed("Debian 12 web ttyS0\r\n\r\nweb log"));
+    EXPECT_TRUE(prompt->feed("in: "));
+    auto across = LinePattern::parse("first.*second");
+    ASSERT_TRUE(across);
+    EXPECT_FALSE(across->feed("first\nsecond\n"));
+    EXPECT_TRUE(across->feed("the first, then the second\n"));
+    auto tail = LinePattern::parse("end$");
+    ASSERT_TRUE(tail);
+    EXPECT_FALSE(tail->feed(std::string(100'000, '.')));
+    EXPECT_TRUE(tail->feed("end"));
+    tail->restart();
+    EXPECT_FALSE(tail->feed("\xff"));
+    const auto bad = LinePattern::parse("login: (");
+    ASSERT_FALSE(bad);
+    EXPECT_THAT(bad.error().to_string(), HasSubstr("missing"));
+}
+
 // Broken if a policy changed on its way, or one that can tell nothing were taken.
 TEST(DrillPolicy, ComesBackAndIsChecked) {
     const auto policy = drill_policy_from_json(Json::parse(
         R"({"interval_s":86400,"after_consistent":true,"serial":"DONE","port":443,
+            "serial_pattern":"^ok [0-9]+$","windows":"Sat 01:00-05:00 Europe/Berlin",
             "checks":[{"kind":"script","program":"check.sh","arguments":["x"]},
                       {"kind":"guest-script","program":"/bin/true","limit_s":5}]})"));
     ASSERT_TRUE(policy) << policy.error().to_string();
@@ -83,6 +107,8 @@ TEST(DrillPolicy, ComesBackAndIsChecked) {
     EXPECT_THAT(error(R"({"agent":true,"ports":1})"), HasSubstr("'ports'"));
     EXPECT_THAT(error(R"({"checks":[{"kind":"script","program":"/bin/sh"}]})"),
                 HasSubstr("not the name of a script"));
+    EXPECT_THAT(error(R"({"agent":true,"serial_pattern":"("})"), HasSubstr("regular expression"));
+    EXPECT_THAT(error(R"({"agent":true,"windows":"Someday"})"), HasSubstr("Someday"));
     EXPECT_THAT(error(R"({"checks":[{"kind":"shell","program":"x"}]})"), HasSubstr("kind"));
 }
 

@@ -7,9 +7,9 @@
 #include "capture/tap_config.h"
 #include "compute/nbd_server.h"
 #include "os/real.h"
+#include "os/remove_directory.h"
 #include "os/waiting.h"
 #include "recovery/recovery_entry.h"
-#include "recovery/remove_directory.h"
 
 namespace farshore {
 namespace {

@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 
+#include "base/script_names.h"
 #include "meta/json_fields.h"
 #include "meta/json_members.h"
 
@@ -16,8 +17,8 @@ namespace {
 constexpr std::array<std::string_view, kPlanModes> kModeNames{"test", "failover", "failback"};
 constexpr std::array<std::string_view, 3> kSourceNames{"leave", "shut-down", "planned"};
 constexpr std::array<std::string_view, 2> kOnFailureNames{"stop", "skip"};
-constexpr std::array<std::string_view, 5> kKindNames{"item", "script", "guest-script", "webhook",
-                                                     "manual"};
+constexpr std::array<std::string_view, 6> kKindNames{"item",    "script", "guest-script",
+                                                     "webhook", "manual", "appliance-script"};
 constexpr size_t kMaxNameBytes = 128;
 constexpr size_t kMaxTextBytes = 4096;
 constexpr size_t kMaxArguments = 64;
@@ -199,18 +200,6 @@ Status check_plan_name(std::string_view name) {
                 fmt::format("1 to {} of a-z, 0-9 and -, with a letter", kMaxPlanNameBytes));
 }
 
-Status check_script_name(std::string_view name) {
-    const bool good =
-        !name.empty() && name.size() <= 128 && name.front() != '.' && name.front() != '-' &&
-        name.find_first_not_of(
-            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == name.npos;
-    if (good) return {};
-    return fail(Code::kInvalidArgument,
-                fmt::format("'{}' is not the name of a script", name.substr(0, 128)),
-                "the name of a file in the vault's scripts directory: letters, digits, '.', '_' "
-                "and '-'");
-}
-
 Json plan_action_json(const PlanAction& action) {
     Json json = limits_json(action.limits);
     json["name"] = action.name;
@@ -222,10 +211,11 @@ Json plan_action_json(const PlanAction& action) {
     switch (action.kind) {
         case StepKind::kItem:
             break;
-        case StepKind::kGuestScript:
-            json["item"] = action.item;
-            [[fallthrough]];
         case StepKind::kScript:
+        case StepKind::kGuestScript:
+        case StepKind::kApplianceScript:
+            if (action.kind == StepKind::kGuestScript) json["item"] = action.item;
+            if (action.kind == StepKind::kApplianceScript) json["appliance"] = action.appliance;
             json["program"] = action.program;
             json["arguments"] = action.arguments;
             break;
@@ -250,7 +240,7 @@ Result<PlanAction> plan_action_from_json(const Json& json, const std::string& pa
     if (!known || static_cast<StepKind>(*known) == StepKind::kItem)
         return fail(Code::kMalformed,
                     fmt::format("{}.kind: there is no action '{}'", path, kind.substr(0, 64)),
-                    "it is one of script, guest-script, webhook, manual");
+                    "it is one of script, appliance-script, guest-script, webhook, manual");
     action.kind = static_cast<StepKind>(*known);
     FS_ASSIGN(action.limits, limits_of(fields));
     FS_ASSIGN(const Json* modes, fields.array("for", kPlanModes));
@@ -278,6 +268,14 @@ Result<PlanAction> plan_action_from_json(const Json& json, const std::string& pa
             break;
         case StepKind::kScript: {
             FS_TRY(members({"program", "arguments"}));
+            FS_ASSIGN(action.program, fields.required_text("program", kMaxNameBytes));
+            FS_TRY(check_script_name(action.program));
+            FS_ASSIGN(action.arguments, texts(fields, "arguments"));
+            break;
+        }
+        case StepKind::kApplianceScript: {
+            FS_TRY(members({"appliance", "program", "arguments"}));
+            FS_ASSIGN(action.appliance, fields.required_text("appliance", kMaxNameBytes));
             FS_ASSIGN(action.program, fields.required_text("program", kMaxNameBytes));
             FS_TRY(check_script_name(action.program));
             FS_ASSIGN(action.arguments, texts(fields, "arguments"));

@@ -37,11 +37,12 @@ enum class OnFailure : uint8_t {
 std::string_view on_failure_name(OnFailure what);
 
 enum class StepKind : uint8_t {
-    kItem,         // a machine is started
-    kScript,       // a program of the vault's scripts directory
-    kGuestScript,  // a program inside a machine that the run has started
-    kWebhook,      // somebody else's program, told by a signed POST, which answers later
-    kManual,       // a person
+    kItem,             // a machine is started
+    kScript,           // a program of the vault's scripts directory
+    kGuestScript,      // a program inside a machine that the run has started
+    kWebhook,          // somebody else's program, told by a signed POST, which answers later
+    kManual,           // a person
+    kApplianceScript,  // a program of an appliance's scripts directory
 };
 std::string_view step_kind_name(StepKind kind);  // "item", "script", ...
 Result<StepKind> step_kind_from_name(std::string_view name);
@@ -59,8 +60,10 @@ struct PlanAction {
     StepKind kind = StepKind::kScript;  // not kItem
     bool modes[kPlanModes] = {};        // in which it is done; at least one
     StepLimits limits;
-    std::string program;                 // kScript: a file's name; kGuestScript: an absolute path
-    std::vector<std::string> arguments;  // kScript, kGuestScript
+    // kScript, kApplianceScript: a file's name; kGuestScript: an absolute path
+    std::string program;
+    std::vector<std::string> arguments;  // of the program
+    std::string appliance;               // kApplianceScript: on whose machine
     std::string item;                    // kGuestScript: in whose machine
     std::string url, settings_file;      // kWebhook
     bool wait_for_callback = true;       // kWebhook; else its answer is the end
@@ -101,8 +104,6 @@ struct RecoveryPlan {
 
 // [a-z0-9-], with a letter: kInvalidArgument.
 Status check_plan_name(std::string_view name);
-// Of a script: a name in one directory, not a path.
-Status check_script_name(std::string_view name);
 
 nlohmann::json plan_json(const RecoveryPlan& plan);
 // kInvalidArgument also for what cannot work: an item that is in it twice, an action that is never

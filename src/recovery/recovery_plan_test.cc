@@ -12,7 +12,9 @@ namespace {
 
 const char* const kShop = R"({
   "name": "shop", "description": "the shop and its database",
-  "shutdown": [{"name": "stop it", "kind": "script", "program": "stop.sh", "for": ["failover"]}],
+  "shutdown": [{"name": "stop it", "kind": "script", "program": "stop.sh", "for": ["failover"]},
+               {"name": "there", "kind": "appliance-script", "appliance": "site-a", "program": "off.sh",
+                "arguments": ["now"], "for": ["failover"]}],
   "groups": [
     {"name": "databases",
      "items": [{"name": "db", "limit_s": 900, "retries": 1}, {"name": "cache", "on_failure": "skip"}],
@@ -34,6 +36,8 @@ TEST(RecoveryPlan, ComesBackAsItWasGiven) {
     EXPECT_EQ(plan->groups[0].items[1].limits.on_failure, OnFailure::kSkip);
     EXPECT_FALSE(plan->groups[1].before[0].modes[0]);
     EXPECT_TRUE(plan->groups[1].before[0].modes[2]);
+    EXPECT_EQ(plan->shutdown.at(1).appliance, "site-a");
+    EXPECT_EQ(plan->shutdown.at(1).arguments, std::vector<std::string>{"now"});
     EXPECT_FALSE(plan->network);
     EXPECT_FALSE(plan_json(*plan).contains("network")) << "what is not said is not shown as said";
     Json networks = Json::parse(kShop);

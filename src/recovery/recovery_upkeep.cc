@@ -2,8 +2,8 @@
 #include <fmt/core.h>
 
 #include "os/real.h"
+#include "os/remove_directory.h"
 #include "recovery/recovery_entry.h"
-#include "recovery/remove_directory.h"
 
 namespace farshore {
 namespace {

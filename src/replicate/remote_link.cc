@@ -156,6 +156,34 @@ Result<std::vector<UploadStatus>> decode_uploads(const json& document) {
     return uploads;
 }
 
+template <typename T>
+json list_json(const std::vector<T>& values, json (*encode)(const T&)) {
+    json list = json::array();
+    for (const T& one : values) list.push_back(encode(one));
+    return list;
+}
+
+// Empty when there is no such list: an older peer does not know it. What in it cannot be read is
+// left out, and does not keep the rest of the conversation from anybody: a newer peer may say more.
+template <typename T>
+Result<std::vector<T>> list_of(const json& document, const char* name, size_t most,
+                               Result<T> (*decode)(const json&)) {
+    std::vector<T> values;
+    const auto list = document.find(name);
+    if (list == document.end()) return values;
+    if (!list->is_array() || list->size() > most)
+        return fail(Code::kMalformed, fmt::format("link document: '{}' is no short list", name));
+    for (const json& one : *list)
+        if (auto value = decode(one)) values.push_back(std::move(*value));
+    return values;
+}
+
+Result<std::string> program_of(const json& name) {
+    if (!name.is_string()) return fail(Code::kMalformed, "link document: a program is no text");
+    FS_TRY(check_script_name(name.get_ref<const std::string&>()));
+    return name.get<std::string>();
+}
+
 json encode_appliance(const ApplianceStatus& status) {
     return {{"address", status.address},
             {"site", status.site},
@@ -166,7 +194,9 @@ json encode_appliance(const ApplianceStatus& status) {
             {"spool_used_bytes", status.spool_used_bytes},
             {"spool_free_permille", status.spool_free_permille},
             {"certificate_until_us", status.certificate_until.us},
-            {"uploads", encode_uploads(status.uploads)}};
+            {"uploads", encode_uploads(status.uploads)},
+            {"scripts", list_json(status.scripts, script_word_json)},
+            {"programs", status.programs}};
 }
 
 Result<ApplianceStatus> decode_appliance(const json& document) {
@@ -190,6 +220,8 @@ Result<ApplianceStatus> decode_appliance(const json& document) {
     const auto uploads = document.find("uploads");
     if (uploads == document.end()) return fail(Code::kMalformed, "link document: no uploads");
     FS_ASSIGN(status.uploads, decode_uploads(*uploads));
+    FS_ASSIGN(status.scripts, list_of(document, "scripts", kMaxScriptOrders, script_word_of));
+    FS_ASSIGN(status.programs, list_of(document, "programs", kMaxScriptsTold, program_of));
     return status;
 }
 
@@ -203,7 +235,8 @@ json encode_orders(const ApplianceOrders& orders) {
     return {{"time_zone", orders.time_zone},
             {"items", std::move(items)},
             {"gone", std::move(gone)},
-            {"points", std::move(points)}};
+            {"points", std::move(points)},
+            {"scripts", list_json(orders.scripts, script_order_json)}};
 }
 
 Result<ApplianceOrders> decode_orders(const json& document) {
@@ -235,6 +268,7 @@ Result<ApplianceOrders> decode_orders(const json& document) {
             orders.points.push_back(std::move(order));
         }
     }
+    FS_ASSIGN(orders.scripts, list_of(document, "scripts", kMaxScriptOrders, script_order_of));
     return orders;
 }
 
@@ -395,7 +429,10 @@ Result<ApplianceOrders> RemoteVaultLink::sync_appliance(const std::string& appli
                                                         const ApplianceStatus& status) {
     json call = encode_appliance(status);
     call["appliance"] = appliance;
-    FS_ASSIGN(std::string answer, transport_("sync-appliance", call.dump()));
+    FS_ASSIGN(std::string answer,
+              transport_("sync-appliance",
+                         // What programs print may be no UTF-8.
+                         call.dump(-1, ' ', false, json::error_handler_t::replace)));
     FS_ASSIGN(json document, parse(answer));
     return decode_orders(document);
 }

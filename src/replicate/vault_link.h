@@ -16,6 +16,7 @@
 #include "base/types.h"
 #include "record/compare.h"
 #include "replica/registration.h"
+#include "replicate/script_orders.h"
 #include "replicate/shared_point.h"
 
 namespace farshore {
@@ -42,6 +43,8 @@ struct ApplianceOrders {
     std::vector<ItemId> gone;
     // Shared points that are to be made, with all their members.
     std::vector<BarrierOrder> points;
+    // All that are wanted: what is not named is forgotten, and ended when it runs.
+    std::vector<ScriptOrder> scripts;
 };
 
 // What an appliance says of itself.
@@ -55,6 +58,9 @@ struct ApplianceStatus {
     int32_t spool_free_permille = -1;
     TimePoint certificate_until;  // 0: not known
     std::vector<UploadStatus> uploads;
+    std::vector<ScriptWord> scripts;  // of all that it knows
+    std::vector<std::string>
+        programs;  // that are in its scripts directory, kMaxScriptsTold at most
 };
 
 // What an appliance needs to write an item's source back.

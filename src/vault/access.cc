@@ -71,6 +71,9 @@ constexpr Operation kOperations[] = {
     {"GET", "/v1/keys", Reach::kVault, Role::kReader},
     {"GET", "/v1/agents", Reach::kVault, Role::kReader},
     {"GET", "/v1/appliances", Reach::kVault, Role::kReader},
+    {"GET", "/v1/networks", Reach::kVault, Role::kReader},
+    {"GET", "/v1/sites", Reach::kVault, Role::kReader},
+    {"GET", "/v1/sites/{site}", Reach::kVault, Role::kReader},
     {"GET", "/v1/health-limits", Reach::kVault, Role::kReader},
 
     {"POST", "/v1/items/{item}/resynchronise", Reach::kItem, Role::kOperator},
@@ -108,6 +111,8 @@ constexpr Operation kOperations[] = {
     {"DELETE", "/v1/items/{item}/disks/{disk}", Reach::kItem, Role::kContributor},
     {"POST", "/v1/items/{item}/appliance", Reach::kItem, Role::kContributor},
     {"PATCH", "/v1/health-limits", Reach::kVault, Role::kContributor},
+    {"PUT", "/v1/sites/{site}", Reach::kVault, Role::kContributor},
+    {"DELETE", "/v1/sites/{site}", Reach::kVault, Role::kContributor},
     {"POST", "/v1/appliances/balance", Reach::kVault, Role::kContributor},
     {"POST", "/v1/appliances/{appliance}/evacuate", Reach::kVault, Role::kContributor},
     {"POST", "/v1/items/{item}/holds", Reach::kItem, Role::kContributor},

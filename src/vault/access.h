@@ -22,11 +22,17 @@ struct Identity {
     std::string name;      // of the user, also behind a token; of the party
     std::string token_id;  // of what was shown; empty: the administrator's, or none
     Role role = Role::kReader;
-    Scope scope;
+    Scope scope;  // as it is written
+    // When sites are in it, or in its owner's: with the items of these, which all of them must
+    // have.
+    std::vector<Scope> within;
     TimePoint expires;  // of the token; 0: never
 
     bool may_see(const std::string& item_name, const std::string& item_id) const {
-        return scope.has(item_name, item_id);
+        if (within.empty()) return scope.has(item_name, item_id);
+        for (const Scope& one : within)
+            if (!one.has(item_name, item_id)) return false;
+        return true;
     }
 };
 

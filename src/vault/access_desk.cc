@@ -8,6 +8,7 @@
 #include "codec/hash.h"
 #include "codec/password.h"
 #include "meta/parties.h"
+#include "meta/sites.h"
 #include "vault/api.h"
 #include "vault/log_about.h"
 #include "vault/vault.h"
@@ -63,6 +64,24 @@ tl::unexpected<Error> wait_first(int64_t wait_us, int64_t& retry_s) {
                 fmt::format("try again in {} s", retry_s));
 }
 
+// ---- scopes that name sites
+
+bool is_site(const std::string& entry) { return entry.starts_with(kSitePrefix); }
+bool names_site(const Scope& scope) { return std::ranges::any_of(scope.items, is_site); }
+
+Result<Scope> with_items_of_sites(Database& database, Scope scope) {
+    std::vector<std::string> sites;
+    std::erase_if(scope.items, [&](const std::string& entry) {
+        if (is_site(entry)) sites.push_back(entry.substr(kSitePrefix.size()));
+        return is_site(entry);
+    });
+    if (sites.empty()) return scope;
+    FS_ASSIGN(const auto items, items_of_sites(database, sites));
+    for (const ItemId& item : items) scope.items.push_back(item.to_string());
+    std::ranges::sort(scope.items);
+    return scope;
+}
+
 }  // namespace
 
 std::string token_owner(const Identity& who) {
@@ -108,11 +127,22 @@ Result<Identity> AccessDesk::identify(const std::string& bearer, std::string& de
     who.role = token.role;
     who.scope = token.scope;
     who.expires = token.expires;
+    std::vector<Scope> scopes;
+    if (!token.session || !found->owner) scopes.push_back(token.scope);
     if (found->owner) {
         // Those of a session are its user's, whatever they were at the login.
         who.role = token.session ? found->owner->role : lesser(token.role, found->owner->role);
         who.scope =
             token.session ? found->owner->scope : intersection(token.scope, found->owner->scope);
+        scopes.push_back(found->owner->scope);
+    }
+    if (std::ranges::any_of(scopes, names_site)) {
+        // What is written of the two cannot be compared: a site here, items there.
+        if (scopes.size() == 2 && !scopes[0].all && !scopes[1].all) who.scope = token.scope;
+        for (const Scope& scope : scopes) {
+            FS_ASSIGN(Scope resolved, with_items_of_sites(vault_.database(), scope));
+            who.within.push_back(std::move(resolved));
+        }
     }
     if (now.us - token.last_used.us > kUsedSaveUs)
         if (auto kept = access_token_used(vault_.database(), token.id); !kept)

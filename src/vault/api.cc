@@ -120,6 +120,8 @@ Result<HttpResponse> Api::dispatch(Call& call) {
     if (resource == "nodes") return nodes(call);
     if (resource == "alarms") return alarms(call);
     if (resource == "appliances") return appliances(call);
+    if (resource == "sites") return sites(call);
+    if (resource == "networks") return networks(call);
     if (resource == "health-limits") return health_limits(call);
     if (resource == "agents" || resource == "enrolment-tokens") return parties(call);
     return no_such_resource(call.request);
@@ -226,6 +228,7 @@ Result<HttpResponse> Api::items(const Call& call) {
     }
     FS_ASSIGN(protect.policy, read_policy(fields, protect.policy));
     FS_ASSIGN(const uint64_t wait_s, fields.u64("wait_s", 30, 60));
+    // Of a site's scope it is none yet: no appliance has it.
     if (!call.who().may_see(protect.name, protect.name))
         return fail(Code::kForbidden,
                     fmt::format("'{}' is not among the items that are yours", protect.name),

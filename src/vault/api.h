@@ -94,6 +94,8 @@ class Api {
     Result<HttpResponse> nodes(const Call& call);
     Result<HttpResponse> alarms(const Call& call);
     Result<HttpResponse> appliances(const Call& call);
+    Result<HttpResponse> sites(const Call& call);
+    Result<HttpResponse> networks(const Call& call);
     Result<HttpResponse> item_appliance(const Call& call);
     Result<HttpResponse> health_limits(const Call& call);
     Result<HttpResponse> copies(const Call& call);

@@ -23,6 +23,7 @@ Json appliance_view(const ApplianceReport& report) {
         const ApplianceStatus& status = *report.status;
         json["load"] = load_view(status.load);
         json["spool_used_bytes"] = status.spool_used_bytes;
+        json["scripts"] = status.programs;
         if (status.spool_free_permille >= 0)
             json["spool_free_percent"] = status.spool_free_permille / 10.0;
         if (status.certificate_until.us != 0)

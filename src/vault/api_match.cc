@@ -52,6 +52,7 @@ Result<std::optional<std::string>> Api::current_tag(const Call& call) {
     if (resource == "groups") return tag_of_found(get_group(database, name));
     if (resource == "recovery-plans") return tag_of_found(get_plan(database, name));
     if (resource == "compute-hosts") return tag_of_found(get_compute_host(database, name));
+    if (resource == "sites") return tag_of_found(get_site(database, name));
     if (resource == "users") return tag_of_found(get_user(database, name));
     if (resource == "agents") return tag_of_found(get_party(database, name));
     if (resource == "access-tokens") {

@@ -15,9 +15,9 @@
 #include "os/log.h"
 #include "os/program_files.h"
 #include "os/real.h"
+#include "os/remove_directory.h"
 #include "os/tcp_probe.h"
 #include "os/waiting.h"
-#include "recovery/remove_directory.h"
 #include "vault/log_about.h"
 #include "vault/recovery_desk.h"
 
@@ -123,11 +123,21 @@ Status DrillDesk::load() {
                       policy.error().to_string());
             continue;
         }
-        const std::lock_guard hold(mutex_);
-        known_[record.item].policy = *policy;
-        known_[record.item].policy_set = record.created;
+        know_policy(record.item, *policy, record.created);
     }
     return {};
+}
+
+void DrillDesk::know_policy(const ItemId& item, const DrillPolicy& policy, TimePoint set) {
+    const std::lock_guard hold(mutex_);
+    Known& known = known_[item];
+    known.policy = policy;
+    known.policy_set = set;
+    known.windows.reset();
+    // They were checked when they were set; a zone that is gone since opens them all.
+    if (!policy.windows.empty())
+        if (auto windows = WeeklyWindows::parse(policy.windows, vault_.info().time_zone))
+            known.windows = std::move(*windows);
 }
 
 Status DrillDesk::resume() {
@@ -178,9 +188,7 @@ std::optional<DrillPolicy> DrillDesk::policy(const ItemId& item) {
 Status DrillDesk::set_policy(const ItemRecord& item, const DrillPolicy& policy) {
     FS_ASSIGN(const DrillPolicyRecord kept,
               set_drill_policy(vault_.database(), item.id, dump_json(drill_policy_json(policy))));
-    const std::lock_guard hold(mutex_);
-    known_[item.id].policy = policy;
-    known_[item.id].policy_set = kept.created;
+    know_policy(item.id, policy, kept.created);
     return {};
 }
 
@@ -246,6 +254,7 @@ bool DrillDesk::is_due(const Known& known, TimePoint made, std::string& point,
     const DrillPolicy& policy = *known.policy;
     const TimePoint now = vault_.clock().now();
     if (known.newest.id != 0 && known.newest.verdict == "open") return false;
+    if (known.windows && !known.windows->contains(now)) return false;
     // What could not be done is tried again after a while, not at once.
     const uint64_t doublings =
         std::min(std::max<uint64_t>(known.undone, 1) - 1, kMaxAgainDoublings);

@@ -12,9 +12,10 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/weekly_windows.h"
 #include "meta/drills.h"
+#include "os/script_runs.h"
 #include "recovery/drill_policy.h"
-#include "recovery/script_runs.h"
 #include "vault/vault.h"
 
 namespace farshore {
@@ -70,15 +71,17 @@ class DrillDesk {
     struct Known {
         std::optional<DrillPolicy> policy;
         TimePoint policy_set;
-        DrillRecord newest, judged, good;  // `id` 0: there is none
-        TimePoint made;                    // the newest consistent point that was judged
-        uint64_t undone = 0;               // could not be done, since then, one after another
+        std::optional<WeeklyWindows> windows;  // none: at any time
+        DrillRecord newest, judged, good;      // `id` 0: there is none
+        TimePoint made;                        // the newest consistent point that was judged
+        uint64_t undone = 0;                   // could not be done, since then, one after another
         DrillRecord newest_undone;
         std::string said;  // why, as it was told
     };
     // What a drill has seen, for its record.
     struct Evidence;
     Status load();
+    void know_policy(const ItemId& item, const DrillPolicy& policy, TimePoint set);
     void learn(const DrillRecord& drill);
     bool is_due(const Known& known, TimePoint made, std::string& point, std::string& why) const;
     // `made`: the consistent point that it is for.

@@ -161,6 +161,24 @@ TEST(DrillDesk, WhileSomethingIsRecoveredForRealNoneBegins) {
     EXPECT_EQ(site.drills_after(kMinuteUs), 1u);
 }
 
+// Broken if drills began when nobody wants them, or what became due meanwhile never did.
+TEST(DrillDesk, OutsideOfItsWindowsNoneBegins) {
+    Clockwork site;
+    DrillPolicy policy;
+    policy.serial = "up";
+    policy.interval_s = 60;
+    const int64_t minute = site.site.clock.now().us / kMinuteUs % 1440;
+    const auto clock = [&](int64_t later) {
+        return fmt::format("{:02}:{:02}", (minute + later) % 1440 / 60, (minute + later) % 60);
+    };
+    policy.windows = fmt::format("{}-{} UTC", clock(60), clock(180));
+    site.set_policy(policy);
+    site.start();
+    EXPECT_EQ(site.drills_after(0), 0u);
+    EXPECT_EQ(site.drills_after(50 * kMinuteUs), 0u);
+    EXPECT_EQ(site.drills_after(40 * kMinuteUs), 1u);
+}
+
 // Broken if a consistent point were tried again and again, because what is booted is an earlier
 // one.
 TEST(DrillDesk, AConsistentPointIsTriedOnce) {

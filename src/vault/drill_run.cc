@@ -12,9 +12,10 @@
 #include "os/log.h"
 #include "os/program_files.h"
 #include "os/real.h"
+#include "os/remove_directory.h"
 #include "os/tcp_probe.h"
 #include "os/waiting.h"
-#include "recovery/remove_directory.h"
+#include "recovery/line_pattern.h"
 #include "vault/drill_desk.h"
 #include "vault/log_about.h"
 #include "vault/recovery_desk.h"
@@ -205,6 +206,9 @@ DrillVerdict DrillDesk::watch(JobRun& run, const DrillPolicy& policy, const Dril
                               Evidence& evidence) {
     DrillWatch watch(policy);
     TextFinder finder(policy.serial);
+    std::optional<LinePattern> pattern;
+    if (!policy.serial_pattern.empty())
+        if (auto parsed = LinePattern::parse(policy.serial_pattern)) pattern = std::move(*parsed);
     const auto access = recovery_.recoveries().access(drill.recovery);
     if (!access) return DrillVerdict::kOpen;
     uint64_t heard = 0;
@@ -225,17 +229,19 @@ DrillVerdict DrillDesk::watch(JobRun& run, const DrillPolicy& policy, const Dril
                     if (port) evidence.port = *port;
                     return {};
                 });
-        if (watch.wants_serial()) {
+        if (watch.wants_serial() || watch.wants_pattern()) {
             // It was started again, and says everything anew.
             if (file_size_or_zero(access->doors.serial_log) < heard) {
                 heard = 0;
                 finder = TextFinder(policy.serial);
+                if (pattern) pattern->restart();
             }
             // Only what is new; a line that says much is read in pieces.
             while (const auto bytes = read_from(files_, access->doors.serial_log, heard, 65536)) {
                 if (bytes->empty()) break;
                 heard += bytes->size();
                 sample.serial = finder.feed(as_text(*bytes)) || sample.serial;
+                if (pattern) sample.pattern = pattern->feed(as_text(*bytes)) || sample.pattern;
             }
         }
         if (watch.wants_agent() && sample.machine == MachineState::kRunning)

@@ -123,9 +123,20 @@ TEST(GroupDesk, WhatFailsIsToldAndForgotten) {
     EXPECT_EQ(failures(), 2);
     EXPECT_EQ(site.newest()["error"]["code"], "timeout");
     EXPECT_EQ(site.call("GET", "/v1/groups/shop", 200)["health"], "warning");
+    const auto alarmed = [&] {
+        const Json standing = site.call("GET", "/v1/alarms", 200);
+        return std::ranges::any_of(standing["alarms"], [](const Json& alarm) {
+            return alarm["code"] == "shared-points-failing" && alarm["component"] == "group shop" &&
+                   !alarm.contains("cleared");
+        });
+    };
     EXPECT_EQ(site.call("GET", "/v1/items/left", 200)["state"], "protected");
+    for (int i = 0; i < 60; ++i) site.round();
+    EXPECT_TRUE(alarmed());
     site.call("PATCH", "/v1/groups/shop", 200, {{"crash_interval_s", 0}});
     EXPECT_EQ(site.call("GET", "/v1/groups/shop", 200)["health"], "normal");
+    for (int i = 0; i < 120; ++i) site.round();
+    EXPECT_FALSE(alarmed());
     // A vault that ends in the middle.
     site.call("POST", "/v1/groups/shop/points", 201, {{"wait_s", 0}});
     site.until_mark();

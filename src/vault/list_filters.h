@@ -24,7 +24,7 @@ inline Status one_of(std::string_view name, std::string_view value,
 
 // Empty: any.
 struct ItemFilter {
-    std::string state, health, agent, appliance, policy, prefix;
+    std::string state, health, agent, appliance, policy, prefix, site;
 
     bool matches(const ItemReport& report) const {
         const ItemRecord& item = report.record;
@@ -32,7 +32,7 @@ struct ItemFilter {
             item.policy_name.empty() ? std::string_view("custom") : item.policy_name;
         return item.name.starts_with(prefix) && (policy.empty() || policy == follows) &&
                (state.empty() || state == item_state_name(item.state)) &&
-               (agent.empty() || agent == item.agent) &&
+               (agent.empty() || agent == item.agent) && (site.empty() || site == report.site) &&
                (health.empty() || health == health_name(report.troubles)) &&
                (appliance.empty() || (report.replica && report.replica->appliance == appliance));
     }
@@ -41,7 +41,8 @@ struct ItemFilter {
 template <typename CallType>
 Result<ItemFilter> item_filter(const CallType& call) {
     ItemFilter filter{call.query("state"),     call.query("health"), call.query("agent"),
-                      call.query("appliance"), call.query("policy"), call.query("prefix")};
+                      call.query("appliance"), call.query("policy"), call.query("prefix"),
+                      call.query("site")};
     FS_TRY(one_of("health", filter.health, {"normal", "warning", "critical"}));
     if (!filter.state.empty()) FS_TRY(item_state_from_name(filter.state));
     return filter;

@@ -3,13 +3,15 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <set>
 
 #include "compute/nbd_server.h"
+#include "meta/appliance_scripts.h"
 #include "meta/items.h"
 #include "meta/jobs.h"
 #include "meta/json_fields.h"
-#include "os/bridge_port.h"
 #include "os/host_capacity.h"
+#include "os/load_meter.h"
 #include "os/log.h"
 #include "os/program_files.h"
 #include "recovery/plan_driver.h"
@@ -121,7 +123,7 @@ Status PlanDesk::resume() {
     if (!known) FS_TRY(learn_callbacks());
     FS_ASSIGN(const auto runs, open_plan_runs(vault_.database()));
     FS_ASSIGN(const auto jobs, open_jobs(vault_.database()));
-    Status all;
+    Status all = forget_old_scripts();
     for (const PlanRunRecord& record : runs) {
         const auto state = plan_run_state_from_name(record.state);
         if (!state || !works(*state)) continue;
@@ -133,6 +135,25 @@ Status PlanDesk::resume() {
             all = tl::unexpected(launched.error());
     }
     return all;
+}
+
+// What appliances are told to have run for steps that are over: a vault that was killed between the
+// end of a step and that, or a database that was away, leaves it.
+Status PlanDesk::forget_old_scripts() {
+    Database& database = vault_.database();
+    // First the scripts: a step is saved as running before it has one.
+    FS_ASSIGN(const auto handles, appliance_script_handles(database));
+    if (handles.empty()) return {};
+    std::set<std::string> wanted;
+    FS_ASSIGN(const auto runs, open_plan_runs(database));
+    for (const PlanRunRecord& record : runs) {
+        FS_ASSIGN(const PlanRun run, decode_plan_run(record.document));
+        for (const PlanStep& step : run.steps)
+            if (step.state == StepState::kRunning) wanted.insert(step.handle);
+    }
+    for (const std::string& handle : handles)
+        if (!wanted.contains(handle)) FS_TRY(drop_appliance_script(database, handle));
+    return {};
 }
 
 // ---- plans
@@ -188,6 +209,7 @@ Result<std::vector<PlanFinding>> PlanDesk::check(const std::string& name, PlanMo
         findings.push_back(
             {Severity::kCritical, {}, plugin.error().what(), plugin.error().remedy()});
     for (const auto& [compute, need] : needs) check_room(run, compute, need, findings);
+    check_disk(needs, findings);
     if (needs.size() > 1 && (run.mode == PlanMode::kTest || run.network))
         findings.push_back({Severity::kWarning,
                             {},
@@ -197,6 +219,28 @@ Result<std::vector<PlanFinding>> PlanDesk::check(const std::string& name, PlanMo
                             "let them run on one host, or give their cards a network of the "
                             "hosts'"});
     return findings;
+}
+
+// What the machines write is kept here, wherever they run.
+void PlanDesk::check_disk(const Needs& needs, std::vector<PlanFinding>& findings) {
+    constexpr uint64_t kLeastBytes = 256u << 20;  // a guest writes so much while it boots
+    constexpr uint64_t kUsualPart = 10;           // of its disks a machine changes a tenth, roughly
+    uint64_t machines = 0, bytes = 0;
+    for (const auto& [compute, need] : needs) {
+        machines += need.machines;
+        bytes += need.disk_bytes;
+    }
+    const auto disk = disk_space(vault_.directory());
+    if (machines == 0 || !disk) return;
+    const bool too_little = disk->free_bytes < machines * kLeastBytes;
+    if (!too_little && disk->free_bytes >= bytes / kUsualPart) return;
+    findings.push_back(
+        {too_little ? Severity::kCritical : Severity::kWarning,
+         {},
+         fmt::format("{} MiB are free in the vault's directory for what {} machines write to their "
+                     "{} MiB of disks",
+                     disk->free_bytes >> 20, machines, bytes >> 20),
+         "make room there: a machine whose changes cannot be kept stops"});
 }
 
 void PlanDesk::check_room(const PlanRun& run, const std::string& compute, const Need& need,
@@ -250,6 +294,9 @@ Status PlanDesk::check_step(const PlanRun& run, const PlanStep& step, Needs& nee
             }
             Need& need = needs[request.compute];
             need.memory_bytes += request.machine.memory_bytes;
+            ++need.machines;
+            for (const DesiredDisk& disk : item.disks)
+                if (!disk.removed) need.disk_bytes += disk.size_bytes;
             if (request.machine.cpus > need.largest_cpus) {
                 need.largest_cpus = request.machine.cpus;
                 need.largest = item.name;
@@ -258,6 +305,8 @@ Status PlanDesk::check_step(const PlanRun& run, const PlanStep& step, Needs& nee
         }
         case StepKind::kScript:
             return check_program_file(scripts_directory_ + "/" + step.action.program);
+        case StepKind::kApplianceScript:
+            return vault_.check_appliance_script(step.action.appliance, step.action.program);
         case StepKind::kWebhook:
             FS_TRY(read_webhook_settings(files_, step.action.settings_file));
             return {};
@@ -345,6 +394,8 @@ Result<std::string> PlanDesk::run_job(JobRun& job, uint64_t id) {
         FS_TRY(job.pause(kRoundUs));
     }
     auto done = work_off(job, id);
+    if (auto forgotten = forget_old_scripts(); !forgotten)
+        log::warn("vault", "scripts of appliances: {}", forgotten.error().to_string());
     const std::lock_guard hold(mutex_);
     working_.erase(id);
     return done;

@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "meta/recovery_plans.h"
+#include "os/script_runs.h"
 #include "recovery/plan_run.h"
-#include "recovery/script_runs.h"
 #include "vault/vault.h"
 
 namespace farshore {
@@ -86,12 +86,15 @@ class PlanDesk {
         uint64_t memory_bytes = 0;
         uint32_t largest_cpus = 0;
         std::string largest;  // of which item
+        uint64_t machines = 0, disk_bytes = 0;
     };
     // By the name of the compute host; empty: this machine.
     using Needs = std::map<std::string, Need>;
+    Status forget_old_scripts();
     // What the step would fail with.
     Status check_step(const PlanRun& run, const PlanStep& step, Needs& needs);
     // What would fail of what they need together there.
+    void check_disk(const Needs& needs, std::vector<PlanFinding>& findings);
     void check_room(const PlanRun& run, const std::string& compute, const Need& need,
                     std::vector<PlanFinding>& findings);
 

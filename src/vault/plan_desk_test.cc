@@ -3,6 +3,7 @@
 
 #include <fstream>
 
+#include "meta/items.h"
 #include "meta/recovery_plans.h"
 #include "os/waiting.h"
 #include "recovery/plan_run.h"
@@ -13,6 +14,7 @@ namespace farshore {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 // What a webhook was told.
 struct Hook {
@@ -408,6 +410,37 @@ TEST_F(Plans, WhatWouldFailIsFoundBefore) {
     EXPECT_EQ(site.call("GET", "/v1/jobs", 200)["jobs"].size(), 0u);
     site.call("POST", "/v1/recovery-plans/p/runs", 202,
               {{"mode", "failover"}, {"unchecked", true}});
+}
+
+// Broken if nobody were told before that the disk cannot take what the machines will write.
+TEST(PlanCheck, ADiskThatWouldFillUpIsFoundBefore) {
+    struct Recovering : Site {
+        Recovering() { start(); }
+        VaultServerOptions options() const override {
+            VaultServerOptions options = Site::options();
+            options.recovery = true;
+            return options;
+        }
+    } site;
+    const ProtectedItem item(site);
+    site.call(
+        "POST", "/v1/recovery-plans", 201,
+        {{"plan", {{"name", "p"}, {"groups", {{{"name", "g"}, {"items", {{{"name", "web"}}}}}}}}}});
+    const auto found = [&] {
+        const Json check = site.call("POST", "/v1/recovery-plans/p/check", 200, {{"mode", "test"}});
+        std::string words;
+        for (const Json& finding : check["findings"])
+            words += finding["severity"].get<std::string>() + ": " +
+                     finding["what"].get<std::string>() + "\n";
+        return words;
+    };
+    EXPECT_THAT(found(), Not(HasSubstr("free in the vault's directory")));
+    ASSERT_TRUE(change_item(site.vault().database(), item.item, [](ItemRecord& to) -> Status {
+        to.disks.at(0).size_bytes = uint64_t{1} << 60;
+        return {};
+    }));
+    EXPECT_THAT(found(), HasSubstr("warning: "));
+    EXPECT_THAT(found(), HasSubstr("free in the vault's directory for what 1 machines write"));
 }
 
 }  // namespace

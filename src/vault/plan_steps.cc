@@ -30,19 +30,6 @@ constexpr size_t kLookedAtJobs = 50;  // newest ones of an item
 
 RecoveryError described(const Error& error) { return {error.code(), error.what(), error.remedy()}; }
 
-StepOutcome failed(const Error& error) {
-    StepOutcome outcome;
-    outcome.error = described(error);
-    outcome.unknown = error.code() == Code::kOutcomeUnknown;
-    return outcome;
-}
-
-StepOutcome too_late(const PlanStep& step, const std::string& what) {
-    return failed(Error(Code::kTimeout,
-                        fmt::format("{} within {} s", what, step.action.limits.limit_s),
-                        "give the step a longer limit_s when it needs one"));
-}
-
 // "runs at 2026-..., first read after 412 ms" of what a failover's job has given.
 std::string started_words(const std::string& result) {
     const auto json = parse_json(result, "a job's result", 1u << 20);
@@ -57,6 +44,43 @@ std::string started_words(const std::string& result) {
 }
 
 }  // namespace
+
+StepOutcome failed_outcome(const Error& error) {
+    StepOutcome outcome;
+    outcome.error = described(error);
+    outcome.unknown = error.code() == Code::kOutcomeUnknown;
+    return outcome;
+}
+
+StepOutcome too_late(const PlanStep& step, const std::string& what) {
+    return failed_outcome(Error(Code::kTimeout,
+                                fmt::format("{} within {} s", what, step.action.limits.limit_s),
+                                "give the step a longer limit_s when it needs one"));
+}
+
+StepOutcome script_outcome(const PlanStep& step, const std::optional<Error>& error,
+                           std::optional<int> code, std::string output) {
+    StepOutcome outcome;
+    if (error)
+        outcome = failed_outcome(*error);
+    else if (!code)
+        outcome = too_late(step, "the script has not ended");
+    else if (*code != 0)
+        outcome = failed_outcome(
+            Error(Code::kGuestFailed, fmt::format("the script exited with {}", *code)));
+    outcome.output = std::move(output);
+    return outcome;
+}
+
+std::vector<std::pair<std::string, std::string>> step_environment(const PlanRun& run,
+                                                                  const PlanStep& step) {
+    return {{"FARSHORE_PLAN", run.plan},
+            {"FARSHORE_RUN", std::to_string(run.id)},
+            {"FARSHORE_MODE", std::string(plan_mode_name(run.mode))},
+            {"FARSHORE_POINT", run.point},
+            {"FARSHORE_STEP", step.id},
+            {"FARSHORE_ATTEMPT", std::to_string(step.attempts)}};
+}
 
 std::string recovery_of_step(const std::string& handle) { return "plan-" + handle; }
 
@@ -98,6 +122,9 @@ void PlanSteps::begin(const PlanRun& run, const PlanStep& step) {
         case StepKind::kScript:
             begun = begin_script(run, step);
             break;
+        case StepKind::kApplianceScript:
+            begun = begin_appliance_script(run, step);
+            break;
         case StepKind::kGuestScript:
             begun = begin_guest_script(run, step);
             break;
@@ -122,7 +149,13 @@ std::optional<StepOutcome> PlanSteps::look(const PlanRun& run, const PlanStep& s
                                            std::string& reference) {
     if (const auto at = refused_.find(step.handle); at != refused_.end()) {
         // What has no room now, or met a hiccup, begins when that is over, within the step's time.
-        if (at->second.retry() == Retry::kNever || step.overdue) return failed(at->second);
+        // Behind it an earlier vault may have begun the script all the same: whoever runs it knows.
+        const bool asks =
+            step.action.kind == StepKind::kScript || step.action.kind == StepKind::kApplianceScript;
+        if (at->second.retry() != Retry::kNever && step.overdue && asks)
+            return step.action.kind == StepKind::kScript ? look_script(run, step)
+                                                         : look_appliance_script(run, step);
+        if (at->second.retry() == Retry::kNever || step.overdue) return failed_outcome(at->second);
         if (options_.vault->clock().steady_us() >= again_us_[step.handle]) begin(run, step);
         return {};
     }
@@ -131,6 +164,8 @@ std::optional<StepOutcome> PlanSteps::look(const PlanRun& run, const PlanStep& s
             return look_item(run, step, reference);
         case StepKind::kScript:
             return look_script(run, step);
+        case StepKind::kApplianceScript:
+            return look_appliance_script(run, step);
         case StepKind::kGuestScript:
             return look_guest_script(run, step, reference);
         case StepKind::kWebhook:
@@ -153,9 +188,9 @@ std::optional<StepOutcome> PlanSteps::look(const PlanRun& run, const PlanStep& s
     if (delivered) reference = kTold;
     delivered = delivered || step.reference == kTold;
     if (delivered && !step.action.wait_for_callback) return StepOutcome{};
-    if (error && error->retry() == Retry::kNever) return failed(*error);
+    if (error && error->retry() == Retry::kNever) return failed_outcome(*error);
     if (step.overdue)
-        return error ? failed(error->with_context("the webhook was not told"))
+        return error ? failed_outcome(error->with_context("the webhook was not told"))
                      : too_late(step, "the webhook has not called back");
     if (!delivered && !busy) deliver(run, step);
     return {};
@@ -163,6 +198,7 @@ std::optional<StepOutcome> PlanSteps::look(const PlanRun& run, const PlanStep& s
 
 void PlanSteps::end(const PlanRun& run, const PlanStep& step) {
     if (step.action.kind == StepKind::kScript) (void)options_.scripts->end(step.handle);
+    if (step.action.kind == StepKind::kApplianceScript) end_appliance_script(step);
     // A machine that comes home goes on where it is; one that is being started may be there any
     // moment, and is left. A guest's program has its own word about it; nobody has to end an answer
     // that does not come.
@@ -176,6 +212,7 @@ void PlanSteps::forget(const PlanRun&, const PlanStep& step) {
     if (step.action.kind == StepKind::kScript)
         if (auto gone = options_.scripts->forget(step.handle); !gone)
             log::warn("vault", "what a script left: {}", gone.error().to_string());
+    if (step.action.kind == StepKind::kApplianceScript) forget_appliance_script(step);
     refused_.erase(step.handle);
     again_us_.erase(step.handle);
     noted_.erase(step.handle);
@@ -250,8 +287,9 @@ std::optional<StepOutcome> PlanSteps::look_item(const PlanRun& run, const PlanSt
             if (step.overdue) return late("the machine was not seen to run");
             return {};
         }
-        return failed(Error(Code::kOutcomeUnknown, "the job that started the machine is forgotten",
-                            "look whether it runs: `farshore failover list`"));
+        return failed_outcome(Error(Code::kOutcomeUnknown,
+                                    "the job that started the machine is forgotten",
+                                    "look whether it runs: `farshore failover list`"));
     }
     if (!job->over()) {
         if (step.overdue)
@@ -281,17 +319,12 @@ Status PlanSteps::begin_script(const PlanRun& run, const PlanStep& step) {
     ScriptRequest request;
     request.program = options_.scripts_directory + "/" + step.action.program;
     request.arguments = step.action.arguments;
-    request.environment = {{"FARSHORE_PLAN", run.plan},
-                           {"FARSHORE_RUN", std::to_string(run.id)},
-                           {"FARSHORE_MODE", std::string(plan_mode_name(run.mode))},
-                           {"FARSHORE_POINT", run.point},
-                           {"FARSHORE_STEP", step.id},
-                           {"FARSHORE_ATTEMPT", std::to_string(step.attempts)}};
+    request.environment = step_environment(run, step);
     return options_.scripts->begin(step.handle, request);
 }
 
 std::optional<StepOutcome> PlanSteps::look_script(const PlanRun& run, const PlanStep& step) {
-    const auto looked = options_.scripts->look(step.handle);
+    auto looked = options_.scripts->look(step.handle);
     if (!looked) {
         if (looked.error().code() == Code::kNotFound) {
             if (step.overdue) return too_late(step, "the script did not begin");
@@ -300,20 +333,13 @@ std::optional<StepOutcome> PlanSteps::look_script(const PlanRun& run, const Plan
         }
         // Our own files cannot be read just now; the script runs on.
         if (looked.error().retry() != Retry::kNever && !step.overdue) return {};
-        StepOutcome outcome = failed(looked.error());
+        StepOutcome outcome = failed_outcome(looked.error());
         outcome.unknown = true;
         return outcome;
     }
     if (!*looked) return {};
-    StepOutcome outcome;
-    const ScriptResult& result = **looked;
-    if (!result.code)
-        outcome = too_late(step, "the script has not ended");
-    else if (*result.code != 0)
-        outcome = failed(
-            Error(Code::kGuestFailed, fmt::format("the script exited with {}", *result.code)));
-    outcome.output = result.output;
-    return outcome;
+    ScriptResult& result = **looked;
+    return script_outcome(step, {}, result.code, std::move(result.output));
 }
 
 // ---- programs inside of machines
@@ -356,7 +382,7 @@ std::optional<StepOutcome> PlanSteps::start_guest_script(const std::string& reco
     auto agent = options_.recovery->recoveries().guest_agent(recovery, kAgentTimeoutMs);
     if (!agent) {
         // The machine may still be starting.
-        if (step.overdue) return failed(agent.error());
+        if (step.overdue) return failed_outcome(agent.error());
         return {};
     }
     if (!noted_.contains(step.handle)) {
@@ -374,8 +400,9 @@ std::optional<StepOutcome> PlanSteps::start_guest_script(const std::string& reco
         return {};
     }
     const Code code = pid.error().code();
-    if (code == Code::kUnsupported || code == Code::kGuestFailed) return failed(pid.error());
-    return failed(
+    if (code == Code::kUnsupported || code == Code::kGuestFailed)
+        return failed_outcome(pid.error());
+    return failed_outcome(
         Error(Code::kOutcomeUnknown,
               fmt::format("nobody knows whether the program was started: {}", pid.error().what()),
               "look whether it ran"));
@@ -386,7 +413,7 @@ std::optional<StepOutcome> PlanSteps::look_guest_script(const PlanRun& run, cons
     const auto recovery = started_of(options_.recovery, run, step.action.item);
     const bool started = !step.reference.empty() && step.reference != kStarting;
     if (!recovery) {
-        StepOutcome outcome = failed(recovery.error());
+        StepOutcome outcome = failed_outcome(recovery.error());
         outcome.unknown = outcome.unknown || started;
         return outcome;
     }
@@ -401,23 +428,24 @@ std::optional<StepOutcome> PlanSteps::look_guest_script(const PlanRun& run, cons
         StepOutcome outcome;
         const GuestExit& ended = **looked;
         if (ended.signal)
-            outcome = failed(Error(Code::kGuestFailed,
-                                   fmt::format("signal {} ended the program", *ended.signal)));
+            outcome = failed_outcome(Error(
+                Code::kGuestFailed, fmt::format("signal {} ended the program", *ended.signal)));
         else if (ended.code != 0)
-            outcome = failed(Error(Code::kGuestFailed, fmt::format("the program exited with {}",
-                                                                   ended.code.value_or(-1))));
+            outcome =
+                failed_outcome(Error(Code::kGuestFailed, fmt::format("the program exited with {}",
+                                                                     ended.code.value_or(-1))));
         outcome.output = ended.output;
         return outcome;
     }
     if (!looked && looked.error().code() == Code::kGuestFailed) {
-        StepOutcome outcome = failed(looked.error());
+        StepOutcome outcome = failed_outcome(looked.error());
         outcome.unknown = true;
         return outcome;
     }
     if (!step.overdue) return {};
     // Nobody can end it from here: it may go on, so it is not tried again.
-    StepOutcome outcome =
-        looked ? too_late(step, "the program inside has not ended") : failed(looked.error());
+    StepOutcome outcome = looked ? too_late(step, "the program inside has not ended")
+                                 : failed_outcome(looked.error());
     outcome.unknown = true;
     return outcome;
 }

@@ -13,8 +13,8 @@
 #include <set>
 #include <string>
 
+#include "os/script_runs.h"
 #include "recovery/plan_driver.h"
-#include "recovery/script_runs.h"
 
 namespace farshore {
 
@@ -26,6 +26,15 @@ std::string recovery_of_step(const std::string& handle);
 // What shows that an answer to an attempt comes from whoever got its webhook. Made from the
 // webhook's secret, so that it need not be kept and is the same when it is told again.
 std::string callback_token(const class Secret& secret, const std::string& handle);
+
+// What a script of a step is told of it.
+std::vector<std::pair<std::string, std::string>> step_environment(const PlanRun& run,
+                                                                  const PlanStep& step);
+StepOutcome failed_outcome(const Error& error);
+StepOutcome too_late(const PlanStep& step, const std::string& what);
+// Of a script that has ended: `code` none when it was ended, `error` when it could not be run.
+StepOutcome script_outcome(const PlanStep& step, const std::optional<Error>& error,
+                           std::optional<int> code, std::string output);
 
 class PlanSteps final : public StepRunner {
   public:
@@ -57,6 +66,11 @@ class PlanSteps final : public StepRunner {
     Status begin_item(const PlanRun& run, const PlanStep& step);
     Status begin_script(const PlanRun& run, const PlanStep& step);
     Status begin_guest_script(const PlanRun& run, const PlanStep& step);
+    // plan_appliance_steps.cc
+    Status begin_appliance_script(const PlanRun& run, const PlanStep& step);
+    std::optional<StepOutcome> look_appliance_script(const PlanRun& run, const PlanStep& step);
+    void end_appliance_script(const PlanStep& step);
+    void forget_appliance_script(const PlanStep& step);
     std::optional<StepOutcome> start_guest_script(const std::string& recovery, const PlanRun& run,
                                                   const PlanStep& step, std::string& reference);
     void deliver(const PlanRun& run, const PlanStep& step);

@@ -2,11 +2,16 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 
+#include "appliance/appliance_scripts.h"
 #include "meta/items.h"
 #include "meta/jobs.h"
 #include "os/waiting.h"
+#include "vault/plan_desk.h"
 #include "vault/recovery_desk.h"
 #include "vault/test_site.h"
 
@@ -173,6 +178,231 @@ TEST_F(Steps, WhoeverIsWaitedForIsTold) {
             EXPECT_THAT(event["cause"].get<std::string>(), HasSubstr("look at the line"));
         }
     EXPECT_EQ(told, 1u);
+}
+
+// The site's appliance, which hears what is wanted of it once a second.
+struct OnAppliance : Steps {
+    OnAppliance() {
+        step.action.kind = StepKind::kApplianceScript;
+        step.action.appliance = "site-a";
+        step.action.program = "move.sh";
+        step.action.limits.limit_s = 60;
+        step.attempt_started = site.clock.now();
+        std::filesystem::create_directories(site.directory + "/programs");
+        write_script("echo $FARSHORE_STEP >> " + site.directory + "/done; echo moved");
+        start_appliance();
+    }
+    ~OnAppliance() override { there->follow({}); }
+    void write_script(const std::string& body) {
+        const std::string path = site.directory + "/programs/move.sh";
+        std::ofstream(path) << "#!/bin/sh\n" << body << "\n";
+        std::filesystem::permissions(path, std::filesystem::perms(0755));
+    }
+    void start_appliance() {
+        there = std::make_unique<ApplianceScripts>(
+            site.files, site.clock, site.directory + "/programs", site.directory + "/there");
+    }
+    std::vector<ScriptOrder> told() {
+        ApplianceStatus status;
+        status.scripts = there->words();
+        status.programs = there->programs();
+        auto orders = site.vault().sync_appliance("site-a", status);
+        EXPECT_TRUE(orders) << orders.error().to_string();
+        return orders ? orders->scripts : std::vector<ScriptOrder>();
+    }
+    void sync() { there->follow(told()); }
+    // What becomes of the step, with a word to the appliance in each round.
+    std::optional<StepOutcome> outcome(PlanSteps& running, bool restarts = false) {
+        std::optional<StepOutcome> found;
+        std::string reference;
+        wait_until(30'000, 5, [&] {
+            sync();
+            if (restarts) {
+                sync();  // it says what it has found
+                start_appliance();
+            }
+            found = running.look(run, step, reference);
+            return found.has_value();
+        });
+        return found;
+    }
+    size_t times_done() {
+        std::ifstream file(site.directory + "/done");
+        return static_cast<size_t>(std::count(std::istreambuf_iterator<char>(file), {}, '\n'));
+    }
+    std::unique_ptr<ApplianceScripts> there;
+};
+
+// Broken if a script ran twice, or never, because its order came again, or vault or appliance was
+// killed between any two words about it.
+TEST_F(OnAppliance, AScriptRunsOnceWhoeverIsKilled) {
+    steps()->begin(run, step);
+    told();  // an answer that is lost
+    auto running = steps(true);
+    running->begin(run, step);
+    const auto ended = outcome(*running, true);
+    ASSERT_TRUE(ended);
+    EXPECT_FALSE(ended->error) << ended->error->what;
+    EXPECT_EQ(ended->output, "moved\n");
+    sync();
+    EXPECT_EQ(times_done(), 1u);
+    running->forget(run, step);
+    sync();
+    EXPECT_TRUE(there->words().empty());
+    EXPECT_TRUE(std::filesystem::is_empty(site.directory + "/there/runs"));
+}
+
+// Broken if an appliance whose disk was put back, or a new one of that name, ran a script that may
+// have run.
+TEST_F(OnAppliance, WhatItForgotIsNotDoneAgain) {
+    auto running = steps();
+    running->begin(run, step);
+    sync();  // it is ready, and says so
+    const auto orders = told();
+    ASSERT_EQ(orders.size(), 1u);
+    EXPECT_TRUE(orders[0].go);
+    std::filesystem::remove_all(site.directory + "/there");
+    start_appliance();
+    const auto ended = outcome(*running);
+    ASSERT_TRUE(ended && ended->error);
+    EXPECT_TRUE(ended->unknown) << ended->error->what;
+    EXPECT_EQ(times_done(), 0u);
+
+    // The same when its time is over meanwhile: that it never began is not known either.
+    running->forget(run, step);
+    step.handle = "0123456789abcdef01234568";
+    running->begin(run, step);
+    sync();
+    told();
+    std::filesystem::remove_all(site.directory + "/there");
+    start_appliance();
+    step.overdue = true;
+    running->end(run, step);
+    const auto late = outcome(*running);
+    ASSERT_TRUE(late && late->error);
+    EXPECT_TRUE(late->unknown) << late->error->what;
+}
+
+// Broken if a vault whose database was put back had what is over done once more.
+TEST_F(OnAppliance, WhatIsOverIsNotDoneAgainForAnOlderDatabase) {
+    auto running = steps();
+    running->begin(run, step);
+    ASSERT_TRUE(outcome(*running));
+    running->forget(run, step);
+    sync();
+    start_appliance();
+    running->begin(run, step);
+    const auto again = outcome(*running);
+    ASSERT_TRUE(again && again->error);
+    EXPECT_TRUE(again->unknown) << again->error->what;
+    EXPECT_EQ(times_done(), 1u);
+}
+
+// Broken if a script went on for ever because nobody is there to end it.
+TEST_F(OnAppliance, WithoutAVaultItsLimitCountsAllTheSame) {
+    write_script("sleep 1000 & wait");
+    steps()->begin(run, step);
+    const auto state = [&] {
+        const auto words = there->words();
+        return words.size() == 1 ? std::optional(words[0].state) : std::nullopt;
+    };
+    ASSERT_TRUE(wait_until(30'000, 5, [&] {
+        sync();
+        return state() == ScriptState::kRunning;
+    }));
+    const auto orders = told();
+    there->keep_limits();
+    there->follow(orders);
+    EXPECT_EQ(state(), ScriptState::kRunning);
+    site.clock.us += 61'000'000;
+    there->keep_limits();
+    there->follow(orders);
+    EXPECT_EQ(state(), ScriptState::kEnded);
+}
+
+// Broken if what a vault left that was killed between a step's end and that went to the appliance
+// for ever.
+TEST_F(OnAppliance, WhatIsLeftOfStepsThatAreOverIsForgotten) {
+    steps()->begin(run, step);
+    ASSERT_FALSE(told().empty());
+    PlanDesk desk_of_plans(site.vault(), desk.get(), site.files, site.random, {});
+    ASSERT_TRUE(desk_of_plans.resume());
+    EXPECT_TRUE(told().empty());
+}
+
+// Broken if a step that is over were begun later, by an appliance that was away.
+TEST_F(OnAppliance, WhatNobodyTookInTimeIsNeverBegun) {
+    auto running = steps();
+    running->begin(run, step);
+    step.overdue = true;
+    running->end(run, step);
+    std::string reference;
+    const auto late = running->look(run, step, reference);
+    ASSERT_TRUE(late && late->error);
+    EXPECT_EQ(late->error->code, Code::kTimeout);
+    EXPECT_FALSE(late->unknown) << "another attempt does no harm";
+    for (int i = 0; i < 4; ++i) sync();
+    EXPECT_EQ(times_done(), 0u);
+}
+
+// Broken if a script that hangs went on behind its step, or an appliance that says nothing any more
+// held the run for ever.
+TEST_F(OnAppliance, WhatDoesNotEndIsEnded) {
+    write_script("echo before; sleep 1000 & wait");
+    auto running = steps();
+    running->begin(run, step);
+    ASSERT_TRUE(wait_until(30'000, 5, [&] {
+        sync();
+        const auto words = there->words();
+        return words.size() == 1 && words[0].state == ScriptState::kRunning;
+    }));
+    step.overdue = true;
+    running->end(run, step);
+    std::string reference;
+    EXPECT_FALSE(running->look(run, step, reference)) << "it is being ended";
+    const auto ended = outcome(*running);
+    ASSERT_TRUE(ended && ended->error);
+    EXPECT_EQ(ended->error->code, Code::kTimeout);
+    EXPECT_FALSE(ended->unknown);
+
+    running->forget(run, step);
+    step.handle = "0123456789abcdef01234568";
+    step.overdue = false;
+    running->begin(run, step);
+    sync();
+    told();
+    step.overdue = true;
+    running->end(run, step);
+    EXPECT_FALSE(running->look(run, step, reference));
+    site.clock.us += 130'000'000;
+    const auto silent = running->look(run, step, reference);
+    ASSERT_TRUE(silent && silent->error);
+    EXPECT_TRUE(silent->unknown);
+}
+
+// Broken if the check of a plan did not name a script that is missing over there, or may be changed
+// by everybody; or the step failed with something else.
+TEST_F(OnAppliance, WhatCannotRunIsNamed) {
+    EXPECT_EQ(site.vault().check_appliance_script("site-b", "move.sh").error().code(),
+              Code::kNotFound);
+    sync();
+    EXPECT_TRUE(site.vault().check_appliance_script("site-a", "move.sh"));
+    EXPECT_EQ(site.vault().check_appliance_script("site-a", "none.sh").error().code(),
+              Code::kNotFound);
+    std::filesystem::permissions(site.directory + "/programs/move.sh",
+                                 std::filesystem::perms(0757));
+    sync();
+    EXPECT_EQ(site.vault().check_appliance_script("site-a", "move.sh").error().code(),
+              Code::kNotFound);
+    auto running = steps();
+    running->begin(run, step);
+    const auto refused = outcome(*running);
+    ASSERT_TRUE(refused && refused->error);
+    EXPECT_EQ(refused->error->code, Code::kForbidden);
+    EXPECT_FALSE(refused->unknown);
+    site.clock.us += 20'000'000;
+    EXPECT_EQ(site.vault().check_appliance_script("site-a", "move.sh").error().code(),
+              Code::kUnavailable);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "agent/agent.h"
 #include "appliance/appliance.h"
+#include "base/party_names.h"
 #include "os/log.h"
 #include "vault/local_party.h"
 

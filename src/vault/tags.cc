@@ -58,6 +58,10 @@ std::string tag_of(const ComputeHostRecord& host) {
     return etag_of({{"name", host.name}, {"created", host.created.us}, {"version", host.version}});
 }
 
+std::string tag_of(const SiteRecord& site) {
+    return etag_of({{"name", site.name}, {"created", site.created.us}, {"version", site.version}});
+}
+
 std::string tag_of(const NotifierRecord& notifier) {
     return etag_of({{"name", notifier.name},
                     {"created", notifier.created.us},

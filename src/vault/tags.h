@@ -10,6 +10,7 @@
 #include "meta/people.h"
 #include "meta/policies.h"
 #include "meta/recovery_plans.h"
+#include "meta/sites.h"
 #include "meta/stores.h"
 #include "vault/vault.h"
 
@@ -21,6 +22,7 @@ std::string tag_of(const PolicyRecord& policy);
 std::string tag_of(const GroupRecord& group);
 std::string tag_of(const PlanRecord& plan);
 std::string tag_of(const ComputeHostRecord& host);
+std::string tag_of(const SiteRecord& site);
 // Role, items, whether it is disabled.
 std::string tag_of(const UserRecord& user);
 std::string tag_of(const AccessTokenRecord& token);

@@ -44,11 +44,6 @@ class ObjectStore;
 inline constexpr int64_t kCertificateWarnUs = int64_t{14} * 86'400 * 1'000'000;
 inline constexpr std::string_view kDefaultScrubBandwidth = "20MB/s";
 
-// Who captures, and takes the records of, machines that run at the recovery site: in the vault's
-// own process (recovery_site.h).
-inline constexpr const char* kRecoveryAgent = "agent-recovery";
-inline constexpr const char* kRecoveryAppliance = "appliance-recovery";
-
 struct VaultOptions {
     std::string data_directory;       // made when missing
     std::string store_location;       // store/store_settings.h; empty: the directory DATA/store
@@ -132,6 +127,7 @@ struct ItemReport {
     std::optional<int64_t> clock_ahead_us;  // the source's clock minus ours
     ConsistentState consistent;             // while the policy asks for such points
     ItemAppliance appliance;
+    std::string site;                           // of that appliance; empty: not known
     std::optional<UploadStatus> upload;         // what its appliance said last
     std::optional<TimePoint> bandwidth_change;  // when another part of the policy's limit counts
     ResyncPlan resync;
@@ -315,6 +311,9 @@ class Vault final : public VaultLink {
     // ---- appliances (vault_appliances.cc, docs/design/appliances.md)
     // Those that were heard of, by name.
     Result<std::vector<ApplianceReport>> appliances();
+    // Whether a step of a recovery plan could have it run there. kNotFound (the appliance, the
+    // script), kUnavailable.
+    Status check_appliance_script(const std::string& appliance, const std::string& program);
     // The item's records go to that appliance as soon as nothing is missed by it; with `lost` at
     // once: what only the present one has is copied again. kNotFound, kItemNotFound, kWrongState
     // (it is away, or nobody knows where it is).

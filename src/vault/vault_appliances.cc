@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
+#include "base/party_names.h"
 #include "meta/appliances.h"
+#include "meta/sites.h"
 #include "vault/group_desk.h"
 #include "vault/vault_impl.h"
 
@@ -111,6 +113,7 @@ Result<ApplianceOrders> Vault::sync_appliance(const std::string& appliance,
         if (policy) orders.items.push_back(*policy);
     }
     orders.points = impl_->groups->offered();
+    FS_TRY(impl_->tell_scripts(appliance, status, orders));
     return orders;
 }
 
@@ -273,6 +276,13 @@ void Vault::Impl::report_appliance(ItemRuntime& item, const ItemRecord& record,
     auto has = appliance_of(item);
     if (!has) return;
     report.appliance = *has;
+    if (has->now == kRecoveryAppliance) {
+        if (auto site = site_of_item(*database, item.id)) report.site = std::move(*site);
+    } else if (!has->now.empty()) {
+        const std::lock_guard hold(mutex);
+        if (const auto known = appliances.find(has->now); known != appliances.end())
+            report.site = known->second.record.site;
+    }
     if (!is_replicating(record.state)) return;
     const int64_t now_us = clock.steady_us();
     const std::lock_guard hold(item.mutex);

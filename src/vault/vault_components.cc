@@ -1,14 +1,18 @@
 // The health of components: what each says of itself, as troubles and alarms.
+#include <fmt/core.h>
+
 #include "meta/alarms.h"
+#include "meta/groups.h"
 #include "meta/parties.h"
 #include "os/log.h"
+#include "vault/group_desk.h"
 #include "vault/second_stores.h"
 #include "vault/vault_impl.h"
 
 namespace farshore {
 namespace {
 constexpr const char* kLimitsSetting = "health_limits";
-}
+}  // namespace
 
 Result<HealthLimits> Vault::health_limits() {
     FS_ASSIGN(const std::string text, get_setting(*impl_->database, kLimitsSetting));
@@ -72,6 +76,17 @@ std::vector<ComponentReading> Vault::Impl::read_components() {
         if (second->error) reading.trouble = trouble_of(*second->error, reading.name);
         readings.push_back(std::move(reading));
     }
+    if (auto known = list_groups(*database, {}, kMaxGroups))
+        for (const GroupRecord& group : *known) {
+            ComponentReading reading;
+            reading.name = "group " + group.name;
+            if (auto trouble = groups->trouble(group); trouble && *trouble)
+                reading.trouble = Trouble{
+                    Severity::kWarning, "shared-points-failing",
+                    fmt::format("its newest shared point was not made: {}", (*trouble)->what),
+                    (*trouble)->remedy};
+            readings.push_back(std::move(reading));
+        }
     for (ComponentReading& reading : readings) reading.now = clock.now();
     return readings;
 }

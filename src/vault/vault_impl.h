@@ -52,8 +52,8 @@ struct ItemRuntime {
     std::unique_ptr<DatabaseLedger> ledger;
     std::shared_ptr<ItemReplica> replica;  // borrows ledger; whoever holds it holds the runtime
 
-    // Held while the log is handed out: from the look at the item's state to the lease's mark in
-    // the store. Who ends the log for good takes it behind the state that says so.
+    // Held while the log is handed out, from the look at the item's state to the lease's mark in
+    // the store; and by whoever deletes all that, behind the state that says so.
     std::mutex handing_mutex;
 
     // Held while checkpoints and retention work; once `deleting`, they write nothing any more.
@@ -302,6 +302,8 @@ struct Vault::Impl {
     Status check_can_take(const std::string& appliance);
     Result<ItemAppliance> give_item(Vault& vault, const ItemRecord& record,
                                     const std::string& appliance, bool lost);
+    Status tell_scripts(const std::string& appliance, const ApplianceStatus& status,
+                        ApplianceOrders& orders);
     void report_appliance(ItemRuntime& item, const ItemRecord& record, ItemReport& report);
     // Bookmarks that an agent could not make, newest last: for whoever waits for them.
     std::deque<std::pair<std::string, Error>> failed_bookmarks;

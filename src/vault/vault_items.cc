@@ -1,6 +1,7 @@
 // Items: protecting, reporting, states, background rounds, bookmarks.
 #include <fmt/core.h>
 
+#include "base/party_names.h"
 #include "meta/groups.h"
 #include "os/certificate_keeper.h"
 #include "os/log.h"

@@ -2,6 +2,7 @@
 // conversation.
 #include <fmt/core.h>
 
+#include "base/party_names.h"
 #include "replica/item_object.h"
 #include "vault/group_desk.h"
 #include "vault/log_about.h"
@@ -68,20 +69,29 @@ Result<LogLease> Vault::acquire_log(const ItemId& id, const std::string& applian
     FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, impl_->runtime(id));
     const std::lock_guard handing(item->handing_mutex);
     FS_ASSIGN(const ItemRecord record, get_item(*impl_->database, id));
-    bool drains = false;
-    {
-        // Of a source that gives its machine up, what it still has is stored until the log is
-        // fenced.
-        const std::lock_guard hold(item->mutex);
-        drains = record.state == ItemState::kFailingOver && item->draining;
-    }
-    if (!drains) FS_TRY(check_action(record.state, ItemAction::kReplicate));
+    const auto may_replicate = [&](ItemState state) -> Status {
+        {
+            // Of a source that gives its machine up, what it still has is stored until the log is
+            // fenced.
+            const std::lock_guard hold(item->mutex);
+            if (state == ItemState::kFailingOver && item->draining) return {};
+        }
+        return check_action(state, ItemAction::kReplicate);
+    };
+    FS_TRY(may_replicate(record.state));
     FS_TRY(impl_->ensure_item_object(*item, record));
     FS_TRY(impl_->let_take(record, appliance, *this));
     auto lease = item->replica->acquire_log(appliance);
     if (!lease) {
         FS_TRY(impl_->check_not_fenced(tl::unexpected(lease.error())));
         return lease;
+    }
+    // Whoever ends the log says so in the state, and fences after that. If that came between the
+    // look at the state and this lease, the lease is the newer one: it is not handed out.
+    FS_ASSIGN(const ItemRecord now, get_item(*impl_->database, id));
+    if (const Status still = may_replicate(now.state); !still) {
+        FS_TRY(impl_->check_not_fenced(item->replica->fence_log("given out too late")));
+        return tl::unexpected(still.error());
     }
     lease->agent = record.agent;
     lease->bandwidth = record.policy.bandwidth;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/party_names.h"
 #include "meta/appliances.h"
 #include "replica/replica_compare.h"
 #include "vault/log_about.h"

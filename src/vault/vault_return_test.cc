@@ -1,6 +1,7 @@
 // The way home as the vault's agents and appliances see it.
 #include <gtest/gtest.h>
 
+#include "base/party_names.h"
 #include "meta/appliances.h"
 #include "meta/items.h"
 #include "vault/test_site.h"

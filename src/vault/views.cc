@@ -174,6 +174,7 @@ Json item_view(const ItemReport& report) {
     if (const ItemAppliance& has = report.appliance; !has.now.empty()) {
         json["appliance"] = {{"name", has.now}, {"since", to_rfc3339(has.since)}};
         if (!has.next.empty()) json["appliance"]["next"] = has.next;
+        if (!report.site.empty()) json["site"] = report.site;
     }
     if (!item.qmp_socket.empty()) json["qmp_socket"] = item.qmp_socket;
     if (!item.nbd_socket.empty()) {

@@ -21,7 +21,7 @@ ROLES = ("reader", "operator", "contributor", "owner")
 PASSWORD = "a password of the test"
 # What is in the place of a path's parameters: nothing that there is, so that nothing is done.
 NOTHING = {"item": "nothing", "point": "latest", "hold": "nothing", "job": 999999, "alarm": 999999, "store": "nothing",
-           "disk": 0, "nic": 0, "host": "nothing", "bookmark": "nothing", "export": "nothing", "agent": "nothing", "appliance": "nothing", "notifier": "nothing", "user": "nothing",
+           "disk": 0, "nic": 0, "host": "nothing", "site": "default", "bookmark": "nothing", "export": "nothing", "agent": "nothing", "appliance": "nothing", "notifier": "nothing", "user": "nothing",
            "token": "0" * 16, "policy": "nothing", "plan": "nothing", "run": 999999, "drill": 999999, "step": "nothing", "attempt": "0" * 24, "group": "nothing", "member": "nothing", "shared_point": "nothing"}
 
 

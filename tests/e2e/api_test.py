@@ -195,7 +195,7 @@ class Api(EndToEnd):
         drill = self.farshore.call("drill", "list")["drills"][0]
         self.assertEqual("bad", drill["verdict"], "random bytes do not boot")
         return {"item": "web", "point": point, "drill": drill["id"], "plan": "shop", "run": run["id"], "step": "g1-before-1",
-                "attempt": "0" * 24, "hold": hold, "job": job, "store": "second", "disk": 0, "nic": 0, "host": "rack",
+                "attempt": "0" * 24, "hold": hold, "job": job, "store": "second", "disk": 0, "nic": 0, "host": "rack", "site": "default",
                 "bookmark": bookmark["id"], "export": export["id"], "agent": "nobody", "notifier": "nobody",
                 "user": "alice", "token": token, "policy": "default",
                 "group": "shop", "member": "web", "shared_point": shared["id"]}
@@ -221,7 +221,7 @@ class Api(EndToEnd):
     def test_wrong_bodies_are_refused_by_name(self):
         """Breaks when a body with a member that is missing, of a wrong type or out of range is taken, or is
         answered with anything but which member is wrong; or when any body makes the server fail."""
-        values = {"item": "web", "hold": "x", "job": 1, "alarm": 1, "store": "second", "disk": 0, "nic": 0, "host": "rack", "bookmark": "x",
+        values = {"item": "web", "hold": "x", "job": 1, "alarm": 1, "store": "second", "disk": 0, "nic": 0, "host": "rack", "site": "default", "bookmark": "x",
                   "export": "x", "agent": "x", "appliance": "x", "point": "latest", "notifier": "x", "user": "x", "token": "x",
                   "policy": "default", "plan": "x", "run": 1, "drill": 1, "step": "x", "attempt": "0" * 24, "group": "shop", "member": "x", "shared_point": "x"}
         values = {**values, **self.site()}
@@ -323,7 +323,7 @@ class Api(EndToEnd):
         """Breaks when any operation but those for everybody answers somebody who shows no token, or a wrong
         one."""
         open_to_all = {"getHealth", "enrol", "login"}
-        values = {"item": "web", "point": "latest", "hold": "x", "job": 1, "store": "x", "disk": 0, "nic": 0, "host": "rack", "bookmark": "x",
+        values = {"item": "web", "point": "latest", "hold": "x", "job": 1, "store": "x", "disk": 0, "nic": 0, "host": "rack", "site": "default", "bookmark": "x",
                   "export": "x", "agent": "x", "appliance": "x", "notifier": "x", "user": "x", "token": "x",
                   "policy": "x", "plan": "x", "run": 1, "drill": 1, "step": "x", "attempt": "x", "group": "x", "member": "x", "shared_point": "x"}
         tried = 0

@@ -22,8 +22,8 @@ class Plans(EndToEnd):
         disk.write_bytes(disk.read_bytes()[:MIB])
         self.farshore.call("protect", name, "--disk", disk)
 
-    def script(self, name, body):
-        directory = self.farshore.data / "vault/scripts"
+    def script(self, name, body, whose="vault"):
+        directory = self.farshore.data / whose / "scripts"
         directory.mkdir(exist_ok=True)
         path = directory / name
         path.write_text("#!/bin/sh\n" + body)
@@ -51,9 +51,10 @@ class Plans(EndToEnd):
             self.protect(name)
         for name in ("db", "web"):
             self.wait_state(name, "protected")
-        for name in ("first", "last"):
+        for name in ("first", "there", "last"):
             self.script(f"{name}.sh", f"echo $FARSHORE_RUN >> {self.work}/{name}.count\n"
-                                      f"read line < {self.work}/{name}.fifo\necho heard $line\n")
+                                      f"read line < {self.work}/{name}.fifo\necho heard $line\n",
+                        "appliance" if name == "there" else "vault")
             os.mkfifo(self.work / f"{name}.fifo")
         self.import_plan("""
 name: shop
@@ -65,18 +66,19 @@ groups:
   - name: shop
     before:
       - {name: ask, kind: manual, instructions: "Is it up?", for: [test]}
+      - {name: over there, kind: appliance-script, appliance: appliance-local, program: there.sh, for: [test]}
     items: [{name: web}]
     after:
       - {name: the last, kind: script, program: last.sh, for: [test]}
 """)
         table = []
-        for victim in ("g1-before-1", "g1-item-1", "g2-before-1", "g2-item-1", "g2-after-1"):
+        for victim in ("g1-before-1", "g1-item-1", "g2-before-1", "g2-before-2", "g2-item-1", "g2-after-1"):
             with self.subTest(step=victim):
                 table.append(self.one_run(victim))
         print("\n  killed in     outcome\n" + "\n".join(f"  {step:12}  {outcome}" for step, outcome in table), flush=True)
 
     def one_run(self, victim):
-        for name in ("first", "last"):
+        for name in ("first", "there", "last"):
             (self.work / f"{name}.count").unlink(missing_ok=True)
         run = self.farshore.call("recovery-plan", "start", "shop", "--mode", "test", "--no-wait",
                                  "--unchecked", "--note", f"killed in {victim}")["id"]
@@ -105,6 +107,10 @@ groups:
         reached("g2-before-1", "running")
         strike("g2-before-1")
         self.farshore.call("recovery-plan", "run", "answer", run, "g2-before-1", "--done", "--note", "it is")
+        reached("g2-before-2", "running")
+        self.farshore.wait_for("the appliance's script has begun", lambda: (self.work / "there.count").exists(), 60)
+        strike("g2-before-2")
+        speak("there")
         reached("g2-item-1", "running", "succeeded")
         strike("g2-item-1")
         reached("g2-after-1", "running")
@@ -113,10 +119,10 @@ groups:
         speak("last")
         self.farshore.wait_for("the run is over", lambda: self.run_of(run)["state"] == "succeeded", 120)
         ended = self.run_of(run)
-        self.assertEqual(["succeeded"] * 5, [s["state"] for s in ended["steps"]], ended)
-        self.assertEqual([1] * 5, [s["attempts"] for s in ended["steps"]])
+        self.assertEqual(["succeeded"] * 6, [s["state"] for s in ended["steps"]], ended)
+        self.assertEqual([1] * 6, [s["attempts"] for s in ended["steps"]])
         self.assertEqual("heard a word\n", ended["steps"][0]["output"])
-        for name in ("first", "last"):
+        for name in ("first", "there", "last"):
             self.assertEqual(f"{run}\n", (self.work / f"{name}.count").read_text(), "the script ran once")
         self.assertEqual(2, len(self.machines()), "each machine was started once")
         for name in ("db", "web"):

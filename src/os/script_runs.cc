@@ -1,4 +1,4 @@
-#include "recovery/script_runs.h"
+#include "os/script_runs.h"
 
 #include <fmt/core.h>
 
@@ -9,8 +9,8 @@
 #include "os/process_group.h"
 #include "os/program_files.h"
 #include "os/real.h"
+#include "os/remove_directory.h"
 #include "os/waiting.h"
-#include "recovery/remove_directory.h"
 
 namespace farshore {
 namespace {

@@ -1,5 +1,5 @@
-// Scripts of recovery plans and drills: programs that go on when the vault is killed, and are found
-// again by the next one.
+// Scripts of recovery plans and drills: programs that go on when who began them is killed, and are
+// found again by the next one.
 //
 // Each run has a handle of the caller's, which is used once, and a directory of that name. The
 // program waits for a word from us before it begins, and the word is given when it is noted where

@@ -1,4 +1,4 @@
-#include "recovery/script_runs.h"
+#include "os/script_runs.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
