@@ -137,8 +137,8 @@ class Devices {
         set(driver, "type", "raw");
         // A request that fails since its server is gone stops the machine, which goes on with the
         // same request once the server is back: the guest never sees an error.
-        set(driver, "error_policy", "stop");
-        set(driver, "rerror_policy", "stop");
+        set(driver, "error_policy", served.spare ? "report" : "stop");
+        set(driver, "rerror_policy", served.spare ? "report" : "stop");
         set(driver, "discard", "unmap");
         pugi::xml_node source = add(node, "source");
         set(source, "protocol", "nbd");

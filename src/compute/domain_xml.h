@@ -20,6 +20,7 @@ struct DomainDisk {
     std::string address;
     uint16_t port = 0;
     std::string server_name;  // that its certificate must have
+    bool spare = false;       // as NbdDisk's
 };
 
 struct DomainCard {

@@ -3,6 +3,8 @@
 #include <arpa/inet.h>
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 
 #include "base/text.h"
@@ -50,7 +52,21 @@ int family_of(const std::string& address) {
     return AF_UNSPEC;
 }
 
+constexpr std::array<std::string_view, 3> kByNames{"agent", "dhcp", "cloud-init"};
+
 }  // namespace
+
+std::string_view address_by_name(AddressBy by) { return kByNames.at(static_cast<size_t>(by)); }
+
+Result<AddressBy> address_by_from_name(std::string_view name) {
+    const auto found = std::ranges::find(kByNames, name);
+    if (found == kByNames.end())
+        return fail(Code::kInvalidArgument,
+                    fmt::format("nobody called '{}' gives an address",
+                                plain_text(std::string(name.substr(0, 32)))),
+                    "agent, dhcp or cloud-init");
+    return static_cast<AddressBy>(found - kByNames.begin());
+}
 
 Status check_guest_address(const GuestAddress& address) {
     const std::string& text = address.address;

@@ -1,10 +1,14 @@
-// A static IP address for a network card of a running Linux guest, set from inside through the
-// guest agent. It lasts until the guest starts again or something inside sets another one: no
-// configuration of the guest is changed, but for the name servers in /etc/resolv.conf where
-// systemd-resolved does not have them.
+// A static IP address for a network card of a guest, and who gives it: the guest agent inside, the
+// network's DHCP server (dhcp_address.h), or cloud-init inside (cloud_seed.h).
+//
+// What the agent of a Linux guest sets lasts until the guest starts again or something inside sets
+// another one: no configuration of the guest is changed, but for the name servers in
+// /etc/resolv.conf where systemd-resolved does not have them.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
@@ -15,10 +19,16 @@ class GuestAgent;
 
 inline constexpr size_t kMaxNameServers = 3;  // resolv.conf(5)
 
+enum class AddressBy : uint8_t { kAgent, kDhcp, kCloudInit };
+std::string_view address_by_name(AddressBy by);  // "agent", "dhcp", "cloud-init"
+// kInvalidArgument.
+Result<AddressBy> address_by_from_name(std::string_view name);
+
 struct GuestAddress {
     std::string address;                    // "10.1.2.3/24", "2001:db8::3/64"
     std::string gateway;                    // of the same family; empty: the guest keeps its own
     std::vector<std::string> name_servers;  // empty: the guest keeps its own
+    AddressBy by = AddressBy::kAgent;
     friend bool operator==(const GuestAddress&, const GuestAddress&) = default;
 };
 

@@ -34,6 +34,14 @@ TEST(GuestAddress, IsCheckedBeforeItIsSet) {
         EXPECT_EQ(check_guest_address(bad).error().code(), Code::kInvalidArgument) << bad.address;
 }
 
+// Broken if what somebody means is taken for something else, or a word of nobody's is taken.
+TEST(GuestAddress, WhoGivesItIsAWord) {
+    for (const AddressBy by : {AddressBy::kAgent, AddressBy::kDhcp, AddressBy::kCloudInit})
+        EXPECT_EQ(address_by_from_name(address_by_name(by)).value_or(AddressBy::kAgent), by);
+    for (const char* word : {"", "Agent", "cloudinit", "dhcp "})
+        EXPECT_EQ(address_by_from_name(word).error().code(), Code::kInvalidArgument) << word;
+}
+
 // A network namespace with a card in it, in the place of a guest.
 class GuestNetwork : public testing::Test {
   protected:

@@ -13,6 +13,7 @@
 #include "compute/domain_xml.h"
 #include "compute/libvirt_host.h"
 #include "compute/libvirt_machine.h"
+#include "compute/libvirt_networks.h"
 #include "os/real.h"
 #include "os/waiting.h"
 
@@ -57,17 +58,6 @@ std::string taken(char* text) {
     return copy;
 }
 
-// Every network of the host's that runs.
-Result<std::vector<LibvirtNetwork>> networks_of(const LibvirtHost& host, virConnect* connection) {
-    virNetworkPtr* all = nullptr;
-    const int n = virConnectListAllNetworks(connection, &all, VIR_CONNECT_LIST_NETWORKS_ACTIVE);
-    if (n < 0) return fail(host.error("its networks"));
-    std::vector<LibvirtNetwork> networks;
-    for (int i = 0; i < n; ++i) networks.emplace_back(all[i]);
-    free(static_cast<void*>(all));
-    return networks;
-}
-
 Result<HostOffer> offer_of(const LibvirtHost& host, virConnect* connection) {
     char* const said = virConnectGetCapabilities(connection);
     if (said == nullptr) return fail(host.error("what it offers"));
@@ -109,7 +99,8 @@ Result<LibvirtReport> LibvirtCompute::report() {
         report.memory_bytes = uint64_t{node.memory} * 1024;
     }
     report.free_memory_bytes = virNodeGetFreeMemory(connection.get());
-    if (const auto networks = networks_of(*host_, connection.get()))
+    if (const auto networks =
+            networks_of(*host_, connection.get(), VIR_CONNECT_LIST_NETWORKS_ACTIVE))
         for (const LibvirtNetwork& network : *networks)
             if (const std::string name = virNetworkGetName(network.get());
                 !name.starts_with("farshore-"))
@@ -245,7 +236,7 @@ Result<std::vector<DomainCard>> LibvirtCompute::plug_in(const MachineOrder& orde
 Status LibvirtCompute::remove_networks(const MachinePlace& place) {
     const std::lock_guard lock(networks_mutex_);
     FS_ASSIGN(const LibvirtConnection connection, host_->connect(kPatienceMs));
-    const auto networks = networks_of(*host_, connection.get());
+    const auto networks = networks_of(*host_, connection.get(), VIR_CONNECT_LIST_NETWORKS_ACTIVE);
     // A daemon without networks has none of ours.
     if (!networks && networks.error().code() == Code::kUnsupported) return {};
     if (!networks) return fail(networks.error());
@@ -296,8 +287,10 @@ Result<std::unique_ptr<RecoveryMachine>> LibvirtCompute::run(const MachineOrder&
     FS_ASSIGN(DomainDisk served, door_->open(order.place, name));
     for (const NbdDisk& disk : order.disks) {
         served.export_name = disk.export_name;
+        served.spare = disk.spare;
         domain.disks.push_back(served);
     }
+    FS_TRY(reserve(order));
     FS_ASSIGN(domain.cards, plug_in(order));
     FS_ASSIGN(const std::string xml, domain_xml(domain));
     const LibvirtDomain defined(virDomainDefineXML(connection.get(), xml.c_str()));
@@ -343,6 +336,7 @@ Status LibvirtCompute::clean_up(const MachinePlace& place) {
             if (error.code() != Code::kNotFound) return fail(std::move(error));
         }
     }
+    FS_TRY(remove_reservations(place));
     FS_TRY(remove_networks(place));
     FS_TRY(door_->close(place));
     FS_TRY(remove_if_there(place.run_directory + "/serial.sock"));

@@ -2,7 +2,8 @@
 // see them, and go when they are cleaned up. One interface with QEMU here: recovery_machine.h.
 //
 // What is ours at the host is named "farshore-SCOPE.ID", SCOPE being six hexadecimal digits of
-// LibvirtOptions::scope: two vaults share a host without meeting. A domain runs without us; while
+// LibvirtOptions::scope: two vaults share a host without meeting; a reservation on a network of the
+// host's people "farshore-SCOPE-ID-CARD". A domain runs without us; while
 // nobody hears its serial port, what it says is lost. Disks that cannot be read or written for a
 // while pause it, and tend() lets it go on with the same request.
 #pragma once
@@ -56,6 +57,9 @@ class LibvirtCompute final : public RecoveryCompute {
     Result<HostCapacity> room() override;
     Status check(const MachineDescription& machine,
                  const std::vector<NetworkChoice>& networks) override;
+    Status check_addresses(const MachineDescription& machine,
+                           const std::vector<NetworkChoice>& networks,
+                           const CardAddresses& addresses) override;
     Result<std::unique_ptr<RecoveryMachine>> start(const MachineOrder& order) override;
     Result<std::unique_ptr<RecoveryMachine>> adopt(const MachinePlace& place) override;
     Status clean_up(const MachinePlace& place) override;
@@ -67,6 +71,9 @@ class LibvirtCompute final : public RecoveryCompute {
     Result<std::vector<DomainCard>> plug_in(const MachineOrder& order);
     Status make_network(const std::string& name);
     Status remove_networks(const MachinePlace& place);
+    std::string reservation_prefix(const MachinePlace& place) const;
+    Status reserve(const MachineOrder& order);
+    Status remove_reservations(const MachinePlace& place);
     Result<std::unique_ptr<RecoveryMachine>> run(const MachineOrder& order);
 
     const LibvirtOptions options_;

@@ -242,6 +242,120 @@ TEST_F(LibvirtTest, NetworksAreMadeAndGoWithTheirMachines) {
     EXPECT_EQ(libvirtd_->virsh({"list", "--all", "--name"}), "") << "nothing half-done is left";
 }
 
+// Broken if the DHCP server of the host's network did not know the machine's address before it
+// starts, kept it after the machine, or lost one of somebody else's.
+TEST_F(LibvirtTest, AnAddressIsReservedWhileTheMachineIsThere) {
+    make_disk("a", boot_sector());
+    serve();
+    const auto define = [&] {
+        PosixFileSystem files;
+        ASSERT_TRUE(write_file_durably(files, directory_ / "lan.xml", as_bytes(R"(<network>
+            <name>lan</name><forward mode='open'/><bridge name='fslan0' stp='off'/>
+            <ip address='10.77.0.1' netmask='255.255.255.0'><dhcp>
+              <range start='10.77.0.100' end='10.77.0.110'/>
+              <host mac='52:54:00:77:00:01' name='printer' ip='10.77.0.9'/>
+            </dhcp></ip></network>)")));
+        libvirtd_->virsh({"net-define", directory_ / "lan.xml"});
+        libvirtd_->virsh({"net-start", "lan"});
+    };
+    define();
+    // How often both descriptions of the network say something.
+    const auto says = [&](const std::string& words) {
+        int n = 0;
+        for (const std::string& xml : {libvirtd_->virsh({"net-dumpxml", "lan"}),
+                                       libvirtd_->virsh({"net-dumpxml", "lan", "--inactive"})})
+            n += xml.find(words) != xml.npos ? 1 : 0;
+        return n;
+    };
+    MachineOrder order = order_for({"a"});
+    order.machine.nics[0].mac = "52:54:00:77:00:02";
+    order.networks = {{NetworkKind::kLibvirt, "lan"}};
+    order.addresses = {{0, {"10.77.0.3/24", "10.77.0.1", {}, AddressBy::kDhcp}}};
+    const auto check = [&] {
+        return compute_->check_addresses(order.machine, order.networks, order.addresses);
+    };
+    ASSERT_TRUE(check()) << check().error().to_string();
+    auto machine = compute_->start(order);
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    EXPECT_EQ(says("ip='10.77.0.3'"), 2);
+    EXPECT_EQ(check().error().code(), Code::kAlreadyExists) << "another machine's";
+    machine->reset();
+    reach("host");  // as after our restart
+    ASSERT_TRUE(compute_->adopt(place()));
+    LibvirtCompute other({.name = "host", .uri = libvirtd_->uri(), .scope = "another"});
+    ASSERT_TRUE(other.clean_up({"t1", run() + "/none"}));
+    EXPECT_EQ(says("ip='10.77.0.3'"), 2) << "another vault took it";
+    ASSERT_TRUE(compute_->clean_up({"t", run() + "/none"}));
+    EXPECT_EQ(says("ip='10.77.0.3'"), 2) << "another machine took it";
+    ASSERT_TRUE(compute_->clean_up(place()));
+    EXPECT_EQ(says("ip='10.77.0.3'"), 0);
+    EXPECT_EQ(says("name='printer'"), 2);
+
+    // A start that was cut short in its middle is begun again.
+    const std::string name = compute_->doors(place()).domain;
+    const std::string own = name.substr(0, name.find('.')) + "-t1-0";
+    libvirtd_->virsh({"net-update", "lan", "add", "ip-dhcp-host",
+                      "<host mac='52:54:00:77:00:02' name='" + own + "' ip='10.77.0.3'/>",
+                      "--live"});
+    EXPECT_EQ(says("ip='10.77.0.3'"), 1);
+    machine = compute_->start(order);
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    EXPECT_EQ(says("ip='10.77.0.3'"), 2);
+    ASSERT_TRUE(compute_->clean_up(place()));
+    EXPECT_EQ(says("ip='10.77.0.3'"), 0);
+
+    // Somebody else's is neither taken nor removed.
+    for (const bool same_address : {true, false}) {
+        order.machine.nics[0].mac = same_address ? "52:54:00:77:00:02" : "52:54:00:77:00:01";
+        order.addresses[0].address = same_address ? "10.77.0.9/24" : "10.77.0.3/24";
+        EXPECT_EQ(check().error().code(), Code::kAlreadyExists);
+        EXPECT_EQ(compute_->start(order).error().code(), Code::kAlreadyExists);
+        ASSERT_TRUE(compute_->clean_up(place()));
+        EXPECT_EQ(says("name='printer'"), 2);
+        EXPECT_EQ(says("name='farshore"), 0);
+        EXPECT_EQ(libvirtd_->virsh({"list", "--all", "--name"}), "");
+    }
+    order.machine.nics[0].mac = "52:54:00:77:00:02";
+    order.addresses[0].address = "10.78.0.3/24";
+    EXPECT_EQ(check().error().code(), Code::kUnsupported);
+    order.addresses[0] = {"10.77.0.3/24", "", {}, AddressBy::kDhcp};
+    order.networks = {{NetworkKind::kUser}};
+    EXPECT_EQ(check().error().code(), Code::kUnsupported);
+    EXPECT_EQ(compute_->start(order).error().code(), Code::kUnsupported);
+
+    // A network that is gone has no reservation.
+    order.networks = {{NetworkKind::kLibvirt, "lan"}};
+    machine = compute_->start(order);
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    libvirtd_->virsh({"net-destroy", "lan"});
+    libvirtd_->virsh({"net-undefine", "lan"});
+    ASSERT_TRUE(compute_->clean_up(place()));
+    // One that does not run keeps none for its next start.
+    define();
+    machine = compute_->start(order);
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    libvirtd_->virsh({"net-destroy", "lan"});
+    ASSERT_TRUE(compute_->clean_up(place()));
+    EXPECT_EQ(libvirtd_->virsh({"net-dumpxml", "lan", "--inactive"}).find("10.77.0.3"),
+              std::string::npos);
+}
+
+// Broken if a disk that the guest can do without stopped the machine when it cannot be read.
+TEST_F(LibvirtTest, ASpareDiskStopsNoMachine) {
+    make_disk("a", boot_sector());
+    serve();
+    MachineOrder order = order_for({"a", "a"});
+    order.machine.disks[1].read_only = order.disks[1].spare = true;
+    order.machine.disks[1].pci_address = "1c.0";
+    auto machine = compute_->start(order);
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    wait_serial("DONE");
+    const std::string xml = libvirtd_->virsh({"dumpxml", compute_->doors(place()).domain});
+    EXPECT_NE(xml.find("rerror_policy='report'"), std::string::npos) << xml;
+    EXPECT_NE(xml.find("rerror_policy='stop'"), std::string::npos) << xml;
+    EXPECT_NE(xml.find("<readonly/>"), std::string::npos) << xml;
+}
+
 // Broken if the guest found other hardware than at its source: the same disks in the same order on
 // every bus, at the slots that they had, and UEFI.
 TEST_F(LibvirtTest, EveryBusAndFirmwareBoots) {

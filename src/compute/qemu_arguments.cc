@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "compute/dhcp_address.h"
 #include "os/real.h"
 
 namespace farshore {
@@ -267,14 +268,28 @@ class Devices {
     int shared_function_ = 0;
 };
 
+// What QEMU's own network of the card is, besides what it always is.
+Result<std::string> addressing_of(const MachineOrder& order, size_t nic) {
+    const auto at = order.addresses.find(static_cast<uint32_t>(nic));
+    if (at == order.addresses.end() || at->second.by == AddressBy::kAgent) return std::string();
+    const bool exact = at->second.by == AddressBy::kDhcp;
+    auto options = user_network_options(at->second, network_of(order, nic).kind, exact);
+    // What the guest sets itself it has in any case: then a gateway and forwarded ports fit.
+    if (!options && !exact) return std::string();
+    return options;
+}
+
 // What -netdev takes for the card; empty: it has no cable.
-std::string netdev_of(const MachineOrder& order, size_t nic) {
+Result<std::string> netdev_of(const MachineOrder& order, size_t nic) {
     const NetworkChoice network = network_of(order, nic);
     switch (network.kind) {
         case NetworkKind::kIsolated:
-            return fmt::format("user,id=net{},restrict=on", nic);
-        case NetworkKind::kUser:
-            return fmt::format("user,id=net{}", nic);
+        case NetworkKind::kUser: {
+            FS_ASSIGN(const std::string addressing, addressing_of(order, nic));
+            return fmt::format("user,id=net{}{}{}", nic,
+                               network.kind == NetworkKind::kIsolated ? ",restrict=on" : "",
+                               addressing);
+        }
         case NetworkKind::kNone:
         case NetworkKind::kLibvirt:
             break;
@@ -287,7 +302,7 @@ std::string netdev_of(const MachineOrder& order, size_t nic) {
             return fmt::format("tap,id=net{},fd={},vhost=off", nic,
                                kFirstPortFd + static_cast<int>(nic));
     }
-    return {};
+    return std::string();
 }
 
 }  // namespace
@@ -372,7 +387,10 @@ Result<std::vector<std::string>> qemu_arguments(const MachineOrder& order,
     for (size_t i = 0; i < machine.nics.size(); ++i) {
         if (network_of(order, i).kind == NetworkKind::kLibvirt)
             return tl::unexpected(no_libvirt_network(network_of(order, i)).error());
-        const std::string netdev = netdev_of(order, i);
+        if (const auto at = order.addresses.find(static_cast<uint32_t>(i));
+            at != order.addresses.end() && at->second.by == AddressBy::kDhcp)
+            FS_TRY(check_dhcp_address(network_of(order, i), at->second));
+        FS_ASSIGN(const std::string netdev, netdev_of(order, i));
         if (!netdev.empty()) add("-netdev", netdev);
         devices.add_nic(i, !netdev.empty());
     }

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "compute/child_files.h"
+#include "compute/dhcp_address.h"
 #include "compute/json_read.h"
 #include "compute/qemu_arguments.h"
 #include "compute/qmp_client.h"
@@ -348,6 +349,16 @@ Status QemuCompute::check(const MachineDescription& machine,
         if (network.kind == NetworkKind::kBridge) FS_TRY(check_bridge(network.name));
         if (network.kind == NetworkKind::kLibvirt) return no_libvirt_network(network);
     }
+    return {};
+}
+
+Status QemuCompute::check_addresses(const MachineDescription& /*machine*/,
+                                    const std::vector<NetworkChoice>& networks,
+                                    const CardAddresses& addresses) {
+    for (const auto& [nic, address] : addresses)
+        if (address.by == AddressBy::kDhcp)
+            FS_TRY(check_dhcp_address(nic < networks.size() ? networks[nic] : NetworkChoice{},
+                                      address));
     return {};
 }
 

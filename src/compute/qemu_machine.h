@@ -83,6 +83,9 @@ class QemuCompute final : public RecoveryCompute {
     Result<HostCapacity> room() override { return host_capacity(); }
     Status check(const MachineDescription& machine,
                  const std::vector<NetworkChoice>& networks) override;
+    Status check_addresses(const MachineDescription& machine,
+                           const std::vector<NetworkChoice>& networks,
+                           const CardAddresses& addresses) override;
     Result<std::unique_ptr<RecoveryMachine>> start(const MachineOrder& order) override;
     Result<std::unique_ptr<RecoveryMachine>> adopt(const MachinePlace& place) override;
     Status clean_up(const MachinePlace& place) override;

@@ -361,5 +361,74 @@ TEST(QemuArguments, NetworkOfATestIsRestricted) {
     EXPECT_EQ(qemu_arguments(options, {}).error().code(), Code::kInvalidArgument);
 }
 
+// Broken if what QEMU is told were not what its DHCP server gives: a machine whose disk boots
+// nothing, so that its card asks for an address, and what goes over its cable.
+TEST_F(QemuMachineTest, TheCardIsGivenThatAddressByDhcp) {
+    PosixFileSystem files;
+    make_disk("empty", Bytes(512), "nothing");
+    serve();
+    for (const NetworkKind kind : {NetworkKind::kIsolated, NetworkKind::kUser}) {
+        MachineOrder order = options_for({"empty"});
+        order.networks = {{kind}};
+        order.addresses = {{0, {"10.77.0.3/24", "10.77.0.254", {"9.9.9.9"}, AddressBy::kDhcp}}};
+        auto arguments = qemu_arguments(order, {});
+        ASSERT_TRUE(arguments) << arguments.error().to_string();
+        const std::string cable = directory_ / ("cable" + std::to_string(static_cast<int>(kind)));
+        arguments->insert(arguments->end(),
+                          {"-object", "filter-dump,id=cable,netdev=net0,file=" + cable});
+        TestProcess qemu(*arguments, directory_ / "qemu.log");
+        // A server's answer (RFC 2131): its options begin with this, 236 bytes behind its
+        // beginning.
+        constexpr std::string_view kCookie("\x63\x82\x53\x63", 4);
+        std::string acknowledged;
+        wait_until(60'000, 50, [&] {
+            const std::string all =
+                to_text(read_whole_file(files, cable, 64u << 20).value_or(Bytes{}));
+            for (size_t at = 0; (at = all.find(kCookie, at)) != all.npos; at += 4)
+                if (at >= 236 && all[at - 236] == 2 && all.substr(at + 4, 3) == "\x35\x01\x05")
+                    acknowledged = all.substr(at - 236, 548);
+            return !acknowledged.empty() || !qemu.alive();
+        });
+        ASSERT_FALSE(acknowledged.empty()) << tail_of_file(directory_ / "qemu.log");
+        EXPECT_EQ(acknowledged.substr(16, 4), std::string("\x0a\x4d\x00\x03", 4));
+        const auto has = [&](std::string_view option) {
+            return acknowledged.find(option, 240) != acknowledged.npos;
+        };
+        EXPECT_TRUE(has(std::string_view("\x01\x04\xff\xff\xff\x00", 6)));
+        const bool leads_out = kind == NetworkKind::kUser;
+        EXPECT_EQ(has(std::string_view("\x03\x04\x0a\x4d\x00\xfe", 6)), leads_out);
+        EXPECT_EQ(has(std::string_view("\x06\x04\x09\x09\x09\x09", 6)), leads_out);
+    }
+}
+
+// Broken if an address by DHCP did not reach QEMU's server, one that is set inside did not fit what
+// QEMU has beside it, or a card whose network gives none started without its address.
+TEST(QemuArguments, AddressesByDhcpAreToldToQemu) {
+    MachineOrder options;
+    options.machine = describe_plain_machine("m", {{"/a", 1 << 20}});
+    options.machine.nics.resize(3);
+    options.disks = {{"/s", "0"}};
+    options.place.run_directory = "/run/x";
+    options.networks = {{NetworkKind::kUser}, {NetworkKind::kIsolated}, {NetworkKind::kIsolated}};
+    options.addresses = {
+        {0, {"10.1.2.3/24", "10.1.2.1", {"9.9.9.9"}, AddressBy::kDhcp}},
+        {1, {"10.1.3.3/24", "10.9.9.1", {}, AddressBy::kCloudInit}},
+        {2, {"2001:db8::3/64", "", {}, AddressBy::kCloudInit}},
+    };
+    const auto arguments = qemu_arguments(options, {});
+    ASSERT_TRUE(arguments) << arguments.error().to_string();
+    for (const char* netdev :
+         {"user,id=net0,net=10.1.2.0/24,host=10.1.2.1,dhcpstart=10.1.2.3,dns=9.9.9.9",
+          "user,id=net1,restrict=on,net=10.1.3.0/24,host=10.1.3.1,dhcpstart=10.1.3.3,dns=10.1.3.2",
+          "user,id=net2,restrict=on"})
+        EXPECT_EQ(std::ranges::count(*arguments, netdev), 1) << netdev;
+    options.addresses[2].by = AddressBy::kDhcp;
+    EXPECT_EQ(qemu_arguments(options, {}).error().code(), Code::kInvalidArgument);
+    options.addresses[2].by = AddressBy::kAgent;
+    EXPECT_TRUE(qemu_arguments(options, {}));
+    options.networks[0] = {NetworkKind::kSegment, "lab"};
+    EXPECT_EQ(qemu_arguments(options, {}).error().code(), Code::kInvalidArgument);
+}
+
 }  // namespace
 }  // namespace farshore

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@
 
 #include "base/error.h"
 #include "compute/accelerator.h"
+#include "compute/guest_address.h"
 #include "compute/guest_agent.h"
 #include "compute/machine_description.h"
 #include "compute/network_choice.h"
@@ -26,7 +28,13 @@ namespace farshore {
 struct NbdDisk {
     std::string socket_path;
     std::string export_name;
+    // The guest can do without it: what cannot be read for long is an error of the guest's, and
+    // does not stop the machine.
+    bool spare = false;
 };
+
+// Of a machine's cards, by place.
+using CardAddresses = std::map<uint32_t, GuestAddress>;
 
 // Which machine; the same from its first start to its end.
 struct MachinePlace {
@@ -42,6 +50,7 @@ struct MachineOrder {
     MachineDescription machine;
     std::vector<NbdDisk> disks;           // one for each of machine.disks
     std::vector<NetworkChoice> networks;  // of machine.nics, by place; the others are isolated
+    CardAddresses addresses;              // what the networks' DHCP servers are told is among them
     std::string segment_scope;            // segment_address()
     Accelerator accelerator = Accelerator::kTcg;
     bool vnc = true;
@@ -114,10 +123,17 @@ class RecoveryCompute {
     // Whether the networks are there, and the machine's hardware can be had. Changes nothing.
     virtual Status check(const MachineDescription& machine,
                          const std::vector<NetworkChoice>& networks) = 0;
-    // Returns when the machine runs. kAlreadyExists when it does already, kGuestFailed with the
-    // words of whoever starts it when it ends at once, kLimitReached when that was for want of
-    // memory, kDependencyMissing (UEFI firmware, a bridge, a network), kForbidden, kUnsupported,
-    // kUnavailable (the host).
+    // Whether its DHCP servers can give the addresses that they are to give; the others are not
+    // looked at. `machine`: its cards, with their MAC addresses where they are known. Changes
+    // nothing. kInvalidArgument, kUnsupported, kAlreadyExists (another card's reservation or
+    // lease).
+    virtual Status check_addresses(const MachineDescription& machine,
+                                   const std::vector<NetworkChoice>& networks,
+                                   const CardAddresses& addresses) = 0;
+    // Returns when the machine runs. kAlreadyExists when it does already, or an address is not
+    // free, kGuestFailed with the words of whoever starts it when it ends at once, kLimitReached
+    // when that was for want of memory, kDependencyMissing (UEFI firmware, a bridge, a network),
+    // kForbidden, kUnsupported, kUnavailable (the host).
     virtual Result<std::unique_ptr<RecoveryMachine>> start(const MachineOrder& order) = 0;
     // The machine that runs there. kNotFound when it has surely ended. A host that cannot be
     // reached is no error: the machine's state() is.
