@@ -175,14 +175,15 @@ int RecoveryVerbs::item_network(const std::string& name, const NicArguments& arg
         if (auto cleared = impl_->call("DELETE", card); !cleared)
             return impl_->failed(cleared.error());
     } else if (arguments.failover || arguments.test || arguments.mac || arguments.address ||
-               arguments.gateway || !arguments.name_servers.empty()) {
+               arguments.gateway || arguments.address_by || !arguments.name_servers.empty()) {
         auto now = impl_->call("GET", target);
         if (!now) return impl_->failed(now.error());
         Json settings = Json::object();
         if (const Json& nics = member(*now, "nics"); nics.is_array())
             for (const Json& nic : nics)
                 if (count_of(nic, "nic") == arguments.nic)
-                    for (const char* key : {"failover", "test", "mac", "address", "gateway", "dns"})
+                    for (const char* key :
+                         {"failover", "test", "mac", "address", "gateway", "dns", "by"})
                         if (nic.contains(key)) settings[key] = nic[key];
         const auto put = [&](const char* key, const std::optional<std::string>& value) {
             if (value) settings[key] = *value;
@@ -192,9 +193,10 @@ int RecoveryVerbs::item_network(const std::string& name, const NicArguments& arg
         put("mac", arguments.mac);
         put("address", arguments.address);
         put("gateway", arguments.gateway);
+        put("by", arguments.address_by);
         if (!arguments.name_servers.empty()) settings["dns"] = arguments.name_servers;
         if (arguments.address == "none")
-            for (const char* key : {"address", "gateway", "dns"}) settings.erase(key);
+            for (const char* key : {"address", "gateway", "dns", "by"}) settings.erase(key);
         if (arguments.gateway == "none") settings.erase("gateway");
         if (auto set = impl_->call("PUT", card, {{"settings", settings}}); !set)
             return impl_->failed(set.error());
@@ -211,14 +213,18 @@ int RecoveryVerbs::item_network(const std::string& name, const NicArguments& arg
                  {"FAILOVER"},
                  {"TEST"},
                  {"MAC"},
-                 {"ADDRESS"}});
+                 {"ADDRESS"},
+                 {"BY"}});
     const auto or_dash = [](const std::string& text) { return text.empty() ? "-" : text; };
     if (const Json& nics = member(*answer, "nics"); nics.is_array())
         for (const Json& nic : nics)
             table.add({std::to_string(count_of(nic, "nic")), printable(text_of(nic, "model")),
                        or_dash(text_of(nic, "source_mac")), or_dash(text_of(nic, "failover")),
                        or_dash(text_of(nic, "test")), text_of(nic, "mac"),
-                       or_dash(text_of(nic, "address"))});
+                       or_dash(text_of(nic, "address")),
+                       text_of(nic, "address").empty() ? "-"
+                       : text_of(nic, "by").empty()    ? "agent"
+                                                       : text_of(nic, "by")});
     impl_->say(table.empty() ? "The machine has no network cards.\n" : table.to_string());
     return 0;
 }

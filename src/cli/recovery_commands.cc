@@ -184,8 +184,14 @@ void add_item_network(CLI::App& item, RecoveryArguments& a, const AddRecoveryVer
         network->add_option("--mac", a.nic.mac,
                             "keep (as at the source), new (another one each time), or an address"),
         network->add_option("--address", a.nic.address,
-                            "set inside of a Linux guest by its agent, on a segment or a bridge: "
-                            "ADDRESS/PREFIX; none: not any more"),
+                            "that the guest is given: ADDRESS/PREFIX; none: not any more"),
+        network
+            ->add_option(
+                "--address-by", a.nic.address_by,
+                "who gives it: agent (set inside of a Linux guest, on a segment, a bridge or "
+                "a libvirt network), dhcp (on isolated, user or a libvirt network), "
+                "cloud-init (inside, on any)")
+            ->check(CLI::IsMember({"agent", "dhcp", "cloud-init"})),
         network->add_option("--gateway", a.nic.gateway, "with --address; none: not any more"),
         network->add_option("--dns", a.nic.name_servers,
                             "with --address: a name server (several: once for each)")};

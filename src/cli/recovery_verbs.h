@@ -20,6 +20,7 @@ struct NicArguments {
     uint64_t nic = 0;
     std::optional<std::string> failover, test, mac;
     std::optional<std::string> address, gateway;  // "none": it is given none
+    std::optional<std::string> address_by;
     std::vector<std::string> name_servers;
     bool clear = false;
 };

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "capture/tap_config.h"
+#include "compute/cloud_seed.h"
 #include "compute/nbd_server.h"
 #include "os/real.h"
 #include "os/remove_directory.h"
@@ -215,11 +216,34 @@ Result<TapConfig> Recoveries::disk_config(const RecoveryState& state) {
     return config;
 }
 
+// What cloud-init inside reads, beside the machine's own disks.
+Result<ServedDisk> Recoveries::make_seed(const RecoveryState& state) {
+    FS_ASSIGN(const MachineDisk disk, seed_disk(state.machine));
+    ServedDisk served;
+    served.index = disk.index;
+    served.path = state_directory(state.id) + "/seed.iso";
+    served.read_only = true;
+    // Its content never changes, and a machine that runs may be reading it.
+    FS_ASSIGN(const bool there, options_.files->exists(served.path));
+    if (there) return served;
+    std::vector<SeedCard> cards;
+    for (const auto& [nic, address] : state.addresses)
+        if (address.by == AddressBy::kCloudInit && nic < state.machine.nics.size())
+            cards.push_back({state.machine.nics[nic].mac, address});
+    FS_ASSIGN(const SeedFiles files, seed_files(cards));
+    FS_TRY(make_seed_image(files, served.path, run_directory(state.id) + "/seed"));
+    return served;
+}
+
 Status Recoveries::start_disks(Entry& entry) {
     const RecoveryState& state = entry.state;
-    FS_ASSIGN(const TapConfig config, disk_config(state));
+    FS_ASSIGN(TapConfig config, disk_config(state));
     // It may have been on a file system that is empty after a restart of the host.
     FS_TRY(options_.files->make_directories(run_directory(state.id)));
+    if (has_seed(state)) {
+        FS_ASSIGN(ServedDisk seed, make_seed(state));
+        config.disks.push_back(std::move(seed));
+    }
     NbdServerOptions options;
     options.run_directory = run_directory(state.id);
     options.socket_path = nbd_socket(state);
@@ -241,9 +265,18 @@ Status Recoveries::start_machine(Entry& entry) {
     order.title = state.item_name;
     order.machine = state.machine;
     for (const MachineDisk& disk : state.machine.disks)
-        order.disks.push_back({nbd_socket(state), sole_export_name(disk.index)});
+        order.disks.push_back({nbd_socket(state), sole_export_name(disk.index), false});
+    // A captured machine's disks are its tap's, and it has read its seed long ago.
+    if (has_seed(state) && !state.captured) {
+        FS_ASSIGN(MachineDisk seed, seed_disk(state.machine));
+        order.disks.push_back({.socket_path = nbd_socket(state),
+                               .export_name = std::to_string(seed.index),
+                               .spare = true});
+        order.machine.disks.push_back(std::move(seed));
+    }
     for (size_t i = 0; i < state.machine.nics.size(); ++i)
         order.networks.push_back(network_of(state, i));
+    order.addresses = state.addresses;
     order.segment_scope =
         options_.segment_scope.empty() ? options_.state_root : options_.segment_scope;
     order.accelerator = state.accelerator;
@@ -251,7 +284,7 @@ Status Recoveries::start_machine(Entry& entry) {
     entry.machine_started_us = options_.clock->steady_us();
     // The caller saves it.
     entry.state.address_stage =
-        state.addresses.empty() ? AddressStage::kNone : AddressStage::kWaiting;
+        has_address_by(state, AddressBy::kAgent) ? AddressStage::kWaiting : AddressStage::kNone;
     entry.state.address_words.clear();
     auto machine = compute->start(order);
     if (!machine && state.accelerator == Accelerator::kKvm && state.on_trial) {

@@ -234,6 +234,7 @@ class Recoveries {
     Result<std::shared_ptr<RecoveryCompute>> compute_of(const RecoveryState& state);
     Status clean_up_machine(const RecoveryState& state);
     Result<TapConfig> disk_config(const RecoveryState& state);
+    Result<ServedDisk> make_seed(const RecoveryState& state);
     Status start_disks(Entry& entry);
     Status start_on_tap(Entry& entry);
     Status start_on_disks(Entry& entry);

@@ -2,12 +2,14 @@
 
 #include <fmt/core.h>
 
+#include "compute/dhcp_address.h"
 #include "meta/json_fields.h"
 
 namespace farshore {
 namespace {
 
 constexpr size_t kMaxAddressBytes = 64;
+constexpr size_t kMaxByBytes = 16;
 
 Result<std::optional<NetworkChoice>> network_of(const JsonFields& fields, const char* key) {
     FS_ASSIGN(const std::string word, fields.text(key, kMaxNetworkWordBytes));
@@ -26,13 +28,28 @@ Result<std::optional<GuestAddress>> address_of(const JsonFields& fields) {
         if (!(*servers)[i].is_string()) return fields.wrong("dns", "must be a list of texts");
         address.name_servers.push_back((*servers)[i].get<std::string>());
     }
+    FS_ASSIGN(const std::string by, fields.text("by", kMaxByBytes));
     if (address.address.empty()) {
-        if (!address.gateway.empty() || !address.name_servers.empty())
-            return fields.wrong("address", "is missing: gateway and dns go with it");
+        if (!address.gateway.empty() || !address.name_servers.empty() || !by.empty())
+            return fields.wrong("address", "is missing: gateway, dns and by go with it");
         return std::nullopt;
+    }
+    if (!by.empty()) {
+        auto known = address_by_from_name(by);
+        if (!known) return fail(known.error().with_context("by"));
+        address.by = *known;
     }
     FS_TRY(check_guest_address(address));
     return std::optional(std::move(address));
+}
+
+// Where it would be refused at each start, it is refused now.
+Status check_by_dhcp(const NicSettings& settings) {
+    if (!settings.address || settings.address->by != AddressBy::kDhcp) return {};
+    // A test that has no network of its own is on one of QEMU's.
+    FS_TRY(check_dhcp_address(settings.test.value_or(NetworkChoice{}), *settings.address));
+    if (settings.failover) FS_TRY(check_dhcp_address(*settings.failover, *settings.address));
+    return {};
 }
 
 }  // namespace
@@ -48,6 +65,8 @@ Json nic_settings_json(const NicSettings& settings) {
         json["address"] = settings.address->address;
         if (!settings.address->gateway.empty()) json["gateway"] = settings.address->gateway;
         if (!settings.address->name_servers.empty()) json["dns"] = settings.address->name_servers;
+        if (settings.address->by != AddressBy::kAgent)
+            json["by"] = address_by_name(settings.address->by);
     }
     return json;
 }
@@ -69,6 +88,7 @@ Result<NicSettings> nic_settings_from_json(const Json& json) {
         settings.mac = std::move(*known);
     }
     FS_ASSIGN(settings.address, address_of(fields));
+    FS_TRY(check_by_dhcp(settings));
     return settings;
 }
 

@@ -27,7 +27,8 @@ struct NicSettings {
     std::optional<NetworkChoice> failover, test;  // none: as of the whole
     MacRule mac_rule = MacRule::kKeep;
     std::string mac;  // kGiven: check_mac()
-    // Set inside of the guest, on a segment or a bridge.
+    // Given to the guest: by its agent on a segment, a bridge or a network of a libvirt host; by
+    // DHCP where its server can be told; by cloud-init everywhere.
     std::optional<GuestAddress> address;
     friend bool operator==(const NicSettings&, const NicSettings&) = default;
 };

@@ -43,6 +43,16 @@ inline std::string this_boot() {
 
 inline bool has_machine(const RecoveryState& state) { return state.kind != RecoveryKind::kExport; }
 
+inline bool has_address_by(const RecoveryState& state, AddressBy by) {
+    return std::ranges::any_of(state.addresses,
+                               [by](const auto& one) { return one.second.by == by; });
+}
+
+// One more disk, for cloud-init.
+inline bool has_seed(const RecoveryState& state) {
+    return has_machine(state) && has_address_by(state, AddressBy::kCloudInit);
+}
+
 inline bool valid_id(const std::string& id) {
     return !id.empty() && id.size() <= 40 && std::all_of(id.begin(), id.end(), [](unsigned char c) {
         return std::islower(c) || std::isdigit(c) || c == '-';

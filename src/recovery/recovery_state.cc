@@ -123,7 +123,8 @@ std::string encode_recovery_state(const RecoveryState& state) {
             addresses.push_back({{"nic", nic},
                                  {"address", address.address},
                                  {"gateway", address.gateway},
-                                 {"dns", address.name_servers}});
+                                 {"dns", address.name_servers},
+                                 {"by", address_by_name(address.by)}});
         json["addresses"] = std::move(addresses);
         json["address_stage"] = address_stage_name(state.address_stage);
         json["address_words"] = state.address_words;
@@ -146,6 +147,12 @@ static Status read_addresses(const Json& json, RecoveryState& state) {
         if (const Json& servers = json_at(one, "dns"); servers.is_array())
             for (const Json& server : servers)
                 if (server.is_string()) address.name_servers.push_back(server.get<std::string>());
+        // Written since others than the agent give them.
+        if (const std::string by = json_text(one, "by"); !by.empty()) {
+            auto known = address_by_from_name(by);
+            if (!known) return fail(Code::kMalformed, "recovery state: " + known.error().what());
+            address.by = *known;
+        }
         FS_TRY(check_guest_address(address));
         const uint64_t nic = json_u64(one, "nic");
         if (nic >= kMaxMachineNics)

@@ -103,11 +103,11 @@ struct RecoveryState {
     NetworkChoice network;  // of all cards that `networks` does not name
     // Of the machine's cards, by place.
     std::vector<NetworkChoice> networks;
-    // What cards are given once the guest's agent answers, by place; after each start anew.
+    // What cards are given, by place; after each start anew.
     std::map<uint32_t, GuestAddress> addresses;
-    AddressStage address_stage = AddressStage::kNone;
-    std::string address_words;  // why they are not set
-    DiskIndex export_disk = 0;  // kExport
+    AddressStage address_stage = AddressStage::kNone;  // of those that the guest's agent sets
+    std::string address_words;                         // why they are not set
+    DiskIndex export_disk = 0;                         // kExport
     std::string export_socket;
     Accelerator accelerator = Accelerator::kTcg;
     bool on_trial = false;

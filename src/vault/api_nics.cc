@@ -60,8 +60,8 @@ Result<HttpResponse> Api::nics(const Call& call) {
     const Json* json = fields.find("settings");
     if (json == nullptr) return fields.wrong("settings", "is missing");
     FS_ASSIGN(const NicSettings settings, nic_settings_from_json(*json));
-    FS_TRY(
-        check_members(*json, "settings", {"failover", "test", "mac", "address", "gateway", "dns"}));
+    FS_TRY(check_members(*json, "settings",
+                         {"failover", "test", "mac", "address", "gateway", "dns", "by"}));
     if (nic >= known.size())
         return fail(Code::kNotFound,
                     fmt::format("'{}' has {} network cards, none at place {}", item.name,

@@ -1,6 +1,7 @@
 // Networks and addresses of the machines that the recovery desk starts.
 #include <fmt/core.h>
 
+#include "compute/cloud_seed.h"
 #include "meta/compute_hosts.h"
 #include "meta/item_nics.h"
 #include "meta/items.h"
@@ -15,6 +16,22 @@ namespace {
 
 // So long a guest has from its start on until its agent answers and its addresses are set.
 constexpr int64_t kAddressPatienceUs = 600'000'000;
+
+// What cannot be given is refused later on, by name: check_place().
+bool is_given(const GuestAddress& address, NetworkKind kind, const std::string& compute) {
+    switch (address.by) {
+        case AddressBy::kAgent:
+            // QEMU's own networks have addresses of their own.
+            return kind == NetworkKind::kSegment || kind == NetworkKind::kBridge ||
+                   kind == NetworkKind::kLibvirt;
+        case AddressBy::kDhcp:
+            // Alone on a network of libvirt's nobody gives one, and nobody would see it.
+            return compute.empty() || kind != NetworkKind::kIsolated;
+        case AddressBy::kCloudInit:
+            return true;
+    }
+    return false;
+}
 
 }  // namespace
 
@@ -51,7 +68,7 @@ void RecoveryDesk::set_addresses(const RecoveryState& state, bool is_last) {
     const auto set = [&]() -> Status {
         FS_ASSIGN(GuestAgent agent, recoveries_->guest_agent(state.id, kConnectMs));
         for (const auto& [nic, address] : state.addresses)
-            if (nic < state.machine.nics.size())
+            if (nic < state.machine.nics.size() && address.by == AddressBy::kAgent)
                 FS_TRY(set_guest_address(agent, state.machine.nics[nic].mac, address, kTimeoutMs));
         return {};
     };
@@ -94,10 +111,8 @@ Status RecoveryDesk::plug_in(RecoveryRequest& request, const std::optional<Netwo
         mac = recovery_mac(settings, mac, request.id, i);
         const std::optional<NetworkChoice>& own = real ? settings.failover : settings.test;
         request.networks.push_back(network || !own ? request.network : *own);
-        // QEMU's own networks have addresses of their own.
-        const NetworkKind kind = request.networks.back().kind;
-        if (settings.address && (kind == NetworkKind::kSegment || kind == NetworkKind::kBridge ||
-                                 kind == NetworkKind::kLibvirt))
+        if (settings.address &&
+            is_given(*settings.address, request.networks.back().kind, request.compute))
             request.addresses.emplace(i, *settings.address);
     }
     return {};
@@ -128,8 +143,15 @@ Status RecoveryDesk::check_place(const RecoveryRequest& request) {
     std::vector<NetworkChoice> networks;
     for (size_t i = 0; i < request.machine.nics.size(); ++i)
         networks.push_back(i < request.networks.size() ? request.networks[i] : request.network);
+    for (const auto& [nic, address] : request.addresses)
+        if (address.by == AddressBy::kCloudInit) {
+            FS_TRY(seed_disk(request.machine));
+            FS_TRY(check_seed_maker());
+            break;
+        }
     FS_ASSIGN(const auto compute, recoveries_->compute_named(request.compute));
-    return compute->check(request.machine, networks);
+    FS_TRY(compute->check(request.machine, networks));
+    return compute->check_addresses(request.machine, networks, request.addresses);
 }
 
 Status RecoveryDesk::check_unused(const std::string& host) {

@@ -410,8 +410,10 @@ Json failover_view(const RecoveryState& state) {
                         {"mac", state.machine.nics[i].mac},
                         {"network", network_word(network_of(state, i))}});
         if (const auto at = state.addresses.find(static_cast<uint32_t>(i));
-            at != state.addresses.end())
+            at != state.addresses.end()) {
             nics.back()["address"] = at->second.address;
+            nics.back()["by"] = std::string(address_by_name(at->second.by));
+        }
     }
     if (state.address_stage != AddressStage::kNone) {
         json["addresses"] = {{"state", std::string(address_stage_name(state.address_stage))}};
