@@ -41,19 +41,11 @@ Result<Json> card_json(const SeedCard& card) {
     return json;
 }
 
-Status write_into(FileSystem& files, const std::string& directory, const SeedFiles& seed) {
-    for (const auto& [name, text] :
-         {std::pair<const char*, const std::string&>{"meta-data", seed.meta_data},
-          {"network-config", seed.network_config},
-          {"user-data", seed.user_data}})
-        FS_TRY(write_file_durably(files, directory + "/" + name, as_bytes(text)));
-    return {};
-}
+constexpr const char* kNames[] = {"meta-data", "network-config", "user-data"};
 
-Status remove_seed_directory(const std::string& directory) {
-    for (const char* name : {"/meta-data", "/network-config", "/user-data", ".iso", ""})
-        FS_TRY(remove_if_there(directory + name));
-    return {};
+Status remove_work(const std::string& work) {
+    for (const char* name : kNames) FS_TRY(remove_if_there(work + "." + name));
+    return remove_if_there(work + ".iso");
 }
 
 }  // namespace
@@ -92,34 +84,37 @@ Status check_seed_maker() {
         "install it: apt-get install xorriso");
 }
 
-Status make_seed_image(const SeedFiles& seed, const std::string& path,
-                       const std::string& directory) {
-    for (const std::string* text : {&seed.meta_data, &seed.network_config, &seed.user_data})
-        if (text->size() > kMaxSeedFileBytes)
-            return fail(Code::kTooLarge, fmt::format("{} bytes for cloud-init", text->size()));
+Status make_seed_image(const SeedFiles& seed, const std::string& path, const std::string& work) {
+    const std::string* const texts[] = {&seed.meta_data, &seed.network_config, &seed.user_data};
     PosixFileSystem files;
-    FS_TRY(remove_seed_directory(directory));
-    FS_TRY(files.make_directories(directory));
-    const std::string image = directory + ".iso";
+    FS_TRY(remove_work(work));
+    const std::string image = work + ".iso";
     const auto make = [&]() -> Status {
-        FS_TRY(write_into(files, directory, seed));
         ProcessOptions process;
-        // Names in upper case without a dash are ISO's own; Linux takes Rock Ridge's, Windows
-        // Joliet's.
-        process.arguments = {kMaker,  "-as",     "mkisofs", "-quiet", "-volid", "CIDATA",
-                             "-rock", "-joliet", "-o",      image,    directory};
+        // Rock Ridge, which Linux reads, it writes always; Joliet is for Windows.
+        process.arguments = {kMaker,   "-no_rc", "-outdev", "stdio:" + image,
+                             "-volid", "CIDATA", "-joliet", "on"};
+        for (size_t i = 0; i < std::size(kNames); ++i) {
+            if (texts[i]->size() > kMaxSeedFileBytes)
+                return fail(Code::kTooLarge,
+                            fmt::format("{} bytes for cloud-init", texts[i]->size()));
+            const std::string file = work + "." + kNames[i];
+            FS_TRY(write_file_durably(files, file, as_bytes(*texts[i])));
+            for (const std::string& word :
+                 {std::string("-map"), file, "/" + std::string(kNames[i])})
+                process.arguments.push_back(word);
+        }
         auto ran = run_command(std::move(process));
         if (!ran) return fail(ran.error());
-        const CommandResult& done = *ran;
-        if (!done.exit.success())
+        if (!ran->exit.success())
             return fail(Code::kUnavailable,
                         fmt::format("{} made no image for cloud-init ({}): {}", kMaker,
-                                    done.exit.to_string(), plain_text(done.error.substr(0, 500))));
+                                    ran->exit.to_string(), plain_text(ran->error.substr(0, 500))));
         FS_ASSIGN(const Bytes bytes, read_whole_file(files, image, 16u << 20));
         return write_file_durably(files, path, bytes);
     };
     const Status made = make();
-    FS_TRY(remove_seed_directory(directory));
+    FS_TRY(remove_work(work));
     return made;
 }
 

@@ -32,11 +32,10 @@ Result<SeedFiles> seed_files(const std::vector<SeedCard>& cards);
 // kDependencyMissing: what makes images is not installed.
 Status check_seed_maker();
 
-// An ISO 9660 image of the volume CIDATA with those files; replaces what is there, durably.
-// `directory`: it is made for the files, and removed again; so is `directory`.iso. kUnavailable
+// An ISO 9660 image of the volume CIDATA with those files; replaces what is there, durably. Files
+// whose names begin with `work` and a dot are made for it, and removed. kTooLarge, kUnavailable
 // with the program's words, kDependencyMissing.
-Status make_seed_image(const SeedFiles& files, const std::string& path,
-                       const std::string& directory);
+Status make_seed_image(const SeedFiles& files, const std::string& path, const std::string& work);
 
 // The disk as which the machine has the image: on the bus of its last one, whose driver the guest
 // has, and behind it, so that no other disk gets another name. kLimitReached: there is no index

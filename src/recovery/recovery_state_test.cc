@@ -25,7 +25,9 @@ TEST(RecoveryState, ComesBackFromJson) {
     state.machine = describe_plain_machine("m", {{"/a", 1}});
     state.network = {NetworkKind::kSegment, "lab"};
     state.networks = {{NetworkKind::kNone}, {NetworkKind::kBridge, "br0"}};
-    state.addresses = {{1, {"10.1.2.3/24", "10.1.2.1", {"10.1.2.1"}}}};
+    state.addresses = {{1, {"10.1.2.3/24", "10.1.2.1", {"10.1.2.1"}}},
+                       {2, {"10.1.3.3/24", "", {}, AddressBy::kDhcp}},
+                       {3, {"10.1.4.3/24", "", {}, AddressBy::kCloudInit}}};
     state.address_stage = AddressStage::kFailed;
     state.address_words = "no agent";
     state.error = RecoveryError{Code::kNoSpace, "full", "make room"};
@@ -49,6 +51,9 @@ TEST(RecoveryState, ComesBackFromJson) {
     EXPECT_EQ(network_of(*decoded, 2), (NetworkChoice{NetworkKind::kSegment, "lab"}));
     for (const std::string bad : {"", "[]", "{}", "{\"version\":1}", "{\"version\":\"1\"}"})
         EXPECT_EQ(decode_recovery_state(bad).error().code(), Code::kMalformed) << bad;
+    std::string other = json;
+    other.replace(other.find("cloud-init"), 10, "luck");
+    EXPECT_EQ(decode_recovery_state(other).error().code(), Code::kMalformed);
     EXPECT_EQ(decode_recovery_state("{\"version\":9}").error().code(), Code::kNewerVersion);
 }
 

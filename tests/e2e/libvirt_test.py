@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -163,6 +164,60 @@ class OnLibvirt(RunsElsewhere):
             os.kill(daemon, signal.SIGCONT)
         self.farshore.wait_for("it is gone there", lambda: domain not in self.libvirtd.domains(), 120)
         self.farshore.wait_for("and here", lambda: len(self.farshore.call("failover", "list", "web")["failovers"]) == 1, 60)
+
+    def test_an_address_is_the_machines_while_it_is_there(self):
+        """Breaks when the host's DHCP server does not know a machine's address, keeps it when the machine is gone, after
+        a killed vault too, or when somebody else's is taken or removed; or when cloud-init has no disk there."""
+        rng = seeded()
+        self.set_up()
+        definition = self.work / "lan.xml"
+        definition.write_text("""<network><name>lan</name><forward mode='open'/><bridge name='fslan0' stp='off'/>
+            <ip address='10.77.0.1' netmask='255.255.255.0'><dhcp>
+              <range start='10.77.0.100' end='10.77.0.110'/>
+              <host mac='52:54:00:77:00:01' name='printer' ip='10.77.0.9'/>
+            </dhcp></ip></network>""")
+        self.libvirtd.virsh("net-define", str(definition))
+        self.libvirtd.virsh("net-start", "lan")
+
+        def reserved():
+            """What both descriptions of the network say: addresses, of whom."""
+            both = [sorted(re.findall(r"<host mac='([^']*)' name='([^']*)' ip='([^']*)'",
+                                      self.libvirtd.virsh("net-dumpxml", "lan", *more).stdout))
+                    for more in ((), ("--inactive",))]
+            self.assertEqual(*both)
+            return both[0]
+        printer = ("52:54:00:77:00:01", "printer", "10.77.0.9")
+        self.protect(self.boot_model(rng))
+        self.farshore.call("item", "compute", "web", "rack")
+        self.farshore.call("item", "network", "web", "--test", "network:lan", "--mac", "52:54:00:77:00:02",
+                           "--address", "10.77.0.3/24", "--address-by", "dhcp")
+        self.booted(self.log_of(self.job("failover", "test", "web")))
+        [mine] = [one for one in reserved() if one != printer]
+        self.assertEqual(("52:54:00:77:00:02", "10.77.0.3"), (mine[0], mine[2]))
+        self.refused("already-exists", "failover", "test", "web")
+        self.farshore.kill_servers("up")
+        self.farshore.restart_server("up")
+        self.farshore.wait_until_serving()
+        self.assertEqual(sorted([printer, mine]), reserved())
+        self.job("failover", "cleanup", "web")
+        self.assertEqual([printer], reserved())
+
+        for card in (("--address", "10.77.0.9/24"), ("--address", "10.77.0.3/24", "--mac", printer[0])):
+            self.farshore.call("item", "network", "web", *card)
+            self.refused("already-exists", "failover", "test", "web")
+            self.refused("already-exists", "failover", "start", "web", "--network", "network:lan")
+            self.assertEqual([printer], reserved())
+        self.refused("unsupported", "failover", "test", "web", "--network", "user")
+        self.assertEqual([], self.libvirtd.domains())
+        self.wait_state("web", "protected")
+
+        self.farshore.call("item", "network", "web", "--mac", "keep", "--address-by", "cloud-init")
+        job = self.job("failover", "test", "web")
+        self.booted(self.log_of(job))
+        described = self.libvirtd.virsh("dumpxml", job["result"]["domain"]).stdout
+        self.assertIn("<serial>farshore-seed</serial>", described)
+        self.assertEqual([printer], reserved())
+        self.job("failover", "cleanup", "web")
 
     def test_drills_and_plans_there(self):
         """Breaks when a drill on a libvirt host sees no screen or serial port, takes a broken machine for a

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """End to end: what recovery machines are plugged into. The machines have disks that no firmware boots, so that the one
 of their network card comes up (iPXE) and asks for an address: a guest with a network, within seconds."""
+import contextlib
 import os
 import re
 import select
@@ -8,7 +9,8 @@ import socket
 import subprocess
 
 import support
-from support import EndToEnd, FarshoreError
+from farshore import in_document
+from support import EndToEnd, FarshoreError, NbdClient
 
 MIB = 1 << 20
 
@@ -68,10 +70,15 @@ class Networks(EndToEnd):
         """The newest test or failover of the item."""
         return self.farshore.call("failover", "list", name)["failovers"][0]
 
-    def segment_of(self, recovery):
-        """A listener where that machine's frames go."""
+    def qemu_of(self, recovery):
+        """The command line of its machine."""
         [line] = [line for _, line in self.farshore.descendants()
                   if "qemu-system" in line and f"/{recovery['id']}/" in line]
+        return line
+
+    def segment_of(self, recovery):
+        """A listener where that machine's frames go."""
+        line = self.qemu_of(recovery)
         found = re.search(r"mcast=([\d.]+):(\d+),localaddr=127\.0\.0\.1", line)
         self.assertTrue(found, line)
         self.assertNotIn("user,id=", line)
@@ -135,7 +142,8 @@ class Networks(EndToEnd):
         self.assertEqual("52:54:00:aa:00:01", set_now["nics"][0]["mac"])
         self.farshore.call("failover", "test", "web")
         test = self.running("web")
-        self.assertEqual([{"nic": 0, "mac": "52:54:00:aa:00:01", "network": "segment:lab", "address": "10.1.2.3/24"}],
+        self.assertEqual([{"nic": 0, "mac": "52:54:00:aa:00:01", "network": "segment:lab", "address": "10.1.2.3/24",
+                           "by": "agent"}],
                          test["nics"])
         self.assertEqual("waiting", test["addresses"]["state"], "its agent never answers")
         segment = self.segment_of(test)
@@ -147,6 +155,67 @@ class Networks(EndToEnd):
         self.farshore.call("failover", "test", "web")
         self.assertEqual("isolated", self.running("web")["nics"][0]["network"])
         self.farshore.call("failover", "cleanup", "web")
+
+    def test_an_address_by_dhcp_is_told_to_qemu_or_refused(self):
+        """Breaks when QEMU's DHCP server is not told the card's address, or when one that nobody would give is taken
+        and only the machine's start, or its owner, finds out. (What a guest is given: compute_test, guest_addresses.)"""
+        self.protect("web")
+        card = ("--address", "10.77.0.3/24", "--gateway", "10.77.0.1", "--address-by", "dhcp")
+        self.assertEqual("dhcp", self.farshore.call("item", "network", "web", *card)["nics"][0]["by"])
+        for network in ("isolated", "user"):
+            self.farshore.call("failover", "test", "web", "--network", network)
+            test = self.running("web")
+            self.assertEqual(("10.77.0.3/24", "dhcp"), (test["nics"][0]["address"], test["nics"][0]["by"]))
+            self.assertNotIn("addresses", test, "nobody waits for an agent")
+            self.assertIn("net=10.77.0.0/24,host=10.77.0.1,dhcpstart=10.77.0.3,dns=10.77.0.2",
+                          self.qemu_of(test))
+            self.farshore.call("failover", "cleanup", "web")
+        for network in ("segment:lab", "none"):
+            for verb in ("test", "start"):
+                self.assertEqual("invalid-argument", self.refused("failover", verb, "web", "--network", network))
+            self.assertEqual("invalid-argument", self.refused("item", "network", "web", "--test", network))
+        self.assertEqual("invalid-argument", self.refused("item", "network", "web", "--address", "2001:db8::3/64"))
+        self.assertEqual("protected", self.farshore.call("item", "web")["state"])
+        self.assertEqual([], self.farshore.call("failover", "list", "web")["failovers"])
+        self.import_plan("name: shop\ngroups:\n  - {name: all, items: [{name: web}]}\n")
+        with self.assertRaises(FarshoreError, msg="a test run's own segment"):
+            self.farshore.call("recovery-plan", "start", "shop", "--mode", "test")
+        self.assertEqual([], self.farshore.call("failover", "list", "web")["failovers"])
+
+    def test_an_address_by_cloud_init_comes_on_a_disk(self):
+        """Breaks when the machine has no disk for cloud-init, one that says something else, that can be written, or
+        that is gone after the vault or the disk server was killed; or when any of it is left."""
+        self.protect("web")
+        self.farshore.call("item", "network", "web", "--test", "segment:lab", "--mac", "52:54:00:aa:00:01", "--address",
+                           "10.77.0.3/24", "--dns", "9.9.9.9", "--address-by", "cloud-init")
+        job = self.farshore.call("failover", "test", "web")
+        test, socket_path = self.running("web"), in_document([job], "nbd_socket")
+        self.assertEqual("cloud-init", test["nics"][0]["by"])
+        self.assertIn("farshore-seed", self.qemu_of(test))
+
+        def seed():
+            with contextlib.closing(NbdClient(socket_path, 1)) as client:
+                with self.assertRaises(OSError):
+                    client.write(0, bytes(512))
+                return client.read(0, client.size)
+        image = seed()
+        self.assertIn(b"CIDATA", image[0x8000:0x8800])
+        for words in (b'"macaddress": "52:54:00:aa:00:01"', b'"10.77.0.3/24"', b'"9.9.9.9"', b'"cloud_init_modules": []'):
+            self.assertIn(words, image)
+        self.farshore.kill_servers("up")
+        self.farshore.restart_server("up")
+        self.farshore.wait_until_serving()
+        self.farshore.kill_descendants("nbdkit")
+
+        def again():
+            try:
+                return seed() == image
+            except OSError:
+                return False
+        self.farshore.wait_for("it is served anew", again, 60)
+        self.farshore.call("failover", "cleanup", "web")
+        left = [str(path) for path in self.farshore.data.rglob("*") if "seed" in path.name]
+        self.assertEqual([], left)
 
     def test_a_machine_on_a_bridge_is_on_it_while_it_runs(self):
         """Breaks when a machine's frames do not reach the bridge that was asked for, or when a port is left on it."""

@@ -16,11 +16,6 @@ import tempfile
 import build_image
 
 PACKAGES = [*build_image.PACKAGES, "cloud-init", "qemu-guest-agent", "openssh-server", "iproute2"]
-FILES = {
-    **build_image.FILES,
-    # What a cloud's own image has too: a guest without a source of such data has it switched off.
-    "etc/cloud/cloud.cfg.d/90_sources.cfg": "datasource_list: [NoCloud, None]\n",
-}
 SIZE = 1536 * build_image.MIB
 
 
@@ -32,7 +27,7 @@ def build(target):
         work.chmod(0o755)
         root, stage, out = work / "root", work / "stage", work / "out"
         out.mkdir()
-        for name, text in FILES.items():
+        for name, text in build_image.FILES.items():
             path = stage / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
