@@ -125,14 +125,14 @@ class GuestAddresses(EndToEnd):
         guest.says("cloud-init status --wait >/dev/null 2>&1; echo ended", BOOT_S * 2)
         self.assertEqual("at-its-source", guest.says(INSTANCE))
         keys, name = guest.says(KEYS), guest.says("hostname")
-        guest.run("sync")
+        guest.serial.run("sync")
 
         self.farshore.call("protect", "cloud", "--qmp", guest.qmp_path)
         self.wait_state("cloud", "protected", timeout_s=600)
         point = self.farshore.call("point", "cloud", "--bookmark", "rest", "--consistent")
         self.assertEqual("application", point["kind"])
         self.assertEqual("thawed", Agent(guest.directory / "qga.sock").ask("guest-fsfreeze-status"))
-        guest.run("touch /var/tmp/written && sync")
+        guest.serial.run("touch /var/tmp/written && sync")
         print("protected, at rest, and thawed", flush=True)
 
         agent = self.started(test="segment:lab", address="10.77.0.4/24", gateway="10.77.0.1", address_by="cloud-init")
