@@ -2,15 +2,12 @@
 
 #include <fmt/core.h>
 
+#include "base/plain_name.h"
+
 namespace farshore {
 
 Status check_script_name(std::string_view name) {
-    const bool good =
-        !name.empty() && name.size() <= kMaxScriptNameBytes && name.front() != '.' &&
-        name.front() != '-' &&
-        name.find_first_not_of(
-            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == name.npos;
-    if (good) return {};
+    if (is_plain_name(name, kMaxScriptNameBytes)) return {};
     return fail(Code::kInvalidArgument,
                 fmt::format("'{}' is not the name of a script", name.substr(0, 128)),
                 "the name of a file in the scripts directory: letters, digits, '.', '_' and '-'");

@@ -1,5 +1,7 @@
 #include "cli/access_commands.h"
 
+#include "meta/sites.h"
+
 namespace farshore {
 namespace {
 
@@ -13,7 +15,8 @@ void add_rights(CLI::App* app, AccessArguments& a, const char* otherwise) {
     app->add_option_function<std::vector<std::string>>(
         "--site",
         [&a](const std::vector<std::string>& sites) {
-            for (const std::string& site : sites) a.items.push_back("site:" + site);
+            for (const std::string& site : sites)
+                a.items.push_back(std::string(kSitePrefix) + site);
         },
         "a site whose items it is for, once for each");
 }

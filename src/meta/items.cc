@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/plain_name.h"
 #include "meta/policy_rows.h"
 #include "meta/sql.h"
 
@@ -243,13 +244,7 @@ Result<std::vector<FailoverRecord>> select_failovers(soci::session& sql, std::st
 }  // namespace
 
 Status check_item_name(const std::string& name) {
-    const auto good = [](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-               c == '.' || c == '_' || c == '-';
-    };
-    bool ok = !name.empty() && name.size() <= kMaxItemNameBytes && name[0] != '.' && name[0] != '-';
-    for (char c : name) ok = ok && good(c);
-    if (!ok)
+    if (!is_plain_name(name, kMaxItemNameBytes))
         return fail(
             Code::kInvalidArgument,
             fmt::format("'{}' is not a name for an item", name.substr(0, 128)),

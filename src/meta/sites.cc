@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/plain_name.h"
 #include "meta/sql.h"
 
 namespace farshore {
@@ -47,12 +48,7 @@ Result<SiteRecord> read_site(soci::session& sql, const std::string& name) {
 }  // namespace
 
 Status check_site_name(std::string_view name) {
-    const bool good =
-        !name.empty() && name.size() <= kMaxSiteNameBytes &&
-        name.find_first_not_of(
-            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == name.npos &&
-        name.front() != '.' && name.front() != '-';
-    if (good) return {};
+    if (is_plain_name(name, kMaxSiteNameBytes)) return {};
     return fail(Code::kInvalidArgument,
                 fmt::format("'{}' cannot be a site's name", name.substr(0, 64)),
                 fmt::format("1 to {} letters, digits, '.', '_' and '-'", kMaxSiteNameBytes));

@@ -15,8 +15,6 @@ namespace {
 
 constexpr size_t kMaxDocumentBytes = 1u << 20;
 constexpr size_t kMaxScriptOrderBytes = 32u << 10;
-// One that was not heard of for so long is away.
-constexpr int64_t kAwayUs = 15'000'000;
 // Behind a step's limit, until its appliance has said how the script ended.
 constexpr int64_t kEndPatienceUs = 60'000'000;
 
@@ -64,26 +62,6 @@ Status Vault::Impl::tell_scripts(const std::string& appliance, const ApplianceSt
         order->end = record.ending || !record.outcome.empty();
         orders.scripts.push_back(std::move(*order));
     }
-    return {};
-}
-
-Status Vault::check_appliance_script(const std::string& appliance, const std::string& program) {
-    const std::lock_guard hold(impl_->mutex);
-    const auto known = impl_->appliances.find(appliance);
-    if (known == impl_->appliances.end())
-        return fail(Code::kNotFound,
-                    fmt::format("no appliance is called '{}'", appliance.substr(0, 64)),
-                    "`farshore appliances` shows them");
-    const ApplianceContact& contact = known->second;
-    if (!contact.heard_us || impl_->clock.steady_us() - *contact.heard_us > kAwayUs)
-        return fail(Code::kUnavailable, fmt::format("appliance '{}' is not connected", appliance),
-                    "start it, or look at its network");
-    const auto& programs = contact.status.programs;
-    if (programs.size() < kMaxScriptsTold && std::ranges::find(programs, program) == programs.end())
-        return fail(
-            Code::kNotFound,
-            fmt::format("appliance '{}' has no script '{}' that it may run", appliance, program),
-            "put it into the scripts directory of its data directory, and chmod 755 it");
     return {};
 }
 

@@ -14,7 +14,7 @@ namespace farshore {
 namespace {
 
 constexpr int64_t kSaveUs = 60'000'000;
-// One that was not heard of for so long takes nothing new.
+// One that was not heard of for so long is away: it takes nothing new.
 constexpr int64_t kApplianceAwayUs = 15'000'000;
 constexpr int64_t kUnsentUs = 10'000'000;
 constexpr int64_t kMovePatienceUs = 60'000'000;
@@ -269,6 +269,26 @@ Result<std::vector<Vault::ApplianceMove>> Vault::balance_appliances(const std::s
         }
     }
     return moves;
+}
+
+Status Vault::check_appliance_script(const std::string& appliance, const std::string& program) {
+    const std::lock_guard hold(impl_->mutex);
+    const auto known = impl_->appliances.find(appliance);
+    if (known == impl_->appliances.end())
+        return fail(Code::kNotFound,
+                    fmt::format("no appliance is called '{}'", appliance.substr(0, 64)),
+                    "`farshore appliances` shows them");
+    const ApplianceContact& contact = known->second;
+    if (!contact.heard_us || impl_->clock.steady_us() - *contact.heard_us > kApplianceAwayUs)
+        return fail(Code::kUnavailable, fmt::format("appliance '{}' is not connected", appliance),
+                    "start it, or look at its network");
+    const auto& programs = contact.status.programs;
+    if (programs.size() < kMaxScriptsTold && std::ranges::find(programs, program) == programs.end())
+        return fail(
+            Code::kNotFound,
+            fmt::format("appliance '{}' has no script '{}' that it may run", appliance, program),
+            "put it into the scripts directory of its data directory, and chmod 755 it");
+    return {};
 }
 
 void Vault::Impl::report_appliance(ItemRuntime& item, const ItemRecord& record,
