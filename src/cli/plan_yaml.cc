@@ -173,6 +173,16 @@ class JsonBuilder : public YAML::EventHandler {
     Size size_;
 };
 
+void emit_text(YAML::Emitter& out, const std::string& text) {
+    // What would be something else without quotes, or more than a line. The library writes the
+    // marks of a document's begin and end as they are.
+    const bool quote = !plain_value(text).is_string() ||
+                       text.find_first_of("\n\r\t") != std::string::npos ||
+                       text.starts_with("---") || text.starts_with("...");
+    if (quote) out << YAML::DoubleQuoted;
+    out << text;
+}
+
 void emit(YAML::Emitter& out, const Json& json) {
     if (json.is_object()) {
         out << YAML::BeginMap;
@@ -183,7 +193,9 @@ void emit(YAML::Emitter& out, const Json& json) {
         }
         for (const auto& [key, value] : json.items()) {
             if (key == "name") continue;
-            out << YAML::Key << key << YAML::Value;
+            out << YAML::Key;
+            emit_text(out, key);
+            out << YAML::Value;
             emit(out, value);
         }
         out << YAML::EndMap;
@@ -193,12 +205,7 @@ void emit(YAML::Emitter& out, const Json& json) {
         for (const Json& one : json) emit(out, one);
         out << YAML::EndSeq;
     } else if (json.is_string()) {
-        const auto& text = json.get_ref<const std::string&>();
-        // What would be something else without quotes, or more than a line.
-        const bool quote =
-            !plain_value(text).is_string() || text.find_first_of("\n\r\t") != std::string::npos;
-        if (quote) out << YAML::DoubleQuoted;
-        out << text;
+        emit_text(out, json.get_ref<const std::string&>());
     } else if (json.is_boolean()) {
         out << (json.get<bool>() ? "true" : "false");
     } else if (json.is_null()) {

@@ -21,6 +21,14 @@ TEST(PlanYaml, ComesBackAsItWas) {
     ASSERT_TRUE(again) << again.error().to_string() << yaml;
     EXPECT_EQ(*again, json) << yaml;
     EXPECT_THAT(yaml, HasSubstr("name: shop\n"));
+
+    // What would begin or end a document where it stands.
+    for (const std::string text : {"---", "--- a", "...", "... a", "- a", "? a", "%TAG", ",", "#"})
+        for (const Json& one : {Json(text), Json::array({text}), Json{{text, text}}}) {
+            const auto read = json_from_yaml(yaml_from_json(one));
+            ASSERT_TRUE(read) << one.dump() << read.error().to_string();
+            EXPECT_EQ(*read, one) << yaml_from_json(one);
+        }
 }
 
 TEST(PlanYaml, ReadsWhatPeopleWrite) {

@@ -56,12 +56,13 @@ TEST_F(RealAgent, RunsProgramsInside) {
     EXPECT_EQ(run("/no/such/program", {}).error().code(), Code::kGuestFailed);
 }
 
-// Broken if a client that comes after one that was cut off took the other's answers for its own.
+// Broken if what a client left in the channel when it was cut off spoiled what the next one asks.
+// It leaves no answer unread: behind a socket, unlike in a guest, the agent ends of the reset.
 TEST_F(RealAgent, StartsAfreshBehindAClientThatWasCutOff) {
     {
         auto cut = UnixStream::connect(socket_, kLimitMs);
         ASSERT_TRUE(cut);
-        ASSERT_TRUE((*cut)->write_all(as_bytes("{\"execute\":\"guest-info\"}\n{\"exec"), kLimitMs));
+        ASSERT_TRUE((*cut)->write_all(as_bytes("{\"exec"), kLimitMs));
     }
     auto agent = GuestAgent::connect(socket_, kLimitMs);
     ASSERT_TRUE(agent) << agent.error().to_string();

@@ -17,6 +17,7 @@ namespace {
 constexpr size_t kMaxInputBytes = 512u << 10, kMaxName = 256;
 constexpr int64_t kLookUs = 200'000;
 constexpr int64_t kPointPatienceUs = 60'000'000;
+constexpr int64_t kJobPatienceUs = 60'000'000;
 constexpr const char* kReprotect = "reprotect";
 constexpr const char* kCancelReprotect = "cancel-reprotect";
 constexpr const char* kFailback = "failback";
@@ -202,19 +203,37 @@ Status ReturnDesk::wait_let_go(JobRun& run, const ItemId& item) {
 
 // ---- reprotection ------------------------------------------------------------------------------
 
+// A job of a way home that was given up may still be about to give the machine its disks back: that
+// must not happen to another way.
+Status ReturnDesk::check_nothing_ends(const ItemId& item) {
+    for (const char* kind : {kReprotect, kCancelReprotect, kCancelFailback}) {
+        const auto job = open_job(item, kind);
+        if (job)
+            return fail(Code::kWrongState,
+                        fmt::format("an earlier way home still ends: job {} ({})", job->id, kind),
+                        "try again when that job has ended");
+        if (job.error().code() != Code::kNotFound) return fail(job.error());
+    }
+    return {};
+}
+
 Result<JobRecord> ReturnDesk::reprotect(const std::string& name, const ReturnRequest& request) {
+    const std::lock_guard hold(start_mutex_);
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
     if (item.state == ItemState::kReprotecting && request.accept) {
         FS_TRY(vault_.accept_return(item.id));
         return open_job(item.id, kReprotect);
     }
     FS_TRY(check_action(item.state, ItemAction::kReprotect));
+    FS_TRY(check_nothing_ends(item.id));
     FS_ASSIGN(Input input, input_for(item.id));
     input.request = request;
     // What is wrong with it is told at once, not by a job.
     FS_TRY(site_.ensure());
     FS_TRY(vault_.begin_return(item.id, input.recovery, request));
-    return start(kReprotect, item, true, encode(input));
+    auto job = start(kReprotect, item, true, encode(input));
+    if (!job) (void)vault_.end_return(item.id, "the reprotection did not begin");
+    return job;
 }
 
 Result<std::string> ReturnDesk::run_reprotect(JobRun& run, const std::string& text) {
@@ -247,8 +266,14 @@ Result<std::string> ReturnDesk::run_reprotect(JobRun& run, const std::string& te
 }
 
 Result<JobRecord> ReturnDesk::cancel_reprotect(const std::string& name) {
+    const std::lock_guard hold(start_mutex_);
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
     FS_TRY(check_action(item.state, ItemAction::kCancelReprotect));
+    // It is about to start the machine on the disks that this takes back.
+    if (const auto job = open_job(item.id, kCancelFailback))
+        return fail(Code::kWrongState,
+                    fmt::format("the failback is still being cancelled by job {}", job->id),
+                    "try again when that job has ended");
     FS_ASSIGN(const Input input, input_for(item.id));
     return start(kCancelReprotect, item, false, encode(input));
 }
@@ -260,6 +285,11 @@ Result<std::string> ReturnDesk::run_cancel_reprotect(JobRun& run, const std::str
         FS_TRY(vault_.end_return(input.item, "the reprotection was given up"));
     FS_TRY(wait_let_go(run, input.item));
     FS_TRY(recoveries_.take_disks_back(input.recovery));
+    // Whoever waits for this may reprotect at once, which is refused while that job is there. It
+    // looks at the state every time that it waits.
+    const int64_t until_us = vault_.clock().steady_us() + kJobPatienceUs;
+    while (open_job(input.item, kReprotect) && vault_.clock().steady_us() < until_us)
+        FS_TRY(run.pause(kLookUs));
     return result_of(input.item);
 }
 
@@ -345,6 +375,7 @@ Status ReturnDesk::give_failback_up(const ItemRecord& item, const std::string& r
 }
 
 Result<JobRecord> ReturnDesk::cancel_failback(const std::string& name) {
+    const std::lock_guard hold(start_mutex_);
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
     FS_TRY(check_action(item.state, ItemAction::kCancelFailback));
     if (item.state == ItemState::kFailingBack) {
@@ -355,7 +386,9 @@ Result<JobRecord> ReturnDesk::cancel_failback(const std::string& name) {
     FS_ASSIGN(const Input input, input_for(item.id));
     FS_TRY(site_.ensure());
     FS_TRY(vault_.begin_return(item.id, input.recovery, {}));
-    return start(kCancelFailback, item, false, encode(input));
+    auto job = start(kCancelFailback, item, false, encode(input));
+    if (!job) (void)vault_.end_return(item.id, "the failback's end did not begin");
+    return job;
 }
 
 Result<std::string> ReturnDesk::run_cancel_failback(JobRun& run, const std::string& text) {

@@ -53,6 +53,7 @@ class ReturnDesk {
     static Result<Input> decode(const std::string& text);
     Result<Input> input_for(const ItemId& item);
     Result<JobRecord> open_job(const ItemId& item, const std::string& kind);
+    Status check_nothing_ends(const ItemId& item);
     Status give_failback_up(const ItemRecord& item, const std::string& recovery,
                             const std::string& why);
     Result<JobRecord> start(const std::string& kind, const ItemRecord& item, bool cancellable,
@@ -70,7 +71,7 @@ class ReturnDesk {
 
     Vault& vault_;
     Recoveries& recoveries_;
-    std::mutex start_mutex_;  // from a look at an item's state until a failback has its job
+    std::mutex start_mutex_;  // from a look at an item's state until what begins has its job
     RecoverySite site_;
 };
 
