@@ -478,7 +478,7 @@ class Bench:
                 self.row("M8", "  memory of an extent", [result["bytes_per_extent"]], "bytes", "", [],
                          "<= 40", lambda e: e["median"] <= 40)
         self._m8_opening()
-        for result in self._google_bench("vault_bench", "Points"):
+        for result in self._google_bench("vault_bench", "^BM_Points"):
             # All of them in pages is for context.
             page = "AllPages" not in result["name"]
             self.row("M8", result["name"], [result["real_time"]], result["time_unit"], "", [],

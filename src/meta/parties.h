@@ -15,7 +15,7 @@ class Database;
 
 inline constexpr size_t kMaxParties = 20'000;
 inline constexpr size_t kMaxOpenTokens = 10'000;
-inline constexpr size_t kMaxKeptEvents = 100'000;  // older ones are forgotten
+inline constexpr size_t kMaxKeptEvents = 1'000'000;  // older ones are forgotten
 
 // ---- enrolment -------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@
 #include <set>
 #include <thread>
 
+#include "os/accept_loop.h"
 #include "os/tls_connection.h"
 
 namespace farshore {
@@ -107,19 +108,6 @@ class Pair : public std::enable_shared_from_this<Pair> {
 struct TcpRelay::Impl {
     explicit Impl(std::function<std::string()> target_in) : target(std::move(target_in)) {}
 
-    void accept() {
-        acceptor.async_accept([this](error_code error, tcp::socket client) {
-            if (error == asio::error::operation_aborted) return;
-            if (!error) relay(std::move(client));
-            if (!error) return accept();
-            // Out of descriptors: others end meanwhile.
-            pause.expires_after(std::chrono::milliseconds(100));
-            pause.async_wait([this](error_code stopped) {
-                if (!stopped) accept();
-            });
-        });
-    }
-
     void relay(tcp::socket client) {
         const std::string to = target();
         auto place = parse_host_port(to);
@@ -132,8 +120,7 @@ struct TcpRelay::Impl {
 
     std::function<std::string()> target;
     asio::io_context loop{1};
-    tcp::acceptor acceptor{loop};
-    asio::steady_timer pause{loop};
+    AcceptLoop accepting{loop};
     std::set<Pair*> pairs;
     std::string address;
     std::thread thread;
@@ -143,9 +130,7 @@ TcpRelay::TcpRelay(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 TcpRelay::~TcpRelay() {
     asio::post(impl_->loop, [impl = impl_.get()] {
-        error_code ignored;
-        impl->acceptor.close(ignored);
-        impl->pause.cancel();
+        impl->accepting.stop();
         while (!impl->pairs.empty()) (*impl->pairs.begin())->close();
     });
     impl_->thread.join();
@@ -167,13 +152,15 @@ Result<std::unique_ptr<TcpRelay>> TcpRelay::start(const std::string& address,
     };
     if (error || found.empty()) return failed("resolve");
     const tcp::endpoint endpoint = found.begin()->endpoint();
-    impl->acceptor.open(endpoint.protocol(), error);
-    if (!error) impl->acceptor.set_option(tcp::acceptor::reuse_address(true), error);
-    if (!error) impl->acceptor.bind(endpoint, error);
-    if (!error) impl->acceptor.listen(tcp::acceptor::max_listen_connections, error);
+    tcp::acceptor& acceptor = impl->accepting.acceptor;
+    acceptor.open(endpoint.protocol(), error);
+    if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+    if (!error) acceptor.bind(endpoint, error);
+    if (!error) acceptor.listen(tcp::acceptor::max_listen_connections, error);
     if (error) return failed("listen on");
-    impl->address = fmt::format("{}:{}", where.host, impl->acceptor.local_endpoint().port());
-    impl->accept();
+    impl->address = fmt::format("{}:{}", where.host, acceptor.local_endpoint().port());
+    impl->accepting.start(
+        [raw = impl.get()](tcp::socket client) { raw->relay(std::move(client)); });
     impl->thread = std::thread([impl = impl.get()] { impl->loop.run(); });
     return std::unique_ptr<TcpRelay>(new TcpRelay(std::move(impl)));
 }

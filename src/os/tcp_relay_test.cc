@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/read.hpp>
@@ -57,6 +58,25 @@ TEST(TcpRelay, HandsEverythingOnInBothDirections) {
     answer.join();
     EXPECT_EQ(received, sent);
     EXPECT_EQ(back, sent.substr(0, 1'000'000));
+}
+
+// Broken if the end of the relay waited for ever when somebody connects just then.
+TEST(TcpRelay, EndsWhileSomebodyConnects) {
+    for (int round = 0; round < 50; ++round) {
+        std::atomic<bool> asked = false, ends = false;
+        auto relay = TcpRelay::start("127.0.0.1:0", [&] {
+            asked = true;
+            while (!ends) std::this_thread::yield();
+            return std::string();
+        });
+        ASSERT_TRUE(relay);
+        const Client first((*relay)->address());
+        while (!asked) std::this_thread::yield();
+        // Waits to be accepted, which is behind the end of the relay then.
+        const Client second((*relay)->address());
+        ends = true;
+        relay->reset();
+    }
 }
 
 // Broken if a connection that nobody can be found for hung, or the end of the relay waited for its

@@ -8,6 +8,7 @@
 #include <set>
 #include <thread>
 
+#include "os/accept_loop.h"
 #include "os/tls_context.h"
 #include "os/tls_gate_link.h"
 
@@ -18,21 +19,6 @@ using gate::tcp;
 using gate::asio::io_context;
 
 struct TlsGate::Impl {
-    void accept() {
-        acceptor.async_accept([this](error_code error, tcp::socket client) {
-            if (error == gate::asio::error::operation_aborted) return;
-            if (!error) {
-                add(std::move(client));
-                return accept();
-            }
-            // Out of descriptors: others end meanwhile.
-            pause.expires_after(std::chrono::milliseconds(100));
-            pause.async_wait([this](error_code stopped) {
-                if (!stopped) accept();
-            });
-        });
-    }
-
     void add(tcp::socket client) {
         if (links.size() >= kMaxGated)
             return owner.refused("a client", fmt::format("{} are connected already", kMaxGated));
@@ -48,8 +34,7 @@ struct TlsGate::Impl {
     gate::Link::Owner owner;
     std::set<gate::Link*> links;
     io_context loop{1};
-    tcp::acceptor acceptor{loop};
-    gate::asio::steady_timer pause{loop};
+    AcceptLoop accepting{loop};
     uint16_t port = 0;
     std::thread thread;
 };
@@ -59,9 +44,7 @@ TlsGate::TlsGate(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 TlsGate::~TlsGate() {
     if (!impl_->thread.joinable()) return;
     gate::asio::post(impl_->loop, [impl = impl_.get()] {
-        error_code ignored;
-        impl->acceptor.close(ignored);
-        impl->pause.cancel();
+        impl->accepting.stop();
         while (!impl->links.empty()) (*impl->links.begin())->close();
     });
     impl_->thread.join();
@@ -71,7 +54,8 @@ uint16_t TlsGate::port() const { return impl_->port; }
 
 void TlsGate::open() {
     FS_CHECK(!impl_->thread.joinable());
-    impl_->accept();
+    impl_->accepting.start(
+        [impl = impl_.get()](tcp::socket client) { impl->add(std::move(client)); });
     impl_->thread = std::thread([impl = impl_.get()] { impl->loop.run(); });
 }
 
@@ -107,7 +91,7 @@ Result<std::unique_ptr<TlsGate>> TlsGate::start(
                 fmt::format("listen on {} port {}: {}", options.host, port, error.message()),
                 "name an address of this machine and ports that it may use");
         impl->port = acceptor.local_endpoint().port();
-        impl->acceptor = std::move(acceptor);
+        impl->accepting.acceptor = std::move(acceptor);
         return std::unique_ptr<TlsGate>(new TlsGate(std::move(impl)));
     }
     return fail(Code::kLimitReached, fmt::format("no port of {} is free on {}",

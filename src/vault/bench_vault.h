@@ -35,18 +35,23 @@ struct BenchVault {
         options.listen = "127.0.0.1:0";
         options.recovery = false;
         server = must(VaultServer::start(options, files, clock, random));
-        HttpClientOptions client;
-        client.authority_pem = vault().authority_pem();
-        client.bearer_token = vault().admin_token();
-        http = std::make_unique<HttpClient>(client);
+        http = client();
+    }
+    // With connections of its own.
+    std::unique_ptr<HttpClient> client() {
+        HttpClientOptions of;
+        of.authority_pem = vault().authority_pem();
+        of.bearer_token = vault().admin_token();
+        return std::make_unique<HttpClient>(of);
     }
     Vault& vault() { return server->vault(); }
     // The body that the server answers to GET, over HTTPS.
-    std::string get(const std::string& target) {
+    std::string get(const std::string& target) { return get(*http, target); }
+    std::string get(HttpClient& by, const std::string& target) {
         HttpClientRequest request;
         request.method = "GET";
         request.url = "https://" + server->address() + target;
-        HttpResponse response = must(http->request(request));
+        HttpResponse response = must(by.request(request));
         if (response.status != 200) {
             fmt::print(stderr, "{}: {} {}\n", target, response.status, response.body);
             std::abort();

@@ -1,15 +1,25 @@
-// A vault with ten thousand items: its pages over HTTPS, a round of the tender over all of them,
-// and what the heartbeat of one of ten thousand agents costs. FARSHORE_SCALE_ITEMS and
-// FARSHORE_SCALE_POINTS (of each item) change the size, FARSHORE_SCALE_DATABASE names a PostgreSQL.
+// A vault with ten thousand items of as many agents behind a thousand appliances: its pages over
+// HTTPS, a round of the tender over all of them, what a heartbeat of each costs, and how long a
+// hundred people wait for their pages while all of that goes on. FARSHORE_SCALE_ITEMS,
+// FARSHORE_SCALE_POINTS (of each item), FARSHORE_SCALE_EVENTS, FARSHORE_SCALE_APPLIANCES and
+// FARSHORE_SCALE_SECONDS (of the crowd) change the size, FARSHORE_SCALE_DATABASE names a
+// PostgreSQL.
 #include <benchmark/benchmark.h>
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstdlib>
+#include <functional>
+#include <mutex>
+#include <thread>
 
 #include "meta/database_ledger.h"
 #include "meta/items.h"
 #include "meta/json_fields.h"
 #include "meta/parties.h"
+#include "meta/sql.h"
+#include "os/waiting.h"
 #include "vault/bench_vault.h"
 
 namespace farshore {
@@ -57,9 +67,38 @@ struct Site {
             must(ledger.begin_rebuild(start));
             must(ledger.finish_rebuild(start.state));
             must(heartbeat(i));
+            must(vault.acquire_log(ids.back(), appliance_name(i % appliances)));
         }
+        for (uint64_t i = 0; i < appliances; ++i) must(appliance_heartbeat(i));
+        must(in_transaction(vault.database(), "events", [&](soci::session& sql) -> Status {
+            execute(sql,
+                    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :n) "
+                    "INSERT INTO events (time_us, severity, code, item_id, item_name, cause, "
+                    "remedy) SELECT i * 1000000, CASE i % 100 WHEN 0 THEN 'critical' ELSE "
+                    "'information' END, 'item-state-changed', items.id, items.name, "
+                    "'catching-up -> protected', '' FROM n JOIN items ON items.name = 'machine-' "
+                    "|| substr(CAST(100000 + i % :m AS TEXT), 2, 5)",
+                    events, items);
+            return {};
+        }));
         for (int i = 0; i < 3; ++i) vault.tend();
     }
+    // What an appliance says each second: all of its items have sent what they had.
+    Status appliance_heartbeat(uint64_t i) {
+        ApplianceStatus status;
+        status.address = fmt::format("10.0.{}.{}:7443", i / 250, i % 250);
+        status.version = "0.1";
+        for (uint64_t at = i; at < items; at += appliances) {
+            UploadStatus upload;
+            upload.item = ids[at];
+            status.uploads.push_back(std::move(upload));
+        }
+        FS_ASSIGN(const ApplianceOrders orders,
+                  bench.vault().sync_appliance(appliance_name(i), status));
+        benchmark::DoNotOptimize(orders.items.size());
+        return {};
+    }
+    static std::string appliance_name(uint64_t i) { return fmt::format("appliance-{:04}", i); }
     static std::string agent_name(uint64_t i) { return fmt::format("host-{:05}", i); }
     Status heartbeat(uint64_t i) {
         AgentStatus status{agent_name(i), "one", "0.1", clock.now(), {}, {}, {}};
@@ -77,6 +116,8 @@ struct Site {
     }
     const uint64_t items = setting("FARSHORE_SCALE_ITEMS", 10'000);
     const uint64_t points = setting("FARSHORE_SCALE_POINTS", 100);
+    const uint64_t events = setting("FARSHORE_SCALE_EVENTS", 10'000);
+    const uint64_t appliances = std::min(items, setting("FARSHORE_SCALE_APPLIANCES", 1000));
     BenchVault bench{database_setting()};
     const Clock& clock = bench.clock;
     std::vector<ItemId> ids;
@@ -94,38 +135,140 @@ void page(benchmark::State& state, const std::string& target) {
     state.counters["bytes"] = static_cast<double>(bytes);
 }
 
-void BM_FirstPageOfItems(benchmark::State& state) { page(state, "/v1/items?limit=100"); }
-void BM_PageInTheMiddle(benchmark::State& state) {
-    page(state, fmt::format("/v1/items?limit=100&after=machine-{:05}", site().items / 2));
+// The pages that people look at.
+std::vector<std::string> pages() {
+    const Site& s = site();
+    return {"/v1/items?limit=100",
+            fmt::format("/v1/items?limit=100&after=machine-{:05}", s.items / 2),
+            "/v1/items?limit=100&prefix=machine-09",
+            "/v1/items?limit=100&state=protected",
+            "/v1/items?limit=100&health=critical",
+            "/v1/items?limit=100&appliance=appliance-0007",
+            fmt::format("/v1/items/machine-{:05}", s.items / 2),
+            fmt::format("/v1/items/machine-{:05}/points?limit=100", s.items / 2),
+            "/v1/events?limit=100",
+            "/v1/events?limit=100&severity=critical",
+            fmt::format("/v1/events?limit=100&item=machine-{:05}", s.items / 2),
+            "/v1/appliances",
+            "/v1/jobs?limit=100",
+            "/v1/alarms?limit=100"};
 }
-void BM_ItemPage(benchmark::State& state) {
-    page(state, fmt::format("/v1/items/machine-{:05}", site().items / 2));
+
+void BM_ScalePage(benchmark::State& state) {
+    const std::string target = pages()[static_cast<size_t>(state.range(0))];
+    state.SetLabel(target);
+    page(state, target);
 }
-void BM_PointsOfAnItem(benchmark::State& state) {
-    page(state, fmt::format("/v1/items/machine-{:05}/points?limit=100", site().items / 2));
-}
-void BM_Events(benchmark::State& state) { page(state, "/v1/events?limit=100"); }
-void BM_Alarms(benchmark::State& state) { page(state, "/v1/alarms?limit=100"); }
-void BM_TenderRound(benchmark::State& state) {
+void BM_ScaleTenderRound(benchmark::State& state) {
     Vault& vault = site().bench.vault();
     // Whose agents are silent by now is told once.
     for (int i = 0; i < 2; ++i) vault.tend();
     for (auto step : state) vault.tend();
 }
-void BM_Heartbeat(benchmark::State& state) {
+void BM_ScaleHeartbeat(benchmark::State& state) {
     Site& s = site();
     uint64_t at = 0;
     for (auto step : state) must(s.heartbeat(at++ % s.items));
 }
+void BM_ScaleApplianceHeartbeat(benchmark::State& state) {
+    Site& s = site();
+    uint64_t at = 0;
+    for (auto step : state) must(s.appliance_heartbeat(at++ % s.appliances));
+}
 
-BENCHMARK(BM_FirstPageOfItems)->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK(BM_PageInTheMiddle)->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK(BM_ItemPage)->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK(BM_PointsOfAnItem)->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK(BM_Events)->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK(BM_Alarms)->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK(BM_Heartbeat)->Unit(benchmark::kMicrosecond)->UseRealTime();
-BENCHMARK(BM_TenderRound)->Unit(benchmark::kMillisecond)->UseRealTime()->Iterations(3);
+// A part of the waits, each in ms; sorts them.
+double wait_of(std::vector<double>& waits, double part) {
+    if (waits.empty()) return 0;
+    std::ranges::sort(waits);
+    return waits[std::min(waits.size() - 1, static_cast<size_t>(part * waits.size()))];
+}
+
+// Of this process, clients included.
+double resident_mib() {
+    PosixFileSystem files;
+    const Bytes text = must(read_whole_file(files, "/proc/self/statm", 4096));
+    const std::string words(text.begin(), text.end());
+    return static_cast<double>(std::strtoull(words.c_str() + words.find(' '), nullptr, 10)) * 4096 /
+           (1 << 20);
+}
+
+// Calls `each(n)` `rate` times a second on a thread of its own until `over`.
+std::thread steadily(double rate, const std::atomic<bool>& over,
+                     std::function<void(uint64_t)> each) {
+    return std::thread([=, &over] {
+        const int64_t begun_us = RealClock().steady_us();
+        for (uint64_t n = 0; !over; ++n) {
+            const auto due_us =
+                begun_us + static_cast<int64_t>(static_cast<double>(n) / rate * 1e6);
+            while (!over && RealClock().steady_us() < due_us) pause_ms(1);
+            each(n);
+        }
+    });
+}
+
+// A hundred people, each of whom asks for a page a second over a connection of his own, while every
+// agent speaks each 10 s, every appliance each second, and the tender goes round.
+void BM_ScaleCrowd(benchmark::State& state) {
+    constexpr uint64_t kPeople = 100;
+    Site& s = site();
+    const std::vector<std::string> targets = pages();
+    const auto seconds = setting("FARSHORE_SCALE_SECONDS", 30);
+    for (auto step : state) {
+        std::atomic<bool> over = false;
+        std::vector<std::thread> threads;
+        threads.push_back(steadily(static_cast<double>(s.items) / 10, over,
+                                   [&](uint64_t n) { must(s.heartbeat(n % s.items)); }));
+        threads.push_back(steadily(static_cast<double>(s.appliances), over, [&](uint64_t n) {
+            must(s.appliance_heartbeat(n % s.appliances));
+        }));
+        threads.push_back(std::thread([&] {
+            // As the vault's own does: four times as long as a round took.
+            while (!over) {
+                const int64_t begun_us = s.clock.steady_us();
+                s.bench.vault().tend();
+                const int64_t until_us =
+                    std::max<int64_t>(5 * s.clock.steady_us() - 4 * begun_us, begun_us + 200'000);
+                while (!over && s.clock.steady_us() < until_us) pause_ms(10);
+            }
+        }));
+        std::mutex mutex;
+        std::vector<std::vector<double>> waits(targets.size());
+        for (uint64_t person = 0; person < kPeople; ++person)
+            threads.push_back(std::thread([&, person] {
+                const std::unique_ptr<HttpClient> http = s.bench.client();
+                int64_t due_us = s.clock.steady_us() + static_cast<int64_t>(person) * 10'000;
+                for (uint64_t n = 0; !over; ++n, due_us += 1'000'000) {
+                    while (!over && s.clock.steady_us() < due_us) pause_ms(1);
+                    const size_t which = (person + n) % targets.size();
+                    const int64_t begun_us = s.clock.steady_us();
+                    benchmark::DoNotOptimize(s.bench.get(*http, targets[which]).size());
+                    const auto wait = static_cast<double>(s.clock.steady_us() - begun_us) / 1e3;
+                    // The first has the handshake in it.
+                    const std::lock_guard hold(mutex);
+                    if (n != 0) waits[which].push_back(wait);
+                }
+            }));
+        pause_ms(static_cast<int>(seconds * 1000));
+        over = true;
+        for (std::thread& thread : threads) thread.join();
+        std::vector<double> all;
+        for (size_t i = 0; i < targets.size(); ++i) {
+            all.insert(all.end(), waits[i].begin(), waits[i].end());
+            state.counters[fmt::format("p99_ms_{}", i)] = wait_of(waits[i], 0.99);
+        }
+        state.counters["p50_ms"] = wait_of(all, 0.5);
+        state.counters["p99_ms"] = wait_of(all, 0.99);
+        state.counters["most_ms"] = wait_of(all, 1);
+        state.counters["answers"] = static_cast<double>(all.size());
+        state.counters["memory_mib"] = resident_mib();
+    }
+}
+
+BENCHMARK(BM_ScalePage)->DenseRange(0, 12)->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK(BM_ScaleHeartbeat)->Unit(benchmark::kMicrosecond);
+BENCHMARK(BM_ScaleApplianceHeartbeat)->Unit(benchmark::kMicrosecond);
+BENCHMARK(BM_ScaleTenderRound)->Unit(benchmark::kMillisecond)->UseRealTime()->Iterations(3);
+BENCHMARK(BM_ScaleCrowd)->Unit(benchmark::kSecond)->UseRealTime()->Iterations(1);
 
 }  // namespace
 }  // namespace farshore
