@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""./run bench: one table of the measures M1 to M10 (M2b, too), each beside a peer of the run.
+"""./run bench: one table of the measures M1 to M11 (M2b, too), each beside a peer of the run.
 
 Every figure is the median of several rounds with its smallest and largest, and so is every ratio: the
 machine is noisy, so ratios count. bench/README.md says what each row is."""
@@ -20,13 +20,14 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests/demo"), str(ROOT / "bench")]
+sys.path[:0] = [str(ROOT / "tests/demo"), str(ROOT / "tests/services"), str(ROOT / "bench")]
 from farshore import Farshore  # noqa: E402
+from postgres import Postgres  # noqa: E402
 from tools import (GIB, MIB, LoopDisk, Qmp, Server, cpu_seconds, fio, find,  # noqa: E402
                    memory_mib, out_of_page_cache, rsync, wire_bytes, written_image)
 
 BIN = pathlib.Path(os.environ.get("FARSHORE_BENCH_BUILD") or ROOT / "build/release") / "bin"
-MEASURES = ("m1", "m2b", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "memory")
+MEASURES = ("m1", "m2b", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "m11", "memory")
 # What the process server holds for one item at most (src/replicate/limits.h): window 32, queue 48,
 # three built segments and one being built of 16 each; the program itself beside it.
 PROCESS_SERVER_BOUND_MIB = 32 + 48 + 4 * 16
@@ -507,9 +508,10 @@ class Bench:
                 self.row("M8", label, figures, "MiB", "", [], "<= 512", lambda e: e["max"] <= 512)
 
     @staticmethod
-    def _google_bench(program, wanted):
+    def _google_bench(program, wanted, **environment):
         done = subprocess.run([BIN / program, "--benchmark_format=json",
                                f"--benchmark_filter={wanted}"],
+                              env={**os.environ, **environment},
                               capture_output=True, text=True, check=True)
         return json.loads(done.stdout)["benchmarks"]
 
@@ -630,6 +632,43 @@ class Bench:
             self.row("M10", "  space held / (window + disk)",
                      [result["most_stored_bytes"] / (result["window_bytes"] + result["disk_bytes"])],
                      "", "", [], "")
+
+    # --- M11 --------------------------------------------------------------------------------------
+
+    def m11(self):
+        self._m11_on("SQLite")
+        with Postgres(self.work / "m11-pg", durable=True) as database:
+            self._m11_on("PostgreSQL", FARSHORE_SCALE_DATABASE=database.connection)
+
+    def _m11_on(self, kind, **environment):
+        """A vault of ten thousand items (a tenth of all with --quick), filled anew."""
+        part = 10 if self.options.quick else 1
+        agents, appliances = 10_000 // part, 1000 // part
+        for result in self._google_bench(
+                "vault_bench", "^BM_Scale", FARSHORE_SCALE_ITEMS=str(agents),
+                FARSHORE_SCALE_POINTS="1000", FARSHORE_SCALE_EVENTS=str(1_000_000 // part),
+                FARSHORE_SCALE_APPLIANCES=str(appliances),
+                FARSHORE_SCALE_SECONDS="10" if self.options.quick else "120", **environment):
+            name = result["name"].split("/")[0]
+            if name == "BM_ScalePage":
+                self.row("M11", f"{kind}: {result['label']}"[:46], [result["real_time"]], "ms", "", [],
+                         "< 50 ms", lambda e: e["median"] < 50)
+            elif name == "BM_ScaleHeartbeat":
+                self.row("M11", f"{kind}: heartbeats of {agents} agents each 10 s",
+                         [result["cpu_time"] * agents / 10 / 1e4], "% core", "", [], "< 20 %",
+                         lambda e: e["median"] < 20)
+            elif name == "BM_ScaleApplianceHeartbeat":
+                self.row("M11", f"  of {appliances} appliances each second",
+                         [result["cpu_time"] * appliances / 1e4], "% core", "", [], "")
+            elif name == "BM_ScaleTenderRound":
+                self.row("M11", f"{kind}: a round of the tender", [result["real_time"]], "ms", "", [],
+                         "")
+            else:
+                self.row("M11", f"{kind}: 100 people, a page a second, p99", [result["p99_ms"]], "ms",
+                         "", [], "< 50 ms", lambda e: e["median"] < 50)
+                self.row("M11", "  p50", [result["p50_ms"]], "ms", "", [], "")
+                self.row("M11", "  memory, clients included", [result["memory_mib"]], "MiB", "", [], "",
+                         None, begun=result["memory_mib_before"])
 
     # --- memory under load ------------------------------------------------------------------------
 

@@ -66,7 +66,9 @@ TEST(Database, MigrationsGoForwardOnly) {
 TEST(Database, TheFirstVersionIsUpgraded) {
     TestDatabase test;
     ASSERT_TRUE(create_item(*test.database, item_of(1)));
-    for (const char* statement : {"DROP TABLE consistent_points",
+    for (const char* statement : {"DROP INDEX events_by_severity",
+                                  "DROP INDEX events_by_code",
+                                  "DROP TABLE consistent_points",
                                   "ALTER TABLE items DROP COLUMN consistent_interval_s",
                                   "DROP TABLE seeds",
                                   "ALTER TABLE items DROP COLUMN newest_first",
@@ -461,10 +463,10 @@ TEST(Events, NewestFirstByItem) {
         ASSERT_TRUE(add_event(db, event));
     }
     EXPECT_EQ(list_events(db, 0, 10)->size(), 5u);
-    auto mine = list_events(db, 0, 2, id_of(0));
+    auto mine = list_events(db, 0, 2, {.item = id_of(0)});
     ASSERT_EQ(mine->size(), 2u);
     EXPECT_EQ(mine->front().code, "e4");
-    EXPECT_EQ(list_events(db, mine->back().id, 10, id_of(0))->front().code, "e0");
+    EXPECT_EQ(list_events(db, mine->back().id, 10, {.item = id_of(0)})->front().code, "e0");
 }
 
 }  // namespace

@@ -24,17 +24,25 @@ tl::unexpected<Error> no_item(std::string_view name) {
                 "`farshore items` lists them");
 }
 
-void read_disks(soci::session& sql, ItemRecord& item) {
+// Of items that are in the order of their ids; `condition` with `args` says which they are.
+template <typename... Args>
+void read_disks(soci::session& sql, std::vector<ItemRecord*> items, const std::string& condition,
+                const Args&... args) {
     using L = long long;
-    select<L, std::string, L, L, L>(
+    using T = std::string;
+    std::ranges::sort(items, {}, &ItemRecord::id);
+    auto at = items.begin();
+    select<T, L, T, L, L, L>(
         sql,
-        "SELECT disk, path, size_bytes, removed, joining FROM item_disks WHERE item_id = :i ORDER "
-        "BY disk",
-        [&](L disk, const std::string& path, L size, L removed, L joining) {
-            item.disks.push_back({static_cast<DiskIndex>(disk), path, from_column(size),
-                                  removed != 0, joining != 0});
+        "SELECT item_id, disk, path, size_bytes, removed, joining FROM item_disks WHERE item_id " +
+            condition + " ORDER BY item_id, disk",
+        [&](const T& id, L disk, const T& path, L size, L removed, L joining) {
+            while (at != items.end() && (*at)->id.to_string() < id) ++at;
+            if (at == items.end() || (*at)->id.to_string() != id) return;
+            (*at)->disks.push_back({static_cast<DiskIndex>(disk), path, from_column(size),
+                                    removed != 0, joining != 0});
         },
-        item.id);
+        args...);
 }
 
 template <typename... Args>
@@ -93,8 +101,30 @@ Result<std::vector<ItemRecord>> select_items(soci::session& sql, std::string_vie
         },
         args...);
     FS_TRY(damaged);
-    for (ItemRecord& item : items) read_disks(sql, item);
+    std::vector<ItemRecord*> found;
+    for (ItemRecord& item : items) found.push_back(&item);
+    if (items.size() == 1)
+        read_disks(sql, found, "= :i", items.front().id);
+    else if (!items.empty())
+        read_disks(sql, found, "IN (SELECT id FROM items " + std::string(condition) + ")", args...);
     return items;
+}
+
+// Names are ASCII, and DEL is behind all that they may have.
+constexpr std::string_view kQuery =
+    "WHERE name > :a AND name >= :p AND name < :q AND (:s = '' OR state = :s2) AND "
+    "(:g = '' OR agent = :g2) AND "
+    "(:f = '' OR policy = :f2 OR (:f3 = 'custom' AND policy = '')) AND "
+    "(:l = '' OR id IN (SELECT item_id FROM ledgers WHERE appliance = :l2)) AND "
+    "(:w = '' OR id IN (SELECT i.item_id FROM item_appliances i JOIN appliances a ON "
+    "a.name = i.appliance OR a.name = i.home WHERE a.site = :w2)) ORDER BY name LIMIT :n";
+
+// Calls `with` with what kQuery asks for.
+template <typename Function>
+auto with_query(const ItemQuery& query, const std::string& after, size_t limit, Function with) {
+    return with(std::string(kQuery), after, query.prefix, query.prefix + "\x7f", query.state,
+                query.state, query.agent, query.agent, query.policy, query.policy, query.policy,
+                query.appliance, query.appliance, query.site, query.site, limit);
 }
 
 Result<ItemRecord> read_item(soci::session& sql, const ItemId& id) {
@@ -320,9 +350,50 @@ Result<std::vector<ItemRecord>> list_items(Database& database, const std::string
     });
 }
 
+Result<std::vector<ItemRecord>> list_items(Database& database, const ItemQuery& query,
+                                           const std::string& after, size_t limit) {
+    return in_snapshot(database, "listing items", [&](soci::session& sql) {
+        return with_query(query, after, limit,
+                          [&](const std::string& condition, const auto&... of) {
+                              return select_items(sql, condition, of...);
+                          });
+    });
+}
+
+Result<std::vector<ItemName>> list_item_names(Database& database, const ItemQuery& query,
+                                              const std::string& after, size_t limit) {
+    return in_snapshot(
+        database, "listing items", [&](soci::session& sql) -> Result<std::vector<ItemName>> {
+            std::vector<ItemName> names;
+            Status damaged;
+            with_query(query, after, limit, [&](const std::string& condition, const auto&... of) {
+                select<std::string, std::string>(
+                    sql, "SELECT id, name FROM items " + condition,
+                    [&](const std::string& text, const std::string& name) {
+                        const auto id = item_id_column(text);
+                        if (!id) damaged = tl::unexpected(id.error());
+                        if (id) names.push_back({*id, name});
+                    },
+                    of...);
+            });
+            FS_TRY(damaged);
+            return names;
+        });
+}
+
 Result<std::vector<ItemRecord>> list_items_of_agent(Database& database, const std::string& agent) {
     return in_snapshot(database, "listing an agent's items", [&](soci::session& sql) {
         return select_items(sql, "WHERE agent = :a OR agent = '' ORDER BY name", agent);
+    });
+}
+
+Result<std::vector<ItemRecord>> list_items_of_appliance(Database& database,
+                                                        const std::string& appliance) {
+    return in_snapshot(database, "listing an appliance's items", [&](soci::session& sql) {
+        return select_items(sql,
+                            "WHERE id IN (SELECT item_id FROM item_appliances WHERE appliance = :a "
+                            "OR next_appliance = :b) ORDER BY name",
+                            appliance, appliance);
     });
 }
 

@@ -30,8 +30,27 @@ Result<ItemRecord> find_item(Database& database, const std::string& name_or_id);
 // In the order of their names, after `after`.
 Result<std::vector<ItemRecord>> list_items(Database& database, const std::string& after,
                                            size_t limit);
+// Which items a list is of; what is empty says nothing. A few others may be among them: of an
+// appliance or a site that has just changed, or with a name that no item can have.
+struct ItemQuery {
+    std::string state, agent, prefix;
+    std::string policy;     // "custom": with values of its own
+    std::string appliance;  // that writes its log
+    std::string site;
+};
+Result<std::vector<ItemRecord>> list_items(Database& database, const ItemQuery& query,
+                                           const std::string& after, size_t limit);
+struct ItemName {
+    ItemId id;
+    std::string name;
+};
+Result<std::vector<ItemName>> list_item_names(Database& database, const ItemQuery& query,
+                                              const std::string& after, size_t limit);
 // Those that `agent` captures, and those that nobody captures yet.
 Result<std::vector<ItemRecord>> list_items_of_agent(Database& database, const std::string& agent);
+// Those that `appliance` has, and those that move to it.
+Result<std::vector<ItemRecord>> list_items_of_appliance(Database& database,
+                                                        const std::string& appliance);
 
 // Reads the item, lets `change` edit it, and writes it back when that returned ok, all in one
 // transaction. The state may change only along item_state.h's table (kWrongState). Id, name and

@@ -680,6 +680,14 @@ UPDATE item_appliances SET home = appliance;
 CREATE INDEX item_appliances_by_home ON item_appliances(home);
 )sql";
 
+// So that a rare event is not looked for among a million, nor an appliance's items among all.
+constexpr std::string_view kMoreIndexes = R"sql(
+CREATE INDEX events_by_severity ON events(severity, id);
+CREATE INDEX events_by_code ON events(code, severity, id);
+CREATE INDEX item_appliances_by_appliance ON item_appliances(appliance);
+CREATE INDEX item_appliances_by_next ON item_appliances(next_appliance);
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
@@ -704,6 +712,7 @@ constexpr std::array kMigrations{
     Migration{21, "deleted items", kDeletedItems},
     Migration{22, "scripts on appliances", kApplianceScripts},
     Migration{23, "sites", kSites},
+    Migration{24, "events by severity and code, items by appliance", kMoreIndexes},
 };
 
 }  // namespace

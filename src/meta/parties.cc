@@ -2,7 +2,10 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <array>
+#include <functional>
+#include <iterator>
 
 #include "meta/sql.h"
 
@@ -232,11 +235,43 @@ Result<std::vector<EventRecord>> select_events(Database& database, std::string_v
 }  // namespace
 
 Result<std::vector<EventRecord>> list_events(Database& database, uint64_t before, size_t limit,
-                                             const std::optional<ItemId>& item) {
-    const std::string wanted = item ? item->to_string() : std::string();
-    return select_events(database,
-                         "WHERE id < :b AND (:i = '' OR item_id = :j) ORDER BY id DESC LIMIT :l",
-                         before == 0 ? UINT64_MAX : before, wanted, wanted, limit);
+                                             const EventQuery& query) {
+    const uint64_t below = before == 0 ? UINT64_MAX : before;
+    if (query.item) {
+        // The rows of one item are looked through.
+        const std::string item = query.item->to_string();
+        if (query.code.empty() && query.least == Severity::kInformation)
+            return select_events(database,
+                                 "WHERE item_id = :i AND id < :b ORDER BY id DESC LIMIT :l", item,
+                                 below, limit);
+        return select_events(
+            database,
+            "WHERE item_id = :i AND id < :b AND (:c = '' OR code = :c2) AND (severity = 'critical' "
+            "OR severity = :s OR :s2 = 'information') ORDER BY id DESC LIMIT :l",
+            item, below, query.code, query.code, severity_name(query.least),
+            severity_name(query.least), limit);
+    }
+    if (query.code.empty() && query.least == Severity::kInformation)
+        return select_events(database, "WHERE id < :b ORDER BY id DESC LIMIT :l", below, limit);
+    // Each severity by its index: the rare one is not looked for among all.
+    std::vector<EventRecord> found;
+    for (const Severity severity :
+         {Severity::kInformation, Severity::kWarning, Severity::kCritical}) {
+        if (severity < query.least) continue;
+        FS_ASSIGN(auto events,
+                  query.code.empty()
+                      ? select_events(database,
+                                      "WHERE severity = :s AND id < :b ORDER BY id DESC LIMIT :l",
+                                      severity_name(severity), below, limit)
+                      : select_events(database,
+                                      "WHERE code = :c AND severity = :s AND id < :b ORDER BY id "
+                                      "DESC LIMIT :l",
+                                      query.code, severity_name(severity), below, limit));
+        std::ranges::move(events, std::back_inserter(found));
+    }
+    std::ranges::sort(found, std::greater<>(), &EventRecord::id);
+    if (found.size() > limit) found.resize(limit);
+    return found;
 }
 
 Result<std::vector<EventRecord>> list_events_after(Database& database, uint64_t after,

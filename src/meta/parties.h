@@ -52,9 +52,15 @@ std::optional<Severity> severity_from_name(std::string_view name);
 
 // `id` and `time` are set.
 Status add_event(Database& database, const EventRecord& event);
+// Which events a list is of; what says nothing is empty.
+struct EventQuery {
+    std::optional<ItemId> item;
+    std::string code;
+    Severity least = Severity::kInformation;
+};
 // Newest first, with an id below `before` (0: from the newest).
 Result<std::vector<EventRecord>> list_events(Database& database, uint64_t before, size_t limit,
-                                             const std::optional<ItemId>& item = {});
+                                             const EventQuery& query = {});
 // Those with a larger id, oldest first.
 Result<std::vector<EventRecord>> list_events_after(Database& database, uint64_t after,
                                                    size_t limit);

@@ -186,7 +186,9 @@ Result<HttpResponse> Api::items(const Call& call) {
         FS_ASSIGN(const ItemFilter filter, item_filter(call));
         return answer_page(
             "items", limit, call.query("after"),
-            [&](const std::string& after, size_t rows) { return vault_.items(after, rows); },
+            [&](const std::string& after, size_t rows) {
+                return vault_.items(filter.query, filter.health, after, rows);
+            },
             [&](const ItemReport& row) {
                 return call.sees(row.record.id, row.record.name) && filter.matches(row);
             },
@@ -647,19 +649,17 @@ Result<HttpResponse> Api::events(const Call& call) {
     if (call.parts.size() != 1 || !call.is("GET")) return no_such_resource(call.request);
     if (const std::string item = call.query("item"); !item.empty()) FS_TRY(check_item(call, item));
     FS_ASSIGN(const RowQuery query, call.row_query(vault_.database()));
-    const std::string severity = call.query("severity"), code = call.query("code");
+    const std::string severity = call.query("severity");
     FS_TRY(one_of("severity", severity, {"information", "warning", "critical"}));
-    const Severity least = severity_from_name(severity).value_or(Severity::kInformation);
+    const EventQuery wanted{query.item, call.query("code"),
+                            severity_from_name(severity).value_or(Severity::kInformation)};
     return answer_page(
         "events", query.limit, query.before,
         [&](uint64_t before, size_t rows) {
-            return list_events(vault_.database(), before, rows, query.item);
+            return list_events(vault_.database(), before, rows, wanted);
         },
-        [&](const EventRecord& row) {
-            return call.sees(row.item, row.item_name) && row.severity >= least &&
-                   (code.empty() || code == row.code);
-        },
-        event_view, [](const EventRecord& row) { return row.id; });
+        [&](const EventRecord& row) { return call.sees(row.item, row.item_name); }, event_view,
+        [](const EventRecord& row) { return row.id; });
 }
 
 Result<HttpResponse> Api::parties(const Call& call) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "meta/items.h"
 #include "vault/vault.h"
 
 namespace farshore {
@@ -24,27 +25,36 @@ inline Status one_of(std::string_view name, std::string_view value,
 
 // Empty: any.
 struct ItemFilter {
-    std::string state, health, agent, appliance, policy, prefix, site;
+    ItemQuery query;
+    std::string health;
 
+    // What the database says of the query is looked at again.
     bool matches(const ItemReport& report) const {
         const ItemRecord& item = report.record;
         const std::string_view follows =
             item.policy_name.empty() ? std::string_view("custom") : item.policy_name;
-        return item.name.starts_with(prefix) && (policy.empty() || policy == follows) &&
-               (state.empty() || state == item_state_name(item.state)) &&
-               (agent.empty() || agent == item.agent) && (site.empty() || site == report.site) &&
+        return item.name.starts_with(query.prefix) &&
+               (query.policy.empty() || query.policy == follows) &&
+               (query.state.empty() || query.state == item_state_name(item.state)) &&
+               (query.agent.empty() || query.agent == item.agent) &&
+               (query.site.empty() || query.site == report.site) &&
                (health.empty() || health == health_name(report.troubles)) &&
-               (appliance.empty() || (report.replica && report.replica->appliance == appliance));
+               (query.appliance.empty() ||
+                (report.replica && report.replica->appliance == query.appliance));
     }
 };
 
 template <typename CallType>
 Result<ItemFilter> item_filter(const CallType& call) {
-    ItemFilter filter{call.query("state"),     call.query("health"), call.query("agent"),
-                      call.query("appliance"), call.query("policy"), call.query("prefix"),
-                      call.query("site")};
+    const ItemFilter filter{{.state = call.query("state"),
+                             .agent = call.query("agent"),
+                             .prefix = call.query("prefix"),
+                             .policy = call.query("policy"),
+                             .appliance = call.query("appliance"),
+                             .site = call.query("site")},
+                            call.query("health")};
     FS_TRY(one_of("health", filter.health, {"normal", "warning", "critical"}));
-    if (!filter.state.empty()) FS_TRY(item_state_from_name(filter.state));
+    if (!filter.query.state.empty()) FS_TRY(item_state_from_name(filter.query.state));
     return filter;
 }
 

@@ -214,6 +214,7 @@ void BM_ScaleCrowd(benchmark::State& state) {
     const std::vector<std::string> targets = pages();
     const auto seconds = setting("FARSHORE_SCALE_SECONDS", 30);
     for (auto step : state) {
+        state.counters["memory_mib_before"] = resident_mib();
         std::atomic<bool> over = false;
         std::vector<std::thread> threads;
         threads.push_back(steadily(static_cast<double>(s.items) / 10, over,

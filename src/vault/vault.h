@@ -37,6 +37,7 @@
 
 namespace farshore {
 
+struct ItemQuery;
 class Database;
 class GroupDesk;
 class ObjectStore;
@@ -338,6 +339,10 @@ class Vault final : public VaultLink {
     Result<ItemReport> protect(const ProtectRequest& request);
     Result<ItemReport> item(const std::string& name_or_id);
     Result<std::vector<ItemReport>> items(const std::string& after, size_t limit);
+    // Fewer than `limit` are all that there are. Others may be among them, too; with a `health`,
+    // an item that has only just got it may not be: the tender looks at each every few seconds.
+    Result<std::vector<ItemReport>> items(const ItemQuery& query, const std::string& health,
+                                          const std::string& after, size_t limit);
     // The item gets values of its own: what `edit` makes of those that it has, asked inside of the
     // transaction.
     Result<ItemReport> change_policy(

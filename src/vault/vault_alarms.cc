@@ -72,7 +72,7 @@ Status Vault::Impl::change_alarm(Vault& vault, AlarmWatch& alarms, const ItemRec
         return {};
     }
     // What has told of itself since it was over last is not told twice.
-    FS_ASSIGN(const auto events, list_events(*database, 0, kLookedAtEvents, record->id));
+    FS_ASSIGN(const auto events, list_events(*database, 0, kLookedAtEvents, {.item = record->id}));
     for (const EventRecord& event : events) {
         if (event.code == trouble.code && event.severity >= trouble.severity) return {};
         if (event.code.ends_with("alarm-cleared") && event.cause.starts_with(trouble.code + " "))

@@ -3,9 +3,11 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <map>
 
 #include "base/party_names.h"
 #include "meta/appliances.h"
+#include "meta/items.h"
 #include "meta/sites.h"
 #include "vault/group_desk.h"
 #include "vault/vault_impl.h"
@@ -94,8 +96,15 @@ Result<ApplianceOrders> Vault::sync_appliance(const std::string& appliance,
         contact.heard_us = now_us;
     }
     if (save) FS_TRY(appliance_seen(*impl_->database, record));
+    std::map<ItemId, ItemRecord> its_own;
+    if (!status.uploads.empty()) {
+        FS_ASSIGN(auto records, list_items_of_appliance(*impl_->database, appliance));
+        for (ItemRecord& one : records) its_own[one.id] = std::move(one);
+    }
     for (const UploadStatus& upload : status.uploads) {
-        auto item = get_item(*impl_->database, upload.item);
+        const auto own = its_own.find(upload.item);
+        auto item = own != its_own.end() ? Result<ItemRecord>(own->second)
+                                         : get_item(*impl_->database, upload.item);
         if (!item && item.error().code() == Code::kItemNotFound) continue;
         if (!item) return tl::unexpected(item.error());
         // One that was set aside has no runtime.

@@ -49,7 +49,7 @@ void Vault::Impl::tend_changes(Vault& vault, ItemRuntime& item, const ItemRecord
         if (source_now(item).us - newest.until.us > kEventUs) return {};
         if (!item.changes_told) {
             item.changes_told.emplace();
-            FS_ASSIGN(const auto events, list_events(*database, 0, 100, record.id));
+            FS_ASSIGN(const auto events, list_events(*database, 0, 100, {.item = record.id}));
             for (const EventRecord& event : events)
                 if (event.code == kEvent)
                     item.changes_told = std::max(*item.changes_told, event.time);

@@ -85,6 +85,10 @@ struct ItemRuntime {
     TimePoint agent_heard;
     bool status_stale = true;
     ReplicaStatus status;
+    std::string_view health;         // as the newest report had it; empty: none yet
+    int64_t health_us = 0;           // steady
+    std::optional<SeedRecord> seed;  // as the database has it; none: not read yet
+    uint64_t seed_changes = 0;
     WorstOfHour worst;
     // What its appliance cannot do, as it said last; and what our own upkeep failed with last.
     std::optional<Trouble> intake_trouble;
@@ -431,6 +435,7 @@ struct Vault::Impl {
     Status check_not_fenced(const Status& status);
     Status ensure_item_object(ItemRuntime& runtime, const ItemRecord& record);
     ItemReport report(const ItemRecord& record);
+    std::set<ItemId> items_without_health(const std::string& health);
     Result<std::vector<SeedDisk>> open_seed(const ItemRecord& record, const SeedRecord& seed,
                                             PointLease& lease);
     Result<std::string> import_seed_of(JobRun& run, const ItemId& id, const std::string& input);
@@ -439,6 +444,9 @@ struct Vault::Impl {
     JobWork materialise_work(const JobRecord& job);
     Status tend_seed(Vault& vault, ItemRuntime& item, const ItemRecord& record);
     Status seed_orders(const ItemRecord& record, DesiredItem& item);
+    Result<SeedRecord> seed_of(const ItemId& id);
+    Result<SeedRecord> change_seed(const ItemId& id,
+                                   const std::function<Status(SeedRecord&)>& change);
     Status tend_disks(Vault& vault, const ItemRecord& record, const std::vector<DiskSize>& stored);
     // Of scrubs (vault_scrub.cc).
     Result<std::vector<DamageRecord>> damage(ItemRuntime& item);

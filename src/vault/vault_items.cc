@@ -18,6 +18,8 @@ namespace {
 // A reader that nobody compares with any more is closed.
 constexpr int64_t kCompareIdleUs = 30'000'000;
 constexpr int64_t kJobReportUs = 1'000'000;
+// The tender looks at each item far more often.
+constexpr int64_t kHealthKnownUs = 60'000'000;
 
 }  // namespace
 
@@ -138,7 +140,7 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
             if (consistent->made.us != 0)
                 health.consistent_age_us = clock.now().us - consistent->made.us;
         }
-    if (auto seed = get_seed(*database, record.id); seed && seed->state != SeedState::kNone) {
+    if (auto seed = seed_of(record.id); seed && seed->state != SeedState::kNone) {
         report.seed = *seed;
         if (seed->error)
             report.troubles.push_back(
@@ -201,12 +203,34 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
     if (report.drill && report.drill->trouble) report.troubles.push_back(*report.drill->trouble);
     health.rpo_us = report.rpo_us;
     for (Trouble& trouble : item_troubles(health)) report.troubles.push_back(std::move(trouble));
+    if (auto item = runtime(record.id)) {
+        const std::lock_guard hold((*item)->mutex);
+        (*item)->health = health_name(report.troubles);
+        (*item)->health_us = clock.steady_us();
+    }
     return report;
 }
 
 void Vault::set_drill_badges(std::function<std::optional<DrillBadge>(const ItemRecord&)> badges) {
     const std::unique_lock hold(impl_->drill_mutex);
     impl_->drill_badges = std::move(badges);
+}
+
+// What the newest reports say: an item that nobody has looked at for long may have any health.
+std::set<ItemId> Vault::Impl::items_without_health(const std::string& health) {
+    std::set<ItemId> without;
+    const int64_t since_us = clock.steady_us() - kHealthKnownUs;
+    std::vector<std::shared_ptr<ItemRuntime>> all;
+    {
+        const std::lock_guard hold(mutex);
+        for (const auto& [id, item] : runtimes) all.push_back(item);
+    }
+    for (const auto& item : all) {
+        const std::lock_guard hold(item->mutex);
+        if (!item->health.empty() && item->health_us > since_us && item->health != health)
+            without.insert(item->id);
+    }
+    return without;
 }
 
 Result<ItemReport> Vault::item(const std::string& name_or_id) {
@@ -219,6 +243,28 @@ Result<std::vector<ItemReport>> Vault::items(const std::string& after, size_t li
     std::vector<ItemReport> reports;
     reports.reserve(records.size());
     for (const ItemRecord& record : records) reports.push_back(impl_->report(record));
+    return reports;
+}
+
+Result<std::vector<ItemReport>> Vault::items(const ItemQuery& query, const std::string& health,
+                                             const std::string& after, size_t limit) {
+    std::vector<ItemReport> reports;
+    if (health.empty()) {
+        FS_ASSIGN(const auto records, list_items(*impl_->database, query, after, limit));
+        for (const ItemRecord& record : records) reports.push_back(impl_->report(record));
+        return reports;
+    }
+    // Nobody makes ten thousand reports for the few that are wanted.
+    FS_ASSIGN(const auto names, list_item_names(*impl_->database, query, after, kMaxItems));
+    const std::set<ItemId> without = impl_->items_without_health(health);
+    for (const ItemName& name : names) {
+        if (without.contains(name.id)) continue;
+        auto record = get_item(*impl_->database, name.id);
+        if (!record && record.error().code() == Code::kItemNotFound) continue;
+        FS_TRY(record);
+        reports.push_back(impl_->report(*record));
+        if (reports.size() >= limit) break;
+    }
     return reports;
 }
 
@@ -296,12 +342,11 @@ Result<ItemReport> Vault::protect(const ProtectRequest& request) {
     };
     FS_ASSIGN(const ItemRecord created, create());
     if (!request.seeds.empty()) {
-        auto kept =
-            farshore::change_seed(*impl_->database, created.id, [&](SeedRecord& seed) -> Status {
-                seed.sources = request.seeds;
-                seed.state = SeedState::kWaiting;
-                return {};
-            });
+        auto kept = impl_->change_seed(created.id, [&](SeedRecord& seed) -> Status {
+            seed.sources = request.seeds;
+            seed.state = SeedState::kWaiting;
+            return {};
+        });
         if (!kept) {
             // Without its seed it would be another wish.
             (void)delete_item(*impl_->database, created.id);

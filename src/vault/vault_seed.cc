@@ -118,7 +118,7 @@ Result<std::string> Vault::Impl::import_seed_of(JobRun& run, const ItemId& id,
                                                 const std::string& input) {
     const auto work = [&]() -> Result<uint64_t> {
         FS_ASSIGN(const ItemRecord record, get_item(*database, id));
-        FS_ASSIGN(const SeedRecord seed, get_seed(*database, id));
+        FS_ASSIGN(const SeedRecord seed, seed_of(id));
         FS_ASSIGN(const std::shared_ptr<ItemRuntime> item, runtime(id));
         FS_TRY(ensure_item_object(*item, record));
         PointLease lease;
@@ -150,7 +150,7 @@ Result<std::string> Vault::Impl::import_seed_of(JobRun& run, const ItemId& id,
 };
 const auto imported = work();
 if (run.vault_ends()) return fail(Code::kCancelled, "the vault ends");
-FS_TRY(change_seed(*database, id, [&](SeedRecord& seed) -> Status {
+FS_TRY(change_seed(id, [&](SeedRecord& seed) -> Status {
     seed.state = imported ? SeedState::kComparing : SeedState::kFailed;
     seed.error.reset();
     if (!imported) {
@@ -187,14 +187,14 @@ JobWork Vault::Impl::seed_work(const JobRecord& job) {
 Status Vault::Impl::tend_seed(Vault& vault, ItemRuntime& item, const ItemRecord& record) {
     if (record.state != ItemState::kEnabling && record.state != ItemState::kInitialReplication)
         return {};
-    FS_ASSIGN(const SeedRecord seed, get_seed(*database, record.id));
+    FS_ASSIGN(const SeedRecord seed, seed_of(record.id));
     if (seed.state == SeedState::kWaiting) {
         const bool described = !record.machine.empty() && !record.disks.empty() &&
                                std::ranges::all_of(record.disks, [](const DesiredDisk& disk) {
                                    return disk.removed || disk.joining || disk.size_bytes != 0;
                                });
         if (!described) return {};
-        FS_TRY(change_seed(*database, record.id, [](SeedRecord& to) -> Status {
+        FS_TRY(change_seed(record.id, [](SeedRecord& to) -> Status {
             to.state = SeedState::kImporting;
             to.error.reset();
             return {};
@@ -204,7 +204,7 @@ Status Vault::Impl::tend_seed(Vault& vault, ItemRuntime& item, const ItemRecord&
         job.input = input;
         auto started = vault.start_job(kJobKind, record, false, input, seed_work(job));
         if (!started)
-            FS_TRY(change_seed(*database, record.id, [](SeedRecord& to) -> Status {
+            FS_TRY(change_seed(record.id, [](SeedRecord& to) -> Status {
                 to.state = SeedState::kWaiting;
                 return {};
             }));
@@ -217,7 +217,7 @@ Status Vault::Impl::tend_seed(Vault& vault, ItemRuntime& item, const ItemRecord&
         const bool runs = std::ranges::any_of(
             jobs, [](const JobRecord& job) { return job.kind == kJobKind && !job.over(); });
         if (runs) return {};
-        FS_TRY(change_seed(*database, record.id, [](SeedRecord& to) -> Status {
+        FS_TRY(change_seed(record.id, [](SeedRecord& to) -> Status {
             if (to.state == SeedState::kImporting) to.state = SeedState::kWaiting;
             return {};
         }));
@@ -236,7 +236,7 @@ Status Vault::Impl::tend_seed(Vault& vault, ItemRuntime& item, const ItemRecord&
     if (compares && resync.sampled == 0) return {};
     const bool large =
         !compares || resync.sample_differing * 100 > resync.sampled * kLargeDifferencePercent;
-    FS_TRY(change_seed(*database, record.id, [&](SeedRecord& to) -> Status {
+    FS_TRY(change_seed(record.id, [&](SeedRecord& to) -> Status {
         to.state = large ? SeedState::kHeld : SeedState::kDone;
         to.sampled_bytes = resync.sampled;
         to.differing_bytes = resync.sample_differing;
@@ -257,10 +257,43 @@ Status Vault::Impl::tend_seed(Vault& vault, ItemRuntime& item, const ItemRecord&
     return {};
 }
 
+Result<SeedRecord> Vault::Impl::seed_of(const ItemId& id) {
+    // One that was set aside has no runtime.
+    const auto item = runtime(id);
+    if (!item) return get_seed(*database, id);
+    uint64_t changes = 0;
+    {
+        const std::lock_guard hold((*item)->mutex);
+        if ((*item)->seed) return *(*item)->seed;
+        changes = (*item)->seed_changes;
+    }
+    FS_ASSIGN(const SeedRecord seed, get_seed(*database, id));
+    const std::lock_guard hold((*item)->mutex);
+    if (changes == (*item)->seed_changes) (*item)->seed = seed;
+    return seed;
+}
+
+Result<SeedRecord> Vault::Impl::change_seed(const ItemId& id,
+                                            const std::function<Status(SeedRecord&)>& change) {
+    auto changed = farshore::change_seed(*database, id, change);
+    // Whatever came of it: a commit may have been done although its answer was lost.
+    std::shared_ptr<ItemRuntime> item;
+    {
+        const std::lock_guard hold(mutex);
+        if (const auto at = runtimes.find(id); at != runtimes.end()) item = at->second;
+    }
+    if (item != nullptr) {
+        const std::lock_guard hold(item->mutex);
+        item->seed.reset();
+        ++item->seed_changes;
+    }
+    return changed;
+}
+
 Status Vault::Impl::seed_orders(const ItemRecord& record, DesiredItem& item) {
     if (record.state != ItemState::kEnabling && record.state != ItemState::kInitialReplication)
         return {};
-    FS_ASSIGN(const SeedRecord seed, get_seed(*database, record.id));
+    FS_ASSIGN(const SeedRecord seed, seed_of(record.id));
     switch (seed.state) {
         case SeedState::kWaiting:
         case SeedState::kImporting:
@@ -284,7 +317,7 @@ Result<ItemReport> Vault::decide_seed(const std::string& name_or_id, const std::
         return fail(Code::kInvalidArgument,
                     fmt::format("the action '{}' cannot be done with a seed", action.substr(0, 40)),
                     "accept, retry or skip");
-    FS_TRY(farshore::change_seed(*impl_->database, record.id, [&](SeedRecord& seed) -> Status {
+    FS_TRY(impl_->change_seed(record.id, [&](SeedRecord& seed) -> Status {
         const bool possible = action == "accept"  ? seed.state == SeedState::kHeld
                               : action == "retry" ? seed.state == SeedState::kFailed
                                                   : seed.state == SeedState::kFailed ||
