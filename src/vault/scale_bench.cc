@@ -58,11 +58,6 @@ struct Site {
             start.state.floor_time = {now_us - static_cast<int64_t>(points) * kStepUs};
             start.state.stored = {points * 100};
             start.state.stored_time = {now_us};
-            for (uint64_t n = 1; n <= points; ++n)
-                start.points.push_back({{n * 100},
-                                        PointKind::kCrash,
-                                        {now_us - static_cast<int64_t>(points - n) * kStepUs},
-                                        ""});
             DatabaseLedger ledger(vault.database(), made.record.id);
             must(ledger.begin_rebuild(start));
             must(ledger.finish_rebuild(start.state));
@@ -70,11 +65,19 @@ struct Site {
             must(vault.acquire_log(ids.back(), appliance_name(i % appliances)));
         }
         for (uint64_t i = 0; i < appliances; ++i) must(appliance_heartbeat(i));
-        must(in_transaction(vault.database(), "events", [&](soci::session& sql) -> Status {
+        // As appliances would have registered them, one by one.
+        must(in_transaction(vault.database(), "rows", [&](soci::session& sql) -> Status {
+            execute(sql,
+                    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :n) "
+                    "INSERT INTO ledger_points (item_id, sequence, kind, time_us, label) SELECT "
+                    "item_id, i * 100, :k, :t - (:m - CAST(i AS BIGINT)) * 60000000, '' FROM "
+                    "ledgers, n",
+                    points, PointKind::kCrash, now_us, points);
             execute(sql,
                     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :n) "
                     "INSERT INTO events (time_us, severity, code, item_id, item_name, cause, "
-                    "remedy) SELECT i * 1000000, CASE i % 100 WHEN 0 THEN 'critical' ELSE "
+                    "remedy) SELECT CAST(i AS BIGINT) * 1000000, CASE i % 100 WHEN 0 THEN "
+                    "'critical' ELSE "
                     "'information' END, 'item-state-changed', items.id, items.name, "
                     "'catching-up -> protected', '' FROM n JOIN items ON items.name = 'machine-' "
                     "|| substr(CAST(100000 + i % :m AS TEXT), 2, 5)",
@@ -244,9 +247,9 @@ void BM_ScaleCrowd(benchmark::State& state) {
                     const int64_t begun_us = s.clock.steady_us();
                     benchmark::DoNotOptimize(s.bench.get(*http, targets[which]).size());
                     const auto wait = static_cast<double>(s.clock.steady_us() - begun_us) / 1e3;
-                    // The first has the handshake in it.
+                    // The first have all the handshakes in them.
                     const std::lock_guard hold(mutex);
-                    if (n != 0) waits[which].push_back(wait);
+                    if (n >= 2) waits[which].push_back(wait);
                 }
             }));
         pause_ms(static_cast<int>(seconds * 1000));
@@ -265,7 +268,7 @@ void BM_ScaleCrowd(benchmark::State& state) {
     }
 }
 
-BENCHMARK(BM_ScalePage)->DenseRange(0, 12)->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK(BM_ScalePage)->DenseRange(0, 13)->Unit(benchmark::kMillisecond)->UseRealTime();
 BENCHMARK(BM_ScaleHeartbeat)->Unit(benchmark::kMicrosecond);
 BENCHMARK(BM_ScaleApplianceHeartbeat)->Unit(benchmark::kMicrosecond);
 BENCHMARK(BM_ScaleTenderRound)->Unit(benchmark::kMillisecond)->UseRealTime()->Iterations(3);
