@@ -667,6 +667,9 @@ class Bench:
             else:
                 self.row("M11", f"{kind}: 100 people, a page a second, p99", [result["p99_ms"]], "ms",
                          "", [], "< 50 ms", lambda e: e["median"] < 50)
+                self.row("M11", "  heartbeats of agents reached", [result["heartbeats_per_s"]], "/s", "",
+                         [], f">= {agents // 10 * 0.95:.0f}",
+                         lambda e: e["median"] >= agents // 10 * 0.95)
                 self.row("M11", "  p50", [result["p50_ms"]], "ms", "", [], "")
                 self.row("M11", "  memory, clients included", [result["memory_mib"]], "MiB", "", [], "",
                          None, begun=result["memory_mib_before"])

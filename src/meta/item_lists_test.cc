@@ -3,9 +3,12 @@
 
 #include <map>
 
+#include "base/party_names.h"
 #include "meta/appliances.h"
+#include "meta/database_ledger.h"
 #include "meta/items.h"
 #include "meta/parties.h"
+#include "meta/policies.h"
 #include "meta/test_database.h"
 
 namespace farshore {
@@ -67,12 +70,34 @@ TEST_F(ItemLists, AreOfWhatIsAskedFor) {
     EXPECT_EQ(listed({.prefix = "db", .site = "paris"}), Names{});
     EXPECT_EQ(listed({.policy = "custom"}).size(), 4u);
     EXPECT_EQ(listed({.policy = "gold"}), Names{});
+    ASSERT_TRUE(create_policy(*test.database, {.name = "gold"}));
+    ASSERT_TRUE(change_item(*test.database, ids["db-2"], [](ItemRecord& item) -> Status {
+        item.policy_name = "gold";
+        return {};
+    }));
+    EXPECT_EQ(listed({.policy = "gold"}), Names{"db-2"});
+    EXPECT_EQ(listed({.policy = "custom"}).size(), 3u);
+    // Whose log it is, not whose it is to be.
+    ASSERT_TRUE(DatabaseLedger(*test.database, ids["web-2"]).commit_epoch({5}, "one"));
+    EXPECT_EQ(listed({.appliance = "one"}), Names{"web-2"});
+    EXPECT_EQ(listed({.appliance = "two"}), Names{});
     ASSERT_TRUE(change_item(*test.database, ids["web-1"], [](ItemRecord& item) -> Status {
         item.state = ItemState::kInitialReplication;
         return {};
     }));
     EXPECT_EQ(listed({.state = "initial-replication"}), Names{"web-1"});
     EXPECT_EQ(listed({.state = "enabling"}, "db-1", 1), Names{"db-2"});
+}
+
+// Broken if an item that runs at the recovery site were of that site, and not of its own.
+TEST_F(ItemLists, OfASiteHasWhatRunsElsewhere) {
+    EXPECT_TRUE(appliance_seen(*test.database, {kRecoveryAppliance, "", "recovery", "", {1}}));
+    ASSERT_TRUE(move_item(*test.database, ids["db-1"], kRecoveryAppliance, true));
+    EXPECT_EQ(listed({.site = "berlin"}), Names{"db-1"});
+    EXPECT_EQ(listed({.site = "recovery"}), Names{});
+    ASSERT_TRUE(move_item(*test.database, ids["db-1"], "two", true));
+    EXPECT_EQ(listed({.site = "berlin"}), Names{});
+    EXPECT_EQ(listed({.site = "paris"}), (Names{"db-1", "web-1"}));
 }
 
 // Broken if an appliance were told nothing of an item that is about to come.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/party_names.h"
 #include "base/plain_name.h"
 #include "meta/policy_rows.h"
 #include "meta/sql.h"
@@ -24,7 +25,7 @@ tl::unexpected<Error> no_item(std::string_view name) {
                 "`farshore items` lists them");
 }
 
-// Of items that are in the order of their ids; `condition` with `args` says which they are.
+// `condition` with `args` says which items they are.
 template <typename... Args>
 void read_disks(soci::session& sql, std::vector<ItemRecord*> items, const std::string& condition,
                 const Args&... args) {
@@ -116,15 +117,17 @@ constexpr std::string_view kQuery =
     "(:g = '' OR agent = :g2) AND "
     "(:f = '' OR policy = :f2 OR (:f3 = 'custom' AND policy = '')) AND "
     "(:l = '' OR id IN (SELECT item_id FROM ledgers WHERE appliance = :l2)) AND "
-    "(:w = '' OR id IN (SELECT i.item_id FROM item_appliances i JOIN appliances a ON "
-    "a.name = i.appliance OR a.name = i.home WHERE a.site = :w2)) ORDER BY name LIMIT :n";
+    "(:w = '' OR id IN (SELECT i.item_id FROM item_appliances i JOIN appliances a ON a.name = "
+    "CASE i.appliance WHEN :r THEN i.home ELSE i.appliance END WHERE a.site = :w2)) ORDER BY name "
+    "LIMIT :n";
 
 // Calls `with` with what kQuery asks for.
 template <typename Function>
 auto with_query(const ItemQuery& query, const std::string& after, size_t limit, Function with) {
     return with(std::string(kQuery), after, query.prefix, query.prefix + "\x7f", query.state,
                 query.state, query.agent, query.agent, query.policy, query.policy, query.policy,
-                query.appliance, query.appliance, query.site, query.site, limit);
+                query.appliance, query.appliance, query.site, kRecoveryAppliance, query.site,
+                limit);
 }
 
 Result<ItemRecord> read_item(soci::session& sql, const ItemId& id) {
@@ -345,9 +348,7 @@ Result<ItemRecord> find_item(Database& database, const std::string& name_or_id) 
 
 Result<std::vector<ItemRecord>> list_items(Database& database, const std::string& after,
                                            size_t limit) {
-    return in_snapshot(database, "listing items", [&](soci::session& sql) {
-        return select_items(sql, "WHERE name > :a ORDER BY name LIMIT :l", after, limit);
-    });
+    return list_items(database, ItemQuery{}, after, limit);
 }
 
 Result<std::vector<ItemRecord>> list_items(Database& database, const ItemQuery& query,

@@ -30,13 +30,12 @@ Result<ItemRecord> find_item(Database& database, const std::string& name_or_id);
 // In the order of their names, after `after`.
 Result<std::vector<ItemRecord>> list_items(Database& database, const std::string& after,
                                            size_t limit);
-// Which items a list is of; what is empty says nothing. A few others may be among them: of an
-// appliance or a site that has just changed, or with a name that no item can have.
+// Which items a list is of; what is empty says nothing.
 struct ItemQuery {
     std::string state, agent, prefix;
     std::string policy;     // "custom": with values of its own
     std::string appliance;  // that writes its log
-    std::string site;
+    std::string site;       // of its appliance; of the one at home, while it runs elsewhere
 };
 Result<std::vector<ItemRecord>> list_items(Database& database, const ItemQuery& query,
                                            const std::string& after, size_t limit);

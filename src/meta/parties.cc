@@ -195,78 +195,57 @@ Status add_event(Database& database, const EventRecord& event) {
 namespace {
 
 template <typename... Args>
-Result<std::vector<EventRecord>> select_events(Database& database, std::string_view condition,
+Result<std::vector<EventRecord>> select_events(soci::session& sql, std::string_view condition,
                                                const Args&... args) {
-    return in_snapshot(
-        database, "listing events", [&](soci::session& sql) -> Result<std::vector<EventRecord>> {
-            std::vector<EventRecord> events;
-            Status damaged;
-            using T = std::string;
-            select<long long, long long, T, T, T, T, T, T>(
-                sql,
-                "SELECT id, time_us, severity, code, item_id, item_name, cause, remedy FROM "
-                "events " +
-                    std::string(condition),
-                [&](long long id, long long time, const T& severity, const T& code,
-                    const T& item_id, const T& item_name, const T& cause, const T& remedy) {
-                    EventRecord event;
-                    event.id = from_column(id);
-                    event.time.us = time;
-                    event.severity = severity_from_name(severity).value_or(event.severity);
-                    event.code = code;
-                    if (!item_id.empty()) {
-                        auto parsed = item_id_column(item_id);
-                        if (parsed)
-                            event.item = *parsed;
-                        else
-                            damaged = tl::unexpected(parsed.error());
-                    }
-                    event.item_name = item_name;
-                    event.cause = cause;
-                    event.remedy = remedy;
-                    events.push_back(std::move(event));
-                },
-                args...);
-            FS_TRY(damaged);
-            return events;
-        });
+    std::vector<EventRecord> events;
+    Status damaged;
+    using T = std::string;
+    select<long long, long long, T, T, T, T, T, T>(
+        sql,
+        "SELECT id, time_us, severity, code, item_id, item_name, cause, remedy FROM events " +
+            std::string(condition),
+        [&](long long id, long long time, const T& severity, const T& code, const T& item_id,
+            const T& item_name, const T& cause, const T& remedy) {
+            EventRecord event;
+            event.id = from_column(id);
+            event.time.us = time;
+            event.severity = severity_from_name(severity).value_or(event.severity);
+            event.code = code;
+            if (!item_id.empty()) {
+                auto parsed = item_id_column(item_id);
+                if (parsed)
+                    event.item = *parsed;
+                else
+                    damaged = tl::unexpected(parsed.error());
+            }
+            event.item_name = item_name;
+            event.cause = cause;
+            event.remedy = remedy;
+            events.push_back(std::move(event));
+        },
+        args...);
+    FS_TRY(damaged);
+    return events;
 }
 
-}  // namespace
-
-Result<std::vector<EventRecord>> list_events(Database& database, uint64_t before, size_t limit,
-                                             const EventQuery& query) {
-    const uint64_t below = before == 0 ? UINT64_MAX : before;
-    if (query.item) {
-        // The rows of one item are looked through.
-        const std::string item = query.item->to_string();
-        if (query.code.empty() && query.least == Severity::kInformation)
-            return select_events(database,
-                                 "WHERE item_id = :i AND id < :b ORDER BY id DESC LIMIT :l", item,
-                                 below, limit);
-        return select_events(
-            database,
-            "WHERE item_id = :i AND id < :b AND (:c = '' OR code = :c2) AND (severity = 'critical' "
-            "OR severity = :s OR :s2 = 'information') ORDER BY id DESC LIMIT :l",
-            item, below, query.code, query.code, severity_name(query.least),
-            severity_name(query.least), limit);
-    }
-    if (query.code.empty() && query.least == Severity::kInformation)
-        return select_events(database, "WHERE id < :b ORDER BY id DESC LIMIT :l", below, limit);
-    // Each severity by its index: the rare one is not looked for among all.
+// Each severity by its index: a rare one is not looked for among all.
+Result<std::vector<EventRecord>> events_by_severity(soci::session& sql, uint64_t below,
+                                                    size_t limit, const EventQuery& query) {
     std::vector<EventRecord> found;
     for (const Severity severity :
          {Severity::kInformation, Severity::kWarning, Severity::kCritical}) {
         if (severity < query.least) continue;
+        const std::string_view name = severity_name(severity);
         FS_ASSIGN(auto events,
                   query.code.empty()
-                      ? select_events(database,
-                                      "WHERE severity = :s AND id < :b ORDER BY id DESC LIMIT :l",
-                                      severity_name(severity), below, limit)
-                      : select_events(database,
-                                      "WHERE code = :c AND severity = :s AND id < :b ORDER BY id "
-                                      "DESC LIMIT :l",
-                                      query.code, severity_name(severity), below, limit));
+                      ? select_events(sql,
+                                      "WHERE severity = :s AND id < :b ORDER BY id DESC "
+                                      "LIMIT :l",
+                                      name, below, limit)
+                      : select_events(sql,
+                                      "WHERE code = :c AND severity = :s AND id < :b ORDER "
+                                      "BY id DESC LIMIT :l",
+                                      query.code, name, below, limit));
         std::ranges::move(events, std::back_inserter(found));
     }
     std::ranges::sort(found, std::greater<>(), &EventRecord::id);
@@ -274,9 +253,32 @@ Result<std::vector<EventRecord>> list_events(Database& database, uint64_t before
     return found;
 }
 
+}  // namespace
+
+Result<std::vector<EventRecord>> list_events(Database& database, uint64_t before, size_t limit,
+                                             const EventQuery& query) {
+    const uint64_t below = before == 0 ? UINT64_MAX : before;
+    const std::string_view least = severity_name(query.least);
+    return in_snapshot(
+        database, "listing events", [&](soci::session& sql) -> Result<std::vector<EventRecord>> {
+            // The rows of one item are looked through.
+            if (query.item)
+                return select_events(
+                    sql,
+                    "WHERE item_id = :i AND id < :b AND (:c = '' OR code = :c2) AND (severity = "
+                    "'critical' OR severity = :s OR :s2 = 'information') ORDER BY id DESC LIMIT :l",
+                    *query.item, below, query.code, query.code, least, least, limit);
+            if (query.code.empty() && query.least == Severity::kInformation)
+                return select_events(sql, "WHERE id < :b ORDER BY id DESC LIMIT :l", below, limit);
+            return events_by_severity(sql, below, limit, query);
+        });
+}
+
 Result<std::vector<EventRecord>> list_events_after(Database& database, uint64_t after,
                                                    size_t limit) {
-    return select_events(database, "WHERE id > :a ORDER BY id LIMIT :l", after, limit);
+    return in_snapshot(database, "listing events", [&](soci::session& sql) {
+        return select_events(sql, "WHERE id > :a ORDER BY id LIMIT :l", after, limit);
+    });
 }
 
 Result<std::string> get_setting(Database& database, const std::string& key) {

@@ -28,15 +28,6 @@ bool fails_over(const std::vector<JobRecord>& open, const ItemId& item) {
         open, [&](const JobRecord& job) { return job.item == item && job.kind == "failover"; });
 }
 
-// Whether one more job can run, by those that are open: of some nobody has a thread here.
-Status check_room(const std::vector<JobRecord>& open) {
-    const auto threads = std::ranges::count_if(
-        open, [](const JobRecord& job) { return job.kind != "initial-replication"; });
-    if (static_cast<size_t>(threads) < kMaxRunningJobs) return {};
-    return fail(Code::kLimitReached, fmt::format("{} jobs run already", threads),
-                "wait until some have ended");
-}
-
 // The machine as the agent described it, with the disks that the point has.
 Result<MachineDescription> machine_of(const ItemRecord& item, std::vector<DiskSize> point_disks) {
     std::erase_if(point_disks, [](const DiskSize& disk) { return disk.joining; });

@@ -8,6 +8,7 @@
 #include "meta/items.h"
 #include "meta/jobs.h"
 #include "meta/json_fields.h"
+#include "vault/job_limits.h"
 #include "vault/log_about.h"
 #include "vault/views.h"
 
@@ -203,18 +204,18 @@ Status ReturnDesk::wait_let_go(JobRun& run, const ItemId& item) {
 
 // ---- reprotection ------------------------------------------------------------------------------
 
-// A job of a way home that was given up may still be about to give the machine its disks back: that
-// must not happen to another way.
-Status ReturnDesk::check_nothing_ends(const ItemId& item) {
-    for (const char* kind : {kReprotect, kCancelReprotect, kCancelFailback}) {
-        const auto job = open_job(item, kind);
-        if (job)
+// A job of a way home may still be about to give the machine its disks back, to take them, or to
+// remove it: that must not happen to another way. And what begins needs room for a job.
+Status ReturnDesk::check_may_begin(const ItemId& item) {
+    FS_ASSIGN(const auto jobs, open_jobs(vault_.database()));
+    for (const JobRecord& job : jobs)
+        if (job.item == item && (job.kind == kReprotect || job.kind == kCancelReprotect ||
+                                 job.kind == kCancelFailback || job.kind == kCommitFailback))
             return fail(Code::kWrongState,
-                        fmt::format("an earlier way home still ends: job {} ({})", job->id, kind),
+                        fmt::format("an earlier step of a way home has not ended: job {} ({})",
+                                    job.id, job.kind),
                         "try again when that job has ended");
-        if (job.error().code() != Code::kNotFound) return fail(job.error());
-    }
-    return {};
+    return check_room(jobs);
 }
 
 Result<JobRecord> ReturnDesk::reprotect(const std::string& name, const ReturnRequest& request) {
@@ -225,7 +226,7 @@ Result<JobRecord> ReturnDesk::reprotect(const std::string& name, const ReturnReq
         return open_job(item.id, kReprotect);
     }
     FS_TRY(check_action(item.state, ItemAction::kReprotect));
-    FS_TRY(check_nothing_ends(item.id));
+    FS_TRY(check_may_begin(item.id));
     FS_ASSIGN(Input input, input_for(item.id));
     input.request = request;
     // What is wrong with it is told at once, not by a job.
@@ -242,13 +243,14 @@ Result<std::string> ReturnDesk::run_reprotect(JobRun& run, const std::string& te
         FS_TRY(site_.ensure());
         FS_TRY(recoveries_.hand_over_disks(input.recovery));
         FS_TRY(recoveries_.start_again(input.recovery));
-        return wait_for_home(run, input.item, 0.1, 0.95,
-                             [](const ItemReport& report) -> Result<bool> {
-                                 if (report.record.state == ItemState::kReprotecting) return false;
-                                 if (report.record.state == ItemState::kReverseProtected)
-                                     return true;
-                                 return fail(Code::kCancelled, "the way home was given up");
-                             });
+        return wait_for_home(
+            run, input.item, 0.1, 0.95, [](const ItemReport& report) -> Result<bool> {
+                const ItemState state = report.record.state;
+                if (state == ItemState::kCommitted || state == ItemState::kDisabling)
+                    return fail(Code::kCancelled, "the way home was given up");
+                // Somebody may go on from there before this has seen it.
+                return state != ItemState::kReprotecting;
+            });
     };
     const Status done = work();
     if (!done && done.error().code() == Code::kCancelled && !run.vault_ends()) {
@@ -383,12 +385,12 @@ Result<JobRecord> ReturnDesk::cancel_failback(const std::string& name) {
         FS_TRY(vault_.cancel_job(job.id));
         return vault_.job(job.id, 0);
     }
+    FS_TRY(check_may_begin(item.id));
     FS_ASSIGN(const Input input, input_for(item.id));
     FS_TRY(site_.ensure());
     FS_TRY(vault_.begin_return(item.id, input.recovery, {}));
-    auto job = start(kCancelFailback, item, false, encode(input));
-    if (!job) (void)vault_.end_return(item.id, "the failback's end did not begin");
-    return job;
+    // Without its job the next start of the vault goes on, or whoever gives the way home up.
+    return start(kCancelFailback, item, false, encode(input));
 }
 
 Result<std::string> ReturnDesk::run_cancel_failback(JobRun& run, const std::string& text) {
@@ -401,6 +403,7 @@ Result<std::string> ReturnDesk::run_cancel_failback(JobRun& run, const std::stri
 }
 
 Result<JobRecord> ReturnDesk::commit(const std::string& name) {
+    const std::lock_guard hold(start_mutex_);
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
     FS_TRY(check_action(item.state, ItemAction::kCommitHome));
     FS_ASSIGN(const Input input, input_for(item.id));
@@ -410,8 +413,14 @@ Result<JobRecord> ReturnDesk::commit(const std::string& name) {
 Result<std::string> ReturnDesk::run_commit(JobRun& run, const std::string& text) {
     FS_ASSIGN(const Input input, decode(text));
     FS_ASSIGN(const ItemRecord item, get_item(vault_.database(), input.item));
+    // An earlier vault came to the end of it.
+    if (is_replicating(item.state)) return result_of(input.item);
     if (item.state == ItemState::kFailedBack)
         FS_TRY(vault_.change_state(input.item, ItemState::kCommittedHome, {}));
+    else if (item.state != ItemState::kCommittedHome)
+        // The machine at the recovery site is the one that counts: nothing of it goes.
+        return fail(Code::kWrongState, fmt::format("the machine is not home any more: it is {}",
+                                                   item_state_name(item.state)));
     FS_TRY(wait_let_go(run, input.item));
     FS_TRY(recoveries_.clean_up(input.recovery, Recoveries::CleanUp::kRemoveCommitted));
     FS_TRY(vault_.commit_return(input.item));

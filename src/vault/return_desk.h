@@ -53,7 +53,7 @@ class ReturnDesk {
     static Result<Input> decode(const std::string& text);
     Result<Input> input_for(const ItemId& item);
     Result<JobRecord> open_job(const ItemId& item, const std::string& kind);
-    Status check_nothing_ends(const ItemId& item);
+    Status check_may_begin(const ItemId& item);
     Status give_failback_up(const ItemRecord& item, const std::string& recovery,
                             const std::string& why);
     Result<JobRecord> start(const std::string& kind, const ItemRecord& item, bool cancellable,

@@ -261,6 +261,7 @@ Result<std::unique_ptr<Vault>> Vault::open(const VaultOptions& options, FileSyst
             // With very many items no more than a fifth of a processor's time.
             const int64_t pause_us =
                 std::max(interval, kTendPauses * (self->clock().steady_us() - from_us));
+            self->impl_->tend_period_us = self->clock().steady_us() - from_us + pause_us;
             if (auto again = weak.lock()) tender->post_after_us(pause_us, [again] { (*again)(); });
         };
         tender->post([round] { (*round)(); });

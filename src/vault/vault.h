@@ -339,8 +339,8 @@ class Vault final : public VaultLink {
     Result<ItemReport> protect(const ProtectRequest& request);
     Result<ItemReport> item(const std::string& name_or_id);
     Result<std::vector<ItemReport>> items(const std::string& after, size_t limit);
-    // Fewer than `limit` are all that there are. Others may be among them, too; with a `health`,
-    // an item that has only just got it may not be: the tender looks at each every few seconds.
+    // Fewer than `limit` are all that there are. With a `health` there may be more than `limit`,
+    // others among them, and not yet one that got it since the tender's last round.
     Result<std::vector<ItemReport>> items(const ItemQuery& query, const std::string& health,
                                           const std::string& after, size_t limit);
     // The item gets values of its own: what `edit` makes of those that it has, asked inside of the

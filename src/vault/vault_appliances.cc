@@ -95,7 +95,13 @@ Result<ApplianceOrders> Vault::sync_appliance(const std::string& appliance,
         contact.status = status;
         contact.heard_us = now_us;
     }
-    if (save) FS_TRY(appliance_seen(*impl_->database, record));
+    if (save) {
+        if (const Status kept = appliance_seen(*impl_->database, record); !kept) {
+            const std::lock_guard hold(impl_->mutex);
+            impl_->appliances[appliance].saved_us = 0;  // again with the next word
+            return tl::unexpected(kept.error());
+        }
+    }
     std::map<ItemId, ItemRecord> its_own;
     if (!status.uploads.empty()) {
         FS_ASSIGN(auto records, list_items_of_appliance(*impl_->database, appliance));

@@ -330,7 +330,9 @@ struct Vault::Impl {
 
     std::mutex materialise_mutex;  // between looking at the open jobs and adding one
 
-    std::unique_ptr<ThreadExecutor> tender;  // background rounds
+    std::unique_ptr<ThreadExecutor> tender;
+    std::atomic<int64_t> tend_period_us =
+        0;  // from the begin of its newest round to the next  // background rounds
 
     // Stores beside the own one, and the copies in them (vault_stores.cc, vault_copies.cc).
     std::mutex stores_mutex;

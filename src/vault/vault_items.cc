@@ -18,8 +18,9 @@ namespace {
 // A reader that nobody compares with any more is closed.
 constexpr int64_t kCompareIdleUs = 30'000'000;
 constexpr int64_t kJobReportUs = 1'000'000;
-// The tender looks at each item far more often.
+// A report's health counts for so long, or for two rounds of the tender if that is longer.
 constexpr int64_t kHealthKnownUs = 60'000'000;
+constexpr size_t kNamesAtOnce = 1000, kLeastReports = 100;
 
 }  // namespace
 
@@ -219,7 +220,8 @@ void Vault::set_drill_badges(std::function<std::optional<DrillBadge>(const ItemR
 // What the newest reports say: an item that nobody has looked at for long may have any health.
 std::set<ItemId> Vault::Impl::items_without_health(const std::string& health) {
     std::set<ItemId> without;
-    const int64_t since_us = clock.steady_us() - kHealthKnownUs;
+    const int64_t since_us =
+        clock.steady_us() - std::max(kHealthKnownUs, 2 * tend_period_us.load());
     std::vector<std::shared_ptr<ItemRuntime>> all;
     {
         const std::lock_guard hold(mutex);
@@ -239,11 +241,7 @@ Result<ItemReport> Vault::item(const std::string& name_or_id) {
 }
 
 Result<std::vector<ItemReport>> Vault::items(const std::string& after, size_t limit) {
-    FS_ASSIGN(const auto records, list_items(*impl_->database, after, limit));
-    std::vector<ItemReport> reports;
-    reports.reserve(records.size());
-    for (const ItemRecord& record : records) reports.push_back(impl_->report(record));
-    return reports;
+    return items(ItemQuery{}, {}, after, limit);
 }
 
 Result<std::vector<ItemReport>> Vault::items(const ItemQuery& query, const std::string& health,
@@ -254,16 +252,23 @@ Result<std::vector<ItemReport>> Vault::items(const ItemQuery& query, const std::
         for (const ItemRecord& record : records) reports.push_back(impl_->report(record));
         return reports;
     }
-    // Nobody makes ten thousand reports for the few that are wanted.
-    FS_ASSIGN(const auto names, list_item_names(*impl_->database, query, after, kMaxItems));
+    // Nobody makes ten thousand reports for the few that are wanted; and who sees few of those that
+    // come asks again for each page of them, however small.
     const std::set<ItemId> without = impl_->items_without_health(health);
-    for (const ItemName& name : names) {
-        if (without.contains(name.id)) continue;
-        auto record = get_item(*impl_->database, name.id);
-        if (!record && record.error().code() == Code::kItemNotFound) continue;
-        FS_TRY(record);
-        reports.push_back(impl_->report(*record));
-        if (reports.size() >= limit) break;
+    const size_t wanted = std::max(limit, kLeastReports);
+    std::string from = after;
+    while (reports.size() < wanted) {
+        FS_ASSIGN(const auto names, list_item_names(*impl_->database, query, from, kNamesAtOnce));
+        for (const ItemName& name : names) {
+            from = name.name;
+            if (without.contains(name.id)) continue;
+            auto record = get_item(*impl_->database, name.id);
+            if (!record && record.error().code() == Code::kItemNotFound) continue;
+            FS_TRY(record);
+            reports.push_back(impl_->report(*record));
+            if (reports.size() >= wanted) break;
+        }
+        if (names.size() < kNamesAtOnce) break;
     }
     return reports;
 }

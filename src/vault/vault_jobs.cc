@@ -67,7 +67,18 @@ static std::string job_words(const JobRecord& job) {
 void Vault::Impl::run_job(uint64_t id, const JobWork& work) {
     auto job = get_job(*database, id);
     if (!job || job->over()) return;
-    if (auto started = farshore::start_job(*database, id); !started) {
+    // The database may be away, or its disk full, just now: what a job begins and ends with is
+    // worth waiting for.
+    const auto note = [&](const std::function<Status()>& write) {
+        while (true) {
+            const Status written = write();
+            if (written || written.error().retry() == Retry::kNever || ending) return written;
+            const int64_t until_us = clock.steady_us() + 1'000'000;
+            while (wait_change(change_count(), until_us)) {
+            }
+        }
+    };
+    if (const Status started = note([&] { return farshore::start_job(*database, id); }); !started) {
         log::error("vault", about(*job, started.error()), "job {}: {}", id,
                    started.error().to_string());
         return;
@@ -88,14 +99,8 @@ void Vault::Impl::run_job(uint64_t id, const JobWork& work) {
     } else {
         log::info("vault", about(*job), "job {} has ended: {}", id, job_words(*job));
     }
-    // The disk may be full just now; the end of a job is worth waiting for.
-    while (true) {
-        auto ended = end_job(*database, id, state, result ? *result : std::string(), error);
-        if (ended || ended.error().retry() == Retry::kNever || ending) break;
-        const int64_t until_us = clock.steady_us() + 1'000'000;
-        while (wait_change(change_count(), until_us)) {
-        }
-    }
+    (void)note(
+        [&] { return end_job(*database, id, state, result ? *result : std::string(), error); });
     notify();
 }
 
@@ -187,8 +192,9 @@ Result<JobRecord> Vault::job(uint64_t id, int64_t timeout_us) {
 
 // Others can go on anywhere.
 bool Vault::Impl::is_of_another_node(const JobRecord& job) const {
-    static constexpr std::array<std::string_view, 5> kBound{"failover", "test-failover", "hydrate",
-                                                            "materialise", "seed"};
+    static constexpr std::array<std::string_view, 10> kBound{
+        "failover",  "test-failover",    "hydrate",  "materialise",     "seed",
+        "reprotect", "cancel-reprotect", "failback", "cancel-failback", "commit-failback"};
     return !job.node.empty() && job.node != options.node &&
            std::ranges::find(kBound, job.kind) != kBound.end();
 }

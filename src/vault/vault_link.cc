@@ -93,6 +93,10 @@ Result<LogLease> Vault::acquire_log(const ItemId& id, const std::string& applian
         FS_TRY(impl_->check_not_fenced(item->replica->fence_log("given out too late")));
         return tl::unexpected(still.error());
     }
+    {
+        const std::lock_guard hold(item->mutex);
+        item->status_stale = true;  // whose it is
+    }
     lease->agent = record.agent;
     lease->bandwidth = record.policy.bandwidth;
     lease->time_zone = impl_->options.time_zone;

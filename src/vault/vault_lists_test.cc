@@ -45,6 +45,8 @@ TEST(Lists, ByHealthAreOfWhatTheTenderSaw) {
     site.clock.us += 10'000'000;
     for (const char* name : {"a", "c"}) ASSERT_TRUE(site.speak(name));
     ASSERT_TRUE(site.speak("b", AgentItemError{Code::kIo, "cannot read", "mend it"}));
+    // That is what makes it cheap: nobody has looked since.
+    EXPECT_EQ(site.names("health=critical"), "");
     site.vault().tend();
     EXPECT_EQ(site.names("health=critical"), "b");
     EXPECT_EQ(site.names("health=critical&limit=1"), "b");
@@ -52,6 +54,11 @@ TEST(Lists, ByHealthAreOfWhatTheTenderSaw) {
     // What is listed is looked at anew.
     ASSERT_TRUE(site.speak("b"));
     EXPECT_EQ(site.names("health=critical"), "");
+    // Without the tender for long, everything is looked at.
+    site.clock.us += 70'000'000;
+    for (const char* name : {"a", "b"}) ASSERT_TRUE(site.speak(name));
+    ASSERT_TRUE(site.speak("c", AgentItemError{Code::kIo, "cannot read", "mend it"}));
+    EXPECT_EQ(site.names("health=critical"), "c");
     // A vault that starts has not looked at any, nor heard of their agents.
     site.start();
     EXPECT_EQ(site.names("health=critical"), "abc");

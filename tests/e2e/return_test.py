@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """End to end, the way home: failed over, changed there, reprotected, failed back, protected again."""
+import contextlib
 import pathlib
+import sqlite3
 
 import support
 from farshore import in_document
@@ -251,6 +253,56 @@ class Return(RunsElsewhere):
         self.steps(model, home, rng, 10)
         point = self.farshore.call("point", "web", "--bookmark", "home")["sequence"]
         self.assert_point("web", point, model.copy())
+
+    def add_job(self, kind, node=""):
+        """An open job, as a vault that died would have left it: of the newest reprotection's input."""
+        with contextlib.closing(sqlite3.connect(self.farshore.data / "vault/farshore.db")) as database:
+            columns = [row[1] for row in database.execute("PRAGMA table_info(jobs)") if row[1] != "id"]
+            values = {"kind": "?", "state": "'queued'", "node": "?", "result": "''", "error_code": "''",
+                      "started_us": "0", "ended_us": "0"}
+            row = database.execute(
+                f"INSERT INTO jobs ({', '.join(columns)}) SELECT "
+                f"{', '.join(values.get(column, column) for column in columns)} FROM jobs "
+                "WHERE kind = 'reprotect' ORDER BY id DESC LIMIT 1",
+                [{"kind": kind, "node": node}[column] for column in columns if column in ("kind", "node")])
+            database.commit()
+            return row.lastrowid
+
+    def ended(self, job):
+        return self.farshore.wait_for(
+            f"job {job} has ended",
+            lambda: (seen := self.farshore.call("job", job))["state"] not in ("queued", "running") and seen, 60)
+
+    def test_jobs_that_come_too_late(self):
+        """Breaks when a step that an earlier vault left open takes the disks of a way home that began
+        behind it, or removes the machine that counts; or when another node's job is done here."""
+        rng = seeded()
+        self.farshore.start_up()
+        model = self.boot_model(rng)
+        self.protect(model)
+        socket = self.fail_over()
+        self.machine_wrote(model)
+        self.succeed("failover", "commit", "web")
+        self.succeed("reprotect", "web")
+        self.wait_state("web", "reverse-protected")
+        self.farshore.kill_servers("up")
+        late = self.add_job("commit-failback")
+        elsewhere = self.add_job("cancel-reprotect", "another-node")
+        self.farshore.start_up()
+        job = self.ended(late)
+        self.assertEqual(("failed", "wrong-state"), (job["state"], job["error"]["code"]), job)
+        self.assertEqual("queued", self.farshore.call("job", elsewhere)["state"])
+        self.assertEqual("reverse-protected", self.farshore.call("item", "web")["state"])
+        self.assertEqual(1, len(self.farshore.call("failover", "list", "web")["failovers"]))
+        away = self.clients_at(socket, 2)
+        self.steps(model, away, rng, 10)
+        for client in away:
+            client.close()
+        self.succeed("reprotect", "web", "--cancel")
+        self.refused("wrong-state", "reprotect", "web")
+        self.farshore.call("job", elsewhere, "--cancel")
+        self.succeed("reprotect", "web")
+        self.wait_state("web", "reverse-protected")
 
 
 if __name__ == "__main__":
