@@ -23,7 +23,7 @@ bool is_true(const Json& object, const char* name) {
 }  // namespace
 
 int ClientVerbs::appliances() {
-    auto answer = impl_->call("GET", "/v1/appliances");
+    auto answer = impl_->list("/v1/appliances", "appliances", "after", UINT64_MAX);
     if (!answer) return impl_->failed(answer.error());
     if (impl_->json) {
         impl_->print(*answer);

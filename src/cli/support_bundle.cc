@@ -136,7 +136,7 @@ class Gatherer {
         list("events", "/v1/events", "before", kBundleRows);
         list("agents", "/v1/agents", "after", UINT64_MAX);
         keep("nodes", api_.get("/v1/nodes"));
-        keep("appliances", api_.get("/v1/appliances"));
+        list("appliances", "/v1/appliances", "after", UINT64_MAX);
         keep("stores", api_.get("/v1/stores"));
         keep("keys", api_.get("/v1/keys"));
         notifiers();

@@ -70,6 +70,23 @@ Result<ItemAppliance> get_item_appliance(Database& database, const ItemId& item)
         [&](soci::session& sql) -> Result<ItemAppliance> { return read(sql, item); });
 }
 
+Result<std::map<std::string, ApplianceLoad>> appliance_loads(Database& database) {
+    using Loads = std::map<std::string, ApplianceLoad>;
+    return in_snapshot(
+        database, "counting appliances' items", [&](soci::session& sql) -> Result<Loads> {
+            Loads loads;
+            select<T, L>(sql,
+                         "SELECT appliance, count(*) FROM item_appliances WHERE appliance "
+                         "!= '' GROUP BY appliance",
+                         [&](const T& name, L count) { loads[name].items = from_column(count); });
+            select<T, L>(sql,
+                         "SELECT next_appliance, count(*) FROM item_appliances WHERE "
+                         "next_appliance != '' GROUP BY next_appliance",
+                         [&](const T& name, L count) { loads[name].coming = from_column(count); });
+            return loads;
+        });
+}
+
 Result<std::map<ItemId, ItemAppliance>> list_item_appliances(Database& database) {
     return in_snapshot(
         database, "listing items' appliances",

@@ -36,6 +36,12 @@ struct ItemAppliance {
 };
 
 Result<ItemAppliance> get_item_appliance(Database& database, const ItemId& item);
+struct ApplianceLoad {
+    uint64_t items = 0;   // that it has
+    uint64_t coming = 0;  // that move to it
+};
+// Of those that have any, by name.
+Result<std::map<std::string, ApplianceLoad>> appliance_loads(Database& database);
 // Of all items that have one.
 Result<std::map<ItemId, ItemAppliance>> list_item_appliances(Database& database);
 // `appliance` asks for the item's records: it has them from now on when it is the item's, the next

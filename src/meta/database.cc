@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "meta/item_memory.h"
 #include "meta/migrations.h"
 #include "meta/sql.h"
 
@@ -90,6 +91,12 @@ std::string message_of(const std::exception& thrown) {
     return known != nullptr ? known->get_error_message() : thrown.what();
 }
 
+Database::Impl::Impl(std::unique_ptr<Backend> backend_in)
+    : backend(std::move(backend_in)), writers(backend->sessions()), readers(backend->sessions()) {}
+Database::Impl::~Impl() = default;
+
+ItemsChange::~ItemsChange() { database_.impl().items->changed(ids_); }
+
 Database::Database(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Database::~Database() = default;
 
@@ -122,6 +129,7 @@ Result<std::unique_ptr<Database>> Database::open(const DatabaseOptions& options,
     });
     if (!version) return tl::unexpected(std::move(version).error());
     impl.version = *version;
+    impl.items = memory_of_items(*database);
     try {
         FS_TRY(open_all(impl.readers, true));
     } catch (const std::exception& thrown) {

@@ -376,7 +376,7 @@ TEST(Items, TenThousand) {
         seen += page->size();
     }
     EXPECT_EQ(seen, kMaxItems);
-    EXPECT_EQ(list_items_of_agent(db, "one")->size(), kMaxItems / 100);
+    EXPECT_EQ(remembered_items_of_agent(db, "one")->size(), kMaxItems / 100);
     EXPECT_EQ(find_item(db, "item09999")->disks[0].path, "/disks/9999");
 }
 

@@ -100,15 +100,16 @@ TEST_F(ItemLists, OfASiteHasWhatRunsElsewhere) {
     EXPECT_EQ(listed({.site = "paris"}), (Names{"db-1", "web-1"}));
 }
 
-// Broken if an appliance were told nothing of an item that is about to come.
-TEST_F(ItemLists, OfAnApplianceHasWhatComes) {
+// Broken if an item that is about to come were counted where it is not yet, or not at all.
+TEST_F(ItemLists, LoadsCountWhatComes) {
     ASSERT_TRUE(move_item(*test.database, ids["web-1"], "one", false));
-    const auto items = list_items_of_appliance(*test.database, "one");
-    ASSERT_TRUE(items) << items.error().to_string();
-    ASSERT_EQ(items->size(), 2u);
-    EXPECT_EQ(items->front().name, "db-1");
-    EXPECT_EQ(items->back().name, "web-1");
-    EXPECT_EQ(list_items_of_appliance(*test.database, "two")->size(), 1u);
+    const auto loads = appliance_loads(*test.database);
+    ASSERT_TRUE(loads) << loads.error().to_string();
+    ASSERT_EQ(loads->size(), 2u);
+    EXPECT_EQ(loads->at("one").items, 1u);
+    EXPECT_EQ(loads->at("one").coming, 1u);
+    EXPECT_EQ(loads->at("two").items, 1u);
+    EXPECT_EQ(loads->at("two").coming, 0u);
 }
 
 // Broken if what is rare were left out of a page, or came in another order than all events do.

@@ -7,6 +7,8 @@
 
 #include "base/party_names.h"
 #include "base/plain_name.h"
+#include "meta/item_memory.h"
+#include "meta/nodes.h"
 #include "meta/policy_rows.h"
 #include "meta/sql.h"
 
@@ -292,6 +294,7 @@ Status check_item_name(const std::string& name) {
 Result<ItemRecord> create_item(Database& database, ItemRecord item) {
     FS_TRY(check_item_name(item.name));
     const TimePoint now = database.impl().clock->now();
+    const ItemsChange told(database, {item.id});
     item.state = ItemState::kEnabling;
     item.created = item.updated = item.state_since = now;
     FS_TRY(in_transaction(database, "creating an item", [&](soci::session& sql) -> Status {
@@ -382,24 +385,37 @@ Result<std::vector<ItemName>> list_item_names(Database& database, const ItemQuer
         });
 }
 
-Result<std::vector<ItemRecord>> list_items_of_agent(Database& database, const std::string& agent) {
-    return in_snapshot(database, "listing an agent's items", [&](soci::session& sql) {
-        return select_items(sql, "WHERE agent = :a OR agent = '' ORDER BY name", agent);
+std::unique_ptr<ItemMemory> memory_of_items(Database& database) {
+    using Items = std::vector<ItemRecord>;
+    return std::make_unique<ItemMemory>([&database](const std::vector<ItemId>* ids) {
+        return in_snapshot(database, "reading items", [&](soci::session& sql) -> Result<Items> {
+            if (ids == nullptr) return select_items(sql, "");
+            Items items;
+            for (const ItemId& id : *ids) {
+                FS_ASSIGN(Items one, select_items(sql, "WHERE id = :id", id));
+                std::ranges::move(one, std::back_inserter(items));
+            }
+            return items;
+        });
     });
 }
 
-Result<std::vector<ItemRecord>> list_items_of_appliance(Database& database,
-                                                        const std::string& appliance) {
-    return in_snapshot(database, "listing an appliance's items", [&](soci::session& sql) {
-        return select_items(sql,
-                            "WHERE id IN (SELECT item_id FROM item_appliances WHERE appliance = :a "
-                            "OR next_appliance = :b) ORDER BY name",
-                            appliance, appliance);
-    });
+Result<std::vector<ItemRecord>> remembered_items_of_agent(Database& database,
+                                                          const std::string& agent) {
+    FS_TRY(check_still_leads(database));
+    return database.impl().items->of_agent(agent);
+}
+
+Result<ItemRecord> remembered_item(Database& database, const ItemId& id) {
+    FS_TRY(check_still_leads(database));
+    FS_ASSIGN(auto item, database.impl().items->find(id));
+    if (!item) return no_item(id.to_string());
+    return std::move(*item);
 }
 
 Result<ItemRecord> change_item(Database& database, const ItemId& id,
                                const std::function<Status(ItemRecord&)>& change) {
+    const ItemsChange told(database, {id});
     return in_transaction(database, "changing an item",
                           [&](soci::session& sql) -> Result<ItemRecord> {
                               return change_item_in(sql, database.impl().clock->now(), id, change);
@@ -407,6 +423,7 @@ Result<ItemRecord> change_item(Database& database, const ItemId& id,
 }
 
 Status delete_item(Database& database, const ItemId& id) {
+    const ItemsChange told(database, {id});
     return in_transaction(database, "deleting an item", [&](soci::session& sql) -> Status {
         execute(sql, "DELETE FROM items WHERE id = :i", id);
         return {};
@@ -579,6 +596,7 @@ Result<ResyncPlan> get_resync_plan(Database& database, const ItemId& item) {
 Result<ResyncPlan> change_resync_plan(
     Database& database, const ItemId& item,
     const std::function<Status(ItemRecord&, ResyncPlan&)>& change) {
+    const ItemsChange told(database, {item});
     return in_transaction(
         database, "an item's comparison", [&](soci::session& sql) -> Result<ResyncPlan> {
             FS_ASSIGN(ResyncPlan plan, read_resync_plan(sql, item));

@@ -45,11 +45,11 @@ struct ItemName {
 };
 Result<std::vector<ItemName>> list_item_names(Database& database, const ItemQuery& query,
                                               const std::string& after, size_t limit);
-// Those that `agent` captures, and those that nobody captures yet.
-Result<std::vector<ItemRecord>> list_items_of_agent(Database& database, const std::string& agent);
-// Those that `appliance` has, and those that move to it.
-Result<std::vector<ItemRecord>> list_items_of_appliance(Database& database,
-                                                        const std::string& appliance);
+// From memory, which is as new as the database: for heartbeats. Also kFenced (nodes.h).
+// Those that `agent` captures, and those that nobody captures yet, by name.
+Result<std::vector<ItemRecord>> remembered_items_of_agent(Database& database,
+                                                          const std::string& agent);
+Result<ItemRecord> remembered_item(Database& database, const ItemId& id);
 
 // Reads the item, lets `change` edit it, and writes it back when that returned ok, all in one
 // transaction. The state may change only along item_state.h's table (kWrongState). Id, name and

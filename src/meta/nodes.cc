@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "meta/item_memory.h"
 #include "meta/sql.h"
 
 namespace farshore {
@@ -10,6 +11,8 @@ namespace {
 using L = long long;
 using T = std::string;
 
+// So long an answer to who leads is believed.
+constexpr int64_t kLedForUs = 1'000'000;
 constexpr int64_t kForgottenUs = int64_t{86'400} * 1'000'000;
 
 // Microseconds by the server's clock, which goes on within a transaction.
@@ -97,6 +100,20 @@ Status renew_vault_lease(Database& database, uint64_t epoch, int64_t duration_us
         });
 }
 
+Status check_still_leads(Database& database) {
+    Database::Impl& db = database.impl();
+    const uint64_t epoch = db.epoch;
+    const int64_t now_us = db.clock->steady_us();
+    if (epoch == 0 || (db.led_us != 0 && now_us - db.led_us < kLedForUs)) return {};
+    FS_TRY(in_snapshot(database, "asking who leads", [&](soci::session& sql) -> Status {
+        FS_ASSIGN(const VaultLease lease, read_lease(sql));
+        if (lease.epoch != epoch) return fail(Code::kFenced, "another vault node leads now");
+        return {};
+    }));
+    db.led_us = now_us;
+    return {};
+}
+
 Status give_up_vault_lease(Database& database, uint64_t epoch) {
     return in_lease_transaction(
         database, "giving the vault's lease up", [&](soci::session& sql) -> Status {
@@ -106,6 +123,8 @@ Status give_up_vault_lease(Database& database, uint64_t epoch) {
 }
 
 void fence_by_vault_lease(Database& database, uint64_t epoch, const std::string& node) {
+    database.impl().led_us = 0;
+    database.impl().items->forget_all();  // of the time when another one led
     database.impl().epoch = epoch;
     database.impl().node = node;
 }

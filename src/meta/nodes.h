@@ -43,6 +43,9 @@ Result<VaultLease> take_vault_lease(Database& database, const std::string& node,
                                     const std::string& address, int64_t duration_us);
 // kFenced when another epoch counts by now.
 Status renew_vault_lease(Database& database, uint64_t epoch, int64_t duration_us);
+// For whoever answers from memory: that the lease which fences the changes by `database` is still
+// its own, as the database said within the last second. Ok without a lease. kFenced.
+Status check_still_leads(Database& database);
 // Ends it at once. Ok when it is another's by now.
 Status give_up_vault_lease(Database& database, uint64_t epoch);
 // From now on every change by `database` needs this epoch (0: none is asked for), and jobs that are

@@ -212,6 +212,7 @@ Result<std::vector<PolicyRecord>> list_policies(Database& database, const std::s
 Result<PolicyRecord> change_policy(Database& database, const std::string& name,
                                    const std::function<Status(PolicyRecord&)>& change,
                                    const PolicyCheck& check) {
+    ItemsChange told(database, {});
     return in_transaction(
         database, "changing a policy", [&](soci::session& sql) -> Result<PolicyRecord> {
             const TimePoint now = database.impl().clock->now();
@@ -220,7 +221,10 @@ Result<PolicyRecord> change_policy(Database& database, const std::string& name,
             FS_TRY(change(policy));
             FS_ASSIGN(const auto items,
                       select_heads(sql, "WHERE policy = :p ORDER BY name", policy.name));
-            for (const ItemRecord& item : items) FS_TRY(check(item, policy.values));
+            for (const ItemRecord& item : items) {
+                FS_TRY(check(item, policy.values));
+                told.add(item.id);
+            }
             ++policy.version;
             policy.updated = now;
             if (is_new) {
@@ -265,6 +269,7 @@ Status remove_policy(Database& database, const std::string& name,
 
 Result<PolicyRecord> assign_policy(Database& database, const std::string& name,
                                    const std::vector<ItemId>& items, const PolicyCheck& check) {
+    const ItemsChange told(database, items);
     return in_transaction(
         database, "assigning a policy", [&](soci::session& sql) -> Result<PolicyRecord> {
             const TimePoint now = database.impl().clock->now();

@@ -122,6 +122,7 @@ TEST_F(Postgres, OneNodeLeadsAndTheOthersAreFenced) {
     EXPECT_EQ(lease->epoch, 1u);
     fence_by_vault_lease(first, 1);
     EXPECT_TRUE(set_setting(first, "a", "1"));
+    EXPECT_TRUE(remembered_items_of_agent(first, "agent"));
 
     auto refused = take_vault_lease(*second_node, "two", "h2:2", kLong);
     ASSERT_TRUE(refused);
@@ -138,6 +139,10 @@ TEST_F(Postgres, OneNodeLeadsAndTheOthersAreFenced) {
     EXPECT_TRUE(set_setting(*second_node, "a", "2"));
     // The first was only asleep.
     EXPECT_EQ(set_setting(first, "a", "3").error().code(), Code::kFenced);
+    // Nor does it answer from memory once it may have been overtaken.
+    test->clock.time.us += 3'000'000;
+    EXPECT_EQ(remembered_items_of_agent(first, "agent").error().code(), Code::kFenced);
+    EXPECT_TRUE(remembered_items_of_agent(*second_node, "agent"));
     DatabaseLedger ledger(first, *ItemId::parse(std::string(32, '1')));
     EXPECT_EQ(ledger.commit_epoch({1}, "x").error().code(), Code::kFenced);
     EXPECT_EQ(renew_vault_lease(first, 1, kLong).error().code(), Code::kFenced);

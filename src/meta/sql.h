@@ -15,11 +15,14 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "base/types.h"
 #include "meta/database.h"
 
 namespace farshore {
+
+class ItemMemory;
 
 // What the databases do not have in common. Its functions throw what SOCI throws.
 class Backend {
@@ -54,10 +57,8 @@ std::unique_ptr<Backend> sqlite_backend(const DatabaseOptions& options);
 Result<std::unique_ptr<Backend>> postgres_backend(const DatabaseOptions& options);
 
 struct Database::Impl {
-    explicit Impl(std::unique_ptr<Backend> backend_in)
-        : backend(std::move(backend_in)),
-          writers(backend->sessions()),
-          readers(backend->sessions()) {}
+    explicit Impl(std::unique_ptr<Backend> backend_in);
+    ~Impl();
 
     std::unique_ptr<Backend> backend;
     Clock* clock = nullptr;
@@ -66,6 +67,8 @@ struct Database::Impl {
     soci::connection_pool writers, readers;
     std::atomic<uint64_t> epoch{0};  // of the vault's lease; 0: there is none
     std::string node;                // that holds it
+    std::atomic<int64_t> led_us{0};  // steady, when the lease was known to be ours; 0: not yet
+    std::unique_ptr<ItemMemory> items;
     mutable std::mutex trouble_mutex;
     std::optional<Error> trouble;
 
@@ -80,6 +83,21 @@ struct Database::Impl {
 std::string message_of(const std::exception& thrown);
 
 inline constexpr uint32_t kWholeDatabase = 1;
+// Tells the memory of items at its end: made before the transaction that changes them.
+class ItemsChange {
+  public:
+    ItemsChange(Database& database, std::vector<ItemId> ids)
+        : database_(database), ids_(std::move(ids)) {}
+    ~ItemsChange();
+    ItemsChange(const ItemsChange&) = delete;
+    ItemsChange& operator=(const ItemsChange&) = delete;
+    void add(const ItemId& id) { ids_.push_back(id); }
+
+  private:
+    Database& database_;
+    std::vector<ItemId> ids_;
+};
+
 uint32_t key_of_ledger(const std::string& ledger);  // two may share one: they take turns then
 
 // Runs `function(session)` in one transaction; commits when it returns ok, rolls back otherwise.

@@ -46,10 +46,12 @@ constexpr size_t kMaxName = 256;
 // /v1/appliances[/balance | /NAME/evacuate]
 Result<HttpResponse> Api::appliances(const Call& call) {
     if (call.parts.size() == 1 && call.is("GET")) {
-        FS_ASSIGN(const auto reports, vault_.appliances());
-        Json list = Json::array();
-        for (const ApplianceReport& report : reports) list.push_back(appliance_view(report));
-        return answer({{"appliances", std::move(list)}});
+        FS_ASSIGN(const size_t limit, call.limit());
+        return answer_page(
+            "appliances", limit, call.query("after"),
+            [&](const std::string& after, size_t rows) { return vault_.appliances(after, rows); },
+            [](const ApplianceReport&) { return true; }, appliance_view,
+            [](const ApplianceReport& report) { return report.record.name; });
     }
     if (call.parts.size() == 2 && call.part(1) == "balance" && call.is("POST")) {
         FS_ASSIGN(const JsonFields fields, call.fields({"site"}));

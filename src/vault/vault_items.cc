@@ -262,7 +262,7 @@ Result<std::vector<ItemReport>> Vault::items(const ItemQuery& query, const std::
         for (const ItemName& name : names) {
             from = name.name;
             if (without.contains(name.id)) continue;
-            auto record = get_item(*impl_->database, name.id);
+            auto record = remembered_item(*impl_->database, name.id);
             if (!record && record.error().code() == Code::kItemNotFound) continue;
             FS_TRY(record);
             reports.push_back(impl_->report(*record));

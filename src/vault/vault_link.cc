@@ -335,7 +335,7 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
         contact.load = status.load;
     }
     if (save) FS_TRY(party_seen(*impl_->database, agent, status.instance, status.version, ""));
-    FS_ASSIGN(auto records, list_items_of_agent(*impl_->database, agent));
+    FS_ASSIGN(auto records, remembered_items_of_agent(*impl_->database, agent));
     std::map<ItemId, const ItemRecord*> own;
     for (const ItemRecord& record : records)
         if (record.agent == agent) own[record.id] = &record;
@@ -355,7 +355,7 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
         written = written || !taken || *taken;
     }
     if (written) {
-        FS_ASSIGN(records, list_items_of_agent(*impl_->database, agent));
+        FS_ASSIGN(records, remembered_items_of_agent(*impl_->database, agent));
     }
     impl_->notify();
 
