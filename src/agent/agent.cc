@@ -89,6 +89,7 @@ struct Agent::Impl {
     }
 
     ClockCompare clocks;
+    std::string appliances_id;  // of the list that the vault told last
     LoadMeter load_meter;
     MachineLoad load;
     std::optional<int64_t> load_us;  // steady, when it was looked at
@@ -107,6 +108,7 @@ struct Agent::Impl {
             load_us = clock.steady_us();
         }
         status.load = load;
+        status.appliances_id = appliances_id;
         for (const auto& [id, item] : items) status.items.push_back(item->status());
         return encode_status(status);
     }
@@ -151,7 +153,8 @@ struct Agent::Impl {
         }
         if (decoded->vault_time.us != 0) clocks.answered(clock.steady_us(), decoded->vault_time);
         for (const DesiredItem& desired : decoded->items) take(desired);
-        learn(decoded->appliances);
+        if (decoded->appliances_id.empty() || decoded->appliances_id != appliances_id)
+            learn(decoded->appliances, decoded->appliances_id);
         if (group) group->want(decoded->grouped);
         if (decoded->sync_interval_us != 0 && control)
             control->set_interval_us(std::max(decoded->sync_interval_us, options.sync_interval_us));
@@ -192,10 +195,12 @@ struct Agent::Impl {
     std::string appliances_path() const { return options.directory + "/appliances.json"; }
 
     // Kept, so that an agent that starts while its own appliance is away finds another.
-    void learn(const std::vector<ApplianceAddress>& appliances) {
+    void learn(const std::vector<ApplianceAddress>& appliances, const std::string& id) {
+        appliances_id = id;
         if (!routes.learn(appliances)) return;
         AgentInstructions known;
         known.appliances = appliances;
+        known.appliances_id = id;
         if (auto kept =
                 write_file_durably(files, appliances_path(), as_bytes(encode_instructions(known)));
             !kept)
@@ -205,8 +210,10 @@ struct Agent::Impl {
     // What was protected before, so that it goes on while the vault is away.
     Status recall() {
         if (auto kept = read_whole_file(files, appliances_path()))
-            if (auto known = decode_instructions(as_text(*kept)))
+            if (auto known = decode_instructions(as_text(*kept))) {
                 (void)routes.learn(known->appliances);
+                appliances_id = known->appliances_id;
+            }
         const std::string directory = options.directory + "/items";
         FS_TRY(files.make_directories(directory));
         FS_ASSIGN(std::vector<std::string> names, files.list(directory));

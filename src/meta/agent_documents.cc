@@ -404,6 +404,7 @@ std::string encode_instructions(const AgentInstructions& instructions) {
     if (instructions.grouped) json["grouped"] = true;
     for (const ApplianceAddress& appliance : instructions.appliances)
         json["appliances"].push_back(appliance_json(appliance));
+    if (!instructions.appliances_id.empty()) json["appliances_id"] = instructions.appliances_id;
     return dump_json(json);
 }
 
@@ -433,6 +434,7 @@ Result<AgentInstructions> decode_instructions(std::string_view text) {
                   read_appliance((*appliances)[i], fmt::format("appliances[{}]", i)));
         instructions.appliances.push_back(std::move(appliance));
     }
+    FS_ASSIGN(instructions.appliances_id, fields.text("appliances_id", kShortText));
     return instructions;
 }
 
@@ -493,6 +495,7 @@ std::string encode_status(const AgentStatus& status) {
     if (status.load.cpu_permille >= 0) json["cpu_permille"] = status.load.cpu_permille;
     if (status.load.memory_permille >= 0) json["memory_permille"] = status.load.memory_permille;
     if (status.clock_ahead_us) json["clock_ahead_us"] = *status.clock_ahead_us;
+    if (!status.appliances_id.empty()) json["appliances_id"] = status.appliances_id;
     return dump_json(json);
 }
 
@@ -503,6 +506,7 @@ Result<AgentStatus> decode_status(std::string_view text) {
     FS_ASSIGN(status.agent, fields.text("agent", kShortText));
     FS_ASSIGN(status.instance, fields.required_text("instance", kShortText));
     FS_ASSIGN(status.version, fields.text("version", kShortText));
+    FS_ASSIGN(status.appliances_id, fields.text("appliances_id", kShortText));
     FS_ASSIGN(status.time.us, fields.i64("time_us"));
     if (fields.has("clock_ahead_us")) {
         FS_ASSIGN(status.clock_ahead_us, fields.i64("clock_ahead_us"));

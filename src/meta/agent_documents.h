@@ -120,8 +120,10 @@ struct AgentInstructions {
     TimePoint vault_time;  // when they were written; 0: not told
     // How soon the next round shall be; 0: as the agent is set.
     int64_t sync_interval_us = 0;
-    // Those that the agent can speak to beside the ones of its configuration.
+    // Those that the agent can speak to beside the ones of its configuration; left out when it has
+    // said that it knows the list with that id. An older vault's list has none.
     std::vector<ApplianceAddress> appliances;
+    std::string appliances_id;
     // Some of them are in a replication group: the agent keeps a connection for shared points.
     bool grouped = false;
 };
@@ -241,7 +243,8 @@ struct AgentStatus {
     std::vector<AgentItemStatus> items;
     // Its clock minus the vault's; none: not known yet.
     std::optional<int64_t> clock_ahead_us;
-    MachineLoad load;  // of its machine
+    MachineLoad load;           // of its machine
+    std::string appliances_id;  // of the list that it was told last; empty: of none
 };
 
 std::string encode_status(const AgentStatus& status);

@@ -20,7 +20,10 @@ AgentInstructions instructions() {
     item.resync_hold = ResyncHold::kAlways;
     item.bookmarks = {{"b1", "before", PointKind::kBookmark}};
     item.stored = {UINT64_MAX};
-    return {{item}};
+    AgentInstructions all{{item}};
+    all.appliances = {{"one", "one.example:9443"}};
+    all.appliances_id = "a1";
+    return all;
 }
 
 AgentStatus status() {
@@ -49,7 +52,9 @@ AgentStatus status() {
     item.resync.held = true;
     item.resync.read_errors = 13;
     item.tap_restarts = 12;
-    return {"agent-1", "i", "0.1", {13}, {item}, -14};
+    AgentStatus all{"agent-1", "i", "0.1", {13}, {item}, -14, {}, {}};
+    all.appliances_id = "a1";
+    return all;
 }
 
 // Broken if agent and vault of one version lost a field between them.

@@ -1,7 +1,8 @@
 // Items as the database has them, kept for those who ask for them many times a second: heartbeats
 // of agents and appliances. An answer is never older than what was committed before the question:
 // whoever changes items says so when the commit has returned, however it ended, and before it
-// tells anybody. Only one process changes items at a time (database.h, nodes.h).
+// tells anybody. Only one process changes items at a time (database.h; nodes.h says what becomes of
+// one that was overtaken).
 //
 // About 1.5 KiB an item. Any thread may call. Private to src/meta; items.h offers it to others.
 #pragma once
@@ -24,7 +25,8 @@ class Database;
 
 class ItemMemory {
   public:
-    // From one snapshot of the database: of all items, or of those of `ids` that there are.
+    // All items, or those of `ids` that there are; behind every change of them that has begun, also
+    // one whose commit has lost its answer.
     using Read = std::function<Result<std::vector<ItemRecord>>(const std::vector<ItemId>* ids)>;
     explicit ItemMemory(Read read) : read_(std::move(read)) {}
     ItemMemory(const ItemMemory&) = delete;

@@ -142,6 +142,20 @@ TEST_F(Remembered, ManyChangesAreReadAtOnce) {
 
 // ---- over the database
 
+// All that a record holds.
+std::string whole(const ItemRecord& item) {
+    std::string text = fmt::format(
+        "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", item.id.to_string(), item.name,
+        item_state_name(item.state), item.state_since.us, capture_mode_name(item.mode), item.agent,
+        item.qmp_socket, item.nbd_socket, item.machine, to_hex(item.wrapped_key), item.policy_name,
+        item.resync_request, item.created.us, item.updated.us, item.policy.rpo_threshold_s);
+    if (item.error) text += fmt::format(" {} {}", code_name(item.error->code), item.error->what);
+    for (const DesiredDisk& disk : item.disks)
+        text += fmt::format(" {} {} {} {} {}", disk.index, disk.path, disk.size_bytes, disk.removed,
+                            disk.joining);
+    return text;
+}
+
 // What the database says itself, of items as the memory offers them.
 void expect_same(Database& database, const Names& agents) {
     const auto all = list_items(database, "", 10'000);
@@ -153,16 +167,8 @@ void expect_same(Database& database, const Names& agents) {
         for (const ItemRecord& item : *all)
             if (item.agent == agent || item.agent.empty()) wanted.push_back(item);
         ASSERT_EQ(remembered->size(), wanted.size());
-        for (size_t i = 0; i < wanted.size(); ++i) {
-            EXPECT_EQ((*remembered)[i].name, wanted[i].name);
-            EXPECT_EQ((*remembered)[i].state, wanted[i].state);
-            EXPECT_EQ((*remembered)[i].machine, wanted[i].machine);
-            EXPECT_EQ((*remembered)[i].agent, wanted[i].agent);
-            EXPECT_EQ((*remembered)[i].policy, wanted[i].policy);
-            EXPECT_EQ((*remembered)[i].policy_name, wanted[i].policy_name);
-            EXPECT_EQ((*remembered)[i].resync_request, wanted[i].resync_request);
-            EXPECT_EQ((*remembered)[i].disks.size(), wanted[i].disks.size());
-        }
+        for (size_t i = 0; i < wanted.size(); ++i)
+            EXPECT_EQ(whole(remembered->at(i)), whole(wanted[i]));
     }
 }
 
@@ -192,6 +198,11 @@ TEST(RememberedItems, AreWhatTheDatabaseHas) {
                 ASSERT_TRUE(change_item(database, id, [&](ItemRecord& item) -> Status {
                     item.agent = agents.at(any(3));
                     item.machine = fmt::format("machine {}", round);
+                    item.nbd_socket = fmt::format("/run/{}", round);
+                    item.disks.at(0).joining = any(2) == 0;
+                    item.disks.at(0).size_bytes += 512;
+                    if (any(2) == 0)
+                        item.error = ItemError{Code::kIo, fmt::format("round {}", round), ""};
                     return {};
                 }));
                 break;

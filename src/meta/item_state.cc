@@ -81,7 +81,7 @@ constexpr std::array<Row, kItemStates> kTable{
         kReading | bit(A::kReplicate) | bit(A::kBookmark) | bit(A::kTestFailover) |
             bit(A::kCommitHome) | bit(A::kCancelFailback)},
     Row{/* committed-home */ kReplicating | bit(S::kDisabling),
-        kReading | bit(A::kReplicate) | bit(A::kBookmark)},
+        kReading | bit(A::kReplicate) | bit(A::kBookmark) | bit(A::kCommitHome)},
     Row{/* disabling */ 0, bit(A::kUnprotect)},
 };
 

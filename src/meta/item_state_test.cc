@@ -84,7 +84,8 @@ TEST(ItemStates, EachActionInEachState) {
     possible[S::kFailingBack].insert(A::kCancelFailback);
     possible[S::kFailedBack] = captured;
     possible[S::kFailedBack].insert({A::kCommitHome, A::kCancelFailback});
-    possible[S::kCommittedHome] = {A::kRead, A::kUnprotect, A::kReplicate, A::kBookmark};
+    possible[S::kCommittedHome] = {A::kRead, A::kUnprotect, A::kReplicate, A::kBookmark,
+                                   A::kCommitHome};
     possible[S::kDisabling] = {A::kUnprotect};
     for (int i = 0; i < kItemStates; ++i) {
         const S state = static_cast<S>(i);

@@ -388,7 +388,9 @@ Result<std::vector<ItemName>> list_item_names(Database& database, const ItemQuer
 std::unique_ptr<ItemMemory> memory_of_items(Database& database) {
     using Items = std::vector<ItemRecord>;
     return std::make_unique<ItemMemory>([&database](const std::vector<ItemId>* ids) {
-        return in_snapshot(database, "reading items", [&](soci::session& sql) -> Result<Items> {
+        // Among those that change something, though it does not: a commit whose answer was lost
+        // may still be under way, and is waited for.
+        return in_transaction(database, "reading items", [&](soci::session& sql) -> Result<Items> {
             if (ids == nullptr) return select_items(sql, "");
             Items items;
             for (const ItemId& id : *ids) {

@@ -129,6 +129,8 @@ void fence_by_vault_lease(Database& database, uint64_t epoch, const std::string&
     database.impl().node = node;
 }
 
+std::string node_of(Database& database) { return database.impl().node; }
+
 Status vault_node_seen(Database& database, const VaultNode& node) {
     FS_TRY(check_shared(database));
     return in_transaction(database, "a vault node", [&](soci::session& sql) -> Status {

@@ -51,6 +51,8 @@ Status give_up_vault_lease(Database& database, uint64_t epoch);
 // From now on every change by `database` needs this epoch (0: none is asked for), and jobs that are
 // added are `node`'s. Before other threads use the database.
 void fence_by_vault_lease(Database& database, uint64_t epoch, const std::string& node = {});
+// The node of fence_by_vault_lease(); empty: there are none.
+std::string node_of(Database& database);
 
 // Known from now on; nodes that have been silent for a day are forgotten. kLimitReached.
 Status vault_node_seen(Database& database, const VaultNode& node);

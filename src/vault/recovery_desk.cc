@@ -8,6 +8,7 @@
 #include "meta/items.h"
 #include "meta/jobs.h"
 #include "meta/json_fields.h"
+#include "meta/nodes.h"
 #include "os/real.h"
 #include "vault/job_limits.h"
 #include "vault/log_about.h"
@@ -558,7 +559,7 @@ Result<JobRecord> RecoveryDesk::start_failover(const ItemId& id, const PointSpec
         return fail(Code::kInvalidArgument, "a planned failover goes to the latest point",
                     "leave the point out, or --planned");
     // Before the state: the way back from it needs room as well.
-    FS_TRY(check_room(jobs));
+    FS_TRY(check_room(jobs, node_of(vault_.database())));
     FS_TRY(vault_.change_state(id, ItemState::kFailingOver, "to point " + point));
     auto begun = job();
     if (begun) return begun;

@@ -55,6 +55,21 @@ TEST(RecoveryDesk, WithoutRoomForItsJobAnItemStaysAsItIs) {
     EXPECT_EQ(dump_json(events).find("failing-over"), std::string::npos) << "not even for a moment";
 }
 
+// Broken if a job whose row was written while its answer was lost stayed open, and in the way of
+// others, or was run when nobody expects it any more.
+TEST(RecoveryDesk, AJobThatWasNeverBegunIsEnded) {
+    DeskSite site;
+    site.fill_up();
+    const uint64_t of_all = site.add("commit-failback");
+    site.site.vault().tend();
+    const auto job = get_job(site.site.vault().database(), of_all);
+    ASSERT_TRUE(job);
+    EXPECT_EQ(job->state, JobState::kFailed);
+    ASSERT_TRUE(job->error);
+    EXPECT_EQ(job->error->code, Code::kUnavailable);
+    EXPECT_TRUE(open_jobs(site.site.vault().database())->empty());
+}
+
 // Broken if what stands between a state and its job, which was never added, kept the item from
 // being failed over while this vault runs; or if one that has its job were begun again.
 TEST(RecoveryDesk, AStateWithoutItsJobDoesNotStandInTheWay) {

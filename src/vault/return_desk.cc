@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <array>
 
+#include "meta/database.h"
 #include "meta/items.h"
 #include "meta/jobs.h"
 #include "meta/json_fields.h"
+#include "meta/nodes.h"
 #include "vault/job_limits.h"
 #include "vault/log_about.h"
 #include "vault/views.h"
@@ -30,6 +32,15 @@ const ReturnStatus* home_of(const ItemReport& report) {
     if (!report.way_home || !report.way_home->home) return nullptr;
     const ReturnStatus& status = report.way_home->home->way_home;
     return status.id == report.way_home->record.id ? &status : nullptr;
+}
+
+// Of ReturnDesk::open_job(): there is none, which is not that the database did not say.
+bool is_none(const Result<JobRecord>& job) { return !job && job.error().code() == Code::kNotFound; }
+
+// Somebody has gone on from the state that this step begins in: it touches nothing any more.
+tl::unexpected<Error> is_over(const ItemRecord& item) {
+    return fail(Code::kWrongState, fmt::format("this step of the way home is over: '{}' is {}",
+                                               item.name, item_state_name(item.state)));
 }
 
 }  // namespace
@@ -131,6 +142,15 @@ Result<JobRecord> ReturnDesk::open_job(const ItemId& item, const std::string& ki
     return fail(Code::kNotFound, "no such job is under way");
 }
 
+// One that goes on here: another node's is not of the machine that is here.
+Result<JobRecord> ReturnDesk::open_job_here(const ItemId& item, const std::string& kind) {
+    const std::string node = node_of(vault_.database());
+    FS_ASSIGN(const auto jobs, open_jobs(vault_.database()));
+    for (const JobRecord& job : jobs)
+        if (job.kind == kind && job.item == item && !is_of_another_node(job, node)) return job;
+    return fail(Code::kNotFound, "no such job is under way here");
+}
+
 // A crash between a change of state and the job that does the rest.
 void ReturnDesk::mend() {
     const auto ways = list_returns(vault_.database());
@@ -140,20 +160,59 @@ void ReturnDesk::mend() {
     }
     for (const ReturnRecord& way : *ways) {
         const auto item = get_item(vault_.database(), way.item);
+        if (!item) continue;
         const auto input = input_for(way.item);
-        if (!item || !input) continue;
         Status mended;
-        if (item->state == ItemState::kReprotecting && !open_job(way.item, kReprotect) &&
-            !open_job(way.item, kCancelFailback)) {
+        if (!input) {
+            // What was here of it is gone; with other nodes it may be at one of them.
+            if (item->state == ItemState::kCommittedHome && !vault_.database().is_shared())
+                if (auto home = vault_.commit_return(way.item); !home) mended = fail(home.error());
+        } else if (is_left_reprotecting(*item)) {
             if (auto job = start(kReprotect, *item, true, encode(*input)); !job)
                 mended = fail(job.error());
-        } else if (item->state == ItemState::kFailingBack && !open_job(way.item, kFailback)) {
+        } else if (item->state == ItemState::kFailingBack &&
+                   is_none(open_job(way.item, kFailback))) {
             mended = give_failback_up(*item, input->recovery, "the vault ended meanwhile");
+        } else if (item->state == ItemState::kCommittedHome &&
+                   is_none(open_job(way.item, kCommitFailback))) {
+            if (auto job = start(kCommitFailback, *item, false, encode(*input)); !job)
+                mended = fail(job.error());
         }
         if (!mended)
             log::error("vault", about(*item, mended.error()), "the way home of '{}': {}",
                        item->name, mended.error().to_string());
     }
+    for (const RecoveryState& state : recoveries_.list()) {
+        const auto item = get_item(vault_.database(), state.item);
+        if (!item || !is_left_captured(*item)) continue;
+        if (auto job = start_for(kCancelReprotect, *item, false); !job)
+            log::error("vault", about(*item, job.error()), "the disks of '{}': {}", item->name,
+                       job.error().to_string());
+    }
+}
+
+// Reprotecting, and the job that brings it on has not begun or has ended.
+bool ReturnDesk::is_left_reprotecting(const ItemRecord& item) {
+    return item.state == ItemState::kReprotecting && is_none(open_job(item.id, kReprotect)) &&
+           is_none(open_job(item.id, kCancelReprotect)) &&
+           is_none(open_job(item.id, kCancelFailback));
+}
+
+// The way home was given up, and the job that takes the disks back has ended before that.
+bool ReturnDesk::is_left_captured(const ItemRecord& item) {
+    return item.state == ItemState::kCommitted &&
+           std::ranges::any_of(recoveries_.list(),
+                               [&](const RecoveryState& state) {
+                                   return state.item == item.id && state.captured &&
+                                          state.kind == RecoveryKind::kFailover;
+                               }) &&
+           is_none(open_job(item.id, kReprotect)) && is_none(open_job(item.id, kCancelReprotect));
+}
+
+Result<JobRecord> ReturnDesk::start_for(const std::string& kind, const ItemRecord& item,
+                                        bool cancellable) {
+    FS_ASSIGN(const Input input, input_for(item.id));
+    return start(kind, item, cancellable, encode(input));
 }
 
 Result<std::string> ReturnDesk::result_of(const ItemId& item) {
@@ -197,7 +256,9 @@ Status ReturnDesk::wait_for_home(JobRun& run, const ItemId& item, double from, d
 }
 
 Status ReturnDesk::wait_let_go(JobRun& run, const ItemId& item) {
-    FS_TRY(run.report(0.5, "waiting until nothing captures the machine any more"));
+    // What is behind this must come to its end: a database that is away does not stop it.
+    const Status told = run.report(0.5, "waiting until nothing captures the machine any more");
+    if (!told && told.error().code() == Code::kCancelled) return told;
     while (!site_.has_let_go(item)) FS_TRY(run.pause(kLookUs));
     return {};
 }
@@ -215,7 +276,7 @@ Status ReturnDesk::check_may_begin(const ItemId& item) {
                         fmt::format("an earlier step of a way home has not ended: job {} ({})",
                                     job.id, job.kind),
                         "try again when that job has ended");
-    return check_room(jobs);
+    return check_room(jobs, node_of(vault_.database()));
 }
 
 Result<JobRecord> ReturnDesk::reprotect(const std::string& name, const ReturnRequest& request) {
@@ -225,6 +286,8 @@ Result<JobRecord> ReturnDesk::reprotect(const std::string& name, const ReturnReq
         FS_TRY(vault_.accept_return(item.id));
         return open_job(item.id, kReprotect);
     }
+    // Its job did not begin, or could not be ended.
+    if (is_left_reprotecting(item)) return start_for(kReprotect, item, true);
     FS_TRY(check_action(item.state, ItemAction::kReprotect));
     FS_TRY(check_may_begin(item.id));
     FS_ASSIGN(Input input, input_for(item.id));
@@ -240,6 +303,12 @@ Result<JobRecord> ReturnDesk::reprotect(const std::string& name, const ReturnReq
 Result<std::string> ReturnDesk::run_reprotect(JobRun& run, const std::string& text) {
     FS_ASSIGN(const Input input, decode(text));
     const auto work = [&]() -> Status {
+        FS_ASSIGN(const ItemRecord item, get_item(vault_.database(), input.item));
+        if (item.state == ItemState::kCommitted || item.state == ItemState::kDisabling)
+            return fail(Code::kCancelled, "the way home was given up");
+        // Somebody has gone on from where this was to come to.
+        if (item.state != ItemState::kReprotecting && item.state != ItemState::kReverseProtected)
+            return {};
         FS_TRY(site_.ensure());
         FS_TRY(recoveries_.hand_over_disks(input.recovery));
         FS_TRY(recoveries_.start_again(input.recovery));
@@ -270,6 +339,8 @@ Result<std::string> ReturnDesk::run_reprotect(JobRun& run, const std::string& te
 Result<JobRecord> ReturnDesk::cancel_reprotect(const std::string& name) {
     const std::lock_guard hold(start_mutex_);
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
+    if (is_left_captured(item)) return start_for(kCancelReprotect, item, false);
+    if (auto job = open_job_here(item.id, kCancelReprotect); !is_none(job)) return job;
     FS_TRY(check_action(item.state, ItemAction::kCancelReprotect));
     // It is about to start the machine on the disks that this takes back.
     if (const auto job = open_job(item.id, kCancelFailback))
@@ -310,6 +381,12 @@ Result<JobRecord> ReturnDesk::failback(const std::string& name, const FailbackRe
         }
     }
     FS_TRY(check_action(item.state, ItemAction::kFailback));
+    if (const auto job = open_job_here(item.id, kFailback); !is_none(job)) {
+        FS_TRY(job);
+        return fail(Code::kWrongState,
+                    fmt::format("an earlier failback has not ended: job {}", job->id),
+                    "try again when that job has ended");
+    }
     FS_ASSIGN(Input input, input_for(item.id));
     input.failback = request;
     FS_TRY(vault_.change_state(item.id, ItemState::kFailingBack, {}));
@@ -345,6 +422,8 @@ Result<std::string> ReturnDesk::run_failback(JobRun& run, const std::string& tex
         FS_TRY(vault_.choose_return(input.item, point.record.sequence));
         FS_TRY(wait_for_home(run, input.item, 0.3, 0.95,
                              [&](const ItemReport& report) -> Result<bool> {
+                                 if (report.record.state != ItemState::kFailingBack)
+                                     return is_over(report.record);
                                  const ReturnStatus* home = home_of(report);
                                  return home != nullptr && home->have == point.record.sequence;
                              }));
@@ -353,6 +432,8 @@ Result<std::string> ReturnDesk::run_failback(JobRun& run, const std::string& tex
     };
     FS_ASSIGN(const ItemRecord before, get_item(vault_.database(), input.item));
     if (before.state == ItemState::kFailedBack) return result_of(input.item);
+    // It was given up: the machine runs, and is not shut down any more.
+    if (before.state != ItemState::kFailingBack) return is_over(before);
     const Status done = work();
     if (done) return result_of(input.item);
     if (run.vault_ends()) return fail(done.error());
@@ -379,6 +460,8 @@ Status ReturnDesk::give_failback_up(const ItemRecord& item, const std::string& r
 Result<JobRecord> ReturnDesk::cancel_failback(const std::string& name) {
     const std::lock_guard hold(start_mutex_);
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
+    // Its job did not begin: the machine is still off.
+    if (is_left_reprotecting(item)) return start_for(kCancelFailback, item, false);
     FS_TRY(check_action(item.state, ItemAction::kCancelFailback));
     if (item.state == ItemState::kFailingBack) {
         FS_ASSIGN(const JobRecord job, open_job(item.id, kFailback));
@@ -389,12 +472,15 @@ Result<JobRecord> ReturnDesk::cancel_failback(const std::string& name) {
     FS_ASSIGN(const Input input, input_for(item.id));
     FS_TRY(site_.ensure());
     FS_TRY(vault_.begin_return(item.id, input.recovery, {}));
-    // Without its job the next start of the vault goes on, or whoever gives the way home up.
+    // Without its job somebody asks again, or the next start of the vault goes on.
     return start(kCancelFailback, item, false, encode(input));
 }
 
 Result<std::string> ReturnDesk::run_cancel_failback(JobRun& run, const std::string& text) {
     FS_ASSIGN(const Input input, decode(text));
+    FS_ASSIGN(const ItemRecord item, get_item(vault_.database(), input.item));
+    if (item.state != ItemState::kReprotecting && item.state != ItemState::kReverseProtected)
+        return is_over(item);
     FS_TRY(site_.ensure());
     FS_TRY(run.report(0.2, "starting the machine at the recovery site"));
     FS_TRY(recoveries_.hand_over_disks(input.recovery));
@@ -405,6 +491,7 @@ Result<std::string> ReturnDesk::run_cancel_failback(JobRun& run, const std::stri
 Result<JobRecord> ReturnDesk::commit(const std::string& name) {
     const std::lock_guard hold(start_mutex_);
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
+    if (auto job = open_job_here(item.id, kCommitFailback); !is_none(job)) return job;
     FS_TRY(check_action(item.state, ItemAction::kCommitHome));
     FS_ASSIGN(const Input input, input_for(item.id));
     return start(kCommitFailback, item, false, encode(input));

@@ -53,7 +53,11 @@ class ReturnDesk {
     static Result<Input> decode(const std::string& text);
     Result<Input> input_for(const ItemId& item);
     Result<JobRecord> open_job(const ItemId& item, const std::string& kind);
+    Result<JobRecord> open_job_here(const ItemId& item, const std::string& kind);
     Status check_may_begin(const ItemId& item);
+    bool is_left_reprotecting(const ItemRecord& item);
+    bool is_left_captured(const ItemRecord& item);
+    Result<JobRecord> start_for(const std::string& kind, const ItemRecord& item, bool cancellable);
     Status give_failback_up(const ItemRecord& item, const std::string& recovery,
                             const std::string& why);
     Result<JobRecord> start(const std::string& kind, const ItemRecord& item, bool cancellable,

@@ -83,6 +83,11 @@ struct Site {
                 "substr(CAST(100000 + i % :m AS TEXT), 2, 5)",
                 std::min(kEventsAtOnce, events - done), done, items);
         for (int i = 0; i < 3; ++i) vault.tend();
+        // Agents know by now which appliances there are.
+        appliances_id =
+            must(decode_instructions(must(vault.sync_agent(agent_name(0), words_of(0)))))
+                .appliances_id;
+        words.assign(items, {});
     }
     // Runs `statement` with n(i), which is 1 to `count`.
     template <typename... Args>
@@ -122,6 +127,7 @@ struct Site {
         item.nbd_socket = "/run/tap.sock";
         item.disks = {{0, 64ull << 30, fmt::format("/disks/{}", i)}};
         item.machine_description = R"({"name":"web","cpus":1})";
+        status.appliances_id = appliances_id;
         status.items.push_back(std::move(item));
         return encode_status(status);
     }
@@ -139,6 +145,7 @@ struct Site {
     BenchVault bench{database_setting()};
     const Clock& clock = bench.clock;
     std::vector<ItemId> ids;
+    std::string appliances_id;
     std::vector<std::string> words = std::vector<std::string>(items);
 };
 Site& site() {

@@ -113,10 +113,12 @@ struct FakeAgent {
     std::string name = "agent-1";
     std::string instance = "one";
     std::optional<int64_t> clock_ahead_us{};
+    std::string appliances_id{};  // as it says it
 
     Result<AgentInstructions> sync(std::vector<AgentItemStatus> items = {}) {
         AgentStatus status{name, instance, "0.1", site.clock.now(), std::move(items)};
         status.clock_ahead_us = clock_ahead_us;
+        status.appliances_id = appliances_id;
         FS_ASSIGN(const std::string down, site.vault().sync_agent(name, encode_status(status)));
         return decode_instructions(down);
     }

@@ -494,6 +494,7 @@ Status Vault::remove_party(const std::string& name) {
     {
         const std::lock_guard hold(impl_->mutex);
         impl_->appliances.erase(name);
+        impl_->told_appliances.reset();
         impl_->parties.erase(name);
     }
     event(Severity::kInformation, "party-removed", nullptr,

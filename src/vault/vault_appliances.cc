@@ -6,6 +6,7 @@
 #include <map>
 
 #include "base/party_names.h"
+#include "codec/hash.h"
 #include "meta/appliances.h"
 #include "meta/items.h"
 #include "meta/sites.h"
@@ -27,6 +28,7 @@ Status Vault::Impl::load_appliances() {
     FS_ASSIGN(const auto known, list_appliances(*database));
     const std::lock_guard hold(mutex);
     for (const ApplianceRecord& record : known) appliances[record.name].record = record;
+    told_appliances.reset();
     return {};
 }
 
@@ -64,15 +66,22 @@ ApplianceAddress Vault::Impl::address_of(const std::string& appliance) {
     return {appliance, known == appliances.end() ? std::string() : known->second.record.address};
 }
 
-std::vector<ApplianceAddress> Vault::Impl::appliances_to_tell() {
-    std::vector<ApplianceAddress> out;
+std::shared_ptr<const Vault::Impl::ToldAppliances> Vault::Impl::appliances_to_tell() {
     const std::lock_guard hold(mutex);
-    for (const auto& [name, contact] : appliances)
+    if (told_appliances) return told_appliances;
+    ToldAppliances told;
+    Sha256 sum;
+    for (const auto& [name, contact] : appliances) {
         // The vault's own is told to those alone whose items it has.
-        if (name != kRecoveryAppliance && !contact.record.address.empty() &&
-            out.size() < kMaxAppliancesTold)
-            out.push_back({name, contact.record.address});
-    return out;
+        if (name == kRecoveryAppliance || contact.record.address.empty() ||
+            told.appliances.size() >= kMaxAppliancesTold)
+            continue;
+        told.appliances.push_back({name, contact.record.address});
+        // Neither of them has a line in it.
+        sum.update(as_bytes(fmt::format("{}\n{}\n", name, contact.record.address)));
+    }
+    told.id = to_hex(sum.finish()).substr(0, 32);
+    return told_appliances = std::make_shared<const ToldAppliances>(std::move(told));
 }
 
 Result<ApplianceOrders> Vault::sync_appliance(const std::string& appliance,
@@ -91,6 +100,7 @@ Result<ApplianceOrders> Vault::sync_appliance(const std::string& appliance,
                known.version != record.version || contact.saved_us == 0 ||
                now_us - contact.saved_us > kSaveUs;
         if (save) contact.saved_us = now_us;
+        if (known.address != record.address) impl_->told_appliances.reset();
         contact.record = record;
         contact.status = status;
         contact.heard_us = now_us;
@@ -98,7 +108,10 @@ Result<ApplianceOrders> Vault::sync_appliance(const std::string& appliance,
     if (save) {
         if (const Status kept = appliance_seen(*impl_->database, record); !kept) {
             const std::lock_guard hold(impl_->mutex);
-            impl_->appliances[appliance].saved_us = 0;  // again with the next word
+            // Again with the next word, unless it was removed meanwhile.
+            if (const auto known = impl_->appliances.find(appliance);
+                known != impl_->appliances.end())
+                known->second.saved_us = 0;
             return tl::unexpected(kept.error());
         }
     }

@@ -67,6 +67,28 @@ class Appliances : public ::testing::Test {
     ApplianceStatus said;
 };
 
+// Broken if every heartbeat carried the list of all appliances, or an agent kept an old one.
+TEST_F(Appliances, AreToldToWhomDoesNotKnowThem) {
+    using Addresses = std::vector<ApplianceAddress>;
+    say("one");
+    const AgentInstructions first = sync();
+    EXPECT_EQ(first.appliances, (Addresses{{"one", "one.example:9443"}}));
+    agent.appliances_id = first.appliances_id;
+    EXPECT_EQ(sync().appliances, Addresses{});
+    EXPECT_EQ(sync().appliances_id, first.appliances_id);
+    site.start();  // nor is it news because the vault is a new one
+    EXPECT_EQ(sync().appliances, Addresses{});
+    say("two");
+    const AgentInstructions second = sync();
+    EXPECT_EQ(second.appliances,
+              (Addresses{{"one", "one.example:9443"}, {"two", "two.example:9443"}}));
+    EXPECT_NE(second.appliances_id, first.appliances_id);
+    agent.appliances_id = second.appliances_id;
+    EXPECT_EQ(sync().appliances, Addresses{});
+    agent.appliances_id = "another vault's";
+    EXPECT_EQ(sync().appliances, second.appliances);
+}
+
 // Broken if two appliances had one item, if the old one could take it back, or if the agent went to
 // the new one before the vault let it, or never heard where that is.
 TEST_F(Appliances, AnItemGoesFromOneToTheOther) {

@@ -302,7 +302,13 @@ struct Vault::Impl {
     Result<ItemAppliance> appliance_of(ItemRuntime& item);
     Status let_take(const ItemRecord& record, const std::string& appliance, Vault& vault);
     ApplianceAddress address_of(const std::string& appliance);
-    std::vector<ApplianceAddress> appliances_to_tell();
+    // What agents are told of appliances; under `mutex`, null: made anew when it is asked for.
+    struct ToldAppliances {
+        std::vector<ApplianceAddress> appliances;
+        std::string id;
+    };
+    std::shared_ptr<const ToldAppliances> told_appliances;
+    std::shared_ptr<const ToldAppliances> appliances_to_tell();
     Status check_can_take(const std::string& appliance);
     Result<ItemAppliance> give_item(Vault& vault, const ItemRecord& record,
                                     const std::string& appliance, bool lost);
@@ -323,6 +329,10 @@ struct Vault::Impl {
     std::map<std::string, std::function<JobWork(const JobRecord&)>> resumers;
     // A job that only the vault node that began it can go on with.
     bool is_of_another_node(const JobRecord& job) const;
+    std::mutex starting_mutex;  // from a job's row to its thread
+    std::atomic<bool> jobs_resumed{false};
+    // Jobs of this node that have a row and no thread: the row's commit had lost its answer.
+    void end_lost_jobs();
     std::mutex retry_mutex;  // between looking at the open jobs and adding one
     std::mutex jobs_mutex;
     std::map<uint64_t, std::unique_ptr<ThreadExecutor>> job_threads;

@@ -563,6 +563,7 @@ void Vault::tend() {
     impl_->tend_components(*this);
     impl_->tend_contacts();
     impl_->tend_deleted_items();
+    impl_->end_lost_jobs();
     impl_->groups->tend();
     std::string after;
     while (!impl_->ending) {

@@ -134,6 +134,7 @@ Result<JobRecord> Vault::start_job(const std::string& kind, const std::optional<
     }
     job.cancellable = cancellable;
     job.input = input;
+    const std::lock_guard starting(impl_->starting_mutex);
     FS_ASSIGN(const JobRecord added, add_job(*impl_->database, job));
     impl_->launch_job(added.id, std::move(work));
     return added;
@@ -179,6 +180,7 @@ void Vault::resume_jobs() {
             log::error("vault", about(job, ended.error()), "job {}: {}", job.id,
                        ended.error().to_string());
     }
+    impl_->jobs_resumed = true;
 }
 
 Result<JobRecord> Vault::job(uint64_t id, int64_t timeout_us) {
@@ -190,13 +192,32 @@ Result<JobRecord> Vault::job(uint64_t id, int64_t timeout_us) {
     }
 }
 
-// Others can go on anywhere.
 bool Vault::Impl::is_of_another_node(const JobRecord& job) const {
-    static constexpr std::array<std::string_view, 10> kBound{
-        "failover",  "test-failover",    "hydrate",  "materialise",     "seed",
-        "reprotect", "cancel-reprotect", "failback", "cancel-failback", "commit-failback"};
-    return !job.node.empty() && job.node != options.node &&
-           std::ranges::find(kBound, job.kind) != kBound.end();
+    return farshore::is_of_another_node(job, options.node);
+}
+
+// Whoever began it was told that it did not begin: nobody waits for it, and it must not run when
+// that is not expected any more.
+void Vault::Impl::end_lost_jobs() {
+    if (!jobs_resumed) return;
+    const std::lock_guard starting(starting_mutex);
+    const auto open = open_jobs(*database);
+    if (!open) return;
+    for (const JobRecord& job : *open) {
+        if (job.state != JobState::kQueued || job.node != options.node ||
+            job.kind == "initial-replication")
+            continue;
+        {
+            const std::lock_guard hold(jobs_mutex);
+            if (ending || job_threads.contains(job.id)) continue;
+        }
+        log::warn("vault", about(job), "job {} ({}) was never begun", job.id, job.kind);
+        (void)end_job(
+            *database, job.id, JobState::kFailed, "",
+            ItemError{Code::kUnavailable, "the database did not answer when it was to begin",
+                      "begin it again"});
+        notify();
+    }
 }
 
 Result<JobRecord> Vault::retry_job(uint64_t id) {

@@ -361,7 +361,9 @@ Result<std::string> Vault::sync_agent(const std::string& agent, const std::strin
 
     AgentInstructions instructions;
     instructions.vault_time = impl_->clock.now();
-    instructions.appliances = impl_->appliances_to_tell();
+    const auto told = impl_->appliances_to_tell();
+    instructions.appliances_id = told->id;
+    if (status.appliances_id != told->id) instructions.appliances = told->appliances;
     instructions.sync_interval_us = impl_->sync_interval_us();
     FS_ASSIGN(instructions.grouped, impl_->groups->has_member(records));
     for (ItemRecord record : records) {
