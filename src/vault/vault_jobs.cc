@@ -209,7 +209,8 @@ void Vault::Impl::end_lost_jobs() {
             continue;
         {
             const std::lock_guard hold(jobs_mutex);
-            if (ending || job_threads.contains(job.id)) continue;
+            const bool has_thread = job_threads.contains(job.id) && !finished_jobs.contains(job.id);
+            if (ending || has_thread) continue;
         }
         log::warn("vault", about(job), "job {} ({}) was never begun", job.id, job.kind);
         (void)end_job(
