@@ -309,56 +309,54 @@ void ItemSupervisor::watch_log() {
     }
 }
 
-void ItemSupervisor::watch_tap(std::optional<ProcessKey> tap) {
-    std::lock_guard lock(mutex_);
-    watched_tap_ = tap;
-}
-
 // On the watcher's thread: the worker may itself wait for a QEMU that waits for the tap.
 void ItemSupervisor::check_tap() {
     const int64_t now_us = clock_.steady_us();
     if (now_us - tap_checked_us_ < kWatchUs / 2) return;
     // When we come late ourselves, so may the tap: then it is the host that is slow.
     const bool late = now_us - std::exchange(tap_checked_us_, now_us) > 3 * kWatchUs;
-    std::optional<ProcessKey> key;
     std::string name;
     {
-        std::lock_guard lock(mutex_);
+        const std::lock_guard lock(mutex_);
         // In path, a slow backing disk is no hung tap, and killing it would take the disk away.
-        if (desired_.mode == CaptureMode::kMirror) key = watched_tap_;
+        if (desired_.mode != CaptureMode::kMirror) return;
         name = desired_.name;
     }
-    if (!key || late) return;
+    if (late || !tap_.kept()) return;
     const CaptureStatus capture = session_->status();
-    const bool slow = capture.oldest_in_flight_us > options_.hung_tap_us;
-    // One that is stopped as a whole does not even take the request that it does not answer.
-    const bool stopped = capture.tap_heartbeat_age_us > kTapSilenceUs;
-    if (!slow && !stopped) return;
-    auto process = Process::adopt(*key);
-    if (!process) return;
-    log::warn("agent", {.item = name, .item_id = item_.to_string()},
-              "item {}: the tap {} for {} ms, it is replaced", name,
-              slow ? "has not answered a write" : "has shown no sign of life",
-              (slow ? capture.oldest_in_flight_us : capture.tap_heartbeat_age_us) / 1000);
-    (void)process->kill(SIGKILL);
-    watch_tap({});
+    if (tap_.ended()) {
+        log::warn("agent", {.item = name, .item_id = item_.to_string()},
+                  "item {}: the tap has ended, another one is started", name);
+    } else if (capture.oldest_in_flight_us > options_.hung_tap_us) {
+        log::warn("agent", {.item = name, .item_id = item_.to_string()},
+                  "item {}: the tap has not answered a write for {} ms, it is replaced", name,
+                  capture.oldest_in_flight_us / 1000);
+    } else if (capture.tap_heartbeat_age_us > kTapSilenceUs) {
+        // One that is stopped as a whole does not even take the request that it does not answer.
+        log::warn("agent", {.item = name, .item_id = item_.to_string()},
+                  "item {}: the tap has shown no sign of life for {} ms, it is replaced", name,
+                  capture.tap_heartbeat_age_us / 1000);
+    } else {
+        return;
+    }
+    if (auto replaced = tap_.replace(); !replaced)
+        log::warn("agent", {.item = name, .item_id = item_.to_string()},
+                  "item {}: the tap is not replaced: {}", name, replaced.error().what());
 }
 
+// QEMU is asked nothing here: with the tap away it may answer nobody.
 Status ItemSupervisor::ensure_tap(const DesiredItem& desired) {
-    if (tap_ && tap_->alive()) return {};
-    const bool had_one = tap_.has_value();
-    tap_.reset();
-    watch_tap({});
-    if (auto running = NbdServer::adopt(tap_directory(), tap_socket())) {
-        if (running->alive()) {
-            tap_ = std::move(*running);
-            watch_tap(tap_->process_key());
-            return {};
-        }
-    }
-    if (desired.mode == CaptureMode::kMirror) FS_TRY(mirror_->export_sources());
+    if (tap_.alive()) return {};
+    const bool runs = tap_.adopt(tap_directory(), tap_socket());
     // Anew: they may have become files of their own.
-    if (recovery_) FS_TRY(ask_recovery_disks(desired.item));
+    if (!runs && recovery_) FS_TRY(ask_recovery_disks(desired.item));
+    FS_ASSIGN(const NbdServerOptions options, tap_options(desired));
+    if (!runs) FS_TRY(tap_.start(options));
+    if (desired.mode == CaptureMode::kMirror) tap_.keep(options);
+    return {};
+}
+
+Result<NbdServerOptions> ItemSupervisor::tap_options(const DesiredItem& desired) const {
     TapConfig config;
     config.mode = desired.mode == CaptureMode::kMirror ? ServeMode::kMirror : ServeMode::kInPath;
     config.capture = session_->config();
@@ -385,12 +383,7 @@ Status ItemSupervisor::ensure_tap(const DesiredItem& desired) {
     FS_ASSIGN(server.plugin, find_plugin());
     server.config_json = encode_tap_config(config);
     server.socket_path = tap_socket();
-    FS_TRY(NbdServer::clean_up(tap_directory(), tap_socket()));
-    FS_ASSIGN(NbdServer started, NbdServer::start(server));
-    tap_ = std::move(started);
-    watch_tap(tap_->process_key());
-    if (had_one) ++tap_restarts_;
-    return {};
+    return server;
 }
 
 void ItemSupervisor::apply_settings(const DesiredItem& desired) {
@@ -657,13 +650,13 @@ void ItemSupervisor::publish(const DesiredItem& desired, const Status& worked) {
     if (!session_ && desired.await_seed)
         for (const MachineDisk& disk : machine_.disks)
             status.disks.push_back({disk.index, disk.size_bytes, path_of(desired, disk.index)});
-    if (desired.mode == CaptureMode::kInPath && tap_) status.nbd_socket = tap_->socket_path();
+    if (desired.mode == CaptureMode::kInPath) status.nbd_socket = tap_.socket_path();
     if (machine_known_) status.machine_description = encode_machine(machine_);
     status.bookmarks = bookmarks_done_;
     status.resync_done_id = resync_done_id_;
     status.resync_cancel_done_id = resync_cancel_done_id_;
     status.resync_cancel_error = resync_cancel_error_;
-    status.tap_restarts = tap_restarts_;
+    status.tap_restarts = tap_.restarts() + tracer_restarts_;
     std::lock_guard lock(mutex_);
     status.appliance = sending_.appliance;
     status.moving = sending_.moving;

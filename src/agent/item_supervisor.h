@@ -18,6 +18,7 @@
 #include "agent/compare_client.h"
 #include "agent/disk_return.h"
 #include "agent/item_move.h"
+#include "agent/kept_tap.h"
 #include "agent/point_maker.h"
 #include "agent/question_line.h"
 #include "agent/quiesce.h"
@@ -120,10 +121,11 @@ class ItemSupervisor {
     void describe_plain(const DesiredItem& desired, const std::vector<uint64_t>& sizes);
     Status ensure_tracer();
     void tell_early();
-    bool captures() const { return tap_.has_value() || tracer_.has_value(); }
+    bool captures() const { return tap_.has_one() || tracer_.has_value(); }
     Status recall_machine(const MachineDescription& now);
     Status open_session(TapMode mode, const std::vector<uint64_t>& disk_bytes);
     Status ensure_tap(const DesiredItem& desired);
+    Result<NbdServerOptions> tap_options(const DesiredItem& desired) const;
     Status ensure_mirror();
     Status tear_down(const DesiredItem& desired);
     void apply_settings(const DesiredItem& desired);
@@ -141,7 +143,6 @@ class ItemSupervisor {
     void end_rest(bool made, std::function<void(Status)> thawed);
     std::string freeze_note() const;
     void watch_log();
-    void watch_tap(std::optional<ProcessKey> tap);
     void check_tap();
     void publish(const DesiredItem& desired, const Status& worked);
     void tell_map_damage(const CaptureStatus& capture);
@@ -166,7 +167,7 @@ class ItemSupervisor {
     FileSystem& files_;
     Clock& clock_;
 
-    // desired_, status_, capture_status_, watched_tap_, early_, sending_, quiesce_target_
+    // desired_, status_, capture_status_, early_, sending_, quiesce_target_
     mutable std::mutex mutex_;
     QuiesceTarget quiesce_target_;
     std::optional<CaptureStatus> capture_status_;
@@ -178,14 +179,13 @@ class ItemSupervisor {
         std::string appliance, trouble;
         bool moving = false;
     } sending_;
-    std::optional<ProcessKey> watched_tap_;
     std::atomic<bool> removed_{false};
     std::atomic<bool> stopping_{false};
+    KeptTap tap_;
 
     // On the worker's thread.
     std::optional<InstanceLock> session_lock_;  // one agent for a capture log
     std::unique_ptr<CaptureSession> session_;
-    std::optional<NbdServer> tap_;
     std::optional<CaptureProcess> tracer_;  // instead of a tap, for this machine's own disks
     std::vector<LocalDisk> devices_;
     int64_t tracer_retry_us_ = 0;
@@ -204,7 +204,7 @@ class ItemSupervisor {
     MachineDescription machine_;
     bool machine_known_ = false;
     std::vector<MirrorDisk> mirror_disks_;
-    uint32_t tap_restarts_ = 0;
+    uint32_t tracer_restarts_ = 0;
     bool saved_ = false;
     Sequence saved_stored_;    // before there was a log
     Sequence begin_at_least_;  // CaptureSource::must_begin_at()

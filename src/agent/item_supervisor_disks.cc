@@ -262,7 +262,7 @@ Status ItemSupervisor::ensure_tracer() {
     }
     tracer_error_.reset();
     tracer_ = std::move(*started);
-    if (had_one) ++tap_restarts_;
+    if (had_one) ++tracer_restarts_;
     return {};
 }
 
@@ -302,7 +302,6 @@ Status ItemSupervisor::end_capture(TapMode mode) {
         sender_.reset();
         source_.reset();
     }));
-    watch_tap({});
     FS_TRY(end_process(mode));
     // What was posted and not answered is asked again by the vault.
     bookmarks_.clear();
@@ -315,7 +314,7 @@ Status ItemSupervisor::end_capture(TapMode mode) {
 // the guest's, or its mirror's end; and it would wait for its clients to leave. One that is killed
 // answers nothing: the request comes again, and the next tap finds in the log what was under way.
 Status ItemSupervisor::end_process(TapMode mode) {
-    tap_.reset();
+    tap_.let_go();
     tracer_.reset();
     if (mode == TapMode::kBlock) return CaptureProcess::clean_up(tap_directory());
     if (auto running = NbdServer::adopt(tap_directory(), tap_socket())) FS_TRY(running->kill());

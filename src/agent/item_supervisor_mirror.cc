@@ -18,10 +18,7 @@ Status ItemSupervisor::connect_machine(const DesiredItem& desired) {
     auto connected = QmpClient::connect(desired.qmp_socket);
     if (!connected) {
         // Without its machine a tap would go on saying that nothing is written.
-        if (tap_ && tap_->alive()) {
-            (void)tap_->kill();
-            tap_.reset();
-        }
+        (void)tap_.kill();
         return fail(connected.error().with_context("the machine can't be reached"));
     }
     qmp_ = std::move(*connected);
@@ -52,14 +49,14 @@ Status ItemSupervisor::prepare_mirror(const DesiredItem& desired) {
     const std::vector<uint64_t> before =
         session_ ? session_->config().disk_bytes : std::vector<uint64_t>();
     if (mirror_ && before == sizes) return {};
-    if (mirror_) {
-        // All of it before the tap goes. Then the guest's writes wait for the next one, and a QEMU
-        // that changes its graph meanwhile may wait for them.
+    // All that QEMU is asked for comes before the tap goes. Then the guest's writes wait for the
+    // next one; a QEMU that drains its disks meanwhile (it does for most changes) waits for them,
+    // and answers nobody.
+    if (mirror_)
         for (size_t i = 0; i < before.size(); ++i)
             if (before[i] != 0 && i < sizes.size() && sizes[i] == 0)
                 FS_TRY(mirror_->take_off(static_cast<DiskIndex>(i)));
-        FS_TRY(MirrorControl(*qmp_, mirror_options(sizes)).export_sources());
-    }
+    FS_TRY(MirrorControl(*qmp_, mirror_options(sizes)).export_sources());
     FS_TRY(follow_disks(TapMode::kMirror, sizes));
     const auto& taken = session_->config().disk_bytes;
     // Of an agent before this one: a disk that was added then, or meanwhile, and was not mirrored.
@@ -151,9 +148,16 @@ Status ItemSupervisor::ensure_mirror() {
     };
     const TapCommand resync{TapCommandKind::kResyncAll, PointKind::kBookmark, {}};
     FS_ASSIGN(const MirrorState before, mirror_->query());
-    const bool broken = std::ranges::any_of(before.disks, [&](const MirrorDiskState& disk) {
-        return !disk.mirrored && !is_fresh(disk.index);
-    });
+    bool broken = false;
+    for (const MirrorDiskState& disk : before.disks) {
+        if (disk.mirrored || is_fresh(disk.index)) continue;
+        broken = true;
+        // At the first time there was none.
+        if (session_->status().gap == GapState::kNone)
+            log::warn("agent", {.item_id = item_.to_string()},
+                      "item {}: disk {} was not mirrored: {}; everything is compared", short_id(),
+                      disk.index, disk.words);
+    }
     // Writes pass the tap by already: no point may be made from here on.
     if (broken && session_->status().gap == GapState::kNone)
         FS_TRY(session_->run(resync, 5'000'000));

@@ -162,6 +162,9 @@ class Mirror(EndToEnd):
         self.farshore.wait_for("bookmark", lambda: self.farshore.call("point", "vm", "--bookmark", label), 90)
         expected[label] = model.copy()
 
+    def gaps(self):
+        return len(self.farshore.call("points", "vm", "--limit", 1000)["gaps"])
+
     def test_a_running_machine_is_protected_and_its_bookmarks_are_right(self):
         """Breaks when a mirrored write is lost, late or in the wrong order against the first copy."""
         rng = seeded()
@@ -196,6 +199,25 @@ class Mirror(EndToEnd):
             self.bookmark(model, expected, f"kill-{number}")
         for label, disks in expected.items():
             self.assert_point("vm", label, disks)
+
+    def test_a_tap_that_ends_is_back_while_qemu_answers_nobody(self):
+        """Breaks when the next tap is asked for through a QEMU that waits for it: then the mirror is
+        lost when QEMU's patience ends, and everything is compared."""
+        rng = seeded()
+        model, machine = self.begin(rng)
+        self.wait_state("vm", "protected")
+        gaps = self.gaps()
+        for _ in range(3):
+            for pid, command in self.farshore.descendants():
+                if "nbdkit" in command:
+                    os.kill(pid, signal.SIGKILL)
+            for _ in range(5):
+                machine.begin_write(model, rng)
+            machine.settle()    # QEMU's main loop is in there until the tap is back
+        expected = {}
+        self.bookmark(model, expected, "drained")
+        self.assertEqual(gaps, self.gaps(), "a mirror was lost")
+        self.assert_point("vm", "drained", expected["drained"])
 
     def test_a_machine_that_was_restarted_is_attached_again(self):
         """Breaks when a new QEMU on the same disks is taken for the one that was mirrored."""

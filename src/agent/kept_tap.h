@@ -1,0 +1,54 @@
+// The tap of a protected machine: started by the item's worker, and kept running. The worker may
+// wait for a QEMU that itself waits for the tap (one that drains its disks answers nobody), so
+// another thread, the watcher, replaces a tap that hangs or has ended; it asks QEMU nothing.
+//
+// Threads: any. A call waits for one that starts a tap.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "base/error.h"
+#include "compute/nbd_server.h"
+
+namespace farshore {
+
+class KeptTap {
+  public:
+    // There is one, or was: it may have ended.
+    bool has_one() const;
+    bool alive() const;
+    std::string socket_path() const;  // empty without one
+    // One that was started in the place of another, by anybody.
+    uint32_t restarts() const;
+
+    // Takes one that runs already. False: none does.
+    bool adopt(const std::string& run_directory, const std::string& socket_path);
+    // What is left of another one is removed first. Errors: those of NbdServer::start.
+    Status start(const NbdServerOptions& options);
+    // From here on replace() may start it, so.
+    void keep(const NbdServerOptions& options);
+    // It is another's from here on: nobody starts it again, and it goes on.
+    void let_go();
+    // SIGKILL, and let go.
+    Status kill();
+
+    bool kept() const;
+    // One that is kept, and has ended.
+    bool ended() const;
+    // Ends it, if it has not, and starts another one; nothing when it is not kept. When that fails
+    // it is not kept any more: the next start() is somebody's who can tell.
+    Status replace();
+
+  private:
+    Status start_locked(const NbdServerOptions& options);
+
+    mutable std::mutex mutex_;
+    std::optional<NbdServer> tap_;
+    std::optional<NbdServerOptions> keep_;
+    uint32_t restarts_ = 0;
+};
+
+}  // namespace farshore
