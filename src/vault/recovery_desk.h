@@ -159,6 +159,7 @@ class RecoveryDesk {
     void say_left(const RecoveryState& state);
     Status give_up(const RecoveryState& state, Recoveries::CleanUp how);
     Status claim(const ItemId& item, const std::string& recovery);
+    static bool fails_over(const std::vector<JobRecord>& open, const ItemId& item);
     Result<ItemRecord> put_back(const ItemRecord& item);
     // Whether some items are failing over still.
     Result<bool> mend_failovers();

@@ -134,21 +134,15 @@ Result<ReturnDesk::Input> ReturnDesk::input_for(const ItemId& item) {
     return input;
 }
 
-// kNotFound when there is none.
-Result<JobRecord> ReturnDesk::open_job(const ItemId& item, const std::string& kind) {
+// kNotFound when there is none of these kinds.
+Result<JobRecord> ReturnDesk::open_job(const ItemId& item, JobKinds kinds, Whose whose) {
     FS_ASSIGN(const auto jobs, open_jobs(vault_.database()));
-    for (const JobRecord& job : jobs)
-        if (job.kind == kind && job.item == item) return job;
-    return fail(Code::kNotFound, "no such job is under way");
-}
-
-// One that goes on here: another node's is not of the machine that is here.
-Result<JobRecord> ReturnDesk::open_job_here(const ItemId& item, const std::string& kind) {
     const std::string node = node_of(vault_.database());
-    FS_ASSIGN(const auto jobs, open_jobs(vault_.database()));
-    for (const JobRecord& job : jobs)
-        if (job.kind == kind && job.item == item && !is_of_another_node(job, node)) return job;
-    return fail(Code::kNotFound, "no such job is under way here");
+    for (const JobRecord& job : jobs) {
+        if (job.item != item || std::ranges::find(kinds, job.kind) == kinds.end()) continue;
+        if (whose == Whose::kAnyNodes || !is_of_another_node(job, node)) return job;
+    }
+    return fail(Code::kNotFound, "no such job is under way");
 }
 
 // A crash between a change of state and the job that does the rest.
@@ -171,10 +165,10 @@ void ReturnDesk::mend() {
             if (auto job = start(kReprotect, *item, true, encode(*input)); !job)
                 mended = fail(job.error());
         } else if (item->state == ItemState::kFailingBack &&
-                   is_none(open_job(way.item, kFailback))) {
+                   is_none(open_job(way.item, {kFailback}))) {
             mended = give_failback_up(*item, input->recovery, "the vault ended meanwhile");
         } else if (item->state == ItemState::kCommittedHome &&
-                   is_none(open_job(way.item, kCommitFailback))) {
+                   is_none(open_job(way.item, {kCommitFailback}))) {
             if (auto job = start(kCommitFailback, *item, false, encode(*input)); !job)
                 mended = fail(job.error());
         }
@@ -193,9 +187,8 @@ void ReturnDesk::mend() {
 
 // Reprotecting, and the job that brings it on has not begun or has ended.
 bool ReturnDesk::is_left_reprotecting(const ItemRecord& item) {
-    return item.state == ItemState::kReprotecting && is_none(open_job(item.id, kReprotect)) &&
-           is_none(open_job(item.id, kCancelReprotect)) &&
-           is_none(open_job(item.id, kCancelFailback));
+    return item.state == ItemState::kReprotecting &&
+           is_none(open_job(item.id, {kReprotect, kCancelReprotect, kCancelFailback}));
 }
 
 // The way home was given up, and the job that takes the disks back has ended before that.
@@ -206,7 +199,7 @@ bool ReturnDesk::is_left_captured(const ItemRecord& item) {
                                    return state.item == item.id && state.captured &&
                                           state.kind == RecoveryKind::kFailover;
                                }) &&
-           is_none(open_job(item.id, kReprotect)) && is_none(open_job(item.id, kCancelReprotect));
+           is_none(open_job(item.id, {kReprotect, kCancelReprotect}));
 }
 
 Result<JobRecord> ReturnDesk::start_for(const std::string& kind, const ItemRecord& item,
@@ -284,7 +277,7 @@ Result<JobRecord> ReturnDesk::reprotect(const std::string& name, const ReturnReq
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
     if (item.state == ItemState::kReprotecting && request.accept) {
         FS_TRY(vault_.accept_return(item.id));
-        return open_job(item.id, kReprotect);
+        return open_job(item.id, {kReprotect});
     }
     // Its job did not begin, or could not be ended.
     if (is_left_reprotecting(item)) return start_for(kReprotect, item, true);
@@ -340,10 +333,11 @@ Result<JobRecord> ReturnDesk::cancel_reprotect(const std::string& name) {
     const std::lock_guard hold(start_mutex_);
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
     if (is_left_captured(item)) return start_for(kCancelReprotect, item, false);
-    if (auto job = open_job_here(item.id, kCancelReprotect); !is_none(job)) return job;
+    if (auto job = open_job(item.id, {kCancelReprotect}, Whose::kThisNodes); !is_none(job))
+        return job;
     FS_TRY(check_action(item.state, ItemAction::kCancelReprotect));
     // It is about to start the machine on the disks that this takes back.
-    if (const auto job = open_job(item.id, kCancelFailback))
+    if (const auto job = open_job(item.id, {kCancelFailback}))
         return fail(Code::kWrongState,
                     fmt::format("the failback is still being cancelled by job {}", job->id),
                     "try again when that job has ended");
@@ -361,7 +355,7 @@ Result<std::string> ReturnDesk::run_cancel_reprotect(JobRun& run, const std::str
     // Whoever waits for this may reprotect at once, which is refused while that job is there. It
     // looks at the state every time that it waits.
     const int64_t until_us = vault_.clock().steady_us() + kJobPatienceUs;
-    while (open_job(input.item, kReprotect) && vault_.clock().steady_us() < until_us)
+    while (open_job(input.item, {kReprotect}) && vault_.clock().steady_us() < until_us)
         FS_TRY(run.pause(kLookUs));
     return result_of(input.item);
 }
@@ -373,7 +367,7 @@ Result<JobRecord> ReturnDesk::failback(const std::string& name, const FailbackRe
     FS_ASSIGN(ItemRecord item, find_item(vault_.database(), name));
     if (item.state == ItemState::kFailingBack) {
         // Whoever began that has not come to its job, nor to putting the state back.
-        const auto job = open_job(item.id, kFailback);
+        const auto job = open_job(item.id, {kFailback});
         if (!job && job.error().code() == Code::kNotFound) {
             FS_ASSIGN(const Input left, input_for(item.id));
             FS_TRY(give_failback_up(item, left.recovery, "the failback did not begin"));
@@ -381,7 +375,7 @@ Result<JobRecord> ReturnDesk::failback(const std::string& name, const FailbackRe
         }
     }
     FS_TRY(check_action(item.state, ItemAction::kFailback));
-    if (const auto job = open_job_here(item.id, kFailback); !is_none(job)) {
+    if (const auto job = open_job(item.id, {kFailback}, Whose::kThisNodes); !is_none(job)) {
         FS_TRY(job);
         return fail(Code::kWrongState,
                     fmt::format("an earlier failback has not ended: job {}", job->id),
@@ -464,7 +458,7 @@ Result<JobRecord> ReturnDesk::cancel_failback(const std::string& name) {
     if (is_left_reprotecting(item)) return start_for(kCancelFailback, item, false);
     FS_TRY(check_action(item.state, ItemAction::kCancelFailback));
     if (item.state == ItemState::kFailingBack) {
-        FS_ASSIGN(const JobRecord job, open_job(item.id, kFailback));
+        FS_ASSIGN(const JobRecord job, open_job(item.id, {kFailback}));
         FS_TRY(vault_.cancel_job(job.id));
         return vault_.job(job.id, 0);
     }
@@ -491,7 +485,8 @@ Result<std::string> ReturnDesk::run_cancel_failback(JobRun& run, const std::stri
 Result<JobRecord> ReturnDesk::commit(const std::string& name) {
     const std::lock_guard hold(start_mutex_);
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
-    if (auto job = open_job_here(item.id, kCommitFailback); !is_none(job)) return job;
+    if (auto job = open_job(item.id, {kCommitFailback}, Whose::kThisNodes); !is_none(job))
+        return job;
     FS_TRY(check_action(item.state, ItemAction::kCommitHome));
     FS_ASSIGN(const Input input, input_for(item.id));
     return start(kCommitFailback, item, false, encode(input));

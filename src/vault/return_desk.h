@@ -5,8 +5,10 @@
 // Owned by the server, borrows what it is given. Any thread may call.
 #pragma once
 
+#include <initializer_list>
 #include <mutex>
 #include <string>
+#include <string_view>
 
 #include "recovery/failover.h"
 #include "vault/recovery_site.h"
@@ -52,8 +54,10 @@ class ReturnDesk {
     static std::string encode(const Input& input);
     static Result<Input> decode(const std::string& text);
     Result<Input> input_for(const ItemId& item);
-    Result<JobRecord> open_job(const ItemId& item, const std::string& kind);
-    Result<JobRecord> open_job_here(const ItemId& item, const std::string& kind);
+    // One that another node goes on with is not of the machine that is here.
+    enum class Whose { kAnyNodes, kThisNodes };
+    using JobKinds = std::initializer_list<std::string_view>;
+    Result<JobRecord> open_job(const ItemId& item, JobKinds kinds, Whose whose = Whose::kAnyNodes);
     Status check_may_begin(const ItemId& item);
     bool is_left_reprotecting(const ItemRecord& item);
     bool is_left_captured(const ItemRecord& item);

@@ -327,8 +327,6 @@ struct Vault::Impl {
     uint64_t change_counter = 0;
 
     std::map<std::string, std::function<JobWork(const JobRecord&)>> resumers;
-    // A job that only the vault node that began it can go on with.
-    bool is_of_another_node(const JobRecord& job) const;
     std::mutex starting_mutex;  // from a job's row to its thread
     std::atomic<bool> jobs_resumed{false};
     // Jobs of this node that have a row and no thread: the row's commit had lost its answer.

@@ -159,7 +159,7 @@ void Vault::resume_jobs() {
     }
     for (const JobRecord& job : *jobs) {
         if (job.kind == "initial-replication") continue;  // tend() goes on watching
-        if (impl_->is_of_another_node(job)) {
+        if (is_of_another_node(job, impl_->options.node)) {
             // Its files, and perhaps its machine, are there: nothing is done twice.
             log::info("vault", about(job), "job {} ({}) waits for the vault node '{}'", job.id,
                       job.kind, job.node);
@@ -190,10 +190,6 @@ Result<JobRecord> Vault::job(uint64_t id, int64_t timeout_us) {
         FS_ASSIGN(JobRecord job, get_job(*impl_->database, id));
         if (job.over() || !impl_->wait_change(seen, until_us)) return job;
     }
-}
-
-bool Vault::Impl::is_of_another_node(const JobRecord& job) const {
-    return farshore::is_of_another_node(job, options.node);
 }
 
 // Whoever began it was told that it did not begin: nobody waits for it, and it must not run when
@@ -252,7 +248,7 @@ Result<JobRecord> Vault::retry_job(uint64_t id) {
 
 Status Vault::cancel_job(uint64_t id) {
     FS_ASSIGN(const JobRecord job, get_job(*impl_->database, id));
-    if (!job.over() && impl_->is_of_another_node(job)) {
+    if (!job.over() && is_of_another_node(job, impl_->options.node)) {
         FS_TRY(end_job(*impl_->database, id, JobState::kCancelled, "",
                        ItemError{Code::kCancelled,
                                  fmt::format("the vault node '{}' had not ended it", job.node),
