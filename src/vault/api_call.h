@@ -85,8 +85,12 @@ struct Api::Call {
     }
 };
 
+// What is JSON already.
+inline HttpResponse answer_text(std::string json, int status = 200) {
+    return HttpResponse::json(std::move(json), status);
+}
 inline HttpResponse answer(const Json& json, int status = 200) {
-    return HttpResponse::json(dump_json(json), status);
+    return answer_text(dump_json(json), status);
 }
 
 inline HttpResponse nothing() {
@@ -95,11 +99,12 @@ inline HttpResponse nothing() {
     return response;
 }
 
-// One resource with its version; nothing of it (304) when the caller has that already.
+// One resource (as JSON, or as a text that is JSON) with its version; nothing of it (304) when the
+// caller has that already.
 template <typename CallType>
-HttpResponse tagged(const CallType& call, const Json& json, const std::string& etag,
-                    int status = 200) {
-    HttpResponse response = answer(json, status);
+HttpResponse tagged_text(const CallType& call, std::string json, const std::string& etag,
+                         int status = 200) {
+    HttpResponse response = answer_text(std::move(json), status);
     const std::string& known = call.request.header("if-none-match");
     if (call.is("GET") && !known.empty()) {
         const auto list = parse_etags(known);
@@ -111,23 +116,38 @@ HttpResponse tagged(const CallType& call, const Json& json, const std::string& e
     response.headers.emplace_back("ETag", etag);
     return response;
 }
+template <typename CallType>
+HttpResponse tagged(const CallType& call, const Json& json, const std::string& etag,
+                    int status = 200) {
+    return tagged_text(call, dump_json(json), etag, status);
+}
 
 // One page of what the caller may see: rows of fetch(cursor, limit) that `keep` says yes to, as
-// `view` shows them. `next`, where the following page begins, only when there may be one.
+// `view` shows them, which is JSON or a text that is. `next`, where the following page begins, only
+// when there may be one. Rows become text one by one: a tree of them all would cost several times
+// as much.
 template <typename Cursor, typename Fetch, typename Keep, typename View, typename CursorOf>
 Result<HttpResponse> answer_page(const char* member, size_t limit, Cursor cursor, Fetch fetch,
                                  Keep keep, View view, CursorOf cursor_of) {
-    Json list = Json::array();
+    const auto text_of = [&](const auto& row) -> std::string {
+        if constexpr (std::is_same_v<decltype(view(row)), std::string>)
+            return view(row);
+        else
+            return dump_json(view(row));
+    };
+    std::string text = fmt::format("{{\"{}\":[", member);
+    size_t count = 0;
     while (true) {
         FS_ASSIGN(const auto rows, fetch(cursor, limit));
         for (const auto& row : rows) {
             cursor = cursor_of(row);
             if (!keep(row)) continue;
-            list.push_back(view(row));
-            if (list.size() < limit) continue;
-            return answer({{member, std::move(list)}, {"next", cursor}});
+            if (count++ != 0) text += ',';
+            text += text_of(row);
+            if (count < limit) continue;
+            return answer_text(text + "],\"next\":" + dump_json(Json(cursor)) + '}');
         }
-        if (rows.size() < limit) return answer({{member, std::move(list)}});
+        if (rows.size() < limit) return answer_text(text + "]}");
     }
 }
 

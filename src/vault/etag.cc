@@ -16,8 +16,10 @@ bool is_etag_character(char c) {
 
 }  // namespace
 
-std::string etag_of(const Json& changeable) {
-    const Digest digest = sha256(as_bytes(dump_json(changeable)));
+std::string etag_of(const Json& changeable) { return etag_of_text(dump_json(changeable)); }
+
+std::string etag_of_text(std::string_view changeable) {
+    const Digest digest = sha256(as_bytes(changeable));
     return '"' + to_hex(ByteView(digest).first(kEtagBytes)) + '"';
 }
 

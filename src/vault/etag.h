@@ -15,6 +15,7 @@ inline constexpr size_t kMaxEtags = 64;  // in one header
 
 // "\"0123456789abcdef0123456789abcdef\"", quotes included.
 std::string etag_of(const Json& changeable);
+std::string etag_of_text(std::string_view changeable);
 
 struct EtagList {
     bool any = false;  // "*"

@@ -130,20 +130,29 @@ Status check_policy_values(const ItemPolicy& policy, std::string_view zone) {
     return {};
 }
 
+void write_policy(JsonText& text, const char* key, const ItemPolicy& policy) {
+    text.begin(key)
+        .member("crash_point_interval_s", policy.crash_point_interval_s)
+        .member("window_s", policy.window_s)
+        .member("keep", policy.keep)
+        .member("grace_s", policy.grace_s)
+        .member("copy_throttle_bytes_per_s", policy.copy_throttle_bytes_per_s)
+        .member("consistent_interval_s", policy.consistent_interval_s)
+        .member("rpo_threshold_s", policy.rpo_threshold_s)
+        .member("resync_windows", policy.resync_windows)
+        .member("resync_windows_for", policy.resync_windows_for_all ? kAll : kWaiting)
+        .member("verify_interval_s", policy.verify_interval_s)
+        .member("bandwidth", policy.bandwidth)
+        .member("scrub_interval_s", policy.scrub_interval_s)
+        .member("catch_up", policy.newest_first ? kNewestFirst : kInOrder)
+        .end();
+}
+
 Json policy_view(const ItemPolicy& policy) {
-    return {{"crash_point_interval_s", policy.crash_point_interval_s},
-            {"window_s", policy.window_s},
-            {"keep", policy.keep},
-            {"grace_s", policy.grace_s},
-            {"copy_throttle_bytes_per_s", policy.copy_throttle_bytes_per_s},
-            {"consistent_interval_s", policy.consistent_interval_s},
-            {"rpo_threshold_s", policy.rpo_threshold_s},
-            {"resync_windows", policy.resync_windows},
-            {"resync_windows_for", std::string(policy.resync_windows_for_all ? kAll : kWaiting)},
-            {"verify_interval_s", policy.verify_interval_s},
-            {"bandwidth", policy.bandwidth},
-            {"scrub_interval_s", policy.scrub_interval_s},
-            {"catch_up", std::string(policy.newest_first ? kNewestFirst : kInOrder)}};
+    JsonText text;
+    text.begin();
+    write_policy(text, "policy", policy);
+    return Json::parse(text.end().text())["policy"];
 }
 
 }  // namespace farshore

@@ -6,6 +6,7 @@
 #include "meta/json_fields.h"
 #include "meta/json_members.h"
 #include "meta/records.h"
+#include "vault/json_text.h"
 
 namespace farshore {
 
@@ -22,5 +23,7 @@ Status check_policy_values(const ItemPolicy& policy, std::string_view zone);
 // be one that check_policy_values() takes.
 int64_t retention_us(const ItemPolicy& policy);
 Json policy_view(const ItemPolicy& policy);
+// The same as a member of a document.
+void write_policy(JsonText& text, const char* key, const ItemPolicy& policy);
 
 }  // namespace farshore

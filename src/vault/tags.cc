@@ -2,6 +2,7 @@
 
 #include "meta/json_fields.h"
 #include "vault/etag.h"
+#include "vault/json_text.h"
 #include "vault/policy.h"
 
 namespace farshore {
@@ -16,16 +17,21 @@ Json rights(Role role, const Scope& scope) {
 }  // namespace
 
 std::string tag_of(const ItemRecord& item) {
-    Json disks = Json::array();
+    JsonText text;
+    text.begin()
+        .member("id", item.id.to_string())
+        .member("name", item.name)
+        .member("mode", capture_mode_name(item.mode))
+        .member("qmp_socket", item.qmp_socket);
+    write_policy(text, "policy", item.policy);
+    text.member("policy_name", item.policy_name).begin_list("disks");
     for (const DesiredDisk& disk : item.disks)
-        disks.push_back({disk.index, disk.path, disk.removed});
-    return etag_of({{"id", item.id.to_string()},
-                    {"name", item.name},
-                    {"mode", std::string(capture_mode_name(item.mode))},
-                    {"qmp_socket", item.qmp_socket},
-                    {"policy", policy_view(item.policy)},
-                    {"policy_name", item.policy_name},
-                    {"disks", std::move(disks)}});
+        text.begin()
+            .member("index", disk.index)
+            .member("path", disk.path)
+            .member("removed", disk.removed)
+            .end();
+    return etag_of_text(text.end_list().end().text());
 }
 
 std::string tag_of(const PolicyRecord& policy) {

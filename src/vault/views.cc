@@ -5,6 +5,7 @@
 #include "meta/json_fields.h"
 #include "os/http.h"
 #include "replica/log_walk.h"
+#include "vault/json_text.h"
 #include "vault/policy.h"
 #include "vault/tags.h"
 
@@ -144,152 +145,181 @@ Json load_view(const MachineLoad& load) {
     return json;
 }
 
-Json item_view(const ItemReport& report) {
-    const ItemRecord& item = report.record;
-    Json disks = Json::array();
+namespace {
+
+void write_disks(JsonText& text, const ItemRecord& item) {
+    text.begin_list("disks");
     for (const DesiredDisk& disk : item.disks) {
-        Json json{{"index", disk.index},
-                  {"state", disk.removed   ? "removed"
-                            : disk.joining ? "joining"
-                                           : "protected"}};
-        if (!disk.path.empty()) json["path"] = disk.path;
-        if (disk.size_bytes != 0) json["size_bytes"] = disk.size_bytes;
+        text.begin().member("index", disk.index);
+        text.member("state", disk.removed ? "removed" : disk.joining ? "joining" : "protected");
+        if (!disk.path.empty()) text.member("path", disk.path);
+        if (disk.size_bytes != 0) text.member("size_bytes", disk.size_bytes);
         if (!item.nbd_socket.empty() && !disk.removed)
-            json["nbd_uri"] = nbd_uri(item.nbd_socket, std::to_string(disk.index));
-        disks.push_back(std::move(json));
+            text.member("nbd_uri", nbd_uri(item.nbd_socket, std::to_string(disk.index)));
+        text.end();
     }
-    Json json{{"id", item.id.to_string()},
-              {"name", item.name},
-              {"state", std::string(item_state_name(item.state))},
-              {"state_since", to_rfc3339(item.state_since)},
-              {"health", std::string(health_name(report.troubles))},
-              {"troubles", troubles_view(report.troubles)},
-              {"mode", std::string(capture_mode_name(item.mode))},
-              {"agent", item.agent},
-              {"disks", std::move(disks)},
-              {"policy", policy_view(item.policy)},
-              {"policy_name", item.policy_name.empty() ? "custom" : item.policy_name},
-              {"etag", tag_of(item)},
-              {"created", to_rfc3339(item.created)}};
-    if (const ItemAppliance& has = report.appliance; !has.now.empty()) {
-        json["appliance"] = {{"name", has.now}, {"since", to_rfc3339(has.since)}};
-        if (!has.next.empty()) json["appliance"]["next"] = has.next;
-        if (!report.site.empty()) json["site"] = report.site;
+    text.end_list();
+}
+
+void write_upload(JsonText& text, const ItemReport& report) {
+    const UploadStatus& upload = *report.upload;
+    text.begin("upload")
+        .member("limited", upload.limited)
+        .member("waiting_bytes", upload.waiting_bytes)
+        .member("sent_bytes", upload.sent_bytes);
+    if (upload.rate != kUnlimited) {
+        text.member("limit_bytes_per_s", upload.rate);
+        text.member("limit_of", upload.total_counts ? "appliance" : "item");
     }
-    if (!item.qmp_socket.empty()) json["qmp_socket"] = item.qmp_socket;
-    if (!item.nbd_socket.empty()) {
-        json["nbd_socket"] = item.nbd_socket;
-        json["nbd_uri"] = nbd_uri(item.nbd_socket, "0");
-    }
-    if (Json machine = parsed_or_null(item.machine); machine.is_object())
-        json["machine"] = std::move(machine);
-    if (report.seed) {
-        const SeedRecord& seed = *report.seed;
-        json["seed"] = {{"state", std::string(seed_state_name(seed.state))},
-                        {"sources", seed.sources},
-                        {"sampled_bytes", seed.sampled_bytes},
-                        {"differing_bytes", seed.differing_bytes}};
-        if (seed.error) json["seed"]["error"] = problem_view(*seed.error);
-    }
-    if (Json way = way_home_view(report); !way.is_null()) json["way_home"] = std::move(way);
-    if (!item.resync_request.empty()) json["resync_requested"] = item.resync_request;
-    if (report.upload) {
-        const UploadStatus& upload = *report.upload;
-        Json shown{{"limited", upload.limited},
-                   {"waiting_bytes", upload.waiting_bytes},
-                   {"sent_bytes", upload.sent_bytes}};
-        if (upload.rate != kUnlimited) {
-            shown["limit_bytes_per_s"] = upload.rate;
-            shown["limit_of"] = upload.total_counts ? "appliance" : "item";
-        }
-        if (upload.eta_s >= 0) shown["eta_s"] = upload.eta_s;
-        if (report.bandwidth_change) shown["limit_changes"] = to_rfc3339(*report.bandwidth_change);
-        json["upload"] = std::move(shown);
-    }
-    Json plan{{"stage", std::string(resync_stage_name(report.resync.stage))},
-              {"windows", report.resync_windows},
-              {"window_open", report.resync_window_open},
-              {"held", report.agent && report.agent->resync.held}};
+    if (upload.eta_s >= 0) text.member("eta_s", upload.eta_s);
+    if (report.bandwidth_change) text.member("limit_changes", to_rfc3339(*report.bandwidth_change));
+    text.end();
+}
+
+void write_resync_plan(JsonText& text, const ItemReport& report) {
+    const ItemRecord& item = report.record;
+    text.begin("resync_plan")
+        .member("stage", resync_stage_name(report.resync.stage))
+        .member("windows", report.resync_windows)
+        .member("window_open", report.resync_window_open)
+        .member("held", report.agent && report.agent->resync.held);
     if (report.resync.stage != ResyncStage::kNone) {
-        plan["kind"] = std::string(resync_kind_name(report.resync.kind));
-        plan["asked"] = to_rfc3339(report.resync.asked);
+        text.member("kind", resync_kind_name(report.resync.kind));
+        text.member("asked", to_rfc3339(report.resync.asked));
     }
     if (report.resync_window_change)
-        plan[report.resync_window_open ? "window_closes" : "window_opens"] =
-            to_rfc3339(*report.resync_window_change);
-    if (report.resync.finished.us != 0) plan["finished"] = to_rfc3339(report.resync.finished);
+        text.member(report.resync_window_open ? "window_closes" : "window_opens",
+                    to_rfc3339(*report.resync_window_change));
+    if (report.resync.finished.us != 0) text.member("finished", to_rfc3339(report.resync.finished));
     if (const uint32_t interval_s = item.policy.verify_interval_s; interval_s != 0)
-        plan["next_check"] = to_rfc3339(
-            {std::max(report.resync.finished, item.created).us + int64_t{interval_s} * 1'000'000});
-    json["resync_plan"] = std::move(plan);
+        text.member("next_check", to_rfc3339({std::max(report.resync.finished, item.created).us +
+                                              int64_t{interval_s} * 1'000'000}));
+    text.end();
+}
+
+void write_agent(JsonText& text, const AgentItemStatus& agent, uint64_t stored) {
+    text.member("lag_bytes", agent.ring_used_bytes + agent.spill_used_bytes)
+        .member("lag_records", agent.last.v > stored ? agent.last.v - stored : 0)
+        .member("copied_bytes", agent.copied_bytes)
+        .member("copy_total_bytes", agent.copy_total_bytes)
+        .member("copy_rate_bytes_per_s", agent.copy_rate_bytes_per_s)
+        .member("compared_bytes", agent.compared_bytes)
+        .member("dirty_regions", agent.dirty_regions)
+        .member("dirty_map_syncs", agent.dirty_map_syncs);
+    const ResyncStatus& resync = agent.resync;
+    // An agent that starts has not looked yet: "none" would be taken for the end.
+    const bool looked = agent.state != AgentItemState::kStarting;
+    text.begin("resync")
+        .member("state", looked ? resync_state_name(resync.state) : "unknown")
+        .member("request", agent.resync_done_id)
+        .member("total_bytes", resync.total)
+        .member("compared_bytes", resync.compared)
+        .member("differing_bytes", resync.differing)
+        .member("sent_bytes", resync.sent)
+        .member("unreadable_bytes", resync.unreadable)
+        .member("verified_bytes", resync.verified)
+        .member("verify_failures", resync.verify_failures)
+        .end();
+    if (agent.copied_bytes >= agent.copy_total_bytes)
+        text.member("eta_s", 0);
+    else if (agent.copy_rate_bytes_per_s != 0)
+        text.member("eta_s",
+                    (agent.copy_total_bytes - agent.copied_bytes) / agent.copy_rate_bytes_per_s);
+    text.member("tap_restarts", agent.tap_restarts);
+}
+
+void write_point(JsonText& text, const char* key, Sequence sequence, TimePoint time) {
+    text.begin(key).member("sequence", sequence.v).member("time", to_rfc3339(time)).end();
+}
+
+void write_replica(JsonText& text, const ReplicaStatus& replica) {
+    if (replica.oldest) write_point(text, "oldest_point", *replica.oldest, replica.oldest_time);
+    if (replica.newest) write_point(text, "newest_point", *replica.newest, replica.newest_time);
+    text.member("stored_sequence", replica.stored.v);
+    if (replica.stored.v != 0) text.member("stored_time", to_rfc3339(replica.stored_time));
+    text.member("written_bytes", replica.written_bytes);
+    text.member("stored_bytes", replica.stored_bytes);
+}
+
+void write_drill(JsonText& text, const DrillBadge& badge) {
+    text.begin("drill");
+    if (!badge.verdict.empty()) {
+        text.member("verdict", badge.verdict);
+        text.member("last", to_rfc3339(badge.last));
+    }
+    if (badge.good) {
+        text.member("last_good", to_rfc3339(*badge.good));
+        text.member("last_good_age_s", badge.good_age_us / 1'000'000);
+        text.member("last_good_drill", badge.drill.value_or(0));
+    }
+    text.end();
+}
+
+}  // namespace
+
+std::string item_text(const ItemReport& report) {
+    const ItemRecord& item = report.record;
+    JsonText text;
+    text.begin()
+        .member("id", item.id.to_string())
+        .member("name", item.name)
+        .member("state", item_state_name(item.state))
+        .member("state_since", to_rfc3339(item.state_since))
+        .member("health", health_name(report.troubles))
+        .member("troubles", troubles_view(report.troubles))
+        .member("mode", capture_mode_name(item.mode))
+        .member("agent", item.agent);
+    write_disks(text, item);
+    write_policy(text, "policy", item.policy);
+    text.member("policy_name", item.policy_name.empty() ? "custom" : item.policy_name)
+        .member("etag", tag_of(item))
+        .member("created", to_rfc3339(item.created));
+    if (const ItemAppliance& has = report.appliance; !has.now.empty()) {
+        text.begin("appliance").member("name", has.now).member("since", to_rfc3339(has.since));
+        if (!has.next.empty()) text.member("next", has.next);
+        text.end();
+        if (!report.site.empty()) text.member("site", report.site);
+    }
+    if (!item.qmp_socket.empty()) text.member("qmp_socket", item.qmp_socket);
+    if (!item.nbd_socket.empty()) {
+        text.member("nbd_socket", item.nbd_socket);
+        text.member("nbd_uri", nbd_uri(item.nbd_socket, "0"));
+    }
+    if (item.machine.starts_with('{') && Json::accept(item.machine))
+        text.raw("machine", item.machine);
+    if (report.seed) {
+        const SeedRecord& seed = *report.seed;
+        text.begin("seed")
+            .member("state", seed_state_name(seed.state))
+            .member("sources", Json(seed.sources))
+            .member("sampled_bytes", seed.sampled_bytes)
+            .member("differing_bytes", seed.differing_bytes);
+        if (seed.error) text.member("error", problem_view(*seed.error));
+        text.end();
+    }
+    if (const Json way = way_home_view(report); !way.is_null()) text.member("way_home", way);
+    if (!item.resync_request.empty()) text.member("resync_requested", item.resync_request);
+    if (report.upload) write_upload(text, report);
+    write_resync_plan(text, report);
     if (const uint32_t interval_s = item.policy.consistent_interval_s; interval_s != 0) {
-        Json consistent{{"interval_s", interval_s}};
+        text.begin("consistent_points").member("interval_s", interval_s);
         if (report.consistent.made.us != 0)
-            consistent["last_time"] = to_rfc3339(report.consistent.made);
+            text.member("last_time", to_rfc3339(report.consistent.made));
         if (report.consistent.error) {
-            consistent["error"] = problem_view(*report.consistent.error);
-            consistent["error_time"] = to_rfc3339(report.consistent.failed);
+            text.member("error", problem_view(*report.consistent.error));
+            text.member("error_time", to_rfc3339(report.consistent.failed));
         }
-        json["consistent_points"] = std::move(consistent);
+        text.end();
     }
-    if (report.agent_seen) json["agent_seen"] = to_rfc3339(*report.agent_seen);
-    if (report.rpo_us) json["rpo_s"] = seconds(*report.rpo_us);
-    if (report.clock_ahead_us) json["clock_ahead_s"] = seconds(*report.clock_ahead_us);
-    if (report.rpo_worst_us) json["rpo_worst_s"] = seconds(*report.rpo_worst_us);
-    if (report.agent) {
-        const AgentItemStatus& agent = *report.agent;
-        json["lag_bytes"] = agent.ring_used_bytes + agent.spill_used_bytes;
-        const uint64_t stored = report.replica ? report.replica->stored.v : 0;
-        json["lag_records"] = agent.last.v > stored ? agent.last.v - stored : 0;
-        json["copied_bytes"] = agent.copied_bytes;
-        json["copy_total_bytes"] = agent.copy_total_bytes;
-        json["copy_rate_bytes_per_s"] = agent.copy_rate_bytes_per_s;
-        json["compared_bytes"] = agent.compared_bytes;
-        json["dirty_regions"] = agent.dirty_regions;
-        json["dirty_map_syncs"] = agent.dirty_map_syncs;
-        const ResyncStatus& resync = agent.resync;
-        // An agent that starts has not looked yet: "none" would be taken for the end.
-        const bool looked = agent.state != AgentItemState::kStarting;
-        json["resync"] = {
-            {"state", looked ? std::string(resync_state_name(resync.state)) : "unknown"},
-            {"request", agent.resync_done_id},
-            {"total_bytes", resync.total},
-            {"compared_bytes", resync.compared},
-            {"differing_bytes", resync.differing},
-            {"sent_bytes", resync.sent},
-            {"unreadable_bytes", resync.unreadable},
-            {"verified_bytes", resync.verified},
-            {"verify_failures", resync.verify_failures}};
-        if (agent.copied_bytes >= agent.copy_total_bytes)
-            json["eta_s"] = 0;
-        else if (agent.copy_rate_bytes_per_s != 0)
-            json["eta_s"] =
-                (agent.copy_total_bytes - agent.copied_bytes) / agent.copy_rate_bytes_per_s;
-        json["tap_restarts"] = agent.tap_restarts;
-    }
-    if (report.replica) {
-        const ReplicaStatus& replica = *report.replica;
-        if (replica.oldest) json["oldest_point"] = point_view(*replica.oldest, replica.oldest_time);
-        if (replica.newest) json["newest_point"] = point_view(*replica.newest, replica.newest_time);
-        json["stored_sequence"] = replica.stored.v;
-        if (replica.stored.v != 0) json["stored_time"] = to_rfc3339(replica.stored_time);
-        json["written_bytes"] = replica.written_bytes;
-        json["stored_bytes"] = replica.stored_bytes;
-    }
-    if (report.drill) {
-        Json drill = Json::object();
-        if (!report.drill->verdict.empty()) {
-            drill["verdict"] = report.drill->verdict;
-            drill["last"] = to_rfc3339(report.drill->last);
-        }
-        if (report.drill->good) {
-            drill["last_good"] = to_rfc3339(*report.drill->good);
-            drill["last_good_age_s"] = report.drill->good_age_us / 1'000'000;
-            drill["last_good_drill"] = report.drill->drill.value_or(0);
-        }
-        json["drill"] = std::move(drill);
-    }
-    return json;
+    if (report.agent_seen) text.member("agent_seen", to_rfc3339(*report.agent_seen));
+    if (report.rpo_us) text.member("rpo_s", seconds(*report.rpo_us));
+    if (report.clock_ahead_us) text.member("clock_ahead_s", seconds(*report.clock_ahead_us));
+    if (report.rpo_worst_us) text.member("rpo_worst_s", seconds(*report.rpo_worst_us));
+    if (report.agent)
+        write_agent(text, *report.agent, report.replica ? report.replica->stored.v : 0);
+    if (report.replica) write_replica(text, *report.replica);
+    if (report.drill) write_drill(text, *report.drill);
+    return text.end().text();
 }
 
 Json bookmark_view(const BookmarkReport& report) {

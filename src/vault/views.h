@@ -14,7 +14,8 @@ nlohmann::json problem_view(const Error& error);
 nlohmann::json problem_view(const ItemError& error);
 nlohmann::json troubles_view(const std::vector<Trouble>& troubles);
 nlohmann::json load_view(const MachineLoad& load);
-nlohmann::json item_view(const ItemReport& report);
+// A JSON object; of these a page has many.
+std::string item_text(const ItemReport& report);
 nlohmann::json suspicious_view(const SuspiciousChange& suspicious);
 nlohmann::json scrub_view(const ScrubReport& report);
 nlohmann::json point_view(Sequence sequence, TimePoint time);
