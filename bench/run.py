@@ -370,13 +370,17 @@ class Bench:
                               check=True)
         return json.loads(done.stdout)
 
-    def pipeline(self, *arguments):
-        directory = self.work / "pipeline"
+    def driver_in_room(self, program, *arguments):
+        """One that takes a directory of its own."""
+        directory = self.work / program
         shutil.rmtree(directory, ignore_errors=True)
         try:
-            return self.driver("pipeline_bench", directory, *arguments)
+            return self.driver(program, directory, *arguments)
         finally:
             shutil.rmtree(directory, ignore_errors=True)
+
+    def pipeline(self, *arguments):
+        return self.driver_in_room("pipeline_bench", *arguments)
 
     def m4(self):
         rounds = [self.pipeline(self.seconds * 1.5, 65536) for _ in range(self.options.rounds)]
@@ -636,10 +640,27 @@ class Bench:
     # --- M11 --------------------------------------------------------------------------------------
 
     def m11(self):
+        self._m11_appliance()
         self._m11_on("SQLite")
         os.chmod(self.work, 0o755)  # the server is another user's
         with Postgres(self.work / "m11-pg", durable=True) as database:
             self._m11_on("PostgreSQL", FARSHORE_SCALE_DATABASE=database.connection)
+
+    def _m11_appliance(self):
+        """One appliance with a thousand disks that are idle and a hundred that are written."""
+        idle, busy, rate = (100, 10, 1) if self.options.quick else (1000, 100, 10)
+        seconds = 10 if self.options.quick else 60
+        result = self.driver_in_room("appliance_bench", idle, busy, rate, seconds)
+        self.row("M11", f"appliance: memory of an idle disk, {idle + busy} of them",
+                 [result["kib_per_idle_disk"]], "KiB", "", [], "", None, **result)
+        self.row("M11", "  grown while all are idle", [result["idled_mib"] - result["quiet_mib"]],
+                 "MiB", "", [], "<= 1", lambda e: e["median"] <= 1)
+        self.row("M11", f"  grown while {busy} are written", [result["last_mib"] - result["wrote_mib"]],
+                 "MiB", "", [], "<= 8", lambda e: e["median"] <= 8)
+        self.row("M11", "  processor, all idle", [result["idle_core_percent"]], "% core", "", [], "")
+        self.row("M11", f"  processor, {rate} MB/s into {busy}", [result["busy_core_percent"]],
+                 "% core", "", [], "")
+        self.row("M11", "  RPO p99 of the writes", [result["lag_p99_ms"] / 1e3], "s", "", [], "")
 
     def _m11_on(self, kind, **environment):
         """A vault of ten thousand items (a tenth of all with --quick), filled anew."""

@@ -92,7 +92,7 @@ std::string message_of(const std::exception& thrown) {
 }
 
 Database::Impl::Impl(std::unique_ptr<Backend> backend_in)
-    : backend(std::move(backend_in)), writers(backend->sessions()), readers(backend->sessions()) {}
+    : backend(std::move(backend_in)), writers(backend->writers()), readers(backend->readers()) {}
 Database::Impl::~Impl() = default;
 
 ItemsChange::~ItemsChange() { database_.impl().items->changed(ids_); }
@@ -113,7 +113,8 @@ Result<std::unique_ptr<Database>> Database::open(const DatabaseOptions& options,
     std::unique_ptr<Database> database(new Database(std::move(made)));
     Impl& impl = *database->impl_;
     const auto open_all = [&](soci::connection_pool& pool, bool reading) -> Status {
-        for (size_t i = 0; i < impl.backend->sessions(); ++i) {
+        const size_t count = reading ? impl.backend->readers() : impl.backend->writers();
+        for (size_t i = 0; i < count; ++i) {
             FS_TRY(impl.backend->open(pool.at(i)));
             if (reading) impl.backend->make_reader(pool.at(i));
         }

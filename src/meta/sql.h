@@ -30,7 +30,8 @@ class Backend {
     virtual ~Backend() = default;
     virtual std::string place() const = 0;
     virtual bool is_shared() const = 0;
-    virtual size_t sessions() const = 0;  // for writers, and as many for readers
+    virtual size_t writers() const = 0;  // how many sessions there are for them
+    virtual size_t readers() const = 0;
     virtual Status open(soci::session& session) = 0;
     virtual void make_reader(soci::session& session) = 0;
     // Before a transaction: a session that has lost its server finds it again.

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <thread>
+
 #include "meta/items.h"
 #include "meta/jobs.h"
 #include "vault/job_limits.h"
@@ -68,6 +71,27 @@ TEST(RecoveryDesk, AJobThatWasNeverBegunIsEnded) {
     ASSERT_TRUE(job->error);
     EXPECT_EQ(job->error->code, Code::kUnavailable);
     EXPECT_TRUE(open_jobs(site.site.vault().database())->empty());
+}
+
+// Broken if one that was just added, and whose thread has not said yet that it begins, were taken
+// for one that nobody began.
+TEST(RecoveryDesk, AJobThatIsAboutToBeginIsLeftAlone) {
+    DeskSite site;
+    Vault& vault = site.site.vault();
+    std::atomic<bool> over = false;
+    std::thread tender([&] {
+        while (!over) vault.tend();
+    });
+    for (int i = 0; i < 40; ++i) {
+        const auto begun = vault.start_job("copy-removal", {}, false, "",
+                                           [](JobRun&) -> Result<std::string> { return "{}"; });
+        EXPECT_TRUE(begun) << begun.error().to_string();
+        if (!begun) break;
+        const auto job = vault.job(begun->id, 60'000'000);
+        EXPECT_TRUE(job && job->state == JobState::kSucceeded);
+    }
+    over = true;
+    tender.join();
 }
 
 // Broken if what stands between a state and its job, which was never added, kept the item from
