@@ -76,6 +76,8 @@ struct Database::Impl {
     Status begin(soci::session& session, uint32_t key);
     Error error_of(const std::exception& thrown, std::string_view what) const;
     void begin_reading(soci::session& session);
+    // The first at once, the others when so many read at a time.
+    void open_reader(soci::session& session);
     // What a write ended with; none: well. One that changed nothing proves nothing.
     void wrote(const std::optional<Error>& error, bool changed);
 };
