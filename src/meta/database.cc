@@ -92,7 +92,7 @@ std::string message_of(const std::exception& thrown) {
 }
 
 Database::Impl::Impl(std::unique_ptr<Backend> backend_in)
-    : backend(std::move(backend_in)), writers(backend->writers()), readers(backend->readers()) {}
+    : backend(std::move(backend_in)), writers(backend->sessions()), readers(backend->sessions()) {}
 Database::Impl::~Impl() = default;
 
 ItemsChange::~ItemsChange() { database_.impl().items->changed(ids_); }
@@ -112,9 +112,15 @@ Result<std::unique_ptr<Database>> Database::open(const DatabaseOptions& options,
     made->place = made->backend->place();
     std::unique_ptr<Database> database(new Database(std::move(made)));
     Impl& impl = *database->impl_;
+    const auto open_all = [&](soci::connection_pool& pool, bool reading) -> Status {
+        for (size_t i = 0; i < impl.backend->sessions(); ++i) {
+            FS_TRY(impl.backend->open(pool.at(i)));
+            if (reading) impl.backend->make_reader(pool.at(i));
+        }
+        return {};
+    };
     try {
-        for (size_t i = 0; i < impl.backend->writers(); ++i)
-            FS_TRY(impl.backend->open(impl.writers.at(i)));
+        FS_TRY(open_all(impl.writers, false));
     } catch (const std::exception& thrown) {
         return fail(impl.backend->error_of(thrown, "opening " + impl.place));
     }
@@ -125,7 +131,7 @@ Result<std::unique_ptr<Database>> Database::open(const DatabaseOptions& options,
     impl.version = *version;
     impl.items = memory_of_items(*database);
     try {
-        impl.open_reader(impl.readers.at(0));
+        FS_TRY(open_all(impl.readers, true));
     } catch (const std::exception& thrown) {
         return fail(impl.backend->error_of(thrown, "opening " + impl.place));
     }
@@ -151,7 +157,6 @@ Error Database::Impl::error_of(const std::exception& thrown, std::string_view wh
 }
 
 void Database::Impl::begin_reading(soci::session& session) {
-    if (session.get_backend() == nullptr) open_reader(session);
     backend->make_ready(session);
     try {
         backend->begin_reading(session);
@@ -161,12 +166,6 @@ void Database::Impl::begin_reading(soci::session& session) {
     }
     backend->make_ready(session);
     backend->begin_reading(session);
-}
-
-void Database::Impl::open_reader(soci::session& session) {
-    if (const Status opened = backend->open(session); !opened)
-        throw std::runtime_error(opened.error().what());
-    backend->make_reader(session);
 }
 
 void Database::Impl::wrote(const std::optional<Error>& error, bool changed) {

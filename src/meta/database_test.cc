@@ -469,27 +469,5 @@ TEST(Events, NewestFirstByItem) {
     EXPECT_EQ(list_events(db, mine->back().id, 10, {.item = id_of(0)})->front().code, "e0");
 }
 
-// Broken if who reads waited for another who does, or a session that is opened when it is needed
-// could write, or were of no use.
-TEST(Database, SeveralReadAtOnce) {
-    TestDatabase test;
-    Database& database = *test.database;
-    const std::function<Status(int)> read = [&](int more) -> Status {
-        return in_snapshot(database, "reading", [&](soci::session& sql) -> Status {
-            long long one = 0;
-            sql << "SELECT 1", soci::into(one);
-            EXPECT_EQ(one, 1);
-            return more == 0 ? Status() : read(more - 1);
-        });
-    };
-    EXPECT_TRUE(read(3));
-    EXPECT_TRUE(read(3)) << "they are not given back";
-    const Status refused = in_snapshot(database, "writing", [&](soci::session& sql) -> Status {
-        sql << "DELETE FROM items";
-        return {};
-    });
-    EXPECT_FALSE(refused);
-}
-
 }  // namespace
 }  // namespace farshore

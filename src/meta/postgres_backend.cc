@@ -75,8 +75,7 @@ class PostgresBackend final : public Backend {
 
     std::string place() const override { return place_; }
     bool is_shared() const override { return true; }
-    size_t writers() const override { return sessions_; }
-    size_t readers() const override { return sessions_; }
+    size_t sessions() const override { return sessions_; }
 
     Status open(soci::session& session) override {
         session.open(soci::postgresql, connection_);

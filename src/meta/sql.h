@@ -30,8 +30,7 @@ class Backend {
     virtual ~Backend() = default;
     virtual std::string place() const = 0;
     virtual bool is_shared() const = 0;
-    virtual size_t writers() const = 0;  // how many sessions there are for them
-    virtual size_t readers() const = 0;
+    virtual size_t sessions() const = 0;  // for writers, and as many for readers
     virtual Status open(soci::session& session) = 0;
     virtual void make_reader(soci::session& session) = 0;
     // Before a transaction: a session that has lost its server finds it again.
@@ -76,8 +75,6 @@ struct Database::Impl {
     Status begin(soci::session& session, uint32_t key);
     Error error_of(const std::exception& thrown, std::string_view what) const;
     void begin_reading(soci::session& session);
-    // The first at once, the others when so many read at a time.
-    void open_reader(soci::session& session);
     // What a write ended with; none: well. One that changed nothing proves nothing.
     void wrote(const std::optional<Error>& error, bool changed);
 };

@@ -7,10 +7,6 @@
 namespace farshore {
 namespace {
 
-// Who reads waits for nobody who writes, and hardly for others who read.
-constexpr size_t kReaders = 4;
-constexpr size_t kCacheBytes = 8u << 20;  // of each session
-
 soci::sqlite3_session_backend* backend_of(soci::session& session) {
     return static_cast<soci::sqlite3_session_backend*>(session.get_backend());
 }
@@ -21,8 +17,7 @@ class SqliteBackend final : public Backend {
 
     std::string place() const override { return options_.path; }
     bool is_shared() const override { return false; }
-    size_t writers() const override { return 1; }
-    size_t readers() const override { return kReaders; }
+    size_t sessions() const override { return 1; }
 
     Status open(soci::session& session) override {
         if (options_.path.find('"') != std::string::npos)
@@ -32,7 +27,6 @@ class SqliteBackend final : public Backend {
         session << "PRAGMA journal_mode = WAL";
         session << "PRAGMA synchronous = FULL";
         session << "PRAGMA foreign_keys = ON";
-        session << fmt::format("PRAGMA cache_size = -{}", kCacheBytes / 1024);
         // Checkpoints keep the log short; the rest of the limit is a log that a burst has grown.
         session << "PRAGMA journal_size_limit = 67108864";
         if (options_.max_pages != 0)
