@@ -357,7 +357,7 @@ int main(int argc, char** argv) {
         return 64;
     }
     const farshore::Status status =
-        farshore::run(argv[1], static_cast<size_t>(number(2, 1000)),
+        farshore::run(argv[1], static_cast<size_t>(number(2, 900)),
                       static_cast<size_t>(number(3, 100)), number(4, 10), number(5, 60));
     if (!status) {
         fmt::print(stderr, "{}\n", status.error().to_string());
