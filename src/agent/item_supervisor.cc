@@ -324,21 +324,19 @@ void ItemSupervisor::check_tap() {
     }
     if (late || !tap_.kept()) return;
     const CaptureStatus capture = session_->status();
-    if (tap_.ended()) {
-        log::warn("agent", {.item = name, .item_id = item_.to_string()},
-                  "item {}: the tap has ended, another one is started", name);
-    } else if (capture.oldest_in_flight_us > options_.hung_tap_us) {
-        log::warn("agent", {.item = name, .item_id = item_.to_string()},
-                  "item {}: the tap has not answered a write for {} ms, it is replaced", name,
-                  capture.oldest_in_flight_us / 1000);
-    } else if (capture.tap_heartbeat_age_us > kTapSilenceUs) {
+    std::string why;
+    if (tap_.ended())
+        why = "has ended";
+    else if (capture.oldest_in_flight_us > options_.hung_tap_us)
+        why = fmt::format("has not answered a write for {} ms", capture.oldest_in_flight_us / 1000);
+    else if (capture.tap_heartbeat_age_us > kTapSilenceUs)
         // One that is stopped as a whole does not even take the request that it does not answer.
-        log::warn("agent", {.item = name, .item_id = item_.to_string()},
-                  "item {}: the tap has shown no sign of life for {} ms, it is replaced", name,
-                  capture.tap_heartbeat_age_us / 1000);
-    } else {
+        why =
+            fmt::format("has shown no sign of life for {} ms", capture.tap_heartbeat_age_us / 1000);
+    else
         return;
-    }
+    log::warn("agent", {.item = name, .item_id = item_.to_string()},
+              "item {}: the tap {}, it is replaced", name, why);
     if (auto replaced = tap_.replace(); !replaced)
         log::warn("agent", {.item = name, .item_id = item_.to_string()},
                   "item {}: the tap is not replaced: {}", name, replaced.error().what());

@@ -52,7 +52,6 @@ Status ItemSupervisor::stand_by(const DesiredItem& desired) {
             FS_TRY(open_session(
                 desired.mode == CaptureMode::kMirror ? TapMode::kMirror : TapMode::kInPath, sizes));
         }
-        tap_.let_go();
         mirror_.reset();
         qmp_.reset();
         FS_TRY(end_process(TapMode::kInPath));

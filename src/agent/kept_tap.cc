@@ -34,6 +34,8 @@ bool KeptTap::adopt(const std::string& run_directory, const std::string& socket_
 
 Status KeptTap::start(const NbdServerOptions& options) {
     const std::lock_guard lock(mutex_);
+    // The watcher was faster. Ending that one would end the mirror that has come back to it.
+    if (tap_ && tap_->alive()) return {};
     return start_locked(options);
 }
 

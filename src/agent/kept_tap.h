@@ -26,7 +26,8 @@ class KeptTap {
 
     // Takes one that runs already. False: none does.
     bool adopt(const std::string& run_directory, const std::string& socket_path);
-    // What is left of another one is removed first. Errors: those of NbdServer::start.
+    // Unless one runs, by then. What is left of another one is removed first. Errors: those of
+    // NbdServer::start.
     Status start(const NbdServerOptions& options);
     // From here on replace() may start it, so.
     void keep(const NbdServerOptions& options);

@@ -61,6 +61,18 @@ TEST_F(KeptTapTest, OneThatRunsIsEndedBeforeTheNext) {
     EXPECT_TRUE(answers());
 }
 
+// Broken if a worker that saw the old one dead ended the one that the watcher had started since.
+TEST_F(KeptTapTest, OneThatRunsByThenIsNotStartedAnew) {
+    end_it();
+    tap_.keep(options());
+    ASSERT_TRUE(tap_.replace());
+    auto watchers = NbdServer::adopt(directory_.path());
+    ASSERT_TRUE(watchers);
+    ASSERT_TRUE(tap_.start(options()));
+    EXPECT_TRUE(watchers->alive());
+    EXPECT_EQ(tap_.restarts(), 1u);
+}
+
 // Broken if the watcher started a tap that its machine's end, or a change of its disks, has taken.
 TEST_F(KeptTapTest, OneThatWasLetGoIsLeftAlone) {
     tap_.keep(options());
