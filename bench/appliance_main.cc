@@ -22,6 +22,8 @@
 
 #include "appliance/appliance.h"
 #include "codec/crc32c.h"
+#include "counting_vault.h"
+#include "os/load_meter.h"
 #include "os/real.h"
 #include "os/tls_connection.h"
 #include "os/waiting.h"
@@ -44,54 +46,6 @@ ItemId item_of(size_t i) {
     id.raw[2] = 1;
     return id;
 }
-
-// Counts, and remembers how old the oldest record of each segment was.
-class CountingVault final : public VaultLink {
-  public:
-    explicit CountingVault(Clock& clock) : clock_(clock) {}
-    Result<LogLease> acquire_log(const ItemId&, const std::string&) override {
-        LogLease lease;
-        lease.epoch = {1};
-        lease.next_segment = {1};
-        lease.item_key = Secret(Bytes(32, 1));
-        return lease;
-    }
-    Status register_segment(const SegmentRegistration& r) override {
-        const std::lock_guard lock(mutex_);
-        ++segments_;
-        object_bytes_ += r.object_bytes;
-        lags_us_.push_back(clock_.now().us - r.first_time.us);
-        return {};
-    }
-    Status mark_idle(const ItemId&, Epoch, Sequence, TimePoint) override { return {}; }
-    Result<std::string> sync_agent(const std::string&, const std::string&) override { return "{}"; }
-    Result<std::string> enrol(const std::string&, const std::string&) override {
-        return fail(Code::kUnsupported, "a bench");
-    }
-    struct Numbers {
-        uint64_t segments = 0, object_bytes = 0;
-        int64_t lag_p50_us = 0, lag_p99_us = 0, lag_most_us = 0;
-    };
-    // Since the last time.
-    Numbers take() {
-        const std::lock_guard lock(mutex_);
-        Numbers numbers{std::exchange(segments_, 0), std::exchange(object_bytes_, 0)};
-        std::ranges::sort(lags_us_);
-        if (!lags_us_.empty()) {
-            numbers.lag_p50_us = lags_us_[lags_us_.size() / 2];
-            numbers.lag_p99_us = lags_us_[lags_us_.size() * 99 / 100];
-            numbers.lag_most_us = lags_us_.back();
-        }
-        lags_us_.clear();
-        return numbers;
-    }
-
-  private:
-    Clock& clock_;
-    std::mutex mutex_;
-    uint64_t segments_ = 0, object_bytes_ = 0;
-    std::vector<int64_t> lags_us_;
-};
 
 // Records as they become due; one that the appliance asks for again is made again.
 class MadeUp final : public RecordSource {
@@ -231,15 +185,6 @@ struct Sample {
     double seconds = 0, cpu_seconds = 0, memory_mib = 0;
 };
 
-double resident_mib() {
-    PosixFileSystem files;
-    auto text = read_whole_file(files, "/proc/self/statm", 4096);
-    if (!text) return 0;
-    const std::string words(text->begin(), text->end());
-    return static_cast<double>(std::strtoull(words.c_str() + words.find(' '), nullptr, 10)) *
-           static_cast<double>(::sysconf(_SC_PAGESIZE)) / (1 << 20);
-}
-
 Sample sample(Clock& clock) {
     rusage usage;
     getrusage(RUSAGE_SELF, &usage);
@@ -247,7 +192,8 @@ Sample sample(Clock& clock) {
         return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
     };
     return {static_cast<double>(clock.steady_us()) / 1e6,
-            seconds(usage.ru_utime) + seconds(usage.ru_stime), resident_mib()};
+            seconds(usage.ru_utime) + seconds(usage.ru_stime),
+            static_cast<double>(LoadMeter().look().process_bytes) / (1 << 20)};
 }
 
 double core_percent(const Sample& from, const Sample& to) {
@@ -304,19 +250,16 @@ Status run(const std::string& directory, size_t idle, size_t busy, double mb_per
         }))
         return fail(Code::kTimeout, "not every disk was taken within five minutes");
     pause_ms(3000);
-    (void)vault.take();
     const Sample quiet = sample(clock);
     pause_ms(static_cast<int64_t>(seconds * 1000));
     const Sample idled = sample(clock);
-    (void)vault.take();
 
     if (::write(line[0], &kBegin, 1) != 1) return fail_errno(errno, "the child");
     pause_ms(static_cast<int64_t>(seconds * 250));
     const Sample wrote = sample(clock);
-    (void)vault.take();
+    vault.forget_lags();
     pause_ms(static_cast<int64_t>(seconds * 750));
     const Sample last = sample(clock);
-    const CountingVault::Numbers numbers = vault.take();
     uint64_t received = 0, waiting = 0;
     for (const IntakeStatus& status : appliance->status()) {
         received += status.received_bytes;
@@ -337,10 +280,9 @@ Status run(const std::string& directory, size_t idle, size_t busy, double mb_per
         idle, busy, empty.memory_mib, quiet.memory_mib, idled.memory_mib, wrote.memory_mib,
         last.memory_mib, (idled.memory_mib - empty.memory_mib) * 1024 / static_cast<double>(items),
         core_percent(quiet, idled), core_percent(wrote, last),
-        static_cast<double>(received) / seconds / 1e6, waiting, numbers.segments,
-        static_cast<double>(numbers.lag_p50_us) / 1e3,
-        static_cast<double>(numbers.lag_p99_us) / 1e3,
-        static_cast<double>(numbers.lag_most_us) / 1e3);
+        static_cast<double>(received) / seconds / 1e6, waiting, vault.segments(),
+        static_cast<double>(vault.lag_us(0.5)) / 1e3, static_cast<double>(vault.lag_us(0.99)) / 1e3,
+        static_cast<double>(vault.lag_us(1)) / 1e3);
     return {};
 }
 

@@ -23,6 +23,7 @@
 #include "capture/capture_files.h"
 #include "codec/compress.h"
 #include "codec/crc32c.h"
+#include "counting_vault.h"
 #include "os/real.h"
 #include "os/waiting.h"
 #include "os/worker_pool.h"
@@ -32,54 +33,6 @@
 
 namespace farshore {
 namespace {
-
-// Counts, and remembers when each sequence became stored.
-class CountingVault final : public VaultLink {
-  public:
-    explicit CountingVault(Clock& clock) : clock_(clock) {}
-    Result<LogLease> acquire_log(const ItemId&, const std::string&) override {
-        LogLease lease;
-        lease.epoch = {1};
-        lease.next_segment = {1};
-        lease.item_key = Secret(Bytes(32, 1));
-        return lease;
-    }
-    Status register_segment(const SegmentRegistration& r) override {
-        std::lock_guard lock(mutex_);
-        stored_ = r.last;
-        object_bytes_ += r.object_bytes;
-        // The oldest record of the segment waited longest.
-        lags_us_.push_back(clock_.now().us - r.first_time.us);
-        return {};
-    }
-    Status mark_idle(const ItemId&, Epoch, Sequence, TimePoint) override { return {}; }
-    Result<std::string> sync_agent(const std::string&, const std::string&) override { return "{}"; }
-    Result<std::string> enrol(const std::string&, const std::string&) override {
-        return fail(Code::kUnsupported, "a bench");
-    }
-    Sequence stored() {
-        std::lock_guard lock(mutex_);
-        return stored_;
-    }
-    uint64_t object_bytes() {
-        std::lock_guard lock(mutex_);
-        return object_bytes_;
-    }
-    int64_t lag_us(double quantile) {
-        std::lock_guard lock(mutex_);
-        if (lags_us_.empty()) return 0;
-        std::vector<int64_t> sorted = lags_us_;
-        std::ranges::sort(sorted);
-        return sorted[static_cast<size_t>(quantile * static_cast<double>(sorted.size() - 1))];
-    }
-
-  private:
-    Clock& clock_;
-    std::mutex mutex_;
-    Sequence stored_;
-    uint64_t object_bytes_ = 0;
-    std::vector<int64_t> lags_us_;
-};
 
 // Rows of a made-up table, half of each noise in hexadecimal: zstd -1 makes it 2 to 3 times
 // smaller.

@@ -292,13 +292,13 @@ Result<HttpResponse> Api::item(const Call& call) {
         if (when != "now" && when != "in-window")
             return fail(Code::kInvalidArgument, "when must be now or in-window");
         FS_ASSIGN(const ItemReport report, vault_.resynchronise(name, when == "in-window"));
-        return answer_text(item_text(report), 202);
+        return HttpResponse::json(item_text(report), 202);
     }
     if (what == "seed" && call.parts.size() == 3 && call.is("POST")) {
         FS_ASSIGN(const JsonFields fields, call.fields({"action"}));
         FS_ASSIGN(const std::string action, fields.required_text("action", 64));
         FS_ASSIGN(const ItemReport report, vault_.decide_seed(name, action));
-        return answer_text(item_text(report));
+        return HttpResponse::json(item_text(report));
     }
     if (what == "disks") return disks(call);
     if (what == "drills" || what == "drill-policy") return item_drills(call);
@@ -308,7 +308,7 @@ Result<HttpResponse> Api::item(const Call& call) {
     if (what == "resynchronise" && call.part(3) == "cancel" && call.parts.size() == 4 &&
         call.is("POST")) {
         FS_ASSIGN(const ItemReport report, vault_.cancel_resync(name, kCancelWaitUs));
-        return answer_text(item_text(report));
+        return HttpResponse::json(item_text(report));
     }
     if (what == "scrub" && call.parts.size() == 3) {
         if (call.is("GET")) {
@@ -422,7 +422,7 @@ Result<HttpResponse> Api::disks(const Call& call) {
         FS_ASSIGN(const JsonFields fields, call.fields({"path"}));
         FS_ASSIGN(const std::string path, fields.required_text("path", kMaxPathBytes));
         FS_ASSIGN(const ItemReport report, vault_.add_disk(name, path));
-        return answer_text(item_text(report), 202);
+        return HttpResponse::json(item_text(report), 202);
     }
     if (call.parts.size() == 4 && call.is("DELETE")) {
         const std::string& text = call.part(3);
@@ -433,7 +433,7 @@ Result<HttpResponse> Api::disks(const Call& call) {
                         fmt::format("'{}' is not a disk's index", text.substr(0, 40)),
                         fmt::format("a number from 0 to {}", kMaxDisks - 1));
         FS_ASSIGN(const ItemReport report, vault_.remove_disk(name, static_cast<DiskIndex>(index)));
-        return answer_text(item_text(report), 202);
+        return HttpResponse::json(item_text(report), 202);
     }
     return no_such_resource(call.request);
 }

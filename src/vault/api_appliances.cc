@@ -90,7 +90,7 @@ Result<HttpResponse> Api::item_appliance(const Call& call) {
     FS_ASSIGN(const std::string appliance, fields.required_text("appliance", kMaxName));
     FS_ASSIGN(const bool lost, fields.boolean("lost", false));
     FS_ASSIGN(const ItemReport report, vault_.move_item(call.part(1), appliance, lost));
-    return answer_text(item_text(report), 202);
+    return HttpResponse::json(item_text(report), 202);
 }
 
 }  // namespace farshore

@@ -85,12 +85,8 @@ struct Api::Call {
     }
 };
 
-// What is JSON already.
-inline HttpResponse answer_text(std::string json, int status = 200) {
-    return HttpResponse::json(std::move(json), status);
-}
 inline HttpResponse answer(const Json& json, int status = 200) {
-    return answer_text(dump_json(json), status);
+    return HttpResponse::json(dump_json(json), status);
 }
 
 inline HttpResponse nothing() {
@@ -104,7 +100,7 @@ inline HttpResponse nothing() {
 template <typename CallType>
 HttpResponse tagged_text(const CallType& call, std::string json, const std::string& etag,
                          int status = 200) {
-    HttpResponse response = answer_text(std::move(json), status);
+    HttpResponse response = HttpResponse::json(std::move(json), status);
     const std::string& known = call.request.header("if-none-match");
     if (call.is("GET") && !known.empty()) {
         const auto list = parse_etags(known);
@@ -145,9 +141,9 @@ Result<HttpResponse> answer_page(const char* member, size_t limit, Cursor cursor
             if (count++ != 0) text += ',';
             text += text_of(row);
             if (count < limit) continue;
-            return answer_text(text + "],\"next\":" + dump_json(Json(cursor)) + '}');
+            return HttpResponse::json(text + "],\"next\":" + dump_json(Json(cursor)) + '}');
         }
-        if (rows.size() < limit) return answer_text(text + "]}");
+        if (rows.size() < limit) return HttpResponse::json(text + "]}");
     }
 }
 

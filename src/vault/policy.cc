@@ -1,12 +1,13 @@
 #include "vault/policy.h"
 
-#include <algorithm>
-
 #include <fmt/core.h>
+
+#include <algorithm>
 
 #include "base/bandwidth_limit.h"
 #include "base/retention_grid.h"
 #include "vault/item_drive.h"
+#include "vault/json_text.h"
 #include "vault/resync_plan.h"
 
 namespace farshore {

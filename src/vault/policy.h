@@ -6,9 +6,10 @@
 #include "meta/json_fields.h"
 #include "meta/json_members.h"
 #include "meta/records.h"
-#include "vault/json_text.h"
 
 namespace farshore {
+
+class JsonText;
 
 // `policy` with what the member `policy` of `body` says; kInvalidArgument, kMalformed: a number out
 // of its range, by its name.

@@ -19,6 +19,7 @@
 #include "meta/json_fields.h"
 #include "meta/parties.h"
 #include "meta/sql.h"
+#include "os/load_meter.h"
 #include "os/waiting.h"
 #include "vault/bench_vault.h"
 
@@ -210,13 +211,7 @@ double wait_of(std::vector<double>& waits, double part) {
 }
 
 // Of this process, clients included.
-double resident_mib() {
-    PosixFileSystem files;
-    const Bytes text = must(read_whole_file(files, "/proc/self/statm", 4096));
-    const std::string words(text.begin(), text.end());
-    return static_cast<double>(std::strtoull(words.c_str() + words.find(' '), nullptr, 10)) * 4096 /
-           (1 << 20);
-}
+double resident_mib() { return static_cast<double>(LoadMeter().look().process_bytes) / (1 << 20); }
 
 // Calls `each(n)` `rate` times a second on a thread of its own until `over`.
 std::thread steadily(double rate, const std::atomic<bool>& over,

@@ -228,13 +228,11 @@ void write_agent(JsonText& text, const AgentItemStatus& agent, uint64_t stored) 
     text.member("tap_restarts", agent.tap_restarts);
 }
 
-void write_point(JsonText& text, const char* key, Sequence sequence, TimePoint time) {
-    text.begin(key).member("sequence", sequence.v).member("time", to_rfc3339(time)).end();
-}
-
 void write_replica(JsonText& text, const ReplicaStatus& replica) {
-    if (replica.oldest) write_point(text, "oldest_point", *replica.oldest, replica.oldest_time);
-    if (replica.newest) write_point(text, "newest_point", *replica.newest, replica.newest_time);
+    if (replica.oldest)
+        text.member("oldest_point", point_view(*replica.oldest, replica.oldest_time));
+    if (replica.newest)
+        text.member("newest_point", point_view(*replica.newest, replica.newest_time));
     text.member("stored_sequence", replica.stored.v);
     if (replica.stored.v != 0) text.member("stored_time", to_rfc3339(replica.stored_time));
     text.member("written_bytes", replica.written_bytes);

@@ -77,7 +77,7 @@ class ChangingDevices(DeviceTest):
         return self.farshore.call("point", "inside", "--point", point)["disks"]
 
     def gaps(self):
-        return len(self.farshore.call("points", "inside", "--limit", 1000)["gaps"])
+        return self.count_gaps("inside")
 
     def compared(self):
         return self.farshore.call("item", "inside")["compared_bytes"]

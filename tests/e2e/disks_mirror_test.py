@@ -50,7 +50,7 @@ class MirroredMachine(EndToEnd):
         return [disk["state"] for disk in self.farshore.call("disk", "list", "vm")]
 
     def gaps(self):
-        return len(self.farshore.call("points", "vm", "--limit", 1000)["gaps"])
+        return self.count_gaps("vm")
 
     def compared(self):
         return self.farshore.call("item", "vm")["compared_bytes"]

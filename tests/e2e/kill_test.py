@@ -4,7 +4,6 @@
 Afterwards every point that was acknowledged must be there and byte-equal to the model. FARSHORE_KILLS
 says how many (12; the soak test 200)."""
 import os
-import signal
 
 import support
 from support import EndToEnd, FarshoreError, Model, seeded
@@ -68,9 +67,7 @@ class Kills(EndToEnd):
 
     def kill(self, part):
         if part == "tap":
-            for pid, command in self.farshore.descendants():
-                if "nbdkit" in command:
-                    os.kill(pid, signal.SIGKILL)
+            self.farshore.kill_descendants("nbdkit")
         elif part in self.farshore.servers:
             self.farshore.kill_servers(part)
 

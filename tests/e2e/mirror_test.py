@@ -4,8 +4,6 @@
 The guest is a boot sector that halts; the writes are made by QEMU's own qemu-io on the guest's
 devices, so they take the way of a guest's writes and the test knows each of them."""
 import json
-import os
-import signal
 import socket
 import subprocess
 import time
@@ -162,9 +160,6 @@ class Mirror(EndToEnd):
         self.farshore.wait_for("bookmark", lambda: self.farshore.call("point", "vm", "--bookmark", label), 90)
         expected[label] = model.copy()
 
-    def gaps(self):
-        return len(self.farshore.call("points", "vm", "--limit", 1000)["gaps"])
-
     def test_a_running_machine_is_protected_and_its_bookmarks_are_right(self):
         """Breaks when a mirrored write is lost, late or in the wrong order against the first copy."""
         rng = seeded()
@@ -187,9 +182,7 @@ class Mirror(EndToEnd):
         for number in range(4):
             self.steps(model, machine, rng, 20)
             if number % 2 == 0:
-                for pid, command in self.farshore.descendants():
-                    if "nbdkit" in command:
-                        os.kill(pid, signal.SIGKILL)
+                self.assertTrue(self.farshore.kill_descendants("nbdkit"), "there was no tap")
             else:
                 self.farshore.kill_servers("up")
                 self.steps(model, machine, rng, 20)
@@ -206,17 +199,15 @@ class Mirror(EndToEnd):
         rng = seeded()
         model, machine = self.begin(rng)
         self.wait_state("vm", "protected")
-        gaps = self.gaps()
+        gaps = self.count_gaps("vm")
         for _ in range(3):
-            for pid, command in self.farshore.descendants():
-                if "nbdkit" in command:
-                    os.kill(pid, signal.SIGKILL)
+            self.assertTrue(self.farshore.kill_descendants("nbdkit"), "there was no tap")
             for _ in range(5):
                 machine.begin_write(model, rng)
             machine.settle()    # QEMU's main loop is in there until the tap is back
         expected = {}
         self.bookmark(model, expected, "drained")
-        self.assertEqual(gaps, self.gaps(), "a mirror was lost")
+        self.assertEqual(gaps, self.count_gaps("vm"), "a mirror was lost")
         self.assert_point("vm", "drained", expected["drained"])
 
     def test_a_machine_that_was_restarted_is_attached_again(self):

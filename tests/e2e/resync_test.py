@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """End to end: source and replica are compared, and only what differs travels."""
 import json
-import os
 import shutil
-import signal
 import subprocess
 
 import support
@@ -75,9 +73,7 @@ class Resynchronisation(faults.FaultTest):
                 for step in range(40):
                     if step == rng.randrange(1, 40) or step == 39:
                         if part == "tap":
-                            for pid, command in self.farshore.descendants():
-                                if "nbdkit" in command:
-                                    os.kill(pid, signal.SIGKILL)
+                            self.farshore.kill_descendants("nbdkit")
                         else:
                             self.farshore.kill_servers("up")
                             self.restart_up()

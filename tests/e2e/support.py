@@ -183,6 +183,9 @@ class EndToEnd(unittest.TestCase):
             f"'{name}' is {' or '.join(states)}",
             lambda: (item := self.farshore.call("item", name))["state"] in states and item, timeout_s)
 
+    def count_gaps(self, name):
+        return len(self.farshore.call("points", name, "--limit", 1000)["gaps"])
+
     def nbd_sockets(self, item):
         """(socket, export) of each disk of an in-path item."""
         found = []
