@@ -22,7 +22,9 @@ class FullDisk(FaultTest):
         before = model.copy()
         make_room = self.keep_full(place) if keep else self.fill(place).unlink
         self.steps(model, clients, rng, 60)
-        trouble = self.wait_trouble("no-space", *words)
+        # Where what is stored makes room, all of those may have got in before others took it.
+        trouble = self.wait_trouble(
+            "no-space", *words, on_poll=lambda: self.steps(model, clients, rng, 2))
         self.assertTrue(trouble.get("remedy"), trouble)
         self.steps(model, clients, rng, 40)
         if readable:

@@ -51,7 +51,7 @@ class FaultTest(EndToEnd):
 
     def keep_full(self, path):
         """Takes also what becomes free there, until the returned function is called."""
-        hog, stop = pathlib.Path(path) / "hog", threading.Event()
+        hog, stop, full = pathlib.Path(path) / "hog", threading.Event(), threading.Event()
 
         def take():
             with open(hog, "ab", buffering=0) as file:
@@ -62,10 +62,12 @@ class FaultTest(EndToEnd):
                                 pass
                         except OSError:
                             continue
+                    full.set()
                     stop.wait(0.005)
 
         taker = threading.Thread(target=take, daemon=True)
         taker.start()
+        full.wait()
 
         def end():
             stop.set()
@@ -84,9 +86,9 @@ class FaultTest(EndToEnd):
     def troubles(self, name="web"):
         return {trouble["code"]: trouble for trouble in self.farshore.call("item", name)["troubles"]}
 
-    def wait_trouble(self, code, *words, name="web", timeout_s=40):
+    def wait_trouble(self, code, *words, name="web", timeout_s=40, on_poll=None):
         trouble = self.farshore.wait_for(
-            f"health says {code}", lambda: self.troubles(name).get(code), timeout_s)
+            f"health says {code}", lambda: self.troubles(name).get(code), timeout_s, on_poll=on_poll)
         for word in words:
             self.assertIn(word, trouble["cause"] + " " + trouble.get("remedy", ""))
         return trouble
