@@ -12,7 +12,7 @@ using L = long long;
 using T = std::string;
 
 template <typename... Args>
-Result<std::vector<AlarmRecord>> select_alarms(soci::session& sql, std::string_view condition,
+Result<std::vector<AlarmRecord>> select_alarms(SqlSession& sql, std::string_view condition,
                                                const Args&... args) {
     std::vector<AlarmRecord> out;
     Status damaged;
@@ -51,7 +51,7 @@ Result<std::vector<AlarmRecord>> select_alarms(soci::session& sql, std::string_v
     return out;
 }
 
-Result<AlarmRecord> read_alarm(soci::session& sql, uint64_t id) {
+Result<AlarmRecord> read_alarm(SqlSession& sql, uint64_t id) {
     FS_ASSIGN(auto found, select_alarms(sql, "WHERE id = :i", id));
     if (found.empty())
         return fail(Code::kNotFound, fmt::format("there is no alarm {}", id),
@@ -67,7 +67,7 @@ std::string item_column(const std::optional<ItemId>& item) {
 
 Result<AlarmRecord> raise_alarm(Database& database, const AlarmRecord& alarm) {
     return in_transaction(
-        database, "raising an alarm", [&](soci::session& sql) -> Result<AlarmRecord> {
+        database, "raising an alarm", [&](SqlSession& sql) -> Result<AlarmRecord> {
             FS_ASSIGN(
                 const auto standing,
                 select_alarms(
@@ -100,7 +100,7 @@ Result<AlarmRecord> raise_alarm(Database& database, const AlarmRecord& alarm) {
 }
 
 Status clear_alarm(Database& database, uint64_t id) {
-    return in_transaction(database, "clearing an alarm", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "clearing an alarm", [&](SqlSession& sql) -> Status {
         execute(sql, "UPDATE alarms SET cleared_us = :t WHERE id = :i AND cleared_us = 0",
                 database.impl().clock->now(), id);
         return {};
@@ -110,7 +110,7 @@ Status clear_alarm(Database& database, uint64_t id) {
 Result<AlarmRecord> acknowledge_alarm(Database& database, uint64_t id, const std::string& who,
                                       const std::string& note) {
     return in_transaction(
-        database, "acknowledging an alarm", [&](soci::session& sql) -> Result<AlarmRecord> {
+        database, "acknowledging an alarm", [&](SqlSession& sql) -> Result<AlarmRecord> {
             FS_ASSIGN(const AlarmRecord alarm, read_alarm(sql, id));
             if (alarm.cleared.us != 0)
                 return fail(Code::kWrongState, fmt::format("alarm {} has cleared already", id));
@@ -124,7 +124,7 @@ Result<AlarmRecord> acknowledge_alarm(Database& database, uint64_t id, const std
 
 Result<AlarmRecord> get_alarm(Database& database, uint64_t id) {
     return in_snapshot(database, "reading an alarm",
-                       [&](soci::session& sql) { return read_alarm(sql, id); });
+                       [&](SqlSession& sql) { return read_alarm(sql, id); });
 }
 
 Result<std::vector<AlarmRecord>> list_alarms(Database& database, bool standing_only,
@@ -132,7 +132,7 @@ Result<std::vector<AlarmRecord>> list_alarms(Database& database, bool standing_o
                                              const std::optional<ItemId>& item) {
     const uint64_t below = before == 0 ? UINT64_MAX : before;
     const std::string standing = standing_only ? "cleared_us = 0 AND " : "";
-    return in_snapshot(database, "listing alarms", [&](soci::session& sql) {
+    return in_snapshot(database, "listing alarms", [&](SqlSession& sql) {
         return item ? select_alarms(sql,
                                     "WHERE " + standing +
                                         "id < :b AND item_id = :i ORDER BY id DESC LIMIT :l",
@@ -144,7 +144,7 @@ Result<std::vector<AlarmRecord>> list_alarms(Database& database, bool standing_o
 
 Result<std::vector<AlarmRecord>> list_component_alarms(Database& database,
                                                        const std::string& component) {
-    return in_snapshot(database, "listing a component's alarms", [&](soci::session& sql) {
+    return in_snapshot(database, "listing a component's alarms", [&](SqlSession& sql) {
         return select_alarms(
             sql, "WHERE cleared_us = 0 AND item_id = '' AND component = :p ORDER BY id", component);
     });

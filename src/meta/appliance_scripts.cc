@@ -11,7 +11,7 @@ using L = long long;
 using T = std::string;
 
 template <typename... Args>
-std::vector<ApplianceScriptRecord> select_scripts(soci::session& sql, std::string_view condition,
+std::vector<ApplianceScriptRecord> select_scripts(SqlSession& sql, std::string_view condition,
                                                   const Args&... args) {
     std::vector<ApplianceScriptRecord> scripts;
     select<T, T, T, L, L, T>(
@@ -26,7 +26,7 @@ std::vector<ApplianceScriptRecord> select_scripts(soci::session& sql, std::strin
     return scripts;
 }
 
-Result<ApplianceScriptRecord> read_script(soci::session& sql, const std::string& handle) {
+Result<ApplianceScriptRecord> read_script(SqlSession& sql, const std::string& handle) {
     auto found = select_scripts(sql, "WHERE handle = :h", handle);
     if (found.empty())
         return fail(Code::kNotFound,
@@ -38,7 +38,7 @@ Result<ApplianceScriptRecord> read_script(soci::session& sql, const std::string&
 
 Status add_appliance_script(Database& database, const ApplianceScriptRecord& script) {
     return in_transaction(
-        database, "adding a script of an appliance", [&](soci::session& sql) -> Status {
+        database, "adding a script of an appliance", [&](SqlSession& sql) -> Status {
             if (!select_scripts(sql, "WHERE handle = :h", script.handle).empty()) return {};
             const L taken = script.taken ? 1 : 0, ending = script.ending ? 1 : 0;
             execute(sql,
@@ -52,14 +52,14 @@ Status add_appliance_script(Database& database, const ApplianceScriptRecord& scr
 
 Result<ApplianceScriptRecord> get_appliance_script(Database& database, const std::string& handle) {
     return in_snapshot(database, "reading a script of an appliance",
-                       [&](soci::session& sql) { return read_script(sql, handle); });
+                       [&](SqlSession& sql) { return read_script(sql, handle); });
 }
 
 Result<std::vector<ApplianceScriptRecord>> scripts_of_appliance(Database& database,
                                                                 const std::string& appliance,
                                                                 size_t most) {
     return in_snapshot(database, "reading an appliance's scripts",
-                       [&](soci::session& sql) -> Result<std::vector<ApplianceScriptRecord>> {
+                       [&](SqlSession& sql) -> Result<std::vector<ApplianceScriptRecord>> {
                            const L limit = static_cast<L>(most);
                            return select_scripts(
                                sql, "WHERE appliance = :a ORDER BY taken DESC, handle LIMIT :m",
@@ -72,7 +72,7 @@ Result<ApplianceScriptRecord> change_appliance_script(
     const std::function<Status(ApplianceScriptRecord&)>& change) {
     return in_transaction(
         database, "changing a script of an appliance",
-        [&](soci::session& sql) -> Result<ApplianceScriptRecord> {
+        [&](SqlSession& sql) -> Result<ApplianceScriptRecord> {
             FS_ASSIGN(ApplianceScriptRecord script, read_script(sql, handle));
             FS_TRY(change(script));
             const L taken = script.taken ? 1 : 0, ending = script.ending ? 1 : 0;
@@ -86,7 +86,7 @@ Result<ApplianceScriptRecord> change_appliance_script(
 
 Result<std::vector<std::string>> appliance_script_handles(Database& database) {
     return in_snapshot(database, "listing scripts of appliances",
-                       [&](soci::session& sql) -> Result<std::vector<std::string>> {
+                       [&](SqlSession& sql) -> Result<std::vector<std::string>> {
                            std::vector<std::string> handles;
                            select<T>(sql, "SELECT handle FROM appliance_scripts ORDER BY handle",
                                      [&](const T& handle) { handles.push_back(handle); });
@@ -96,7 +96,7 @@ Result<std::vector<std::string>> appliance_script_handles(Database& database) {
 
 Status drop_appliance_script(Database& database, const std::string& handle) {
     return in_transaction(
-        database, "forgetting a script of an appliance", [&](soci::session& sql) -> Status {
+        database, "forgetting a script of an appliance", [&](SqlSession& sql) -> Status {
             execute(sql, "DELETE FROM appliance_scripts WHERE handle = :h", handle);
             return {};
         });

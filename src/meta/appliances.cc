@@ -11,7 +11,7 @@ namespace {
 using L = long long;
 using T = std::string;
 
-ItemAppliance read(soci::session& sql, const ItemId& item) {
+ItemAppliance read(SqlSession& sql, const ItemId& item) {
     ItemAppliance found;
     select<T, T, L>(
         sql, "SELECT appliance, next_appliance, since_us FROM item_appliances WHERE item_id = :i",
@@ -22,7 +22,7 @@ ItemAppliance read(soci::session& sql, const ItemId& item) {
     return found;
 }
 
-void write(soci::session& sql, const ItemId& item, const ItemAppliance& appliance) {
+void write(SqlSession& sql, const ItemId& item, const ItemAppliance& appliance) {
     upsert(sql, "item_appliances", "item_id", "appliance, next_appliance, since_us", item,
            appliance.now, appliance.next, appliance.since);
     // The one before the recovery site's own, while it is that one's.
@@ -34,7 +34,7 @@ void write(soci::session& sql, const ItemId& item, const ItemAppliance& applianc
 }  // namespace
 
 Status appliance_seen(Database& database, const ApplianceRecord& appliance) {
-    return in_transaction(database, "an appliance's report", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "an appliance's report", [&](SqlSession& sql) -> Status {
         upsert(sql, "appliances", "name", "address, site, version, seen_us", appliance.name,
                appliance.address, appliance.site, appliance.version, appliance.seen);
         return {};
@@ -44,7 +44,7 @@ Status appliance_seen(Database& database, const ApplianceRecord& appliance) {
 Result<std::vector<ApplianceRecord>> list_appliances(Database& database) {
     return in_snapshot(
         database, "listing appliances",
-        [&](soci::session& sql) -> Result<std::vector<ApplianceRecord>> {
+        [&](SqlSession& sql) -> Result<std::vector<ApplianceRecord>> {
             std::vector<ApplianceRecord> all;
             select<T, T, T, T, L>(
                 sql,
@@ -58,22 +58,21 @@ Result<std::vector<ApplianceRecord>> list_appliances(Database& database) {
 }
 
 Status forget_appliance(Database& database, const std::string& name) {
-    return in_transaction(database, "an appliance's end", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "an appliance's end", [&](SqlSession& sql) -> Status {
         execute(sql, "DELETE FROM appliances WHERE name = :n", name);
         return {};
     });
 }
 
 Result<ItemAppliance> get_item_appliance(Database& database, const ItemId& item) {
-    return in_snapshot(
-        database, "reading an item's appliance",
-        [&](soci::session& sql) -> Result<ItemAppliance> { return read(sql, item); });
+    return in_snapshot(database, "reading an item's appliance",
+                       [&](SqlSession& sql) -> Result<ItemAppliance> { return read(sql, item); });
 }
 
 Result<std::map<std::string, ApplianceLoad>> appliance_loads(Database& database) {
     using Loads = std::map<std::string, ApplianceLoad>;
     return in_snapshot(
-        database, "counting appliances' items", [&](soci::session& sql) -> Result<Loads> {
+        database, "counting appliances' items", [&](SqlSession& sql) -> Result<Loads> {
             Loads loads;
             select<T, L>(sql,
                          "SELECT appliance, count(*) FROM item_appliances WHERE appliance "
@@ -90,7 +89,7 @@ Result<std::map<std::string, ApplianceLoad>> appliance_loads(Database& database)
 Result<std::map<ItemId, ItemAppliance>> list_item_appliances(Database& database) {
     return in_snapshot(
         database, "listing items' appliances",
-        [&](soci::session& sql) -> Result<std::map<ItemId, ItemAppliance>> {
+        [&](SqlSession& sql) -> Result<std::map<ItemId, ItemAppliance>> {
             std::map<ItemId, ItemAppliance> all;
             Status damaged;
             select<T, T, T, L>(
@@ -110,7 +109,7 @@ Result<std::map<ItemId, ItemAppliance>> list_item_appliances(Database& database)
 Result<bool> take_item(Database& database, const ItemId& item, const std::string& appliance) {
     FS_ASSIGN(const ItemAppliance known, get_item_appliance(database, item));
     if (known.now == appliance && known.next != appliance) return false;
-    return in_transaction(database, "an item's appliance", [&](soci::session& sql) -> Result<bool> {
+    return in_transaction(database, "an item's appliance", [&](SqlSession& sql) -> Result<bool> {
         ItemAppliance there = read(sql, item);
         if (there.now == appliance && there.next != appliance) return false;
         if (!there.now.empty() && there.next != appliance)
@@ -127,7 +126,7 @@ Result<bool> take_item(Database& database, const ItemId& item, const std::string
 Result<ItemAppliance> move_item(Database& database, const ItemId& item, const std::string& next,
                                 bool lost) {
     return in_transaction(
-        database, "moving an item", [&](soci::session& sql) -> Result<ItemAppliance> {
+        database, "moving an item", [&](SqlSession& sql) -> Result<ItemAppliance> {
             long long count = 0;
             select<L>(
                 sql, "SELECT count(*) FROM items WHERE id = :i", [&](L n) { count = n; }, item);

@@ -5,7 +5,7 @@
 namespace farshore {
 
 Status keep_certificate(Database& database, const std::string& name, TimePoint until) {
-    return in_transaction(database, "a party's certificate", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a party's certificate", [&](SqlSession& sql) -> Status {
         execute(sql,
                 "INSERT INTO party_certificates (name, until_us, warned_us) VALUES (:n, :u, 0) ON "
                 "CONFLICT(name) DO UPDATE SET until_us = excluded.until_us, warned_us = 0",
@@ -16,7 +16,7 @@ Status keep_certificate(Database& database, const std::string& name, TimePoint u
 
 Result<TimePoint> certificate_until(Database& database, const std::string& name) {
     return in_snapshot(database, "reading a certificate's end",
-                       [&](soci::session& sql) -> Result<TimePoint> {
+                       [&](SqlSession& sql) -> Result<TimePoint> {
                            TimePoint until;
                            select<long long>(
                                sql, "SELECT until_us FROM party_certificates WHERE name = :n",
@@ -28,7 +28,7 @@ Result<TimePoint> certificate_until(Database& database, const std::string& name)
 Result<std::vector<EndingCertificate>> warn_of_certificates(Database& database, TimePoint before) {
     return in_transaction(
         database, "certificates that end",
-        [&](soci::session& sql) -> Result<std::vector<EndingCertificate>> {
+        [&](SqlSession& sql) -> Result<std::vector<EndingCertificate>> {
             std::vector<EndingCertificate> ending;
             select<std::string, std::string, long long>(
                 sql,

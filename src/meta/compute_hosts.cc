@@ -12,7 +12,7 @@ using L = long long;
 using T = std::string;
 
 template <typename... Args>
-std::vector<ComputeHostRecord> select_hosts(soci::session& sql, std::string_view condition,
+std::vector<ComputeHostRecord> select_hosts(SqlSession& sql, std::string_view condition,
                                             const Args&... args) {
     std::vector<ComputeHostRecord> hosts;
     select<T, L, T, L, L>(
@@ -26,7 +26,7 @@ std::vector<ComputeHostRecord> select_hosts(soci::session& sql, std::string_view
     return hosts;
 }
 
-Result<ComputeHostRecord> read_host(soci::session& sql, const std::string& name) {
+Result<ComputeHostRecord> read_host(SqlSession& sql, const std::string& name) {
     auto hosts = select_hosts(sql, "WHERE name = :n", name);
     if (hosts.empty())
         return fail(Code::kNotFound,
@@ -35,7 +35,7 @@ Result<ComputeHostRecord> read_host(soci::session& sql, const std::string& name)
     return std::move(hosts.front());
 }
 
-size_t count(soci::session& sql, const std::string& table) {
+size_t count(SqlSession& sql, const std::string& table) {
     size_t rows = 0;
     select<L>(sql, "SELECT count(*) FROM " + table, [&](L all) { rows = from_column(all); });
     return rows;
@@ -54,21 +54,21 @@ Status check_compute_host_name(const std::string& name) {
 
 Result<std::vector<ComputeHostRecord>> list_compute_hosts(Database& database) {
     return in_snapshot(database, "listing compute hosts",
-                       [&](soci::session& sql) -> Result<std::vector<ComputeHostRecord>> {
+                       [&](SqlSession& sql) -> Result<std::vector<ComputeHostRecord>> {
                            return select_hosts(sql, "ORDER BY name");
                        });
 }
 
 Result<ComputeHostRecord> get_compute_host(Database& database, const std::string& name) {
     return in_snapshot(database, "reading a compute host",
-                       [&](soci::session& sql) { return read_host(sql, name); });
+                       [&](SqlSession& sql) { return read_host(sql, name); });
 }
 
 Result<ComputeHostRecord> add_compute_host(Database& database, const std::string& name,
                                            const std::string& document) {
     FS_TRY(check_compute_host_name(name));
     return in_transaction(
-        database, "adding a compute host", [&](soci::session& sql) -> Result<ComputeHostRecord> {
+        database, "adding a compute host", [&](SqlSession& sql) -> Result<ComputeHostRecord> {
             if (!select_hosts(sql, "WHERE name = :n", name).empty())
                 return fail(Code::kAlreadyExists,
                             fmt::format("a compute host is called '{}' already", name),
@@ -88,7 +88,7 @@ Result<ComputeHostRecord> add_compute_host(Database& database, const std::string
 Result<ComputeHostRecord> change_compute_host(Database& database, const std::string& name,
                                               const std::string& document) {
     return in_transaction(
-        database, "changing a compute host", [&](soci::session& sql) -> Result<ComputeHostRecord> {
+        database, "changing a compute host", [&](SqlSession& sql) -> Result<ComputeHostRecord> {
             execute(sql,
                     "UPDATE compute_hosts SET document = :d, version = version + 1, updated_us = "
                     ":u WHERE name = :n",
@@ -98,7 +98,7 @@ Result<ComputeHostRecord> change_compute_host(Database& database, const std::str
 }
 
 Status remove_compute_host(Database& database, const std::string& name) {
-    return in_transaction(database, "removing a compute host", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "removing a compute host", [&](SqlSession& sql) -> Status {
         FS_TRY(read_host(sql, name));
         std::string item;
         select<T>(
@@ -118,7 +118,7 @@ Status remove_compute_host(Database& database, const std::string& name) {
 
 Result<std::optional<std::string>> item_compute(Database& database, const ItemId& item) {
     return in_snapshot(database, "reading an item's compute host",
-                       [&](soci::session& sql) -> Result<std::optional<std::string>> {
+                       [&](SqlSession& sql) -> Result<std::optional<std::string>> {
                            std::optional<std::string> host;
                            select<T>(
                                sql, "SELECT host FROM item_compute WHERE item_id = :i",
@@ -129,7 +129,7 @@ Result<std::optional<std::string>> item_compute(Database& database, const ItemId
 
 Status set_item_compute(Database& database, const ItemId& item, const std::string& host) {
     return in_transaction(
-        database, "setting an item's compute host", [&](soci::session& sql) -> Status {
+        database, "setting an item's compute host", [&](SqlSession& sql) -> Status {
             bool known = false;
             select<L>(
                 sql, "SELECT 1 FROM items WHERE id = :i", [&](L) { known = true; }, item);
@@ -142,7 +142,7 @@ Status set_item_compute(Database& database, const ItemId& item, const std::strin
 
 Status clear_item_compute(Database& database, const ItemId& item) {
     return in_transaction(database, "clearing an item's compute host",
-                          [&](soci::session& sql) -> Status {
+                          [&](SqlSession& sql) -> Status {
                               execute(sql, "DELETE FROM item_compute WHERE item_id = :i", item);
                               return {};
                           });

@@ -23,7 +23,7 @@ struct Column {
 };
 
 // All tables of the schema, each behind those that its rows refer to.
-std::vector<std::string> tables_of(soci::session& sqlite) {
+std::vector<std::string> tables_of(SqlSession& sqlite) {
     std::vector<std::string> tables;
     select<std::string>(sqlite,
                         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE "
@@ -35,7 +35,7 @@ std::vector<std::string> tables_of(soci::session& sqlite) {
     return tables;
 }
 
-std::vector<Column> columns_of(soci::session& sqlite, const std::string& table) {
+std::vector<Column> columns_of(SqlSession& sqlite, const std::string& table) {
     std::vector<Column> columns;
     select<std::string, std::string>(
         sqlite, "SELECT name, type FROM pragma_table_info(:t) ORDER BY cid",
@@ -46,13 +46,13 @@ std::vector<Column> columns_of(soci::session& sqlite, const std::string& table) 
     return columns;
 }
 
-uint64_t copy_table(soci::session& from, soci::session& to, const std::string& table) {
+uint64_t copy_table(SqlSession& from, SqlSession& to, const std::string& table) {
     const std::vector<Column> columns = columns_of(from, table);
     std::string names, places;
     // Of one row; bound to both statements, so they stay where they are.
     std::deque<std::string> texts;
     std::deque<long long> numbers;
-    soci::statement read(from), write(to);
+    soci::statement read(from.raw()), write(to.raw());
     for (const Column& column : columns) {
         names += (names.empty() ? "" : ", ") + column.name;
         places += (places.empty() ? ":" : ", :") + column.name;
@@ -98,8 +98,8 @@ uint64_t copy_table(soci::session& from, soci::session& to, const std::string& t
 Result<DatabaseCopy> copy_database(Database& from, Database& to) {
     if (from.is_shared() || !to.is_shared())
         return fail(Code::kUnsupported, "databases are copied from SQLite to PostgreSQL only");
-    return in_snapshot(from, "copying", [&](soci::session& source) {
-        return in_transaction(to, "copying", [&](soci::session& target) -> Result<DatabaseCopy> {
+    return in_snapshot(from, "copying", [&](SqlSession& source) {
+        return in_transaction(to, "copying", [&](SqlSession& target) -> Result<DatabaseCopy> {
             DatabaseCopy copy;
             for (const std::string& table : tables_of(source)) {
                 long long there = 0;

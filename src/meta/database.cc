@@ -17,14 +17,14 @@ void execute_script(soci::session& session, const Backend& backend, std::string_
         session << backend.translate(std::string(script.substr(from, end - from)));
 }
 
-Result<int> migrate(soci::session& session, Backend& backend, const std::string& place,
+Result<int> migrate(SqlSession& session, Backend& backend, const std::string& place,
                     TimePoint now) {
-    FS_TRY(backend.take(session));
+    FS_TRY(backend.take(session.raw()));
     session << backend.translate(
         "CREATE TABLE IF NOT EXISTS schema_migrations (version INTEGER PRIMARY KEY NOT NULL, "
         "name TEXT NOT NULL, hash TEXT NOT NULL, applied_us BIGINT NOT NULL)");
     int there = 0;
-    session << "SELECT coalesce(max(version), 0) FROM schema_migrations", soci::into(there);
+    session.raw() << "SELECT coalesce(max(version), 0) FROM schema_migrations", soci::into(there);
     const int ours = migrations().back().version;
     if (there > ours)
         return fail(
@@ -46,7 +46,7 @@ Result<int> migrate(soci::session& session, Backend& backend, const std::string&
                     "start the build that wrote it, or rebuild the database from the store");
             continue;
         }
-        execute_script(session, backend, migration.sql);
+        execute_script(session.raw(), backend, migration.sql);
         execute(session,
                 "INSERT INTO schema_migrations (version, name, hash, applied_us) "
                 "VALUES (:version, :name, :hash, :applied)",
@@ -112,10 +112,10 @@ Result<std::unique_ptr<Database>> Database::open(const DatabaseOptions& options,
     made->place = made->backend->place();
     std::unique_ptr<Database> database(new Database(std::move(made)));
     Impl& impl = *database->impl_;
-    const auto open_all = [&](soci::connection_pool& pool, bool reading) -> Status {
-        for (size_t i = 0; i < impl.backend->sessions(); ++i) {
-            FS_TRY(impl.backend->open(pool.at(i)));
-            if (reading) impl.backend->make_reader(pool.at(i));
+    const auto open_all = [&](SqlSessions& sessions, bool reading) -> Status {
+        for (size_t i = 0; i < sessions.size(); ++i) {
+            FS_TRY(impl.backend->open(sessions.at(i)));
+            if (reading) impl.backend->make_reader(sessions.at(i));
         }
         return {};
     };
@@ -124,7 +124,7 @@ Result<std::unique_ptr<Database>> Database::open(const DatabaseOptions& options,
     } catch (const std::exception& thrown) {
         return fail(impl.backend->error_of(thrown, "opening " + impl.place));
     }
-    auto version = in_transaction(*database, "migrating", [&](soci::session& sql) {
+    auto version = in_transaction(*database, "migrating", [&](SqlSession& sql) {
         return migrate(sql, *impl.backend, impl.place, clock.now());
     });
     if (!version) return tl::unexpected(std::move(version).error());
@@ -138,16 +138,23 @@ Result<std::unique_ptr<Database>> Database::open(const DatabaseOptions& options,
     return database;
 }
 
+void Database::Impl::make_ready(SqlSession& session) {
+    if (backend->is_alive(session.raw())) return;
+    // They are of the server that is gone, and of SOCI's part that goes with it.
+    session.statements().clear();
+    backend->reconnect(session.raw());
+}
+
 // A server that was away is found at the first thing that is asked of it.
-Status Database::Impl::begin(soci::session& session, uint32_t key) {
-    backend->make_ready(session);
+Status Database::Impl::begin(SqlSession& session, uint32_t key) {
+    make_ready(session);
     try {
-        return backend->begin(session, key, epoch);
+        return backend->begin(session.raw(), key, epoch);
     } catch (const std::exception&) {
-        if (backend->is_alive(session)) throw;
+        if (backend->is_alive(session.raw())) throw;
     }
-    backend->make_ready(session);
-    return backend->begin(session, key, epoch);
+    make_ready(session);
+    return backend->begin(session.raw(), key, epoch);
 }
 
 Error Database::Impl::error_of(const std::exception& thrown, std::string_view what) const {
@@ -156,16 +163,16 @@ Error Database::Impl::error_of(const std::exception& thrown, std::string_view wh
     return backend->error_of(thrown, what);
 }
 
-void Database::Impl::begin_reading(soci::session& session) {
-    backend->make_ready(session);
+void Database::Impl::begin_reading(SqlSession& session) {
+    make_ready(session);
     try {
-        backend->begin_reading(session);
+        backend->begin_reading(session.raw());
         return;
     } catch (const std::exception&) {
-        if (backend->is_alive(session)) throw;
+        if (backend->is_alive(session.raw())) throw;
     }
-    backend->make_ready(session);
-    backend->begin_reading(session);
+    make_ready(session);
+    backend->begin_reading(session.raw());
 }
 
 void Database::Impl::wrote(const std::optional<Error>& error, bool changed) {
@@ -191,9 +198,10 @@ const std::string& Database::place() const { return impl_->place; }
 bool Database::is_shared() const { return impl_->backend->is_shared(); }
 
 Status Database::set_max_pages(uint32_t pages) {
-    soci::session writer(impl_->writers);
+    SqlSessions::Lease writer(impl_->writers);
     try {
-        writer << fmt::format("PRAGMA max_page_count = {}", pages == 0 ? 1073741823u : pages);
+        writer.session() << fmt::format("PRAGMA max_page_count = {}",
+                                      pages == 0 ? 1073741823u : pages);
     } catch (const std::exception& thrown) {
         return fail(impl_->backend->error_of(thrown, "limiting"));
     }

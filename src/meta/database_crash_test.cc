@@ -240,16 +240,15 @@ class Vault {
     void commit(size_t payload_bytes) {
         const auto number = static_cast<int64_t>(begun_.size()) + 1;
         begun_.push_back(files_.operations());
-        const Status committed =
-            in_transaction(*database_, "test", [&](soci::session& sql) -> Status {
-                for (const char* key : {"one", "two"})
-                    execute(sql, "INSERT OR REPLACE INTO settings VALUES (:k, :v)", key,
-                            std::to_string(number));
-                execute(sql, "INSERT OR REPLACE INTO settings VALUES (:k, :v)",
-                        fmt::format("payload{}", number % 3),
-                        std::string(payload_bytes, static_cast<char>('a' + number % 20)));
-                return {};
-            });
+        const Status committed = in_transaction(*database_, "test", [&](SqlSession& sql) -> Status {
+            for (const char* key : {"one", "two"})
+                execute(sql, "INSERT OR REPLACE INTO settings VALUES (:k, :v)", key,
+                        std::to_string(number));
+            execute(sql, "INSERT OR REPLACE INTO settings VALUES (:k, :v)",
+                    fmt::format("payload{}", number % 3),
+                    std::string(payload_bytes, static_cast<char>('a' + number % 20)));
+            return {};
+        });
         FS_CHECK(committed);
         committed_.push_back(files_.operations());
     }

@@ -16,7 +16,7 @@ constexpr std::string_view kSegmentColumns =
 
 // Segments by a condition, in the order that it names.
 template <typename... Args>
-Result<std::vector<SegmentRow>> select_segments(soci::session& sql, std::string_view condition,
+Result<std::vector<SegmentRow>> select_segments(SqlSession& sql, std::string_view condition,
                                                 const Args&... args) {
     std::vector<SegmentRow> rows;
     Status damaged;
@@ -57,7 +57,7 @@ Result<SegmentRow> first_segment(Result<std::vector<SegmentRow>> rows, const cha
 }
 
 // The item's state; all zeroes when it has none yet.
-Result<LedgerState> read_state(soci::session& sql, const std::string& item) {
+Result<LedgerState> read_state(SqlSession& sql, const std::string& item) {
     LedgerState state;
     std::string header;
     // Two selects: tuples of a dozen columns each read better than one of eighteen.
@@ -101,12 +101,12 @@ Result<LedgerState> read_state(soci::session& sql, const std::string& item) {
     return state;
 }
 
-void ensure_row(soci::session& sql, const std::string& item) {
+void ensure_row(SqlSession& sql, const std::string& item) {
     execute(sql, "INSERT INTO ledgers (item_id) VALUES (:item) ON CONFLICT DO NOTHING", item);
 }
 
 // A number that no row of the item has carried before: leases and deaths are ordered by it.
-uint64_t next_tick(soci::session& sql, const std::string& item) {
+uint64_t next_tick(SqlSession& sql, const std::string& item) {
     ensure_row(sql, item);
     execute(sql, "UPDATE ledgers SET tick = tick + 1 WHERE item_id = :item", item);
     uint64_t tick = 0;
@@ -116,7 +116,7 @@ uint64_t next_tick(soci::session& sql, const std::string& item) {
     return tick;
 }
 
-void put_point(soci::session& sql, const std::string& item, const PointRow& point) {
+void put_point(SqlSession& sql, const std::string& item, const PointRow& point) {
     upsert(sql, "ledger_points", "item_id, sequence", "kind, time_us, label", item, point.sequence,
            point.kind, point.time, point.label);
 }
@@ -131,7 +131,7 @@ std::string point_conditions(const PointQuery& query) {
 std::string_view order_of(const PointQuery& query) { return query.newest_first ? "DESC" : "ASC"; }
 int kind_of(const PointQuery& query) { return query.kind ? static_cast<int>(*query.kind) : 0; }
 
-void put_geometry(soci::session& sql, const std::string& item, const GeometryRow& geometry) {
+void put_geometry(SqlSession& sql, const std::string& item, const GeometryRow& geometry) {
     upsert(sql, "ledger_geometry", "item_id, disk, since", "size_bytes, joining", item,
            geometry.disk, geometry.since, geometry.size_bytes, geometry.joining);
 }
@@ -163,7 +163,7 @@ std::vector<DiskSize> disks_of_column(const std::string& text) {
     return disks;
 }
 
-void add_change(soci::session& sql, const std::string& item, const ChangeRow& row) {
+void add_change(SqlSession& sql, const std::string& item, const ChangeRow& row) {
     execute(sql,
             "INSERT INTO ledger_changes AS c (item_id, grain_s, start_us, disk, records, "
             "written_bytes, "
@@ -176,14 +176,14 @@ void add_change(soci::session& sql, const std::string& item, const ChangeRow& ro
             row.zeroed_bytes, row.dense_bytes, row.regions);
 }
 
-void put_kept(soci::session& sql, const std::string& item, const KeptRow& row) {
+void put_kept(SqlSession& sql, const std::string& item, const KeptRow& row) {
     upsert(sql, "ledger_kept", "item_id, object_name",
            "sequence, generation, time_us, recorded, kind, label, disks", item, row.object_name,
            row.sequence, row.generation, row.time, row.recorded, row.kind, row.label,
            disks_column(row.disks));
 }
 
-void raise_floor(soci::session& sql, const std::string& item, const ManifestCommit& commit) {
+void raise_floor(SqlSession& sql, const std::string& item, const ManifestCommit& commit) {
     const Sequence floor = *commit.floor;
     execute(sql,
             "UPDATE ledgers SET floor = :floor, floor_segment = :segment, floor_time_us = :time "
@@ -216,11 +216,11 @@ std::string copy_ledger_name(const ItemId& item, const std::string& store) {
 
 Result<LedgerState> DatabaseLedger::state() {
     return in_snapshot(database_, "reading a ledger",
-                       [&](soci::session& sql) { return read_state(sql, item_); });
+                       [&](SqlSession& sql) { return read_state(sql, item_); });
 }
 
 Status DatabaseLedger::commit_epoch(Epoch epoch, const std::string& appliance) {
-    return in_transaction_of(database_, item_, "a log lease", [&](soci::session& sql) -> Status {
+    return in_transaction_of(database_, item_, "a log lease", [&](SqlSession& sql) -> Status {
         FS_ASSIGN(LedgerState state, read_state(sql, item_));
         if (epoch <= state.epoch)
             return fail(Code::kFenced, "a newer log lease was handed out meanwhile");
@@ -233,7 +233,7 @@ Status DatabaseLedger::commit_epoch(Epoch epoch, const std::string& appliance) {
 
 Status DatabaseLedger::commit_registration(const RegistrationCommit& commit) {
     return in_transaction_of(
-        database_, item_, "registering a segment", [&](soci::session& sql) -> Status {
+        database_, item_, "registering a segment", [&](SqlSession& sql) -> Status {
             const SegmentRow& row = commit.segment;
             FS_ASSIGN(LedgerState state, read_state(sql, item_));
             if (!state.rebuilding && row.epoch != state.epoch)
@@ -275,7 +275,7 @@ Status DatabaseLedger::commit_registration(const RegistrationCommit& commit) {
 }
 
 Status DatabaseLedger::commit_idle(Epoch epoch, Sequence sequence, TimePoint time) {
-    return in_transaction_of(database_, item_, "an idle mark", [&](soci::session& sql) -> Status {
+    return in_transaction_of(database_, item_, "an idle mark", [&](SqlSession& sql) -> Status {
         FS_ASSIGN(LedgerState state, read_state(sql, item_));
         if (epoch != state.epoch)
             return fail(Code::kFenced, "the log lease is no longer the item's");
@@ -289,7 +289,7 @@ Status DatabaseLedger::commit_idle(Epoch epoch, Sequence sequence, TimePoint tim
 
 Result<uint64_t> DatabaseLedger::reserve_generation() {
     return in_transaction_of(
-        database_, item_, "reserving a generation", [&](soci::session& sql) -> Result<uint64_t> {
+        database_, item_, "reserving a generation", [&](SqlSession& sql) -> Result<uint64_t> {
             ensure_row(sql, item_);
             execute(sql, "UPDATE ledgers SET generation = generation + 1 WHERE item_id = :i",
                     item_);
@@ -299,7 +299,7 @@ Result<uint64_t> DatabaseLedger::reserve_generation() {
 }
 
 Status DatabaseLedger::commit_manifest(const ManifestCommit& commit, TimePoint now) {
-    return in_transaction_of(database_, item_, "a manifest", [&](soci::session& sql) -> Status {
+    return in_transaction_of(database_, item_, "a manifest", [&](SqlSession& sql) -> Status {
         ensure_row(sql, item_);
         FS_ASSIGN(LedgerState state, read_state(sql, item_));
         for (const KeptRow& row : commit.kept) put_kept(sql, item_, row);
@@ -333,7 +333,7 @@ Status DatabaseLedger::commit_manifest(const ManifestCommit& commit, TimePoint n
 
 Status DatabaseLedger::commit_dead(const std::vector<DeadRow>& dead) {
     return in_transaction_of(
-        database_, item_, "listing dead objects", [&](soci::session& sql) -> Status {
+        database_, item_, "listing dead objects", [&](SqlSession& sql) -> Status {
             const uint64_t tick = next_tick(sql, item_);
             for (const DeadRow& row : dead)
                 execute(sql,
@@ -345,74 +345,68 @@ Status DatabaseLedger::commit_dead(const std::vector<DeadRow>& dead) {
 }
 
 Status DatabaseLedger::commit_removed(const std::vector<std::string>& names, bool revived) {
-    return in_transaction_of(
-        database_, item_, "removed objects", [&](soci::session& sql) -> Status {
-            for (const std::string& name : names) {
-                long long bytes = 0;
-                select<long long>(
-                    sql,
-                    "SELECT object_bytes FROM ledger_dead WHERE item_id = :i AND object_name = :o",
-                    [&](long long known) { bytes = known; }, item_, name);
-                if (!revived)
-                    execute(sql,
-                            "UPDATE ledgers SET stored_bytes = CASE WHEN stored_bytes > :b THEN "
-                            "stored_bytes - :c ELSE 0 END WHERE item_id = :i",
-                            bytes, bytes, item_);
-                execute(sql, "DELETE FROM ledger_dead WHERE item_id = :i AND object_name = :o",
-                        item_, name);
-            }
-            return {};
-        });
+    return in_transaction_of(database_, item_, "removed objects", [&](SqlSession& sql) -> Status {
+        for (const std::string& name : names) {
+            long long bytes = 0;
+            select<long long>(
+                sql, "SELECT object_bytes FROM ledger_dead WHERE item_id = :i AND object_name = :o",
+                [&](long long known) { bytes = known; }, item_, name);
+            if (!revived)
+                execute(sql,
+                        "UPDATE ledgers SET stored_bytes = CASE WHEN stored_bytes > :b THEN "
+                        "stored_bytes - :c ELSE 0 END WHERE item_id = :i",
+                        bytes, bytes, item_);
+            execute(sql, "DELETE FROM ledger_dead WHERE item_id = :i AND object_name = :o", item_,
+                    name);
+        }
+        return {};
+    });
 }
 
 Result<LeaseRow> DatabaseLedger::commit_lease(const LeaseRow& lease) {
-    return in_transaction_of(
-        database_, item_, "a lease", [&](soci::session& sql) -> Result<LeaseRow> {
-            FS_ASSIGN(LedgerState state, read_state(sql, item_));
-            long long kept = 0;
-            select<long long>(
-                sql, "SELECT count(*) FROM ledger_kept WHERE item_id = :i AND sequence = :s",
-                [&](long long count) { kept = count; }, item_, lease.sequence);
-            if (lease.sequence < state.floor && kept == 0)
-                return fail(Code::kPointOutsideWindow, "the point left the window");
-            LeaseRow row = lease;
-            row.tick = row.id = next_tick(sql, item_);
-            execute(sql,
-                    "INSERT INTO ledger_leases (item_id, id, tick, sequence, holder, expires_us) "
-                    "VALUES (:i, :n, :t, :s, :h, :e)",
-                    item_, row.id, row.tick, row.sequence, row.holder, row.expires);
-            return row;
-        });
+    return in_transaction_of(database_, item_, "a lease", [&](SqlSession& sql) -> Result<LeaseRow> {
+        FS_ASSIGN(LedgerState state, read_state(sql, item_));
+        long long kept = 0;
+        select<long long>(
+            sql, "SELECT count(*) FROM ledger_kept WHERE item_id = :i AND sequence = :s",
+            [&](long long count) { kept = count; }, item_, lease.sequence);
+        if (lease.sequence < state.floor && kept == 0)
+            return fail(Code::kPointOutsideWindow, "the point left the window");
+        LeaseRow row = lease;
+        row.tick = row.id = next_tick(sql, item_);
+        execute(sql,
+                "INSERT INTO ledger_leases (item_id, id, tick, sequence, holder, expires_us) "
+                "VALUES (:i, :n, :t, :s, :h, :e)",
+                item_, row.id, row.tick, row.sequence, row.holder, row.expires);
+        return row;
+    });
 }
 
 Status DatabaseLedger::renew_lease(uint64_t id, TimePoint expires) {
-    return in_transaction_of(
-        database_, item_, "renewing a lease", [&](soci::session& sql) -> Status {
-            if (execute(sql,
-                        "UPDATE ledger_leases SET expires_us = :e WHERE item_id = :i AND id = :n",
-                        expires, item_, id) == 0)
-                return fail(Code::kNotFound, "the lease is gone");
-            return {};
-        });
+    return in_transaction_of(database_, item_, "renewing a lease", [&](SqlSession& sql) -> Status {
+        if (execute(sql, "UPDATE ledger_leases SET expires_us = :e WHERE item_id = :i AND id = :n",
+                    expires, item_, id) == 0)
+            return fail(Code::kNotFound, "the lease is gone");
+        return {};
+    });
 }
 
 Status DatabaseLedger::release_lease(uint64_t id) {
-    return in_transaction_of(
-        database_, item_, "releasing a lease", [&](soci::session& sql) -> Status {
-            execute(sql, "DELETE FROM ledger_leases WHERE item_id = :i AND id = :n", item_, id);
-            return {};
-        });
+    return in_transaction_of(database_, item_, "releasing a lease", [&](SqlSession& sql) -> Status {
+        execute(sql, "DELETE FROM ledger_leases WHERE item_id = :i AND id = :n", item_, id);
+        return {};
+    });
 }
 
 Result<std::vector<SegmentRow>> DatabaseLedger::list_segments(SegmentNumber after, size_t limit) {
-    return in_snapshot(database_, "listing segments", [&](soci::session& sql) {
+    return in_snapshot(database_, "listing segments", [&](SqlSession& sql) {
         return select_segments(sql, "WHERE item_id = :i AND number > :n ORDER BY number LIMIT :l",
                                item_, after, limit);
     });
 }
 
 Result<SegmentRow> DatabaseLedger::segment_with(Sequence sequence) {
-    return in_snapshot(database_, "finding a segment", [&](soci::session& sql) {
+    return in_snapshot(database_, "finding a segment", [&](SqlSession& sql) {
         return first_segment(
             select_segments(sql, "WHERE item_id = :i AND last >= :s ORDER BY last, number LIMIT 1",
                             item_, sequence),
@@ -421,7 +415,7 @@ Result<SegmentRow> DatabaseLedger::segment_with(Sequence sequence) {
 }
 
 Result<SegmentRow> DatabaseLedger::segment_before(TimePoint time) {
-    return in_snapshot(database_, "finding a segment", [&](soci::session& sql) {
+    return in_snapshot(database_, "finding a segment", [&](SqlSession& sql) {
         return first_segment(
             select_segments(
                 sql,
@@ -433,7 +427,7 @@ Result<SegmentRow> DatabaseLedger::segment_before(TimePoint time) {
 }
 
 Result<SegmentRow> DatabaseLedger::segment_ended(Sequence sequence, TimePoint time) {
-    return in_snapshot(database_, "finding a segment", [&](soci::session& sql) {
+    return in_snapshot(database_, "finding a segment", [&](SqlSession& sql) {
         return first_segment(
             select_segments(sql,
                             "WHERE item_id = :i AND last <= :s AND last_time_us <= :t ORDER BY "
@@ -445,7 +439,7 @@ Result<SegmentRow> DatabaseLedger::segment_ended(Sequence sequence, TimePoint ti
 
 Result<std::vector<PointRow>> DatabaseLedger::list_points(const PointQuery& query) {
     return in_snapshot(
-        database_, "listing points", [&](soci::session& sql) -> Result<std::vector<PointRow>> {
+        database_, "listing points", [&](SqlSession& sql) -> Result<std::vector<PointRow>> {
             std::vector<PointRow> rows;
             select<long long, long long, long long, std::string>(
                 sql,
@@ -466,7 +460,7 @@ Result<std::vector<PointRow>> DatabaseLedger::list_points(const PointQuery& quer
 
 Result<std::vector<GapRow>> DatabaseLedger::list_gaps() {
     return in_snapshot(
-        database_, "listing gaps", [&](soci::session& sql) -> Result<std::vector<GapRow>> {
+        database_, "listing gaps", [&](SqlSession& sql) -> Result<std::vector<GapRow>> {
             std::vector<GapRow> rows;
             select<long long, long long, long long, long long, long long>(
                 sql,
@@ -487,7 +481,7 @@ Result<std::vector<GapRow>> DatabaseLedger::list_gaps() {
 
 Result<std::vector<GeometryRow>> DatabaseLedger::list_geometry() {
     return in_snapshot(
-        database_, "listing geometry", [&](soci::session& sql) -> Result<std::vector<GeometryRow>> {
+        database_, "listing geometry", [&](SqlSession& sql) -> Result<std::vector<GeometryRow>> {
             std::vector<GeometryRow> rows;
             select<long long, long long, long long, long long>(
                 sql,
@@ -506,8 +500,7 @@ Result<std::vector<GeometryRow>> DatabaseLedger::list_geometry() {
 
 Result<std::vector<ManifestRow>> DatabaseLedger::list_manifests() {
     return in_snapshot(
-        database_, "listing manifests",
-        [&](soci::session& sql) -> Result<std::vector<ManifestRow>> {
+        database_, "listing manifests", [&](SqlSession& sql) -> Result<std::vector<ManifestRow>> {
             std::vector<ManifestRow> rows;
             select<std::string, long long, long long, long long, long long>(
                 sql,
@@ -534,7 +527,7 @@ Result<std::vector<KeptRow>> DatabaseLedger::list_kept() {
 
 Result<std::vector<KeptRow>> DatabaseLedger::find_kept(const PointQuery& query) {
     return in_snapshot(
-        database_, "listing kept points", [&](soci::session& sql) -> Result<std::vector<KeptRow>> {
+        database_, "listing kept points", [&](SqlSession& sql) -> Result<std::vector<KeptRow>> {
             std::vector<KeptRow> rows;
             select<std::string, long long, long long, long long, long long, long long, std::string,
                    std::string>(
@@ -565,7 +558,7 @@ Result<std::vector<KeptRow>> DatabaseLedger::find_kept(const PointQuery& query) 
 
 Result<std::vector<ChangeRow>> DatabaseLedger::list_changes() {
     return in_snapshot(
-        database_, "listing changes", [&](soci::session& sql) -> Result<std::vector<ChangeRow>> {
+        database_, "listing changes", [&](SqlSession& sql) -> Result<std::vector<ChangeRow>> {
             std::vector<ChangeRow> rows;
             using L = long long;
             select<L, L, L, L, L, L, L, L>(
@@ -585,7 +578,7 @@ Result<std::vector<ChangeRow>> DatabaseLedger::list_changes() {
 
 Result<std::vector<DeadRow>> DatabaseLedger::list_dead(const std::string& after, size_t limit) {
     return in_snapshot(
-        database_, "listing dead objects", [&](soci::session& sql) -> Result<std::vector<DeadRow>> {
+        database_, "listing dead objects", [&](SqlSession& sql) -> Result<std::vector<DeadRow>> {
             std::vector<DeadRow> rows;
             select<std::string, long long, long long, long long>(
                 sql,
@@ -601,7 +594,7 @@ Result<std::vector<DeadRow>> DatabaseLedger::list_dead(const std::string& after,
 
 Result<std::vector<LeaseRow>> DatabaseLedger::list_leases() {
     return in_snapshot(
-        database_, "listing leases", [&](soci::session& sql) -> Result<std::vector<LeaseRow>> {
+        database_, "listing leases", [&](SqlSession& sql) -> Result<std::vector<LeaseRow>> {
             std::vector<LeaseRow> rows;
             select<long long, long long, long long, std::string, long long>(
                 sql,
@@ -622,7 +615,7 @@ Result<std::vector<LeaseRow>> DatabaseLedger::list_leases() {
 
 namespace {
 
-void write_state(soci::session& sql, const std::string& item, const LedgerState& state,
+void write_state(SqlSession& sql, const std::string& item, const LedgerState& state,
                  bool rebuilding) {
     execute(
         sql,
@@ -643,7 +636,7 @@ void write_state(soci::session& sql, const std::string& item, const LedgerState&
 
 Status DatabaseLedger::begin_rebuild(const RebuildStart& start) {
     return in_transaction_of(
-        database_, item_, "beginning a rebuild", [&](soci::session& sql) -> Status {
+        database_, item_, "beginning a rebuild", [&](SqlSession& sql) -> Status {
             uint64_t tick = 0;  // stays: no lease id is ever used twice
             select<long long>(
                 sql, "SELECT tick FROM ledgers WHERE item_id = :item",
@@ -660,7 +653,7 @@ Status DatabaseLedger::begin_rebuild(const RebuildStart& start) {
 
 Status DatabaseLedger::finish_rebuild(const LedgerState& state) {
     return in_transaction_of(database_, item_, "finishing a rebuild",
-                             [&](soci::session& sql) -> Status {
+                             [&](SqlSession& sql) -> Status {
                                  ensure_row(sql, item_);
                                  write_state(sql, item_, state, false);
                                  return {};
@@ -668,7 +661,7 @@ Status DatabaseLedger::finish_rebuild(const LedgerState& state) {
 }
 
 Status remove_ledger(Database& database, const ItemId& item) {
-    return in_transaction(database, "removing a ledger", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "removing a ledger", [&](SqlSession& sql) -> Status {
         execute(sql, "DELETE FROM ledgers WHERE item_id = :i OR item_id LIKE :c", item,
                 item.to_string() + "@%");
         return {};
@@ -678,7 +671,7 @@ Status remove_ledger(Database& database, const ItemId& item) {
 Result<std::vector<ItemId>> unfinished_rebuilds(Database& database) {
     return in_snapshot(
         database, "listing unfinished rebuilds",
-        [&](soci::session& sql) -> Result<std::vector<ItemId>> {
+        [&](SqlSession& sql) -> Result<std::vector<ItemId>> {
             std::vector<ItemId> items;
             Status damaged;
             select<std::string>(

@@ -36,7 +36,7 @@ ItemRecord item_of(uint32_t n) {
 }
 
 Status run_sql(Database& database, const std::string& sql) {
-    return in_transaction(database, "test", [&](soci::session& session) -> Status {
+    return in_transaction(database, "test", [&](SqlSession& session) -> Status {
         execute(session, sql);
         return {};
     });
@@ -241,7 +241,7 @@ TEST(Database, DeathInATransactionLeavesNothing) {
         const pid_t child = ::fork();
         if (child == 0) {
             auto database = Database::open(test.options(), test.clock);
-            auto status = in_transaction(**database, "test", [&](soci::session& sql) -> Status {
+            auto status = in_transaction(**database, "test", [&](SqlSession& sql) -> Status {
                 execute(sql, "INSERT INTO settings VALUES (:k, 'v')", committed ? "kept" : "lost");
                 if (!committed) ::kill(::getpid(), SIGKILL);
                 return {};
@@ -259,12 +259,12 @@ TEST(Database, DeathInATransactionLeavesNothing) {
 // Broken if an error of the use case, or one of SQLite in the middle, kept part of a change.
 TEST(Database, ErrorsRollBack) {
     TestDatabase test;
-    auto status = in_transaction(*test.database, "test", [](soci::session& sql) -> Status {
+    auto status = in_transaction(*test.database, "test", [](SqlSession& sql) -> Status {
         execute(sql, "INSERT INTO settings VALUES ('a', 'b')");
         return fail(Code::kWrongState, "no");
     });
     EXPECT_EQ(status.error().code(), Code::kWrongState);
-    status = in_transaction(*test.database, "test", [](soci::session& sql) -> Status {
+    status = in_transaction(*test.database, "test", [](SqlSession& sql) -> Status {
         execute(sql, "INSERT INTO settings VALUES ('a', 'b')");
         execute(sql, "INSERT INTO settings VALUES ('a', 'c')");
         return {};
@@ -352,7 +352,7 @@ TEST(Items, TenThousand) {
     TestDatabase test;
     Database& db = *test.database;
     // In one transaction: it is the queries that are looked at here.
-    ASSERT_TRUE(in_transaction(db, "test", [&](soci::session& sql) -> Status {
+    ASSERT_TRUE(in_transaction(db, "test", [&](SqlSession& sql) -> Status {
         for (uint32_t n = 0; n < kMaxItems; ++n) {
             execute(
                 sql,

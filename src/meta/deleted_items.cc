@@ -11,20 +11,19 @@ using T = std::string;
 }  // namespace
 
 Status put_deleted_item(Database& database, const DeletedItem& deleted) {
-    return in_transaction(
-        database, "remembering a deleted item", [&](soci::session& sql) -> Status {
-            const L next = deleted.next_look.us, looks = deleted.looks;
-            execute(sql, "DELETE FROM deleted_items WHERE item_id = :i", deleted.item);
-            execute(sql,
-                    "INSERT INTO deleted_items(item_id, next_look_us, looks) "
-                    "VALUES (:i, :n, :l)",
-                    deleted.item, next, looks);
-            return {};
-        });
+    return in_transaction(database, "remembering a deleted item", [&](SqlSession& sql) -> Status {
+        const L next = deleted.next_look.us, looks = deleted.looks;
+        execute(sql, "DELETE FROM deleted_items WHERE item_id = :i", deleted.item);
+        execute(sql,
+                "INSERT INTO deleted_items(item_id, next_look_us, looks) "
+                "VALUES (:i, :n, :l)",
+                deleted.item, next, looks);
+        return {};
+    });
 }
 
 Status drop_deleted_item(Database& database, const ItemId& item) {
-    return in_transaction(database, "forgetting a deleted item", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "forgetting a deleted item", [&](SqlSession& sql) -> Status {
         execute(sql, "DELETE FROM deleted_items WHERE item_id = :i", item);
         return {};
     });
@@ -33,7 +32,7 @@ Status drop_deleted_item(Database& database, const ItemId& item) {
 Result<std::vector<DeletedItem>> deleted_items_due(Database& database, TimePoint now, size_t most) {
     return in_snapshot(
         database, "reading deleted items",
-        [&](soci::session& sql) -> Result<std::vector<DeletedItem>> {
+        [&](SqlSession& sql) -> Result<std::vector<DeletedItem>> {
             std::vector<DeletedItem> due;
             Status damaged;
             const L until = now.us, limit = static_cast<L>(most);

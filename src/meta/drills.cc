@@ -11,7 +11,7 @@ using L = long long;
 using T = std::string;
 
 template <typename... Args>
-Result<std::vector<DrillRecord>> select_drills(soci::session& sql, std::string_view condition,
+Result<std::vector<DrillRecord>> select_drills(SqlSession& sql, std::string_view condition,
                                                const Args&... args) {
     std::vector<DrillRecord> drills;
     Status damaged;
@@ -49,7 +49,7 @@ Result<std::vector<DrillRecord>> select_drills(soci::session& sql, std::string_v
 Result<DrillPolicyRecord> set_drill_policy(Database& database, const ItemId& item,
                                            const std::string& document) {
     return in_transaction(database, "setting a drill policy",
-                          [&](soci::session& sql) -> Result<DrillPolicyRecord> {
+                          [&](SqlSession& sql) -> Result<DrillPolicyRecord> {
                               size_t known = 0;
                               select<L>(
                                   sql, "SELECT count(*) FROM items WHERE id = :i",
@@ -66,7 +66,7 @@ Result<DrillPolicyRecord> set_drill_policy(Database& database, const ItemId& ite
 }
 
 Status remove_drill_policy(Database& database, const ItemId& item) {
-    return in_transaction(database, "removing a drill policy", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "removing a drill policy", [&](SqlSession& sql) -> Status {
         execute(sql, "DELETE FROM drill_policies WHERE item_id = :i", item);
         return {};
     });
@@ -74,7 +74,7 @@ Status remove_drill_policy(Database& database, const ItemId& item) {
 
 Result<std::vector<DrillPolicyRecord>> list_drill_policies(Database& database) {
     return in_snapshot(database, "listing drill policies",
-                       [&](soci::session& sql) -> Result<std::vector<DrillPolicyRecord>> {
+                       [&](SqlSession& sql) -> Result<std::vector<DrillPolicyRecord>> {
                            std::vector<DrillPolicyRecord> policies;
                            Status damaged;
                            select<T, T, L>(
@@ -94,29 +94,28 @@ Result<std::vector<DrillPolicyRecord>> list_drill_policies(Database& database) {
 }
 
 Result<DrillRecord> add_drill(Database& database, DrillRecord drill) {
-    return in_transaction(
-        database, "adding a drill", [&](soci::session& sql) -> Result<DrillRecord> {
-            FS_ASSIGN(const auto open,
-                      select_drills(sql, "WHERE item_id = :i AND verdict = 'open'", drill.item));
-            if (!open.empty())
-                return fail(
-                    Code::kInProgress,
-                    fmt::format("drill {} of '{}' is under way", open.front().id, drill.item_name),
-                    "wait for its end");
-            drill.created = database.impl().clock->now();
-            drill.id = insert_returning(
-                sql,
-                "INSERT INTO drills (item_id, item_name, recovery, verdict, sequence, "
-                "point_time_us, created_us, ended_us, document) VALUES (:i, :n, :r, :v, :s, :p, "
-                ":c, 0, :d) RETURNING id",
-                drill.item, drill.item_name, drill.recovery, drill.verdict, drill.sequence,
-                drill.point_time, drill.created, drill.document);
-            return drill;
-        });
+    return in_transaction(database, "adding a drill", [&](SqlSession& sql) -> Result<DrillRecord> {
+        FS_ASSIGN(const auto open,
+                  select_drills(sql, "WHERE item_id = :i AND verdict = 'open'", drill.item));
+        if (!open.empty())
+            return fail(
+                Code::kInProgress,
+                fmt::format("drill {} of '{}' is under way", open.front().id, drill.item_name),
+                "wait for its end");
+        drill.created = database.impl().clock->now();
+        drill.id = insert_returning(
+            sql,
+            "INSERT INTO drills (item_id, item_name, recovery, verdict, sequence, "
+            "point_time_us, created_us, ended_us, document) VALUES (:i, :n, :r, :v, :s, :p, "
+            ":c, 0, :d) RETURNING id",
+            drill.item, drill.item_name, drill.recovery, drill.verdict, drill.sequence,
+            drill.point_time, drill.created, drill.document);
+        return drill;
+    });
 }
 
 Result<DrillRecord> get_drill(Database& database, uint64_t id) {
-    return in_snapshot(database, "reading a drill", [&](soci::session& sql) -> Result<DrillRecord> {
+    return in_snapshot(database, "reading a drill", [&](SqlSession& sql) -> Result<DrillRecord> {
         FS_ASSIGN(auto drills, select_drills(sql, "WHERE id = :i", id));
         if (drills.empty())
             return fail(Code::kNotFound, fmt::format("there is no drill {}", id),
@@ -126,7 +125,7 @@ Result<DrillRecord> get_drill(Database& database, uint64_t id) {
 }
 
 Status save_drill(Database& database, const DrillRecord& drill) {
-    return in_transaction(database, "a drill", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a drill", [&](SqlSession& sql) -> Status {
         execute(sql,
                 "UPDATE drills SET verdict = :v, sequence = :s, point_time_us = :p, ended_us = :e, "
                 "document = :d WHERE id = :i",
@@ -138,7 +137,7 @@ Status save_drill(Database& database, const DrillRecord& drill) {
 
 Result<std::vector<DrillRecord>> list_drills(Database& database, uint64_t before, size_t limit,
                                              const std::optional<ItemId>& item) {
-    return in_snapshot(database, "listing drills", [&](soci::session& sql) {
+    return in_snapshot(database, "listing drills", [&](SqlSession& sql) {
         const uint64_t below = before == 0 ? INT64_MAX : before;
         if (item)
             return select_drills(sql, "WHERE item_id = :i AND id < :b ORDER BY id DESC LIMIT :l",
@@ -148,13 +147,13 @@ Result<std::vector<DrillRecord>> list_drills(Database& database, uint64_t before
 }
 
 Result<std::vector<DrillRecord>> open_drills(Database& database) {
-    return in_snapshot(database, "listing drills", [&](soci::session& sql) {
+    return in_snapshot(database, "listing drills", [&](SqlSession& sql) {
         return select_drills(sql, "WHERE verdict = 'open' ORDER BY id");
     });
 }
 
 Result<std::vector<DrillRecord>> newest_drills(Database& database) {
-    return in_snapshot(database, "listing drills", [&](soci::session& sql) {
+    return in_snapshot(database, "listing drills", [&](SqlSession& sql) {
         return select_drills(
             sql,
             "WHERE id IN (SELECT max(id) FROM drills GROUP BY item_id) OR id IN (SELECT max(id) "
@@ -165,7 +164,7 @@ Result<std::vector<DrillRecord>> newest_drills(Database& database) {
 
 Result<std::vector<uint64_t>> forget_old_drills(Database& database, const ItemId& item) {
     return in_transaction(
-        database, "forgetting drills", [&](soci::session& sql) -> Result<std::vector<uint64_t>> {
+        database, "forgetting drills", [&](SqlSession& sql) -> Result<std::vector<uint64_t>> {
             std::vector<uint64_t> old;
             // The newest good one stays: it is what the item's report is about.
             select<L>(

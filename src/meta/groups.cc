@@ -29,7 +29,7 @@ SharedPointState state_of(std::string_view name) {
 }
 
 template <typename... Args>
-Result<std::vector<GroupRecord>> select_groups(soci::session& sql, std::string_view condition,
+Result<std::vector<GroupRecord>> select_groups(SqlSession& sql, std::string_view condition,
                                                const Args&... args) {
     std::vector<GroupRecord> groups;
     select<T, L, L, L, L, L>(
@@ -67,20 +67,20 @@ Result<std::vector<GroupRecord>> select_groups(soci::session& sql, std::string_v
     return groups;
 }
 
-Result<GroupRecord> read_group(soci::session& sql, const std::string& name) {
+Result<GroupRecord> read_group(SqlSession& sql, const std::string& name) {
     FS_ASSIGN(auto rows, select_groups(sql, "WHERE name = :n", name));
     if (rows.empty()) return no_group(name);
     return std::move(rows.front());
 }
 
-void touch(soci::session& sql, const std::string& name, TimePoint now) {
+void touch(SqlSession& sql, const std::string& name, TimePoint now) {
     execute(sql,
             "UPDATE replication_groups SET version = version + 1, updated_us = :u WHERE name = :n",
             now, name);
 }
 
 template <typename... Args>
-Result<std::vector<SharedPointRecord>> select_points(soci::session& sql, std::string_view condition,
+Result<std::vector<SharedPointRecord>> select_points(SqlSession& sql, std::string_view condition,
                                                      const Args&... args) {
     std::vector<SharedPointRecord> points;
     Status damaged;
@@ -126,7 +126,7 @@ Result<std::vector<SharedPointRecord>> select_points(soci::session& sql, std::st
 }
 
 template <typename... Args>
-Result<std::vector<ItemSharedPoint>> select_of_item(soci::session& sql, std::string_view condition,
+Result<std::vector<ItemSharedPoint>> select_of_item(SqlSession& sql, std::string_view condition,
                                                     const Args&... args) {
     std::vector<ItemSharedPoint> points;
     select<T, T, T, T, L>(
@@ -165,7 +165,7 @@ Status check_group_name(const std::string& name) {
 Result<GroupRecord> create_group(Database& database, const GroupRecord& group) {
     FS_TRY(check_group_name(group.name));
     return in_transaction(
-        database, "creating a group", [&](soci::session& sql) -> Result<GroupRecord> {
+        database, "creating a group", [&](SqlSession& sql) -> Result<GroupRecord> {
             L count = 0, same = 0;
             select<L, L>(
                 sql,
@@ -194,12 +194,12 @@ Result<GroupRecord> create_group(Database& database, const GroupRecord& group) {
 
 Result<GroupRecord> get_group(Database& database, const std::string& name) {
     return in_snapshot(database, "reading a group",
-                       [&](soci::session& sql) { return read_group(sql, name); });
+                       [&](SqlSession& sql) { return read_group(sql, name); });
 }
 
 Result<std::vector<GroupRecord>> list_groups(Database& database, const std::string& after,
                                              size_t limit) {
-    return in_snapshot(database, "listing groups", [&](soci::session& sql) {
+    return in_snapshot(database, "listing groups", [&](SqlSession& sql) {
         return select_groups(sql, "WHERE name > :a ORDER BY name LIMIT :l", after, limit);
     });
 }
@@ -207,7 +207,7 @@ Result<std::vector<GroupRecord>> list_groups(Database& database, const std::stri
 Result<GroupRecord> change_group(Database& database, const std::string& name,
                                  const std::function<Status(GroupRecord&)>& change) {
     return in_transaction(
-        database, "changing a group", [&](soci::session& sql) -> Result<GroupRecord> {
+        database, "changing a group", [&](SqlSession& sql) -> Result<GroupRecord> {
             FS_ASSIGN(GroupRecord group, read_group(sql, name));
             FS_TRY(change(group));
             execute(sql,
@@ -220,7 +220,7 @@ Result<GroupRecord> change_group(Database& database, const std::string& name,
 }
 
 Status remove_group(Database& database, const std::string& name) {
-    return in_transaction(database, "removing a group", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "removing a group", [&](SqlSession& sql) -> Status {
         if (execute(sql, "DELETE FROM replication_groups WHERE name = :n", name) == 0)
             return no_group(name);
         return {};
@@ -229,57 +229,55 @@ Status remove_group(Database& database, const std::string& name) {
 
 Result<GroupRecord> join_group(Database& database, const std::string& name,
                                const std::vector<ItemId>& items) {
-    return in_transaction(
-        database, "joining a group", [&](soci::session& sql) -> Result<GroupRecord> {
-            FS_ASSIGN(const GroupRecord group, read_group(sql, name));
-            const std::set<ItemId> fresh(items.begin(), items.end());
-            if (group.members.size() + fresh.size() > kMaxGroupMembers)
-                return fail(Code::kLimitReached,
-                            fmt::format("a group has at most {} items", kMaxGroupMembers));
-            const TimePoint now = database.impl().clock->now();
-            for (const ItemId& item : fresh) {
-                L known = 0;
-                std::string in;
-                select<L>(
-                    sql, "SELECT count(*) FROM items WHERE id = :i", [&](L n) { known = n; }, item);
-                if (known == 0)
-                    return fail(Code::kItemNotFound,
-                                fmt::format("there is no item {}", item.to_string()));
-                select<T>(
-                    sql, "SELECT group_name FROM group_members WHERE item_id = :i",
-                    [&](const T& group_name) { in = group_name; }, item);
-                if (!in.empty())
-                    return fail(
-                        Code::kAlreadyExists,
-                        fmt::format("item {} is in the group '{}' already", item.to_string(), in),
-                        "an item is in one group; `farshore group leave` takes it out");
-                execute(sql,
-                        "INSERT INTO group_members (item_id, group_name, joined_us) VALUES (:i, "
-                        ":g, :t)",
-                        item, name, now);
-            }
-            touch(sql, name, now);
-            return read_group(sql, name);
-        });
+    return in_transaction(database, "joining a group", [&](SqlSession& sql) -> Result<GroupRecord> {
+        FS_ASSIGN(const GroupRecord group, read_group(sql, name));
+        const std::set<ItemId> fresh(items.begin(), items.end());
+        if (group.members.size() + fresh.size() > kMaxGroupMembers)
+            return fail(Code::kLimitReached,
+                        fmt::format("a group has at most {} items", kMaxGroupMembers));
+        const TimePoint now = database.impl().clock->now();
+        for (const ItemId& item : fresh) {
+            L known = 0;
+            std::string in;
+            select<L>(
+                sql, "SELECT count(*) FROM items WHERE id = :i", [&](L n) { known = n; }, item);
+            if (known == 0)
+                return fail(Code::kItemNotFound,
+                            fmt::format("there is no item {}", item.to_string()));
+            select<T>(
+                sql, "SELECT group_name FROM group_members WHERE item_id = :i",
+                [&](const T& group_name) { in = group_name; }, item);
+            if (!in.empty())
+                return fail(
+                    Code::kAlreadyExists,
+                    fmt::format("item {} is in the group '{}' already", item.to_string(), in),
+                    "an item is in one group; `farshore group leave` takes it out");
+            execute(sql,
+                    "INSERT INTO group_members (item_id, group_name, joined_us) VALUES (:i, "
+                    ":g, :t)",
+                    item, name, now);
+        }
+        touch(sql, name, now);
+        return read_group(sql, name);
+    });
 }
 
 Result<GroupRecord> leave_group(Database& database, const std::string& name, const ItemId& item) {
-    return in_transaction(
-        database, "leaving a group", [&](soci::session& sql) -> Result<GroupRecord> {
-            FS_TRY(read_group(sql, name));
-            if (execute(sql, "DELETE FROM group_members WHERE group_name = :g AND item_id = :i",
-                        name, item) == 0)
-                return fail(Code::kNotFound,
-                            fmt::format("item {} is no member of '{}'", item.to_string(), name),
-                            "`farshore group show` lists its members");
-            touch(sql, name, database.impl().clock->now());
-            return read_group(sql, name);
-        });
+    return in_transaction(database, "leaving a group", [&](SqlSession& sql) -> Result<GroupRecord> {
+        FS_TRY(read_group(sql, name));
+        if (execute(sql, "DELETE FROM group_members WHERE group_name = :g AND item_id = :i", name,
+                    item) == 0)
+            return fail(Code::kNotFound,
+                        fmt::format("item {} is no member of '{}'", item.to_string(), name),
+                        "`farshore group show` lists its members");
+        touch(sql, name, database.impl().clock->now());
+        return read_group(sql, name);
+    });
 }
 
 Result<std::vector<ItemId>> all_group_members(Database& database) {
     return in_snapshot(database, "reading groups",
-                       [&](soci::session& sql) -> Result<std::vector<ItemId>> {
+                       [&](SqlSession& sql) -> Result<std::vector<ItemId>> {
                            std::vector<ItemId> members;
                            Status damaged;
                            select<T>(sql, "SELECT item_id FROM group_members", [&](const T& text) {
@@ -298,8 +296,7 @@ Result<std::vector<ItemId>> all_group_members(Database& database) {
 
 Result<SharedPointRecord> add_shared_point(Database& database, SharedPointRecord point) {
     return in_transaction(
-        database, "asking for a shared point",
-        [&](soci::session& sql) -> Result<SharedPointRecord> {
+        database, "asking for a shared point", [&](SqlSession& sql) -> Result<SharedPointRecord> {
             FS_ASSIGN(const GroupRecord group, read_group(sql, point.group));
             if (group.members.empty())
                 return fail(Code::kWrongState,
@@ -327,7 +324,7 @@ Result<SharedPointRecord> add_shared_point(Database& database, SharedPointRecord
 
 Result<SharedPointRecord> get_shared_point(Database& database, const std::string& id) {
     return in_snapshot(
-        database, "reading a shared point", [&](soci::session& sql) -> Result<SharedPointRecord> {
+        database, "reading a shared point", [&](SqlSession& sql) -> Result<SharedPointRecord> {
             FS_ASSIGN(auto rows, select_points(sql, "WHERE id = :i", id));
             if (rows.empty())
                 return fail(Code::kNotFound,
@@ -341,7 +338,7 @@ Result<std::vector<SharedPointRecord>> list_shared_points(Database& database,
                                                           const std::string& group, uint64_t before,
                                                           size_t limit) {
     return in_snapshot(database, "listing shared points",
-                       [&](soci::session& sql) -> Result<std::vector<SharedPointRecord>> {
+                       [&](SqlSession& sql) -> Result<std::vector<SharedPointRecord>> {
                            FS_TRY(read_group(sql, group));
                            return select_points(
                                sql,
@@ -353,7 +350,7 @@ Result<std::vector<SharedPointRecord>> list_shared_points(Database& database,
 
 Result<std::vector<SharedPointRecord>> shared_points_in(Database& database, SharedPointState state,
                                                         size_t limit) {
-    return in_snapshot(database, "listing shared points", [&](soci::session& sql) {
+    return in_snapshot(database, "listing shared points", [&](SqlSession& sql) {
         return select_points(sql, "WHERE state = :s ORDER BY number LIMIT :l",
                              shared_point_state_name(state), limit);
     });
@@ -364,7 +361,7 @@ Result<std::optional<SharedPointRecord>> newest_shared_point(Database& database,
                                                              PointKind kind) {
     return in_snapshot(
         database, "reading a shared point",
-        [&](soci::session& sql) -> Result<std::optional<SharedPointRecord>> {
+        [&](SqlSession& sql) -> Result<std::optional<SharedPointRecord>> {
             FS_ASSIGN(auto rows,
                       select_points(sql,
                                     "WHERE group_name = :g AND kind = :k ORDER BY number DESC "
@@ -377,7 +374,7 @@ Result<std::optional<SharedPointRecord>> newest_shared_point(Database& database,
 
 Result<bool> save_shared_point(Database& database, const SharedPointRecord& point,
                                SharedPointState before) {
-    return in_transaction(database, "a shared point", [&](soci::session& sql) -> Result<bool> {
+    return in_transaction(database, "a shared point", [&](SqlSession& sql) -> Result<bool> {
         const ItemError error = point.error.value_or(ItemError{});
         FS_ASSIGN(const auto now, select_points(sql, "WHERE id = :i", point.id));
         if (now.empty() || now.front().state != before) return false;
@@ -397,7 +394,7 @@ Result<bool> save_shared_point(Database& database, const SharedPointRecord& poin
 }
 
 Status drop_shared_points(Database& database, const std::vector<std::string>& ids) {
-    return in_transaction(database, "dropping shared points", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "dropping shared points", [&](SqlSession& sql) -> Status {
         for (const std::string& id : ids)
             execute(sql, "DELETE FROM shared_points WHERE id = :i", id);
         return {};
@@ -407,7 +404,7 @@ Status drop_shared_points(Database& database, const std::vector<std::string>& id
 Result<std::vector<SharedPointRecord>> stored_shared_points(Database& database,
                                                             const std::string& group,
                                                             uint64_t after, size_t limit) {
-    return in_snapshot(database, "listing shared points", [&](soci::session& sql) {
+    return in_snapshot(database, "listing shared points", [&](SqlSession& sql) {
         return select_points(sql,
                              "WHERE group_name = :g AND state = 'stored' AND number > :a ORDER BY "
                              "number LIMIT :l",
@@ -416,7 +413,7 @@ Result<std::vector<SharedPointRecord>> stored_shared_points(Database& database,
 }
 
 Status forget_void_points(Database& database, const std::string& group, size_t keep) {
-    return in_transaction(database, "dropping shared points", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "dropping shared points", [&](SqlSession& sql) -> Status {
         execute(sql,
                 "DELETE FROM shared_points WHERE group_name = :g AND state = 'void' AND number < "
                 "(SELECT COALESCE(MIN(number), 0) FROM (SELECT number FROM shared_points WHERE "
@@ -428,7 +425,7 @@ Status forget_void_points(Database& database, const std::string& group, size_t k
 
 Result<std::vector<ItemSharedPoint>> shared_points_of(Database& database, const ItemId& item,
                                                       Sequence from, Sequence to) {
-    return in_snapshot(database, "listing shared points", [&](soci::session& sql) {
+    return in_snapshot(database, "listing shared points", [&](SqlSession& sql) {
         return select_of_item(sql,
                               "WHERE item_id = :i AND sequence >= :f AND sequence <= :t AND "
                               "sequence > 0 ORDER BY sequence",
@@ -438,7 +435,7 @@ Result<std::vector<ItemSharedPoint>> shared_points_of(Database& database, const 
 
 Result<std::vector<ItemSharedPoint>> stored_points_of(Database& database, const ItemId& item,
                                                       size_t limit) {
-    return in_snapshot(database, "listing shared points", [&](soci::session& sql) {
+    return in_snapshot(database, "listing shared points", [&](SqlSession& sql) {
         return select_of_item(
             sql, "WHERE item_id = :i AND state = 'stored' ORDER BY number DESC LIMIT :l", item,
             limit);

@@ -9,7 +9,7 @@ using T = std::string;
 
 Result<std::map<uint32_t, std::string>> item_nics(Database& database, const ItemId& item) {
     return in_transaction(database, "reading what is set for network cards",
-                          [&](soci::session& sql) -> Result<std::map<uint32_t, std::string>> {
+                          [&](SqlSession& sql) -> Result<std::map<uint32_t, std::string>> {
                               std::map<uint32_t, std::string> nics;
                               select<L, T>(
                                   sql, "SELECT nic, document FROM item_nics WHERE item_id = :i",
@@ -23,7 +23,7 @@ Result<std::map<uint32_t, std::string>> item_nics(Database& database, const Item
 
 Result<std::vector<std::string>> all_item_nics(Database& database) {
     return in_snapshot(database, "reading what is set for all network cards",
-                       [&](soci::session& sql) -> Result<std::vector<std::string>> {
+                       [&](SqlSession& sql) -> Result<std::vector<std::string>> {
                            std::vector<std::string> documents;
                            select<T>(sql, "SELECT DISTINCT document FROM item_nics",
                                      [&](const T& document) { documents.push_back(document); });
@@ -33,7 +33,7 @@ Result<std::vector<std::string>> all_item_nics(Database& database) {
 
 Status set_item_nic(Database& database, const ItemId& item, uint32_t nic,
                     const std::string& document) {
-    return in_transaction(database, "setting a network card", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "setting a network card", [&](SqlSession& sql) -> Status {
         L known = 0;
         select<L>(
             sql, "SELECT count(*) FROM items WHERE id = :i", [&](L count) { known = count; }, item);
@@ -44,7 +44,7 @@ Status set_item_nic(Database& database, const ItemId& item, uint32_t nic,
 }
 
 Status clear_item_nic(Database& database, const ItemId& item, uint32_t nic) {
-    return in_transaction(database, "clearing a network card", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "clearing a network card", [&](SqlSession& sql) -> Status {
         execute(sql, "DELETE FROM item_nics WHERE item_id = :i AND nic = :n", item, uint64_t{nic});
         return {};
     });

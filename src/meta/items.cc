@@ -29,7 +29,7 @@ tl::unexpected<Error> no_item(std::string_view name) {
 
 // `condition` with `args` says which items they are.
 template <typename... Args>
-void read_disks(soci::session& sql, std::vector<ItemRecord*> items, const std::string& condition,
+void read_disks(SqlSession& sql, std::vector<ItemRecord*> items, const std::string& condition,
                 const Args&... args) {
     using L = long long;
     using T = std::string;
@@ -49,7 +49,7 @@ void read_disks(soci::session& sql, std::vector<ItemRecord*> items, const std::s
 }
 
 template <typename... Args>
-Result<std::vector<ItemRecord>> select_items(soci::session& sql, std::string_view condition,
+Result<std::vector<ItemRecord>> select_items(SqlSession& sql, std::string_view condition,
                                              const Args&... args) {
     std::vector<ItemRecord> items;
     Status damaged;
@@ -132,13 +132,13 @@ auto with_query(const ItemQuery& query, const std::string& after, size_t limit, 
                 limit);
 }
 
-Result<ItemRecord> read_item(soci::session& sql, const ItemId& id) {
+Result<ItemRecord> read_item(SqlSession& sql, const ItemId& id) {
     FS_ASSIGN(auto items, select_items(sql, "WHERE id = :id", id));
     if (items.empty()) return no_item(id.to_string());
     return std::move(items.front());
 }
 
-void write_windows(soci::session& sql, const ItemRecord& item) {
+void write_windows(SqlSession& sql, const ItemRecord& item) {
     const ItemPolicy& policy = item.policy;
     execute(sql,
             "UPDATE items SET rpo_threshold_s = :r, resync_windows = :w, resync_windows_for_all = "
@@ -149,7 +149,7 @@ void write_windows(soci::session& sql, const ItemRecord& item) {
             policy.scrub_interval_s, item.policy_name, item.id);
 }
 
-Status write_disks(soci::session& sql, const ItemRecord& item) {
+Status write_disks(SqlSession& sql, const ItemRecord& item) {
     execute(sql, "DELETE FROM item_disks WHERE item_id = :i", item.id);
     for (const DesiredDisk& disk : item.disks) {
         std::string other;
@@ -175,7 +175,7 @@ Status write_disks(soci::session& sql, const ItemRecord& item) {
     return {};
 }
 
-Result<ItemRecord> change_item_in(soci::session& sql, TimePoint now, const ItemId& id,
+Result<ItemRecord> change_item_in(SqlSession& sql, TimePoint now, const ItemId& id,
                                   const std::function<Status(ItemRecord&)>& change) {
     FS_ASSIGN(ItemRecord before, read_item(sql, id));
     ItemRecord item = before;
@@ -214,7 +214,7 @@ constexpr std::string_view kBookmarkColumns =
     "SELECT id, item_id, label, kind, requested_us, sequence, time_us FROM bookmarks ";
 
 template <typename... Args>
-Result<std::vector<BookmarkRecord>> select_bookmarks(soci::session& sql, std::string_view condition,
+Result<std::vector<BookmarkRecord>> select_bookmarks(SqlSession& sql, std::string_view condition,
                                                      const Args&... args) {
     std::vector<BookmarkRecord> rows;
     Status damaged;
@@ -241,7 +241,7 @@ Result<std::vector<BookmarkRecord>> select_bookmarks(soci::session& sql, std::st
 }
 
 template <typename... Args>
-Result<std::vector<FailoverRecord>> select_failovers(soci::session& sql, std::string_view condition,
+Result<std::vector<FailoverRecord>> select_failovers(SqlSession& sql, std::string_view condition,
                                                      const Args&... args) {
     std::vector<FailoverRecord> rows;
     Status damaged;
@@ -297,7 +297,7 @@ Result<ItemRecord> create_item(Database& database, ItemRecord item) {
     const ItemsChange told(database, {item.id});
     item.state = ItemState::kEnabling;
     item.created = item.updated = item.state_since = now;
-    FS_TRY(in_transaction(database, "creating an item", [&](soci::session& sql) -> Status {
+    FS_TRY(in_transaction(database, "creating an item", [&](SqlSession& sql) -> Status {
         long long count = 0, taken = 0;
         select<long long, long long>(
             sql, "SELECT count(*), count(CASE WHEN name = :n THEN 1 END) FROM items",
@@ -337,11 +337,11 @@ Result<ItemRecord> create_item(Database& database, ItemRecord item) {
 
 Result<ItemRecord> get_item(Database& database, const ItemId& id) {
     return in_snapshot(database, "reading an item",
-                       [&](soci::session& sql) { return read_item(sql, id); });
+                       [&](SqlSession& sql) { return read_item(sql, id); });
 }
 
 Result<ItemRecord> find_item(Database& database, const std::string& name_or_id) {
-    return in_snapshot(database, "finding an item", [&](soci::session& sql) -> Result<ItemRecord> {
+    return in_snapshot(database, "finding an item", [&](SqlSession& sql) -> Result<ItemRecord> {
         FS_ASSIGN(auto items,
                   select_items(sql, "WHERE name = :n OR id = :i LIMIT 1", name_or_id, name_or_id));
         if (items.empty()) return no_item(name_or_id);
@@ -356,7 +356,7 @@ Result<std::vector<ItemRecord>> list_items(Database& database, const std::string
 
 Result<std::vector<ItemRecord>> list_items(Database& database, const ItemQuery& query,
                                            const std::string& after, size_t limit) {
-    return in_snapshot(database, "listing items", [&](soci::session& sql) {
+    return in_snapshot(database, "listing items", [&](SqlSession& sql) {
         return with_query(query, after, limit,
                           [&](const std::string& condition, const auto&... of) {
                               return select_items(sql, condition, of...);
@@ -367,7 +367,7 @@ Result<std::vector<ItemRecord>> list_items(Database& database, const ItemQuery& 
 Result<std::vector<ItemName>> list_item_names(Database& database, const ItemQuery& query,
                                               const std::string& after, size_t limit) {
     return in_snapshot(
-        database, "listing items", [&](soci::session& sql) -> Result<std::vector<ItemName>> {
+        database, "listing items", [&](SqlSession& sql) -> Result<std::vector<ItemName>> {
             std::vector<ItemName> names;
             Status damaged;
             with_query(query, after, limit, [&](const std::string& condition, const auto&... of) {
@@ -390,7 +390,7 @@ std::unique_ptr<ItemMemory> memory_of_items(Database& database) {
     return std::make_unique<ItemMemory>([&database](const std::vector<ItemId>* ids) {
         // Among those that change something, though it does not: a commit whose answer was lost
         // may still be under way, and is waited for.
-        return in_transaction(database, "reading items", [&](soci::session& sql) -> Result<Items> {
+        return in_transaction(database, "reading items", [&](SqlSession& sql) -> Result<Items> {
             if (ids == nullptr) return select_items(sql, "");
             Items items;
             for (const ItemId& id : *ids) {
@@ -418,22 +418,21 @@ Result<ItemRecord> remembered_item(Database& database, const ItemId& id) {
 Result<ItemRecord> change_item(Database& database, const ItemId& id,
                                const std::function<Status(ItemRecord&)>& change) {
     const ItemsChange told(database, {id});
-    return in_transaction(database, "changing an item",
-                          [&](soci::session& sql) -> Result<ItemRecord> {
-                              return change_item_in(sql, database.impl().clock->now(), id, change);
-                          });
+    return in_transaction(database, "changing an item", [&](SqlSession& sql) -> Result<ItemRecord> {
+        return change_item_in(sql, database.impl().clock->now(), id, change);
+    });
 }
 
 Status delete_item(Database& database, const ItemId& id) {
     const ItemsChange told(database, {id});
-    return in_transaction(database, "deleting an item", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "deleting an item", [&](SqlSession& sql) -> Status {
         execute(sql, "DELETE FROM items WHERE id = :i", id);
         return {};
     });
 }
 
 Status add_bookmark(Database& database, const BookmarkRecord& bookmark) {
-    return in_transaction(database, "a bookmark", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a bookmark", [&](SqlSession& sql) -> Status {
         FS_TRY(read_item(sql, bookmark.item));
         size_t pending = 0;
         select<long long>(
@@ -461,7 +460,7 @@ Status add_bookmark(Database& database, const BookmarkRecord& bookmark) {
 
 Result<BookmarkRecord> get_bookmark(Database& database, const std::string& id) {
     return in_snapshot(database, "reading a bookmark",
-                       [&](soci::session& sql) -> Result<BookmarkRecord> {
+                       [&](SqlSession& sql) -> Result<BookmarkRecord> {
                            FS_ASSIGN(auto rows, select_bookmarks(sql, "WHERE id = :b", id));
                            if (rows.empty())
                                return fail(Code::kNotFound, "there is no such bookmark request");
@@ -471,7 +470,7 @@ Result<BookmarkRecord> get_bookmark(Database& database, const std::string& id) {
 
 Status finish_bookmark(Database& database, const std::string& id, Sequence sequence,
                        TimePoint time) {
-    return in_transaction(database, "a bookmark", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a bookmark", [&](SqlSession& sql) -> Status {
         execute(sql,
                 "UPDATE bookmarks SET sequence = :s, time_us = :t WHERE id = :b AND sequence = 0",
                 sequence, time, id);
@@ -480,14 +479,14 @@ Status finish_bookmark(Database& database, const std::string& id, Sequence seque
 }
 
 Status drop_bookmark(Database& database, const std::string& id) {
-    return in_transaction(database, "a bookmark", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a bookmark", [&](SqlSession& sql) -> Status {
         execute(sql, "DELETE FROM bookmarks WHERE id = :b AND sequence = 0", id);
         return {};
     });
 }
 
 Result<std::vector<BookmarkRecord>> pending_bookmarks(Database& database, const ItemId& item) {
-    return in_snapshot(database, "listing bookmarks", [&](soci::session& sql) {
+    return in_snapshot(database, "listing bookmarks", [&](SqlSession& sql) {
         return select_bookmarks(
             sql, "WHERE item_id = :i AND sequence = 0 ORDER BY requested_us, id LIMIT :l", item,
             kMaxPendingBookmarks);
@@ -496,7 +495,7 @@ Result<std::vector<BookmarkRecord>> pending_bookmarks(Database& database, const 
 
 namespace {
 
-ConsistentState read_consistent_state(soci::session& sql, const ItemId& item) {
+ConsistentState read_consistent_state(SqlSession& sql, const ItemId& item) {
     ConsistentState state;
     using L = long long;
     using T = std::string;
@@ -520,7 +519,7 @@ ConsistentState read_consistent_state(soci::session& sql, const ItemId& item) {
 
 Result<ConsistentState> get_consistent_state(Database& database, const ItemId& item) {
     return in_snapshot(database, "reading an item's consistent points",
-                       [&](soci::session& sql) -> Result<ConsistentState> {
+                       [&](SqlSession& sql) -> Result<ConsistentState> {
                            return read_consistent_state(sql, item);
                        });
 }
@@ -528,8 +527,7 @@ Result<ConsistentState> get_consistent_state(Database& database, const ItemId& i
 Result<ConsistentState> change_consistent_state(
     Database& database, const ItemId& item, const std::function<void(ConsistentState&)>& change) {
     return in_transaction(
-        database, "an item's consistent points",
-        [&](soci::session& sql) -> Result<ConsistentState> {
+        database, "an item's consistent points", [&](SqlSession& sql) -> Result<ConsistentState> {
             FS_TRY(read_item(sql, item));
             ConsistentState state = read_consistent_state(sql, item);
             change(state);
@@ -557,7 +555,7 @@ Result<Enum> enum_column(const std::array<std::string_view, kNames>& names, std:
     return static_cast<Enum>(found - names.begin());
 }
 
-Result<ResyncPlan> read_resync_plan(soci::session& sql, const ItemId& item) {
+Result<ResyncPlan> read_resync_plan(SqlSession& sql, const ItemId& item) {
     Result<ResyncPlan> read = ResyncPlan{};
     using L = long long;
     using T = std::string;
@@ -592,7 +590,7 @@ std::string_view resync_kind_name(ResyncKind kind) {
 
 Result<ResyncPlan> get_resync_plan(Database& database, const ItemId& item) {
     return in_snapshot(database, "reading an item's comparison",
-                       [&](soci::session& sql) { return read_resync_plan(sql, item); });
+                       [&](SqlSession& sql) { return read_resync_plan(sql, item); });
 }
 
 Result<ResyncPlan> change_resync_plan(
@@ -600,7 +598,7 @@ Result<ResyncPlan> change_resync_plan(
     const std::function<Status(ItemRecord&, ResyncPlan&)>& change) {
     const ItemsChange told(database, {item});
     return in_transaction(
-        database, "an item's comparison", [&](soci::session& sql) -> Result<ResyncPlan> {
+        database, "an item's comparison", [&](SqlSession& sql) -> Result<ResyncPlan> {
             FS_ASSIGN(ResyncPlan plan, read_resync_plan(sql, item));
             FS_TRY(change_item_in(sql, database.impl().clock->now(), item,
                                   [&](ItemRecord& record) { return change(record, plan); }));
@@ -613,25 +611,24 @@ Result<ResyncPlan> change_resync_plan(
 }
 
 Result<FailoverRecord> add_failover(Database& database, FailoverRecord failover) {
-    return in_transaction(
-        database, "a failover", [&](soci::session& sql) -> Result<FailoverRecord> {
-            FS_TRY(read_item(sql, failover.item));
-            failover.created = failover.updated = database.impl().clock->now();
-            failover.id = insert_returning(
-                sql,
-                "INSERT INTO failovers (item_id, kind, state, sequence, point_time_us, lease_id, "
-                "job_id, details, created_us, updated_us) VALUES (:i, :k, :s, :q, :t, :l, :j, "
-                ":d, :c, :u) RETURNING id",
-                failover.item, failover.kind, failover.state, failover.sequence,
-                failover.point_time, failover.lease_id, failover.job_id, failover.details,
-                failover.created, failover.updated);
-            return failover;
-        });
+    return in_transaction(database, "a failover", [&](SqlSession& sql) -> Result<FailoverRecord> {
+        FS_TRY(read_item(sql, failover.item));
+        failover.created = failover.updated = database.impl().clock->now();
+        failover.id = insert_returning(
+            sql,
+            "INSERT INTO failovers (item_id, kind, state, sequence, point_time_us, lease_id, "
+            "job_id, details, created_us, updated_us) VALUES (:i, :k, :s, :q, :t, :l, :j, "
+            ":d, :c, :u) RETURNING id",
+            failover.item, failover.kind, failover.state, failover.sequence, failover.point_time,
+            failover.lease_id, failover.job_id, failover.details, failover.created,
+            failover.updated);
+        return failover;
+    });
 }
 
 Result<FailoverRecord> get_failover(Database& database, uint64_t id) {
     return in_snapshot(
-        database, "reading a failover", [&](soci::session& sql) -> Result<FailoverRecord> {
+        database, "reading a failover", [&](SqlSession& sql) -> Result<FailoverRecord> {
             FS_ASSIGN(auto rows, select_failovers(sql, "WHERE id = :n", id));
             if (rows.empty())
                 return fail(Code::kNotFound, fmt::format("there is no failover {}", id));
@@ -640,7 +637,7 @@ Result<FailoverRecord> get_failover(Database& database, uint64_t id) {
 }
 
 Status update_failover(Database& database, const FailoverRecord& failover) {
-    return in_transaction(database, "a failover", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a failover", [&](SqlSession& sql) -> Status {
         if (execute(
                 sql,
                 "UPDATE failovers SET state = :s, sequence = :q, point_time_us = :t, lease_id = "
@@ -655,7 +652,7 @@ Status update_failover(Database& database, const FailoverRecord& failover) {
 Result<std::vector<FailoverRecord>> list_failovers(Database& database,
                                                    const std::optional<ItemId>& item,
                                                    size_t limit) {
-    return in_snapshot(database, "listing failovers", [&](soci::session& sql) {
+    return in_snapshot(database, "listing failovers", [&](SqlSession& sql) {
         return item ? select_failovers(sql, "WHERE item_id = :i ORDER BY id DESC LIMIT :l", *item,
                                        limit)
                     : select_failovers(sql, "ORDER BY id DESC LIMIT :l", limit);

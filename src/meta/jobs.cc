@@ -13,7 +13,7 @@ constexpr std::array<std::string_view, 5> kStates{"queued", "running", "succeede
                                                   "cancelled"};
 
 template <typename... Args>
-Result<std::vector<JobRecord>> select_jobs(soci::session& sql, std::string_view condition,
+Result<std::vector<JobRecord>> select_jobs(SqlSession& sql, std::string_view condition,
                                            const Args&... args) {
     std::vector<JobRecord> jobs;
     Status damaged;
@@ -62,7 +62,7 @@ Result<std::vector<JobRecord>> select_jobs(soci::session& sql, std::string_view 
     return jobs;
 }
 
-Result<JobRecord> read_job(soci::session& sql, uint64_t id) {
+Result<JobRecord> read_job(SqlSession& sql, uint64_t id) {
     FS_ASSIGN(auto jobs, select_jobs(sql, "WHERE id = :i", id));
     if (jobs.empty())
         return fail(Code::kNotFound, fmt::format("there is no job {}", id),
@@ -70,7 +70,7 @@ Result<JobRecord> read_job(soci::session& sql, uint64_t id) {
     return std::move(jobs.front());
 }
 
-void add_message(soci::session& sql, uint64_t job, TimePoint now, const std::string& text) {
+void add_message(SqlSession& sql, uint64_t job, TimePoint now, const std::string& text) {
     execute(sql, "INSERT INTO job_messages (job_id, time_us, text) VALUES (:j, :t, :x)", job, now,
             text);
     execute(
@@ -85,7 +85,7 @@ void add_message(soci::session& sql, uint64_t job, TimePoint now, const std::str
 std::string_view job_state_name(JobState state) { return kStates.at(static_cast<size_t>(state)); }
 
 Result<JobRecord> add_job(Database& database, JobRecord job) {
-    return in_transaction(database, "adding a job", [&](soci::session& sql) -> Result<JobRecord> {
+    return in_transaction(database, "adding a job", [&](SqlSession& sql) -> Result<JobRecord> {
         size_t open = 0;
         select<long long>(sql, "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')",
                           [&](long long count) { open = static_cast<size_t>(count); });
@@ -113,13 +113,13 @@ Result<JobRecord> add_job(Database& database, JobRecord job) {
 
 Result<JobRecord> get_job(Database& database, uint64_t id) {
     return in_snapshot(database, "reading a job",
-                       [&](soci::session& sql) { return read_job(sql, id); });
+                       [&](SqlSession& sql) { return read_job(sql, id); });
 }
 
 Result<std::vector<JobRecord>> list_jobs(Database& database, uint64_t before, size_t limit,
                                          const std::optional<ItemId>& item) {
     const uint64_t below = before == 0 ? UINT64_MAX : before;
-    return in_snapshot(database, "listing jobs", [&](soci::session& sql) {
+    return in_snapshot(database, "listing jobs", [&](SqlSession& sql) {
         return item ? select_jobs(sql, "WHERE id < :b AND item_id = :i ORDER BY id DESC LIMIT :l",
                                   below, *item, limit)
                     : select_jobs(sql, "WHERE id < :b ORDER BY id DESC LIMIT :l", below, limit);
@@ -128,7 +128,7 @@ Result<std::vector<JobRecord>> list_jobs(Database& database, uint64_t before, si
 
 Result<std::vector<JobCount>> count_jobs(Database& database) {
     return in_snapshot(
-        database, "counting jobs", [&](soci::session& sql) -> Result<std::vector<JobCount>> {
+        database, "counting jobs", [&](SqlSession& sql) -> Result<std::vector<JobCount>> {
             std::vector<JobCount> counts;
             select<std::string, std::string, long long>(
                 sql,
@@ -143,14 +143,14 @@ Result<std::vector<JobCount>> count_jobs(Database& database) {
 }
 
 Result<std::vector<JobRecord>> open_jobs(Database& database) {
-    return in_snapshot(database, "listing open jobs", [&](soci::session& sql) {
+    return in_snapshot(database, "listing open jobs", [&](SqlSession& sql) {
         return select_jobs(sql, "WHERE state IN ('queued', 'running') ORDER BY id");
     });
 }
 
 Result<std::vector<JobMessage>> job_messages(Database& database, uint64_t id) {
     return in_snapshot(
-        database, "reading a job", [&](soci::session& sql) -> Result<std::vector<JobMessage>> {
+        database, "reading a job", [&](SqlSession& sql) -> Result<std::vector<JobMessage>> {
             std::vector<JobMessage> messages;
             select<long long, std::string>(
                 sql, "SELECT time_us, text FROM job_messages WHERE job_id = :j ORDER BY id",
@@ -163,7 +163,7 @@ Result<std::vector<JobMessage>> job_messages(Database& database, uint64_t id) {
 }
 
 Status start_job(Database& database, uint64_t id) {
-    return in_transaction(database, "starting a job", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "starting a job", [&](SqlSession& sql) -> Status {
         FS_ASSIGN(JobRecord job, read_job(sql, id));
         if (job.over())
             return fail(Code::kWrongState,
@@ -180,7 +180,7 @@ Status start_job(Database& database, uint64_t id) {
 
 Status report_job(Database& database, uint64_t id, uint32_t progress_permille, int64_t eta_s,
                   const std::string& message) {
-    return in_transaction(database, "a job's progress", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a job's progress", [&](SqlSession& sql) -> Status {
         FS_ASSIGN(JobRecord job, read_job(sql, id));
         if (job.over()) return {};
         execute(sql,
@@ -195,7 +195,7 @@ Status report_job(Database& database, uint64_t id, uint32_t progress_permille, i
 }
 
 Status save_job_input(Database& database, uint64_t id, const std::string& input) {
-    return in_transaction(database, "a job's input", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a job's input", [&](SqlSession& sql) -> Status {
         if (execute(sql, "UPDATE jobs SET input = :n WHERE id = :i", input, id) == 0)
             return fail(Code::kNotFound, fmt::format("there is no job {}", id));
         return {};
@@ -204,7 +204,7 @@ Status save_job_input(Database& database, uint64_t id, const std::string& input)
 
 Status end_job(Database& database, uint64_t id, JobState state, const std::string& result,
                const std::optional<ItemError>& error) {
-    return in_transaction(database, "ending a job", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "ending a job", [&](SqlSession& sql) -> Status {
         FS_ASSIGN(JobRecord job, read_job(sql, id));
         if (job.over()) return {};
         const TimePoint now = database.impl().clock->now();
@@ -221,7 +221,7 @@ Status end_job(Database& database, uint64_t id, JobState state, const std::strin
 }
 
 Status cancel_job(Database& database, uint64_t id) {
-    return in_transaction(database, "cancelling a job", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "cancelling a job", [&](SqlSession& sql) -> Status {
         FS_ASSIGN(JobRecord job, read_job(sql, id));
         if (job.over())
             return fail(Code::kWrongState,

@@ -14,7 +14,7 @@ using T = std::string;
 
 Result<std::optional<KeptAnswer>> begin_answer(Database& database, const KeptAnswer& request) {
     return in_transaction(
-        database, "a request's key", [&](soci::session& sql) -> Result<std::optional<KeptAnswer>> {
+        database, "a request's key", [&](SqlSession& sql) -> Result<std::optional<KeptAnswer>> {
             const TimePoint now = database.impl().clock->now();
             execute(sql, "DELETE FROM kept_answers WHERE created_us <= :t",
                     TimePoint{now.us - kAnswerKeptUs});
@@ -54,7 +54,7 @@ Result<std::optional<KeptAnswer>> begin_answer(Database& database, const KeptAns
 
 Status keep_answer(Database& database, const std::string& identity, const std::string& key,
                    uint32_t status, const std::string& answer) {
-    return in_transaction(database, "an answer", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "an answer", [&](SqlSession& sql) -> Status {
         execute(sql,
                 "UPDATE kept_answers SET status = :s, answer = :a WHERE identity = :i AND "
                 "request_key = :k",
@@ -64,7 +64,7 @@ Status keep_answer(Database& database, const std::string& identity, const std::s
 }
 
 Status forget_answer(Database& database, const std::string& identity, const std::string& key) {
-    return in_transaction(database, "a request's key", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a request's key", [&](SqlSession& sql) -> Status {
         execute(sql, "DELETE FROM kept_answers WHERE identity = :i AND request_key = :k", identity,
                 key);
         return {};

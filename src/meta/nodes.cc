@@ -24,7 +24,7 @@ Status check_shared(Database& database) {
                 "nodes share a PostgreSQL database: --database");
 }
 
-Result<VaultLease> read_lease(soci::session& sql) {
+Result<VaultLease> read_lease(SqlSession& sql) {
     VaultLease lease;
     select<L, T, T, L>(
         sql, fmt::format("SELECT epoch, node, address, until_us - {} FROM vault_lease", kNow),
@@ -36,27 +36,28 @@ Result<VaultLease> read_lease(soci::session& sql) {
 
 // Alone: whoever commits a change after this one knows of it.
 template <typename Function>
-std::invoke_result_t<Function, soci::session&> in_lease_transaction(Database& database,
-                                                                    std::string_view what,
-                                                                    Function&& function) {
-    using Return = std::invoke_result_t<Function, soci::session&>;
+std::invoke_result_t<Function, SqlSession&> in_lease_transaction(Database& database,
+                                                                 std::string_view what,
+                                                                 Function&& function) {
+    using Return = std::invoke_result_t<Function, SqlSession&>;
     if (Status shared = check_shared(database); !shared)
         return Return(tl::unexpected(shared.error()));
     Database::Impl& db = database.impl();
-    soci::session sql(db.writers);
+    SqlSessions::Lease lease(db.writers);
+    SqlSession& sql = lease.session();
     try {
-        db.backend->make_ready(sql);
-        db.backend->begin_alone(sql);
+        db.make_ready(sql);
+        db.backend->begin_alone(sql.raw());
         Return result = function(sql);
         if (!result) {
-            db.backend->roll_back(sql);
+            db.roll_back(sql);
             return result;
         }
         sql << "COMMIT";
         return result;
     } catch (const std::exception& thrown) {
         Error error = db.error_of(thrown, what);
-        db.backend->roll_back(sql);
+        db.roll_back(sql);
         return fail(std::move(error));
     }
 }
@@ -66,13 +67,13 @@ std::invoke_result_t<Function, soci::session&> in_lease_transaction(Database& da
 Result<VaultLease> read_vault_lease(Database& database) {
     FS_TRY(check_shared(database));
     return in_snapshot(database, "reading the vault's lease",
-                       [](soci::session& sql) { return read_lease(sql); });
+                       [](SqlSession& sql) { return read_lease(sql); });
 }
 
 Result<VaultLease> take_vault_lease(Database& database, const std::string& node,
                                     const std::string& address, int64_t duration_us) {
     return in_lease_transaction(
-        database, "taking the vault's lease", [&](soci::session& sql) -> Result<VaultLease> {
+        database, "taking the vault's lease", [&](SqlSession& sql) -> Result<VaultLease> {
             FS_ASSIGN(VaultLease lease, read_lease(sql));
             if (lease.left_us > 0 && lease.node != node) return lease;
             lease = {lease.epoch + 1, node, address, duration_us};
@@ -89,7 +90,7 @@ Result<VaultLease> take_vault_lease(Database& database, const std::string& node,
 
 Status renew_vault_lease(Database& database, uint64_t epoch, int64_t duration_us) {
     return in_lease_transaction(
-        database, "renewing the vault's lease", [&](soci::session& sql) -> Status {
+        database, "renewing the vault's lease", [&](SqlSession& sql) -> Status {
             if (execute(sql,
                         fmt::format("UPDATE vault_lease SET until_us = {} + :d WHERE epoch = :e "
                                     "AND node != ''",
@@ -105,7 +106,7 @@ Status check_still_leads(Database& database) {
     const uint64_t epoch = db.epoch;
     const int64_t now_us = db.clock->steady_us();
     if (epoch == 0 || (db.led_us != 0 && now_us - db.led_us < kLedForUs)) return {};
-    FS_TRY(in_snapshot(database, "asking who leads", [&](soci::session& sql) -> Status {
+    FS_TRY(in_snapshot(database, "asking who leads", [&](SqlSession& sql) -> Status {
         FS_ASSIGN(const VaultLease lease, read_lease(sql));
         if (lease.epoch != epoch) return fail(Code::kFenced, "another vault node leads now");
         return {};
@@ -116,7 +117,7 @@ Status check_still_leads(Database& database) {
 
 Status give_up_vault_lease(Database& database, uint64_t epoch) {
     return in_lease_transaction(
-        database, "giving the vault's lease up", [&](soci::session& sql) -> Status {
+        database, "giving the vault's lease up", [&](SqlSession& sql) -> Status {
             execute(sql, "UPDATE vault_lease SET node = '', until_us = 0 WHERE epoch = :e", epoch);
             return {};
         });
@@ -133,7 +134,7 @@ std::string node_of(Database& database) { return database.impl().node; }
 
 Status vault_node_seen(Database& database, const VaultNode& node) {
     FS_TRY(check_shared(database));
-    return in_transaction(database, "a vault node", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a vault node", [&](SqlSession& sql) -> Status {
         execute(sql, fmt::format("DELETE FROM vault_nodes WHERE seen_us < {} - :f", kNow),
                 kForgottenUs);
         L others = 0;
@@ -159,7 +160,7 @@ Status vault_node_seen(Database& database, const VaultNode& node) {
 
 Result<std::vector<VaultNode>> list_vault_nodes(Database& database) {
     FS_TRY(check_shared(database));
-    return in_snapshot(database, "listing vault nodes", [](soci::session& sql) {
+    return in_snapshot(database, "listing vault nodes", [](SqlSession& sql) {
         Result<std::vector<VaultNode>> nodes = std::vector<VaultNode>();
         select<T, T, T, L, L, L>(
             sql,

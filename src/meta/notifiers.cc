@@ -16,7 +16,7 @@ using T = std::string;
 constexpr std::array<std::string_view, 2> kKinds{"webhook", "mail"};
 
 template <typename... Args>
-Result<std::vector<NotifierRecord>> select_notifiers(soci::session& sql, std::string_view condition,
+Result<std::vector<NotifierRecord>> select_notifiers(SqlSession& sql, std::string_view condition,
                                                      const Args&... args) {
     std::vector<NotifierRecord> out;
     select<T, T, T, T, T, L, L, L, T, T, T, L>(
@@ -76,7 +76,7 @@ Status check_notifier_name(const std::string& name) {
 
 Result<NotifierRecord> add_notifier(Database& database, const NotifierRecord& record) {
     return in_transaction(
-        database, "adding a notifier", [&](soci::session& sql) -> Result<NotifierRecord> {
+        database, "adding a notifier", [&](SqlSession& sql) -> Result<NotifierRecord> {
             FS_ASSIGN(const auto known, select_notifiers(sql, ""));
             if (known.size() >= kMaxNotifiers)
                 return fail(Code::kLimitReached,
@@ -101,7 +101,7 @@ Result<NotifierRecord> add_notifier(Database& database, const NotifierRecord& re
 
 Result<NotifierRecord> get_notifier(Database& database, const std::string& name) {
     return in_snapshot(database, "reading a notifier",
-                       [&](soci::session& sql) -> Result<NotifierRecord> {
+                       [&](SqlSession& sql) -> Result<NotifierRecord> {
                            FS_ASSIGN(auto rows, select_notifiers(sql, "WHERE name = :n", name));
                            if (rows.empty()) return fail(no_such_notifier(name));
                            return std::move(rows.front());
@@ -110,11 +110,11 @@ Result<NotifierRecord> get_notifier(Database& database, const std::string& name)
 
 Result<std::vector<NotifierRecord>> list_notifiers(Database& database) {
     return in_snapshot(database, "listing notifiers",
-                       [&](soci::session& sql) { return select_notifiers(sql, "ORDER BY name"); });
+                       [&](SqlSession& sql) { return select_notifiers(sql, "ORDER BY name"); });
 }
 
 Status remove_notifier(Database& database, const std::string& name) {
-    return in_transaction(database, "removing a notifier", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "removing a notifier", [&](SqlSession& sql) -> Status {
         if (execute(sql, "DELETE FROM notifiers WHERE name = :n", name) == 0)
             return fail(no_such_notifier(name));
         return {};
@@ -122,7 +122,7 @@ Status remove_notifier(Database& database, const std::string& name) {
 }
 
 Status notifier_told(Database& database, const std::string& name, uint64_t cursor, bool arrived) {
-    return in_transaction(database, "a notification", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a notification", [&](SqlSession& sql) -> Status {
         execute(sql, "UPDATE notifiers SET event_cursor = :c WHERE name = :n", cursor, name);
         if (arrived)
             execute(sql,
@@ -134,7 +134,7 @@ Status notifier_told(Database& database, const std::string& name, uint64_t curso
 }
 
 Status notifier_failed(Database& database, const std::string& name, const ItemError& error) {
-    return in_transaction(database, "a failed notification", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a failed notification", [&](SqlSession& sql) -> Status {
         execute(sql,
                 "UPDATE notifiers SET error_code = :c, error_what = :w, error_remedy = :r, "
                 "failing_since_us = CASE failing_since_us WHEN 0 THEN :t ELSE failing_since_us END "

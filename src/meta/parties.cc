@@ -15,7 +15,7 @@ namespace {
 constexpr std::array<std::string_view, 3> kSeverities{"information", "warning", "critical"};
 
 template <typename... Args>
-Result<std::vector<PartyRecord>> select_parties(soci::session& sql, std::string_view condition,
+Result<std::vector<PartyRecord>> select_parties(SqlSession& sql, std::string_view condition,
                                                 const Args&... args) {
     std::vector<PartyRecord> parties;
     using T = std::string;
@@ -63,7 +63,7 @@ std::optional<Severity> severity_from_name(std::string_view name) {
 }
 
 Status add_token(Database& database, const EnrolmentToken& token) {
-    return in_transaction(database, "adding a token", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "adding a token", [&](SqlSession& sql) -> Status {
         const TimePoint now = database.impl().clock->now();
         // Used and expired ones are of no more use to anybody.
         execute(sql, "DELETE FROM enrolment_tokens WHERE expires_us <= :t OR used_us != 0", now);
@@ -83,7 +83,7 @@ Status add_token(Database& database, const EnrolmentToken& token) {
 
 Result<EnrolmentToken> use_token(Database& database, const Digest& hash) {
     return in_transaction(
-        database, "using a token", [&](soci::session& sql) -> Result<EnrolmentToken> {
+        database, "using a token", [&](SqlSession& sql) -> Result<EnrolmentToken> {
             const TimePoint now = database.impl().clock->now();
             EnrolmentToken token;
             if (execute(
@@ -108,7 +108,7 @@ Result<EnrolmentToken> use_token(Database& database, const Digest& hash) {
 }
 
 Status enrol_party(Database& database, const PartyRecord& party) {
-    return in_transaction(database, "enrolling a party", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "enrolling a party", [&](SqlSession& sql) -> Status {
         FS_ASSIGN(auto same, select_parties(sql, "WHERE name = :n", party.name));
         if (!same.empty() && same.front().kind != party.kind)
             return fail(Code::kAlreadyExists,
@@ -131,7 +131,7 @@ Status enrol_party(Database& database, const PartyRecord& party) {
 }
 
 Result<PartyRecord> get_party(Database& database, const std::string& name) {
-    return in_snapshot(database, "reading a party", [&](soci::session& sql) -> Result<PartyRecord> {
+    return in_snapshot(database, "reading a party", [&](SqlSession& sql) -> Result<PartyRecord> {
         FS_ASSIGN(auto parties, select_parties(sql, "WHERE name = :n", name));
         if (parties.empty())
             return fail(Code::kNotFound,
@@ -142,14 +142,14 @@ Result<PartyRecord> get_party(Database& database, const std::string& name) {
 
 Result<std::vector<PartyRecord>> list_parties(Database& database, const std::string& after,
                                               size_t limit) {
-    return in_snapshot(database, "listing parties", [&](soci::session& sql) {
+    return in_snapshot(database, "listing parties", [&](SqlSession& sql) {
         return select_parties(sql, "WHERE name > :a ORDER BY name LIMIT :l", after, limit);
     });
 }
 
 Status party_seen(Database& database, const std::string& name, const std::string& instance,
                   const std::string& version, const std::string& status) {
-    return in_transaction(database, "a party's status", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a party's status", [&](SqlSession& sql) -> Status {
         if (execute(
                 sql,
                 "UPDATE parties SET instance = :i, version = :v, status = :s, last_seen_us = :t "
@@ -162,23 +162,22 @@ Status party_seen(Database& database, const std::string& name, const std::string
 
 Status parties_seen(Database& database,
                     const std::vector<std::pair<std::string, TimePoint>>& seen) {
-    return in_transaction(
-        database, "when parties were heard of", [&](soci::session& sql) -> Status {
-            for (const auto& [name, time] : seen)
-                execute(sql, "UPDATE parties SET last_seen_us = :t WHERE name = :n", time, name);
-            return {};
-        });
+    return in_transaction(database, "when parties were heard of", [&](SqlSession& sql) -> Status {
+        for (const auto& [name, time] : seen)
+            execute(sql, "UPDATE parties SET last_seen_us = :t WHERE name = :n", time, name);
+        return {};
+    });
 }
 
 Status remove_party(Database& database, const std::string& name) {
-    return in_transaction(database, "removing a party", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "removing a party", [&](SqlSession& sql) -> Status {
         execute(sql, "DELETE FROM parties WHERE name = :n", name);
         return {};
     });
 }
 
 Status add_event(Database& database, const EventRecord& event) {
-    return in_transaction(database, "an event", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "an event", [&](SqlSession& sql) -> Status {
         const uint64_t id = insert_returning(
             sql,
             "INSERT INTO events (time_us, severity, code, item_id, item_name, cause, remedy) "
@@ -195,7 +194,7 @@ Status add_event(Database& database, const EventRecord& event) {
 namespace {
 
 template <typename... Args>
-Result<std::vector<EventRecord>> select_events(soci::session& sql, std::string_view condition,
+Result<std::vector<EventRecord>> select_events(SqlSession& sql, std::string_view condition,
                                                const Args&... args) {
     std::vector<EventRecord> events;
     Status damaged;
@@ -229,8 +228,8 @@ Result<std::vector<EventRecord>> select_events(soci::session& sql, std::string_v
 }
 
 // Each severity by its index: a rare one is not looked for among all.
-Result<std::vector<EventRecord>> events_by_severity(soci::session& sql, uint64_t below,
-                                                    size_t limit, const EventQuery& query) {
+Result<std::vector<EventRecord>> events_by_severity(SqlSession& sql, uint64_t below, size_t limit,
+                                                    const EventQuery& query) {
     std::vector<EventRecord> found;
     for (const Severity severity :
          {Severity::kInformation, Severity::kWarning, Severity::kCritical}) {
@@ -260,7 +259,7 @@ Result<std::vector<EventRecord>> list_events(Database& database, uint64_t before
     const uint64_t below = before == 0 ? UINT64_MAX : before;
     const std::string_view least = severity_name(query.least);
     return in_snapshot(
-        database, "listing events", [&](soci::session& sql) -> Result<std::vector<EventRecord>> {
+        database, "listing events", [&](SqlSession& sql) -> Result<std::vector<EventRecord>> {
             // The rows of one item are looked through.
             if (query.item)
                 return select_events(
@@ -276,24 +275,23 @@ Result<std::vector<EventRecord>> list_events(Database& database, uint64_t before
 
 Result<std::vector<EventRecord>> list_events_after(Database& database, uint64_t after,
                                                    size_t limit) {
-    return in_snapshot(database, "listing events", [&](soci::session& sql) {
+    return in_snapshot(database, "listing events", [&](SqlSession& sql) {
         return select_events(sql, "WHERE id > :a ORDER BY id LIMIT :l", after, limit);
     });
 }
 
 Result<std::string> get_setting(Database& database, const std::string& key) {
-    return in_snapshot(database, "reading a setting",
-                       [&](soci::session& sql) -> Result<std::string> {
-                           std::string value;
-                           select<std::string>(
-                               sql, "SELECT value FROM settings WHERE key = :k",
-                               [&](const std::string& text) { value = text; }, key);
-                           return value;
-                       });
+    return in_snapshot(database, "reading a setting", [&](SqlSession& sql) -> Result<std::string> {
+        std::string value;
+        select<std::string>(
+            sql, "SELECT value FROM settings WHERE key = :k",
+            [&](const std::string& text) { value = text; }, key);
+        return value;
+    });
 }
 
 Status set_setting(Database& database, const std::string& key, const std::string& value) {
-    return in_transaction(database, "a setting", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a setting", [&](SqlSession& sql) -> Status {
         upsert(sql, "settings", "key", "value", key, value);
         return {};
     });

@@ -45,7 +45,7 @@ Role role_from_column(const std::string& text) {
 }
 
 template <typename... Args>
-Result<std::vector<UserRecord>> select_users(soci::session& sql, std::string_view condition,
+Result<std::vector<UserRecord>> select_users(SqlSession& sql, std::string_view condition,
                                              const Args&... args) {
     std::vector<UserRecord> out;
     select<T, T, T, T, L, L, L, L, L>(
@@ -72,7 +72,7 @@ Result<std::vector<UserRecord>> select_users(soci::session& sql, std::string_vie
 }
 
 template <typename... Args>
-Result<std::vector<AccessTokenRecord>> select_tokens(soci::session& sql, std::string_view condition,
+Result<std::vector<AccessTokenRecord>> select_tokens(SqlSession& sql, std::string_view condition,
                                                      const Args&... args) {
     std::vector<AccessTokenRecord> out;
     Status damaged;
@@ -115,7 +115,7 @@ Error no_such_token(const std::string& id) {
                  "`farshore access-token list` shows them");
 }
 
-Result<UserRecord> user_named(soci::session& sql, const std::string& name) {
+Result<UserRecord> user_named(SqlSession& sql, const std::string& name) {
     FS_ASSIGN(auto users, select_users(sql, "WHERE name = :n", name));
     if (users.empty()) return fail(no_such_user(name));
     return std::move(users.front());
@@ -182,7 +182,7 @@ Status check_user_name(const std::string& name) {
 }
 
 Result<UserRecord> add_user(Database& database, const UserRecord& user) {
-    return in_transaction(database, "adding a user", [&](soci::session& sql) -> Result<UserRecord> {
+    return in_transaction(database, "adding a user", [&](SqlSession& sql) -> Result<UserRecord> {
         size_t count = 0;
         select<L>(sql, "SELECT count(*) FROM users", [&](L n) { count = static_cast<size_t>(n); });
         if (count >= kMaxUsers)
@@ -207,7 +207,7 @@ Result<UserRecord> keep_provided_user(Database& database, const std::string& nam
     auto added = add_user(database, user);
     if (added || added.error().code() != Code::kAlreadyExists) return added;
     return in_transaction(
-        database, "a provider's user", [&](soci::session& sql) -> Result<UserRecord> {
+        database, "a provider's user", [&](SqlSession& sql) -> Result<UserRecord> {
             if (execute(sql, "UPDATE users SET role = :r WHERE name = :n AND password_hash = :p",
                         role_name(role), name, kProvidedUser) == 0)
                 return fail(Code::kForbidden,
@@ -219,32 +219,31 @@ Result<UserRecord> keep_provided_user(Database& database, const std::string& nam
 
 Result<UserRecord> get_user(Database& database, const std::string& name) {
     return in_snapshot(database, "reading a user",
-                       [&](soci::session& sql) { return user_named(sql, name); });
+                       [&](SqlSession& sql) { return user_named(sql, name); });
 }
 
 Result<std::vector<UserRecord>> list_users(Database& database, const std::string& after,
                                            size_t limit) {
-    return in_snapshot(database, "listing users", [&](soci::session& sql) {
+    return in_snapshot(database, "listing users", [&](SqlSession& sql) {
         return select_users(sql, "WHERE name > :a ORDER BY name LIMIT :l", after, limit);
     });
 }
 
 Result<UserRecord> change_user(Database& database, const std::string& name,
                                const UserChange& change) {
-    return in_transaction(
-        database, "changing a user", [&](soci::session& sql) -> Result<UserRecord> {
-            FS_ASSIGN(UserRecord user, user_named(sql, name));
-            if (change.role) user.role = *change.role;
-            if (change.scope) user.scope = *change.scope;
-            if (change.disabled) user.disabled = *change.disabled;
-            execute(sql, "UPDATE users SET role = :r, scope = :s, disabled = :d WHERE name = :n",
-                    role_name(user.role), scope_column(user.scope), user.disabled ? 1 : 0, name);
-            return user;
-        });
+    return in_transaction(database, "changing a user", [&](SqlSession& sql) -> Result<UserRecord> {
+        FS_ASSIGN(UserRecord user, user_named(sql, name));
+        if (change.role) user.role = *change.role;
+        if (change.scope) user.scope = *change.scope;
+        if (change.disabled) user.disabled = *change.disabled;
+        execute(sql, "UPDATE users SET role = :r, scope = :s, disabled = :d WHERE name = :n",
+                role_name(user.role), scope_column(user.scope), user.disabled ? 1 : 0, name);
+        return user;
+    });
 }
 
 Status set_password(Database& database, const std::string& name, const std::string& password_hash) {
-    return in_transaction(database, "setting a password", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "setting a password", [&](SqlSession& sql) -> Status {
         if (execute(sql,
                     "UPDATE users SET password_hash = :p, failed_logins = 0, locked_until_us = 0 "
                     "WHERE name = :n",
@@ -259,7 +258,7 @@ Status set_password(Database& database, const std::string& name, const std::stri
 }
 
 Status remove_user(Database& database, const std::string& name) {
-    return in_transaction(database, "removing a user", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "removing a user", [&](SqlSession& sql) -> Status {
         // The administrator's have no owner.
         if (name.empty() || execute(sql, "DELETE FROM users WHERE name = :n", name) == 0)
             return fail(no_such_user(name));
@@ -270,7 +269,7 @@ Status remove_user(Database& database, const std::string& name) {
 
 Status login_failed(Database& database, const std::string& name, uint32_t failed_logins,
                     TimePoint locked_until) {
-    return in_transaction(database, "a failed login", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a failed login", [&](SqlSession& sql) -> Status {
         execute(sql,
                 "UPDATE users SET failed_logins = :f, locked_until_us = :l WHERE name = :n AND "
                 "failed_logins < :g",
@@ -280,7 +279,7 @@ Status login_failed(Database& database, const std::string& name, uint32_t failed
 }
 
 Status login_succeeded(Database& database, const std::string& name) {
-    return in_transaction(database, "a login", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a login", [&](SqlSession& sql) -> Status {
         execute(sql,
                 "UPDATE users SET failed_logins = 0, locked_until_us = 0, last_login_us = :t WHERE "
                 "name = :n",
@@ -293,7 +292,7 @@ Status login_succeeded(Database& database, const std::string& name) {
 
 Result<AccessTokenRecord> add_access_token(Database& database, const AccessTokenRecord& token) {
     return in_transaction(
-        database, "adding an access token", [&](soci::session& sql) -> Result<AccessTokenRecord> {
+        database, "adding an access token", [&](SqlSession& sql) -> Result<AccessTokenRecord> {
             const TimePoint now = database.impl().clock->now();
             // What has ended is shown for a while; of a session nobody wants to know.
             const TimePoint old{now.us - kEndedTokenKeptUs};
@@ -325,7 +324,7 @@ Result<AccessTokenRecord> add_access_token(Database& database, const AccessToken
 
 Result<TokenAndOwner> get_access_token(Database& database, const std::string& id) {
     return in_snapshot(database, "reading an access token",
-                       [&](soci::session& sql) -> Result<TokenAndOwner> {
+                       [&](SqlSession& sql) -> Result<TokenAndOwner> {
                            FS_ASSIGN(auto tokens, select_tokens(sql, "WHERE id = :i", id));
                            if (tokens.empty()) return fail(no_such_token(id));
                            TokenAndOwner found{std::move(tokens.front()), {}};
@@ -339,7 +338,7 @@ Result<TokenAndOwner> get_access_token(Database& database, const std::string& id
 Result<std::vector<AccessTokenRecord>> list_access_tokens(Database& database,
                                                           const std::optional<std::string>& owner,
                                                           const std::string& after, size_t limit) {
-    return in_snapshot(database, "listing access tokens", [&](soci::session& sql) {
+    return in_snapshot(database, "listing access tokens", [&](SqlSession& sql) {
         if (owner)
             return select_tokens(sql, "WHERE id > :a AND owner = :o ORDER BY id LIMIT :l", after,
                                  *owner, limit);
@@ -348,7 +347,7 @@ Result<std::vector<AccessTokenRecord>> list_access_tokens(Database& database,
 }
 
 Status revoke_access_token(Database& database, const std::string& id) {
-    return in_transaction(database, "revoking an access token", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "revoking an access token", [&](SqlSession& sql) -> Status {
         FS_ASSIGN(const auto tokens, select_tokens(sql, "WHERE id = :i", id));
         if (tokens.empty()) return fail(no_such_token(id));
         execute(sql, "UPDATE access_tokens SET revoked_us = :t WHERE id = :i AND revoked_us = 0",
@@ -358,7 +357,7 @@ Status revoke_access_token(Database& database, const std::string& id) {
 }
 
 Status access_token_used(Database& database, const std::string& id) {
-    return in_transaction(database, "an access token's use", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "an access token's use", [&](SqlSession& sql) -> Status {
         execute(sql, "UPDATE access_tokens SET last_used_us = :t WHERE id = :i",
                 database.impl().clock->now(), id);
         return {};
@@ -368,7 +367,7 @@ Status access_token_used(Database& database, const std::string& id) {
 // ---- audit
 
 Status add_audit(Database& database, const AuditRecord& record) {
-    return in_transaction(database, "the audit", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "the audit", [&](SqlSession& sql) -> Status {
         execute(sql,
                 "INSERT INTO audit (time_us, known, who, kind, token, source, method, path, "
                 "operation, item, outcome, detail) VALUES (:t, :k, :w, :i, :o, :s, :m, :p, :r, :e, "
@@ -393,7 +392,7 @@ Status add_audit(Database& database, const AuditRecord& record) {
 
 Result<std::vector<AuditRecord>> list_audit(Database& database, const AuditQuery& query) {
     return in_snapshot(
-        database, "listing the audit", [&](soci::session& sql) -> Result<std::vector<AuditRecord>> {
+        database, "listing the audit", [&](SqlSession& sql) -> Result<std::vector<AuditRecord>> {
             std::vector<AuditRecord> out;
             select<L, L, L, T, T, T, T, T, T, T, T, T, T>(
                 sql,

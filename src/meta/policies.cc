@@ -27,7 +27,7 @@ PolicyRecord built_in() {
 }
 
 template <typename... Args>
-std::vector<PolicyRecord> select_policies(soci::session& sql, std::string_view condition,
+std::vector<PolicyRecord> select_policies(SqlSession& sql, std::string_view condition,
                                           const Args&... args) {
     std::vector<PolicyRecord> rows;
     select<T, L, L, L, L, L, L, L, L, L, T, L, L, T, L, T, L, L>(
@@ -69,7 +69,7 @@ std::vector<PolicyRecord> select_policies(soci::session& sql, std::string_view c
 
 // `table` has the columns of a policy's values; of the rows where `key_column` is `key`.
 template <typename Key>
-void write_values(soci::session& sql, std::string_view table, std::string_view key_column,
+void write_values(SqlSession& sql, std::string_view table, std::string_view key_column,
                   const Key& key, const ItemPolicy& values, TimePoint now) {
     execute(
         sql,
@@ -88,7 +88,7 @@ void write_values(soci::session& sql, std::string_view table, std::string_view k
 }
 
 // Those that follow `policy` are asked for no consistent points any more.
-void forget_consistent_requests(soci::session& sql, const std::string& policy) {
+void forget_consistent_requests(SqlSession& sql, const std::string& policy) {
     execute(sql,
             "DELETE FROM bookmarks WHERE sequence = 0 AND id IN (SELECT request FROM "
             "consistent_points WHERE item_id IN (SELECT id FROM items WHERE policy = :p))",
@@ -100,7 +100,7 @@ void forget_consistent_requests(soci::session& sql, const std::string& policy) {
 }
 
 template <typename... Args>
-Result<std::vector<ItemRecord>> select_heads(soci::session& sql, std::string_view condition,
+Result<std::vector<ItemRecord>> select_heads(SqlSession& sql, std::string_view condition,
                                              const Args&... args) {
     std::vector<ItemRecord> rows;
     Status damaged;
@@ -124,7 +124,7 @@ Result<std::vector<ItemRecord>> select_heads(soci::session& sql, std::string_vie
     return rows;
 }
 
-void insert_policy(soci::session& sql, const PolicyRecord& policy) {
+void insert_policy(SqlSession& sql, const PolicyRecord& policy) {
     // The values follow: one list of columns is enough.
     execute(sql,
             "INSERT INTO policies (name, version, created_us, updated_us, crash_point_interval_s, "
@@ -137,7 +137,7 @@ void insert_policy(soci::session& sql, const PolicyRecord& policy) {
 
 }  // namespace
 
-Result<PolicyRecord> read_policy_row(soci::session& sql, const std::string& name) {
+Result<PolicyRecord> read_policy_row(SqlSession& sql, const std::string& name) {
     auto rows = select_policies(sql, "WHERE name = :n", name);
     if (!rows.empty()) return std::move(rows.front());
     if (name != kDefaultPolicy) return no_policy(name);
@@ -163,7 +163,7 @@ Status check_policy_name(const std::string& name) {
 Result<PolicyRecord> create_policy(Database& database, const PolicyRecord& policy) {
     FS_TRY(check_policy_name(policy.name));
     return in_transaction(
-        database, "creating a policy", [&](soci::session& sql) -> Result<PolicyRecord> {
+        database, "creating a policy", [&](SqlSession& sql) -> Result<PolicyRecord> {
             L count = 0;
             select<L>(sql, "SELECT count(*) FROM policies", [&](L all) { count = all; });
             if (policy.name == kDefaultPolicy ||
@@ -187,13 +187,13 @@ Result<PolicyRecord> create_policy(Database& database, const PolicyRecord& polic
 
 Result<PolicyRecord> get_policy(Database& database, const std::string& name) {
     return in_snapshot(database, "reading a policy",
-                       [&](soci::session& sql) { return read_policy_row(sql, name); });
+                       [&](SqlSession& sql) { return read_policy_row(sql, name); });
 }
 
 Result<std::vector<PolicyRecord>> list_policies(Database& database, const std::string& after,
                                                 size_t limit) {
     return in_snapshot(
-        database, "listing policies", [&](soci::session& sql) -> Result<std::vector<PolicyRecord>> {
+        database, "listing policies", [&](SqlSession& sql) -> Result<std::vector<PolicyRecord>> {
             auto rows =
                 select_policies(sql, "WHERE name > :a ORDER BY name LIMIT :l", after, limit);
             const bool known = std::ranges::any_of(
@@ -214,7 +214,7 @@ Result<PolicyRecord> change_policy(Database& database, const std::string& name,
                                    const PolicyCheck& check) {
     ItemsChange told(database, {});
     return in_transaction(
-        database, "changing a policy", [&](soci::session& sql) -> Result<PolicyRecord> {
+        database, "changing a policy", [&](SqlSession& sql) -> Result<PolicyRecord> {
             const TimePoint now = database.impl().clock->now();
             FS_ASSIGN(PolicyRecord policy, read_policy_row(sql, name));
             const bool is_new = policy.version == 0;
@@ -243,7 +243,7 @@ Result<PolicyRecord> change_policy(Database& database, const std::string& name,
 
 Status remove_policy(Database& database, const std::string& name,
                      const std::function<Status(const PolicyRecord&)>& may) {
-    return in_transaction(database, "removing a policy", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "removing a policy", [&](SqlSession& sql) -> Status {
         FS_ASSIGN(const PolicyRecord policy, read_policy_row(sql, name));
         FS_TRY(may(policy));
         if (name == kDefaultPolicy)
@@ -271,7 +271,7 @@ Result<PolicyRecord> assign_policy(Database& database, const std::string& name,
                                    const std::vector<ItemId>& items, const PolicyCheck& check) {
     const ItemsChange told(database, items);
     return in_transaction(
-        database, "assigning a policy", [&](soci::session& sql) -> Result<PolicyRecord> {
+        database, "assigning a policy", [&](SqlSession& sql) -> Result<PolicyRecord> {
             const TimePoint now = database.impl().clock->now();
             FS_ASSIGN(const PolicyRecord policy, read_policy_row(sql, name));
             for (const ItemId& id : items) {
@@ -292,7 +292,7 @@ Result<PolicyRecord> assign_policy(Database& database, const std::string& name,
 
 Result<std::vector<ItemRecord>> list_items_of_policy(Database& database, const std::string& name,
                                                      const std::string& after, size_t limit) {
-    return in_snapshot(database, "listing a policy's items", [&](soci::session& sql) {
+    return in_snapshot(database, "listing a policy's items", [&](SqlSession& sql) {
         return select_heads(sql, "WHERE policy = :p AND name > :a ORDER BY name LIMIT :l", name,
                             after, limit);
     });

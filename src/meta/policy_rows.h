@@ -1,13 +1,13 @@
 // A policy's row inside of a transaction that does more than reading it. Private to src/meta.
 #pragma once
 
-#include <soci/soci.h>
+#include "meta/sql_session.h"
 
 #include "meta/policies.h"
 
 namespace farshore {
 
 // kNotFound.
-Result<PolicyRecord> read_policy_row(soci::session& sql, const std::string& name);
+Result<PolicyRecord> read_policy_row(SqlSession& sql, const std::string& name);
 
 }  // namespace farshore

@@ -85,14 +85,13 @@ class PostgresBackend final : public Backend {
     void make_reader(soci::session& session) override {
         session << "SET default_transaction_read_only = on";
     }
-    void make_ready(soci::session& session) override {
-        if (is_alive(session)) return;
-        session.reconnect();
-        settle(session);
-    }
     bool is_alive(soci::session& session) noexcept override {
         auto* backend = backend_of(session);
         return backend != nullptr && PQstatus(backend->conn_) == CONNECTION_OK;
+    }
+    void reconnect(soci::session& session) override {
+        session.reconnect();
+        settle(session);
     }
 
     Status take(soci::session& session) override {

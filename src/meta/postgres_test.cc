@@ -32,7 +32,7 @@ struct Postgres : testing::Test {
     }
     // As a server that restarts, or a firewall, does it.
     void cut(const std::string& name) {
-        FS_CHECK(in_snapshot(*test->database, "cutting", [&](soci::session& sql) -> Status {
+        FS_CHECK(in_snapshot(*test->database, "cutting", [&](SqlSession& sql) -> Status {
             select<long long>(
                 sql,
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE "
@@ -75,7 +75,7 @@ TEST_F(Postgres, LostConnectionsAreFoundAgain) {
         EXPECT_EQ(*read, std::to_string(i));
     }
     // In the middle of a transaction: nothing of it is left, and it is said.
-    const Status halfway = in_transaction(*database, "test", [&](soci::session& sql) -> Status {
+    const Status halfway = in_transaction(*database, "test", [&](SqlSession& sql) -> Status {
         execute(sql, "INSERT INTO settings (key, value) VALUES ('b', '1')");
         cut("to-be-cut");
         execute(sql, "INSERT INTO settings (key, value) VALUES ('c', '1')");
@@ -162,21 +162,20 @@ TEST_F(Postgres, NoChangeCommitsBehindATakeOver) {
     fence_by_vault_lease(*test->database, 1);
     std::atomic<bool> inside{false}, taken{false};
     std::thread taker;
-    const Status changed =
-        in_transaction(*test->database, "slow", [&](soci::session& sql) -> Status {
-            taker = std::thread([&] {
-                inside = true;
-                EXPECT_EQ(take_vault_lease(*other, "two", "", 60'000'000)->epoch, 2u);
-                taken = true;
-            });
-            while (!inside) std::this_thread::yield();
-            // Nothing that this thread does lets the other one in before the commit.
-            for (int i = 0; i < 200; ++i)
-                execute(sql, "UPDATE settings SET value = 'x' WHERE key = 'none'");
-            EXPECT_FALSE(taken);
-            execute(sql, "INSERT INTO settings (key, value) VALUES ('k', 'v')");
-            return {};
+    const Status changed = in_transaction(*test->database, "slow", [&](SqlSession& sql) -> Status {
+        taker = std::thread([&] {
+            inside = true;
+            EXPECT_EQ(take_vault_lease(*other, "two", "", 60'000'000)->epoch, 2u);
+            taken = true;
         });
+        while (!inside) std::this_thread::yield();
+        // Nothing that this thread does lets the other one in before the commit.
+        for (int i = 0; i < 200; ++i)
+            execute(sql, "UPDATE settings SET value = 'x' WHERE key = 'none'");
+        EXPECT_FALSE(taken);
+        execute(sql, "INSERT INTO settings (key, value) VALUES ('k', 'v')");
+        return {};
+    });
     taker.join();
     EXPECT_TRUE(changed);
     EXPECT_EQ(set_setting(*test->database, "k", "w").error().code(), Code::kFenced);
@@ -213,7 +212,7 @@ TEST_F(Postgres, ASqliteDatabaseMovesWholly) {
     auto copy = copy_database(**old, *test->database);
     ASSERT_TRUE(copy) << copy.error().to_string();
     uint64_t tables = 0;
-    FS_CHECK(in_snapshot(**old, "tables", [&](soci::session& sql) -> Status {
+    FS_CHECK(in_snapshot(**old, "tables", [&](SqlSession& sql) -> Status {
         select<long long>(sql,
                           "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT "
                           "LIKE 'sqlite_%'",

@@ -11,7 +11,7 @@ using L = long long;
 using T = std::string;
 
 template <typename... Args>
-std::vector<PlanRecord> select_plans(soci::session& sql, std::string_view condition,
+std::vector<PlanRecord> select_plans(SqlSession& sql, std::string_view condition,
                                      const Args&... args) {
     std::vector<PlanRecord> plans;
     select<T, L, T, L, L>(
@@ -26,7 +26,7 @@ std::vector<PlanRecord> select_plans(soci::session& sql, std::string_view condit
 }
 
 template <typename... Args>
-std::vector<PlanRunRecord> select_runs(soci::session& sql, std::string_view condition,
+std::vector<PlanRunRecord> select_runs(SqlSession& sql, std::string_view condition,
                                        const Args&... args) {
     std::vector<PlanRunRecord> runs;
     select<L, T, T, T, L, T, T, L>(
@@ -42,7 +42,7 @@ std::vector<PlanRunRecord> select_runs(soci::session& sql, std::string_view cond
     return runs;
 }
 
-Result<PlanRecord> read_plan(soci::session& sql, const std::string& name) {
+Result<PlanRecord> read_plan(SqlSession& sql, const std::string& name) {
     auto plans = select_plans(sql, "WHERE name = :n", name);
     if (plans.empty())
         return fail(Code::kNotFound,
@@ -51,7 +51,7 @@ Result<PlanRecord> read_plan(soci::session& sql, const std::string& name) {
     return std::move(plans.front());
 }
 
-Result<PlanRunRecord> read_run(soci::session& sql, uint64_t id) {
+Result<PlanRunRecord> read_run(SqlSession& sql, uint64_t id) {
     auto runs = select_runs(sql, "WHERE id = :i", id);
     if (runs.empty())
         return fail(Code::kNotFound, fmt::format("there is no run {} of a recovery plan", id),
@@ -59,7 +59,7 @@ Result<PlanRunRecord> read_run(soci::session& sql, uint64_t id) {
     return std::move(runs.front());
 }
 
-Status check_no_open_run(soci::session& sql, const std::string& plan, bool tests_too) {
+Status check_no_open_run(SqlSession& sql, const std::string& plan, bool tests_too) {
     auto open = select_runs(sql, "WHERE plan = :p AND is_over = 0 ORDER BY id", plan);
     if (!tests_too)
         std::erase_if(open, [](const PlanRunRecord& run) { return run.mode == "test"; });
@@ -73,7 +73,7 @@ Status check_no_open_run(soci::session& sql, const std::string& plan, bool tests
 
 Result<PlanRecord> add_plan(Database& database, const PlanRecord& plan) {
     return in_transaction(
-        database, "adding a recovery plan", [&](soci::session& sql) -> Result<PlanRecord> {
+        database, "adding a recovery plan", [&](SqlSession& sql) -> Result<PlanRecord> {
             size_t count = 0;
             select<L>(sql, "SELECT count(*) FROM recovery_plans",
                       [&](L all) { count = static_cast<size_t>(all); });
@@ -94,13 +94,13 @@ Result<PlanRecord> add_plan(Database& database, const PlanRecord& plan) {
 
 Result<PlanRecord> get_plan(Database& database, const std::string& name) {
     return in_snapshot(database, "reading a recovery plan",
-                       [&](soci::session& sql) { return read_plan(sql, name); });
+                       [&](SqlSession& sql) { return read_plan(sql, name); });
 }
 
 Result<std::vector<PlanRecord>> list_plans(Database& database, const std::string& after,
                                            size_t limit) {
     return in_snapshot(database, "listing recovery plans",
-                       [&](soci::session& sql) -> Result<std::vector<PlanRecord>> {
+                       [&](SqlSession& sql) -> Result<std::vector<PlanRecord>> {
                            return select_plans(sql, "WHERE name > :a ORDER BY name LIMIT :l", after,
                                                limit);
                        });
@@ -109,7 +109,7 @@ Result<std::vector<PlanRecord>> list_plans(Database& database, const std::string
 Result<PlanRecord> change_plan(Database& database, const std::string& name,
                                const std::string& document) {
     return in_transaction(
-        database, "changing a recovery plan", [&](soci::session& sql) -> Result<PlanRecord> {
+        database, "changing a recovery plan", [&](SqlSession& sql) -> Result<PlanRecord> {
             execute(sql,
                     "UPDATE recovery_plans SET document = :d, version = version + 1, "
                     "updated_us = :u WHERE name = :n",
@@ -119,7 +119,7 @@ Result<PlanRecord> change_plan(Database& database, const std::string& name,
 }
 
 Status remove_plan(Database& database, const std::string& name) {
-    return in_transaction(database, "removing a recovery plan", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "removing a recovery plan", [&](SqlSession& sql) -> Status {
         FS_TRY(read_plan(sql, name));
         FS_TRY(check_no_open_run(sql, name, true));
         execute(sql, "DELETE FROM recovery_plans WHERE name = :n", name);
@@ -130,8 +130,7 @@ Status remove_plan(Database& database, const std::string& name) {
 Result<PlanRunRecord> add_plan_run(Database& database, PlanRunRecord run, bool alone,
                                    const std::function<void(PlanRunRecord&)>& fill) {
     return in_transaction(
-        database, "adding a run of a recovery plan",
-        [&](soci::session& sql) -> Result<PlanRunRecord> {
+        database, "adding a run of a recovery plan", [&](SqlSession& sql) -> Result<PlanRunRecord> {
             FS_TRY(read_plan(sql, run.plan));
             if (alone) FS_TRY(check_no_open_run(sql, run.plan, false));
             size_t open = 0;
@@ -161,14 +160,14 @@ Result<PlanRunRecord> add_plan_run(Database& database, PlanRunRecord run, bool a
 
 Result<PlanRunRecord> get_plan_run(Database& database, uint64_t id) {
     return in_snapshot(database, "reading a run of a recovery plan",
-                       [&](soci::session& sql) { return read_run(sql, id); });
+                       [&](SqlSession& sql) { return read_run(sql, id); });
 }
 
 Result<std::vector<PlanRunRecord>> list_plan_runs(Database& database, uint64_t before, size_t limit,
                                                   const std::string& plan) {
     return in_snapshot(
         database, "listing runs of recovery plans",
-        [&](soci::session& sql) -> Result<std::vector<PlanRunRecord>> {
+        [&](SqlSession& sql) -> Result<std::vector<PlanRunRecord>> {
             const uint64_t below = before == 0 ? INT64_MAX : before;
             if (plan.empty())
                 return select_runs(sql, "WHERE id < :b ORDER BY id DESC LIMIT :l", below, limit);
@@ -179,7 +178,7 @@ Result<std::vector<PlanRunRecord>> list_plan_runs(Database& database, uint64_t b
 
 Result<std::vector<PlanRunRecord>> open_plan_runs(Database& database) {
     return in_snapshot(database, "listing runs of recovery plans",
-                       [&](soci::session& sql) -> Result<std::vector<PlanRunRecord>> {
+                       [&](SqlSession& sql) -> Result<std::vector<PlanRunRecord>> {
                            return select_runs(sql, "WHERE is_over = 0 ORDER BY id");
                        });
 }
@@ -187,7 +186,7 @@ Result<std::vector<PlanRunRecord>> open_plan_runs(Database& database) {
 Result<PlanRunRecord> change_plan_run(Database& database, uint64_t id,
                                       const std::function<Status(PlanRunRecord&)>& change) {
     return in_transaction(
-        database, "a run of a recovery plan", [&](soci::session& sql) -> Result<PlanRunRecord> {
+        database, "a run of a recovery plan", [&](SqlSession& sql) -> Result<PlanRunRecord> {
             FS_ASSIGN(PlanRunRecord run, read_run(sql, id));
             FS_TRY(change(run));
             execute(sql,
@@ -199,7 +198,7 @@ Result<PlanRunRecord> change_plan_run(Database& database, uint64_t id,
 }
 
 Status add_step_answer(Database& database, const StepAnswer& answer) {
-    return in_transaction(database, "an answer to a step", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "an answer to a step", [&](SqlSession& sql) -> Status {
         size_t known = 0;
         select<L>(
             sql, "SELECT count(*) FROM step_answers WHERE handle = :h",
@@ -216,8 +215,7 @@ Status add_step_answer(Database& database, const StepAnswer& answer) {
 
 Result<std::optional<StepAnswer>> get_step_answer(Database& database, const std::string& handle) {
     return in_snapshot(
-        database, "an answer to a step",
-        [&](soci::session& sql) -> Result<std::optional<StepAnswer>> {
+        database, "an answer to a step", [&](SqlSession& sql) -> Result<std::optional<StepAnswer>> {
             std::optional<StepAnswer> answer;
             select<L, L, T, T, L>(
                 sql, "SELECT run_id, good, note, who, time_us FROM step_answers WHERE handle = :h",

@@ -77,7 +77,7 @@ Result<ReturnRecord> decode(const ItemId& item, const std::string& document) {
 
 Result<std::optional<ReturnRecord>> get_return(Database& database, const ItemId& item) {
     return in_snapshot(database, "reading a way home",
-                       [&](soci::session& sql) -> Result<std::optional<ReturnRecord>> {
+                       [&](SqlSession& sql) -> Result<std::optional<ReturnRecord>> {
                            std::optional<std::string> document;
                            select<std::string>(
                                sql, "SELECT document FROM returns WHERE item_id = :i",
@@ -90,7 +90,7 @@ Result<std::optional<ReturnRecord>> get_return(Database& database, const ItemId&
 
 Result<std::vector<ReturnRecord>> list_returns(Database& database) {
     return in_snapshot(database, "listing ways home",
-                       [&](soci::session& sql) -> Result<std::vector<ReturnRecord>> {
+                       [&](SqlSession& sql) -> Result<std::vector<ReturnRecord>> {
                            std::vector<std::pair<std::string, std::string>> rows;
                            select<std::string, std::string>(
                                sql, "SELECT item_id, document FROM returns ORDER BY item_id",
@@ -108,7 +108,7 @@ Result<std::vector<ReturnRecord>> list_returns(Database& database) {
 }
 
 Status put_return(Database& database, const ReturnRecord& record) {
-    return in_transaction(database, "a way home", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "a way home", [&](SqlSession& sql) -> Status {
         long long count = 0;
         select<long long>(
             sql, "SELECT count(*) FROM items WHERE id = :i", [&](long long n) { count = n; },
@@ -120,7 +120,7 @@ Status put_return(Database& database, const ReturnRecord& record) {
 }
 
 Status drop_return(Database& database, const ItemId& item) {
-    return in_transaction(database, "the end of a way home", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "the end of a way home", [&](SqlSession& sql) -> Status {
         execute(sql, "DELETE FROM returns WHERE item_id = :i", item);
         return {};
     });

@@ -11,7 +11,7 @@ namespace {
 using L = long long;
 using T = std::string;
 
-Status check_item(soci::session& sql, const ItemId& item) {
+Status check_item(SqlSession& sql, const ItemId& item) {
     bool there = false;
     select<L>(
         sql, "SELECT 1 FROM items WHERE id = :i", [&](L) { there = true; }, item);
@@ -22,7 +22,7 @@ Status check_item(soci::session& sql, const ItemId& item) {
 }  // namespace
 
 Result<ScrubRecord> get_scrub(Database& database, const ItemId& item) {
-    return in_snapshot(database, "reading a scrub", [&](soci::session& sql) -> Result<ScrubRecord> {
+    return in_snapshot(database, "reading a scrub", [&](SqlSession& sql) -> Result<ScrubRecord> {
         ScrubRecord record;
         select<L, L, L, T, L, L, L, T, T, T>(
             sql,
@@ -45,7 +45,7 @@ Result<ScrubRecord> get_scrub(Database& database, const ItemId& item) {
 }
 
 Status put_scrub(Database& database, const ItemId& item, const ScrubRecord& record) {
-    return in_transaction(database, "keeping a scrub", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "keeping a scrub", [&](SqlSession& sql) -> Status {
         FS_TRY(check_item(sql, item));
         const ItemError error = record.error.value_or(ItemError{});
         upsert(sql, "scrubs", "item_id",
@@ -61,7 +61,7 @@ Status put_scrub(Database& database, const ItemId& item, const ScrubRecord& reco
 Result<std::vector<DamageRecord>> list_damage(Database& database, const ItemId& item) {
     return in_snapshot(
         database, "listing damaged objects",
-        [&](soci::session& sql) -> Result<std::vector<DamageRecord>> {
+        [&](SqlSession& sql) -> Result<std::vector<DamageRecord>> {
             std::vector<DamageRecord> out;
             select<T, T, T, T, L, L, T, L>(
                 sql,
@@ -84,7 +84,7 @@ Result<std::vector<DamageRecord>> list_damage(Database& database, const ItemId& 
 }
 
 Status put_damage(Database& database, const ItemId& item, const DamageRecord& damage) {
-    return in_transaction(database, "keeping a damaged object", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "keeping a damaged object", [&](SqlSession& sql) -> Status {
         FS_TRY(check_item(sql, item));
         bool known = false;
         L there = 0, found = damage.found.us, asked = damage.asked.us;
@@ -110,7 +110,7 @@ Status put_damage(Database& database, const ItemId& item, const DamageRecord& da
 }
 
 Status damage_asked(Database& database, const ItemId& item, TimePoint now) {
-    return in_transaction(database, "asking for what was lost", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "asking for what was lost", [&](SqlSession& sql) -> Status {
         execute(sql, "UPDATE scrub_damage SET asked_us = :t WHERE item_id = :i AND newest != 0",
                 now, item);
         return {};
@@ -118,14 +118,13 @@ Status damage_asked(Database& database, const ItemId& item, TimePoint now) {
 }
 
 Status remove_damage(Database& database, const ItemId& item, const std::string& object_name) {
-    return in_transaction(database, "forgetting a damaged object",
-                          [&](soci::session& sql) -> Status {
-                              execute(sql,
-                                      "DELETE FROM scrub_damage WHERE item_id = :i AND "
-                                      "object_name = :o",
-                                      item, object_name);
-                              return {};
-                          });
+    return in_transaction(database, "forgetting a damaged object", [&](SqlSession& sql) -> Status {
+        execute(sql,
+                "DELETE FROM scrub_damage WHERE item_id = :i AND "
+                "object_name = :o",
+                item, object_name);
+        return {};
+    });
 }
 
 }  // namespace farshore

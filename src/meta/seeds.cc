@@ -14,7 +14,7 @@ namespace {
 constexpr std::array<std::string_view, 7> kNames{"none",      "waiting", "importing", "failed",
                                                  "comparing", "held",    "done"};
 
-Result<SeedRecord> read_seed(soci::session& sql, const ItemId& item) {
+Result<SeedRecord> read_seed(SqlSession& sql, const ItemId& item) {
     SeedRecord seed;
     Status damaged;
     using L = long long;
@@ -49,24 +49,23 @@ std::string_view seed_state_name(SeedState state) { return kNames.at(static_cast
 
 Result<SeedRecord> get_seed(Database& database, const ItemId& item) {
     return in_snapshot(database, "reading a seed",
-                       [&](soci::session& sql) { return read_seed(sql, item); });
+                       [&](SqlSession& sql) { return read_seed(sql, item); });
 }
 
 Result<SeedRecord> change_seed(Database& database, const ItemId& item,
                                const std::function<Status(SeedRecord&)>& change) {
-    return in_transaction(
-        database, "changing a seed", [&](soci::session& sql) -> Result<SeedRecord> {
-            FS_ASSIGN(SeedRecord seed, read_seed(sql, item));
-            FS_TRY(change(seed));
-            const ItemError error = seed.error.value_or(ItemError{});
-            upsert(sql, "seeds", "item_id",
-                   "sources, state, error_code, error_what, error_remedy, sampled_bytes, "
-                   "differing_bytes",
-                   item, dump_json(Json(seed.sources)), seed_state_name(seed.state),
-                   seed.error ? code_name(error.code) : std::string_view{}, error.what,
-                   error.remedy, seed.sampled_bytes, seed.differing_bytes);
-            return seed;
-        });
+    return in_transaction(database, "changing a seed", [&](SqlSession& sql) -> Result<SeedRecord> {
+        FS_ASSIGN(SeedRecord seed, read_seed(sql, item));
+        FS_TRY(change(seed));
+        const ItemError error = seed.error.value_or(ItemError{});
+        upsert(sql, "seeds", "item_id",
+               "sources, state, error_code, error_what, error_remedy, sampled_bytes, "
+               "differing_bytes",
+               item, dump_json(Json(seed.sources)), seed_state_name(seed.state),
+               seed.error ? code_name(error.code) : std::string_view{}, error.what, error.remedy,
+               seed.sampled_bytes, seed.differing_bytes);
+        return seed;
+    });
 }
 
 }  // namespace farshore

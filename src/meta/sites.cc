@@ -14,7 +14,7 @@ using L = long long;
 using T = std::string;
 
 template <typename... Args>
-std::vector<SiteRecord> select_sites(soci::session& sql, std::string_view condition,
+std::vector<SiteRecord> select_sites(SqlSession& sql, std::string_view condition,
                                      const Args&... args) {
     std::vector<SiteRecord> sites;
     select<T, L, T, L, L>(
@@ -29,7 +29,7 @@ std::vector<SiteRecord> select_sites(soci::session& sql, std::string_view condit
 }
 
 // Appliances that name it.
-size_t appliances_of(soci::session& sql, const std::string& name) {
+size_t appliances_of(SqlSession& sql, const std::string& name) {
     size_t count = 0;
     select<L>(
         sql, "SELECT count(*) FROM appliances WHERE site = :s",
@@ -37,7 +37,7 @@ size_t appliances_of(soci::session& sql, const std::string& name) {
     return count;
 }
 
-Result<SiteRecord> read_site(soci::session& sql, const std::string& name) {
+Result<SiteRecord> read_site(SqlSession& sql, const std::string& name) {
     auto sites = select_sites(sql, "WHERE name = :n", name);
     if (!sites.empty()) return std::move(sites.front());
     if (appliances_of(sql, name) != 0) return SiteRecord{.name = name};
@@ -56,7 +56,7 @@ Status check_site_name(std::string_view name) {
 
 Result<std::vector<SiteRecord>> list_sites(Database& database) {
     return in_snapshot(database, "listing sites",
-                       [&](soci::session& sql) -> Result<std::vector<SiteRecord>> {
+                       [&](SqlSession& sql) -> Result<std::vector<SiteRecord>> {
                            std::vector<SiteRecord> sites = select_sites(sql, "");
                            std::vector<std::string> named;
                            select<T>(sql, "SELECT DISTINCT site FROM appliances WHERE site <> ''",
@@ -71,7 +71,7 @@ Result<std::vector<SiteRecord>> list_sites(Database& database) {
 
 Result<SiteRecord> get_site(Database& database, const std::string& name) {
     return in_snapshot(database, "reading a site",
-                       [&](soci::session& sql) { return read_site(sql, name); });
+                       [&](SqlSession& sql) { return read_site(sql, name); });
 }
 
 Result<SiteRecord> put_site(Database& database, const std::string& name,
@@ -81,7 +81,7 @@ Result<SiteRecord> put_site(Database& database, const std::string& name,
         return fail(Code::kInvalidArgument, fmt::format("a site's description has at most {} bytes",
                                                         kMaxSiteDescriptionBytes));
     return in_transaction(
-        database, "describing a site", [&](soci::session& sql) -> Result<SiteRecord> {
+        database, "describing a site", [&](SqlSession& sql) -> Result<SiteRecord> {
             const TimePoint now = database.impl().clock->now();
             const auto known = select_sites(sql, "WHERE name = :n", name);
             if (known.empty()) {
@@ -106,7 +106,7 @@ Result<SiteRecord> put_site(Database& database, const std::string& name,
 }
 
 Status remove_site(Database& database, const std::string& name) {
-    return in_transaction(database, "removing a site", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "removing a site", [&](SqlSession& sql) -> Status {
         FS_TRY(read_site(sql, name));
         if (const size_t there = appliances_of(sql, name); there != 0)
             return fail(Code::kWrongState,
@@ -119,7 +119,7 @@ Status remove_site(Database& database, const std::string& name) {
 
 Result<std::string> site_of_item(Database& database, const ItemId& item) {
     return in_snapshot(database, "reading an item's site",
-                       [&](soci::session& sql) -> Result<std::string> {
+                       [&](SqlSession& sql) -> Result<std::string> {
                            std::string site;
                            select<T>(
                                sql,
@@ -133,7 +133,7 @@ Result<std::string> site_of_item(Database& database, const ItemId& item) {
 Result<std::vector<ItemId>> items_of_sites(Database& database,
                                            const std::vector<std::string>& sites) {
     return in_snapshot(database, "reading the items of sites",
-                       [&](soci::session& sql) -> Result<std::vector<ItemId>> {
+                       [&](SqlSession& sql) -> Result<std::vector<ItemId>> {
                            std::vector<ItemId> items;
                            Status damaged;
                            for (const std::string& site : sites)

@@ -3,8 +3,6 @@
 // understood by SQLite and PostgreSQL alike; what differs is behind Backend. Private to src/meta.
 #pragma once
 
-#include <soci/soci.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -19,6 +17,7 @@
 
 #include "base/types.h"
 #include "meta/database.h"
+#include "meta/sql_session.h"
 
 namespace farshore {
 
@@ -33,9 +32,9 @@ class Backend {
     virtual size_t sessions() const = 0;  // for writers, and as many for readers
     virtual Status open(soci::session& session) = 0;
     virtual void make_reader(soci::session& session) = 0;
-    // Before a transaction: a session that has lost its server finds it again.
-    virtual void make_ready(soci::session& session) = 0;
+    // False: it has lost its server, and reconnect() finds that again.
     virtual bool is_alive(soci::session& session) noexcept = 0;
+    virtual void reconnect(soci::session& session) = 0;
     // Refuses a database of another program; marks an empty one as ours.
     virtual Status take(soci::session& session) = 0;
     // Of a migration, which is written for SQLite.
@@ -64,7 +63,7 @@ struct Database::Impl {
     Clock* clock = nullptr;
     std::string place;
     int version = 0;
-    soci::connection_pool writers, readers;
+    SqlSessions writers, readers;
     std::atomic<uint64_t> epoch{0};  // of the vault's lease; 0: there is none
     std::string node;                // that holds it
     std::atomic<int64_t> led_us{0};  // steady, when the lease was known to be ours; 0: not yet
@@ -72,9 +71,12 @@ struct Database::Impl {
     mutable std::mutex trouble_mutex;
     std::optional<Error> trouble;
 
-    Status begin(soci::session& session, uint32_t key);
+    // Before a transaction.
+    void make_ready(SqlSession& session);
+    Status begin(SqlSession& session, uint32_t key);
+    void begin_reading(SqlSession& session);
+    void roll_back(SqlSession& session) noexcept { backend->roll_back(session.raw()); }
     Error error_of(const std::exception& thrown, std::string_view what) const;
-    void begin_reading(soci::session& session);
     // What a write ended with; none: well. One that changed nothing proves nothing.
     void wrote(const std::optional<Error>& error, bool changed);
 };
@@ -102,65 +104,65 @@ uint32_t key_of_ledger(const std::string& ledger);  // two may share one: they t
 
 // Runs `function(session)` in one transaction; commits when it returns ok, rolls back otherwise.
 template <typename Function>
-std::invoke_result_t<Function, soci::session&> in_keyed_transaction(Database& database,
-                                                                    uint32_t key,
-                                                                    std::string_view what,
-                                                                    Function&& function) {
+std::invoke_result_t<Function, SqlSession&> in_keyed_transaction(Database& database, uint32_t key,
+                                                                 std::string_view what,
+                                                                 Function&& function) {
     Database::Impl& db = database.impl();
-    soci::session sql(db.writers);
-    const auto before = db.backend->changes(sql);
+    SqlSessions::Lease lease(db.writers);
+    SqlSession& sql = lease.session();
+    const auto before = db.backend->changes(sql.raw());
     try {
         if (Status begun = db.begin(sql, key); !begun) {
-            db.backend->roll_back(sql);
+            db.roll_back(sql);
             return tl::unexpected(std::move(begun).error());
         }
         auto result = function(sql);
         if (!result) {
-            db.backend->roll_back(sql);
+            db.roll_back(sql);
             return result;
         }
         sql << "COMMIT";
-        db.wrote({}, !before || before != db.backend->changes(sql));
+        db.wrote({}, !before || before != db.backend->changes(sql.raw()));
         return result;
     } catch (const std::exception& thrown) {
         Error error = db.error_of(thrown, what);
-        db.backend->roll_back(sql);
+        db.roll_back(sql);
         db.wrote(error, false);
         return fail(std::move(error));
     }
 }
 template <typename Function>
-std::invoke_result_t<Function, soci::session&> in_transaction(Database& database,
-                                                              std::string_view what,
-                                                              Function&& function) {
+std::invoke_result_t<Function, SqlSession&> in_transaction(Database& database,
+                                                           std::string_view what,
+                                                           Function&& function) {
     return in_keyed_transaction(database, kWholeDatabase, what, std::forward<Function>(function));
 }
 
 // As in_transaction(), for one that changes nothing but the ledger `ledger`.
 template <typename Function>
-std::invoke_result_t<Function, soci::session&> in_transaction_of(Database& database,
-                                                                 const std::string& ledger,
-                                                                 std::string_view what,
-                                                                 Function&& function) {
+std::invoke_result_t<Function, SqlSession&> in_transaction_of(Database& database,
+                                                              const std::string& ledger,
+                                                              std::string_view what,
+                                                              Function&& function) {
     return in_keyed_transaction(database, key_of_ledger(ledger), what,
                                 std::forward<Function>(function));
 }
 
 // Runs `function(session)` on a reading session: a consistent snapshot, no writes.
 template <typename Function>
-std::invoke_result_t<Function, soci::session&> in_snapshot(Database& database,
-                                                           std::string_view what,
-                                                           Function&& function) {
+std::invoke_result_t<Function, SqlSession&> in_snapshot(Database& database, std::string_view what,
+                                                        Function&& function) {
     Database::Impl& db = database.impl();
-    soci::session sql(db.readers);
+    SqlSessions::Lease lease(db.readers);
+    SqlSession& sql = lease.session();
     try {
         db.begin_reading(sql);
         auto result = function(sql);
-        db.backend->roll_back(sql);
+        db.roll_back(sql);
         return result;
     } catch (const std::exception& thrown) {
         Error error = db.error_of(thrown, what);
-        db.backend->roll_back(sql);
+        db.roll_back(sql);
         return fail(std::move(error));
     }
 }
@@ -192,57 +194,34 @@ inline uint64_t from_column(long long v) { return static_cast<uint64_t>(v); }
 
 std::string upsert_text(std::string_view table, std::string_view keys, std::string_view columns);
 
-// Runs one statement with its parameters in order; returns how many rows it changed.
+// Runs one statement that gives no rows, with its parameters in order; returns how many it changed.
 template <typename... Args>
-long long execute(soci::session& sql, std::string_view text, const Args&... args) {
-    auto values = std::make_tuple(to_column(args)...);
-    return std::apply(
-        [&](auto&... value) {
-            soci::statement statement(sql);
-            (statement.exchange(soci::use(value)), ...);
-            statement.alloc();
-            statement.prepare(std::string(text), soci::details::st_one_time_query);
-            statement.define_and_bind();
-            statement.execute(true);
-            return static_cast<long long>(statement.get_affected_rows());
-        },
-        values);
+long long execute(SqlSession& sql, std::string_view text, const Args&... args) {
+    const auto values = std::make_tuple(to_column(args)...);
+    return sql.statements().with<std::tuple<>>(sql.raw(), text, values,
+                                               [](auto& statement) { return statement.execute(); });
 }
 
 // Runs a query and calls on_row(columns...) for each row. Columns is long long or std::string each.
 template <typename... Columns, typename OnRow, typename... Args>
-void select(soci::session& sql, std::string_view text, OnRow&& on_row, const Args&... args) {
-    auto values = std::make_tuple(to_column(args)...);
-    std::tuple<Columns...> row;
-    std::apply(
-        [&](auto&... value) {
-            std::apply(
-                [&](auto&... column) {
-                    soci::statement statement(sql);
-                    (statement.exchange(soci::into(column)), ...);
-                    (statement.exchange(soci::use(value)), ...);
-                    statement.alloc();
-                    statement.prepare(std::string(text), soci::details::st_one_time_query);
-                    statement.define_and_bind();
-                    statement.execute(false);
-                    while (statement.fetch()) on_row(column...);
-                },
-                row);
-        },
-        values);
+void select(SqlSession& sql, std::string_view text, OnRow&& on_row, const Args&... args) {
+    const auto values = std::make_tuple(to_column(args)...);
+    sql.statements().with<std::tuple<Columns...>>(sql.raw(), text, values, [&](auto& statement) {
+        statement.fetch([&] { std::apply(on_row, statement.row); });
+    });
 }
 
 // Inserts a row with its columns in order, or replaces what the one with the same keys has. `keys`
 // and `columns`: names with ", " between.
 template <typename... Args>
-void upsert(soci::session& sql, std::string_view table, std::string_view keys,
+void upsert(SqlSession& sql, std::string_view table, std::string_view keys,
             std::string_view columns, const Args&... args) {
     execute(sql, upsert_text(table, keys, columns), args...);
 }
 
 // The id that an INSERT … RETURNING id has given its row.
 template <typename... Args>
-uint64_t insert_returning(soci::session& sql, std::string_view text, const Args&... args) {
+uint64_t insert_returning(SqlSession& sql, std::string_view text, const Args&... args) {
     uint64_t id = 0;
     select<long long>(
         sql, text, [&](long long given) { id = from_column(given); }, args...);

@@ -35,8 +35,8 @@ class SqliteBackend final : public Backend {
     }
 
     void make_reader(soci::session& session) override { session << "PRAGMA query_only = ON"; }
-    void make_ready(soci::session&) override {}
     bool is_alive(soci::session&) noexcept override { return true; }
+    void reconnect(soci::session&) override {}
 
     Status take(soci::session& session) override {
         long long owner = 0, tables = 0;

@@ -12,7 +12,7 @@ using L = long long;
 using T = std::string;
 
 template <typename... Args>
-Result<std::vector<StoreRecord>> select_stores(soci::session& sql, std::string_view condition,
+Result<std::vector<StoreRecord>> select_stores(SqlSession& sql, std::string_view condition,
                                                const Args&... args) {
     std::vector<StoreRecord> out;
     select<T, T, T, T, T, T, L>(
@@ -29,7 +29,7 @@ Result<std::vector<StoreRecord>> select_stores(soci::session& sql, std::string_v
 }
 
 template <typename... Args>
-Result<std::vector<CopyRecord>> select_copies(soci::session& sql, std::string_view condition,
+Result<std::vector<CopyRecord>> select_copies(SqlSession& sql, std::string_view condition,
                                               const Args&... args) {
     std::vector<CopyRecord> out;
     Status damaged;
@@ -61,7 +61,7 @@ Result<std::vector<CopyRecord>> select_copies(soci::session& sql, std::string_vi
     return out;
 }
 
-Result<CopyRecord> one_copy(soci::session& sql, const ItemId& item, const std::string& store) {
+Result<CopyRecord> one_copy(SqlSession& sql, const ItemId& item, const std::string& store) {
     FS_ASSIGN(auto rows, select_copies(sql, "WHERE item_id = :i AND store = :s", item, store));
     if (rows.empty())
         return fail(Code::kNotFound,
@@ -90,7 +90,7 @@ Status check_store_name(const std::string& name) {
 }
 
 Status add_store(Database& database, const StoreRecord& record) {
-    return in_transaction(database, "adding a store", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "adding a store", [&](SqlSession& sql) -> Status {
         FS_ASSIGN(const auto known, select_stores(sql, ""));
         if (known.size() >= kMaxStores)
             return fail(Code::kLimitReached,
@@ -113,7 +113,7 @@ Status add_store(Database& database, const StoreRecord& record) {
 }
 
 Result<StoreRecord> get_store(Database& database, const std::string& name) {
-    return in_snapshot(database, "reading a store", [&](soci::session& sql) -> Result<StoreRecord> {
+    return in_snapshot(database, "reading a store", [&](SqlSession& sql) -> Result<StoreRecord> {
         FS_ASSIGN(auto rows, select_stores(sql, "WHERE name = :n", name));
         if (rows.empty()) return fail(no_such_store(name));
         return std::move(rows.front());
@@ -122,12 +122,12 @@ Result<StoreRecord> get_store(Database& database, const std::string& name) {
 
 Result<std::vector<StoreRecord>> list_stores(Database& database) {
     return in_snapshot(database, "listing stores",
-                       [&](soci::session& sql) { return select_stores(sql, "ORDER BY name"); });
+                       [&](SqlSession& sql) { return select_stores(sql, "ORDER BY name"); });
 }
 
 Status keep_store_claim(Database& database, const std::string& name, const std::string& epoch,
                         const std::string& id) {
-    return in_transaction(database, "keeping a claim", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "keeping a claim", [&](SqlSession& sql) -> Status {
         execute(sql, "UPDATE stores SET claim_epoch = :e, claim_id = :c WHERE name = :n", epoch, id,
                 name);
         return {};
@@ -135,7 +135,7 @@ Status keep_store_claim(Database& database, const std::string& name, const std::
 }
 
 Status remove_store(Database& database, const std::string& name) {
-    return in_transaction(database, "removing a store", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "removing a store", [&](SqlSession& sql) -> Status {
         FS_ASSIGN(const auto known, select_stores(sql, "WHERE name = :n", name));
         if (known.empty()) return fail(no_such_store(name));
         FS_ASSIGN(const auto copies, select_copies(sql, "WHERE store = :n", name));
@@ -150,7 +150,7 @@ Status remove_store(Database& database, const std::string& name) {
 }
 
 Status add_copy(Database& database, const CopyRecord& record) {
-    return in_transaction(database, "adding a copy", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "adding a copy", [&](SqlSession& sql) -> Status {
         bool item = false;
         select<L>(
             sql, "SELECT 1 FROM items WHERE id = :i", [&](L) { item = true; }, record.item);
@@ -179,38 +179,37 @@ Status add_copy(Database& database, const CopyRecord& record) {
 
 Result<CopyRecord> get_copy(Database& database, const ItemId& item, const std::string& store) {
     return in_snapshot(database, "reading a copy",
-                       [&](soci::session& sql) { return one_copy(sql, item, store); });
+                       [&](SqlSession& sql) { return one_copy(sql, item, store); });
 }
 
 Result<CopyRecord> change_copy(Database& database, const ItemId& item, const std::string& store,
                                const std::function<Status(CopyRecord&)>& change) {
-    return in_transaction(
-        database, "changing a copy", [&](soci::session& sql) -> Result<CopyRecord> {
-            FS_ASSIGN(CopyRecord record, one_copy(sql, item, store));
-            FS_TRY(change(record));
-            execute(sql,
-                    "UPDATE copies SET window_s = :w, keep = :k, grace_s = :g, removing = :r, "
-                    "scrubbed_us = :t, damaged = :d, damage = :x WHERE item_id = :i AND store = :s",
-                    record.window_s, record.keep, record.grace_s, uint32_t{record.removing},
-                    record.scrubbed, record.damaged, record.damage, item, store);
-            return record;
-        });
+    return in_transaction(database, "changing a copy", [&](SqlSession& sql) -> Result<CopyRecord> {
+        FS_ASSIGN(CopyRecord record, one_copy(sql, item, store));
+        FS_TRY(change(record));
+        execute(sql,
+                "UPDATE copies SET window_s = :w, keep = :k, grace_s = :g, removing = :r, "
+                "scrubbed_us = :t, damaged = :d, damage = :x WHERE item_id = :i AND store = :s",
+                record.window_s, record.keep, record.grace_s, uint32_t{record.removing},
+                record.scrubbed, record.damaged, record.damage, item, store);
+        return record;
+    });
 }
 
 Result<std::vector<CopyRecord>> list_copies(Database& database, const ItemId& item) {
-    return in_snapshot(database, "listing copies", [&](soci::session& sql) {
+    return in_snapshot(database, "listing copies", [&](SqlSession& sql) {
         return select_copies(sql, "WHERE item_id = :i ORDER BY store", item);
     });
 }
 
 Result<std::vector<CopyRecord>> list_copies_in(Database& database, const std::string& store) {
-    return in_snapshot(database, "listing copies", [&](soci::session& sql) {
+    return in_snapshot(database, "listing copies", [&](SqlSession& sql) {
         return select_copies(sql, "WHERE store = :s ORDER BY item_id", store);
     });
 }
 
 Status remove_copy(Database& database, const ItemId& item, const std::string& store) {
-    return in_transaction(database, "removing a copy", [&](soci::session& sql) -> Status {
+    return in_transaction(database, "removing a copy", [&](SqlSession& sql) -> Status {
         execute(sql, "DELETE FROM ledgers WHERE item_id = :i", copy_ledger_name(item, store));
         execute(sql, "DELETE FROM copies WHERE item_id = :i AND store = :s", item, store);
         return {};

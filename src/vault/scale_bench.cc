@@ -93,7 +93,7 @@ struct Site {
     // Runs `statement` with n(i), which is 1 to `count`.
     template <typename... Args>
     void rows(const char* statement, uint64_t count, const Args&... args) {
-        must(in_transaction(bench.vault().database(), "rows", [&](soci::session& sql) -> Status {
+        must(in_transaction(bench.vault().database(), "rows", [&](SqlSession& sql) -> Status {
             execute(sql,
                     std::string("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
                                 "WHERE i < :n) ") +
