@@ -201,7 +201,7 @@ Status Database::set_max_pages(uint32_t pages) {
     SqlSessions::Lease writer(impl_->writers);
     try {
         writer.session() << fmt::format("PRAGMA max_page_count = {}",
-                                      pages == 0 ? 1073741823u : pages);
+                                        pages == 0 ? 1073741823u : pages);
     } catch (const std::exception& thrown) {
         return fail(impl_->backend->error_of(thrown, "limiting"));
     }
