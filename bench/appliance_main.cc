@@ -24,6 +24,7 @@
 #include "codec/crc32c.h"
 #include "counting_vault.h"
 #include "os/load_meter.h"
+#include "os/process.h"
 #include "os/real.h"
 #include "os/tls_connection.h"
 #include "os/waiting.h"
@@ -298,8 +299,9 @@ int main(int argc, char** argv) {
                    argv[0]);
         return 64;
     }
+    farshore::raise_descriptor_limit();
     const farshore::Status status =
-        farshore::run(argv[1], static_cast<size_t>(number(2, 900)),
+        farshore::run(argv[1], static_cast<size_t>(number(2, 1000)),
                       static_cast<size_t>(number(3, 100)), number(4, 10), number(5, 60));
     if (!status) {
         fmt::print(stderr, "{}\n", status.error().to_string());

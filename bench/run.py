@@ -647,9 +647,8 @@ class Bench:
             self._m11_on("PostgreSQL", FARSHORE_SCALE_DATABASE=database.connection)
 
     def _m11_appliance(self):
-        """One appliance with nine hundred disks that are idle and a hundred that are written: it
-        takes 1024 connections, and each disk's log has one."""
-        idle, busy, rate = (100, 10, 1) if self.options.quick else (900, 100, 10)
+        """One appliance with a thousand disks that are idle and a hundred that are written."""
+        idle, busy, rate = (100, 10, 1) if self.options.quick else (1000, 100, 10)
         seconds = 10 if self.options.quick else 60
         result = self.driver_in_room("appliance_bench", idle, busy, rate, seconds)
         self.row("M11", f"appliance: memory of an idle disk, {idle + busy} of them",

@@ -235,6 +235,7 @@ Result<std::unique_ptr<Appliance>> Appliance::start(const ApplianceOptions& opti
     TlsOptions tls_options;
     // A new agent has no certificate yet; the process server lets it do nothing but enrol.
     tls_options.require_client_certificate = false;
+    tls_options.max_connections = kMaxConnectionsPerAppliance;
     FS_ASSIGN(a.listener, TlsListener::listen(
                               a.network, std::move(tls), a.home, options.listen, tls_options,
                               [&a](std::unique_ptr<Connection> connection) {

@@ -35,7 +35,7 @@ Result<std::vector<std::string>> parse_appliances(const std::string& text) {
 
 Status serve(const AgentServeOptions& options) {
     ShutdownSignals signals;
-    FS_TRY(set_up_log(options.log));
+    FS_TRY(set_up_server(options.log));
     PosixFileSystem files;
     // First of all: making a directory on a disk that was left frozen would wait for ever.
     FileSystemFreeze::thaw_all_leftovers(options.capture.shared_directory, files);

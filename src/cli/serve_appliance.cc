@@ -36,7 +36,7 @@ Status enrol(const ApplianceServeOptions& options, FileSystem& files, const std:
 
 Status serve(const ApplianceServeOptions& options) {
     ShutdownSignals signals;
-    FS_TRY(set_up_log(options.log));
+    FS_TRY(set_up_server(options.log));
     PosixFileSystem files;
     RealRandom random;
     FS_TRY(files.make_directories(options.data));

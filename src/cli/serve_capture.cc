@@ -22,7 +22,7 @@ namespace {
 
 Status serve(const CaptureServeOptions& options) {
     ShutdownSignals signals;
-    FS_TRY(set_up_log(options.log));
+    FS_TRY(set_up_server(options.log));
     PosixFileSystem files;
     FS_ASSIGN(const Bytes text, read_whole_file(files, options.config_file));
     FS_ASSIGN(TapConfig config, decode_tap_config(as_text(text)));
@@ -54,7 +54,7 @@ Status stop_all(const CaptureServeOptions& options) {
 }
 
 int logged(const CaptureServeOptions& options, const std::function<Status()>& program) {
-    if (auto ready = set_up_log(options.log); !ready) return exit_code_of(ready);
+    if (auto ready = set_up_server(options.log); !ready) return exit_code_of(ready);
     return exit_code_of(program());
 }
 

@@ -9,11 +9,12 @@
 #include "base/weekly_windows.h"
 #include "cli/serve.h"
 #include "os/log.h"
+#include "os/process.h"
 #include "os/real.h"
 
 namespace farshore {
 
-Status set_up_log(const LogChoice& choice) {
+Status set_up_server(const LogChoice& choice) {
     log::Options options;
     if (!choice.level.empty()) {
         FS_ASSIGN(options.level, log::level_from_name(choice.level));
@@ -21,7 +22,9 @@ Status set_up_log(const LogChoice& choice) {
     if (!choice.format.empty()) {
         FS_ASSIGN(options.json, log::json_from_name(choice.format));
     }
-    return log::set_up(options);
+    FS_TRY(log::set_up(options));
+    (void)raise_descriptor_limit();
+    return {};
 }
 
 Result<std::string> remember_authority(FileSystem& files, const std::string& data,

@@ -12,8 +12,8 @@ struct AgentOptions;
 struct CaptureBounds;
 struct LogChoice;
 
-// Empty: info, as text. kInvalidArgument.
-Status set_up_log(const LogChoice& choice);
+// Its log (empty: info, as text) and as many descriptors as it may have. kInvalidArgument.
+Status set_up_server(const LogChoice& choice);
 // The authority's certificate: from `ca_file` when given, and then kept in `data`/authority.crt;
 // else what was kept.
 Result<std::string> remember_authority(FileSystem& files, const std::string& data,

@@ -157,7 +157,7 @@ Status serve_vault_node(const UpOptions& options, System& system, ShutdownSignal
 
 Status serve_up(const UpOptions& options) {
     ShutdownSignals signals;
-    FS_TRY(set_up_log(options.log));
+    FS_TRY(set_up_server(options.log));
     System system;
     // First of all, as in serve_agent.cc: the data directory may be on a disk that was left frozen.
     FileSystemFreeze::thaw_all_leftovers(options.capture.shared_directory, system.files);
@@ -227,7 +227,7 @@ Status serve_up(const UpOptions& options) {
 
 Status serve_vault(const UpOptions& options) {
     ShutdownSignals signals;
-    FS_TRY(set_up_log(options.log));
+    FS_TRY(set_up_server(options.log));
     System system;
     if (!options.database.empty()) return serve_vault_node(options, system, signals);
     FS_ASSIGN(auto server, start_vault(options, system));

@@ -2,9 +2,15 @@
 // nothing to test here.
 #include <fmt/core.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
+#include <array>
 #include <atomic>
+#include <cstring>
 #include <thread>
+#include <vector>
 
 #include "meta/copy_database.h"
 #include "meta/database_ledger.h"
@@ -14,9 +20,75 @@
 #include "meta/parties.h"
 #include "meta/sql.h"
 #include "meta/test_database.h"
+#include "os/fd.h"
 
 namespace farshore {
 namespace {
+
+// Stands between a database and its server, and loses the answer to the next COMMIT with the
+// connection when it is told to.
+class LosingRelay {
+  public:
+    LosingRelay(const std::string& server, const std::string& here) : server_(server + kName) {
+        const sockaddr_un at = address(here + kName);
+        listener_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        FS_CHECK(::bind(listener_.get(), reinterpret_cast<const sockaddr*>(&at), sizeof(at)) == 0);
+        FS_CHECK(::listen(listener_.get(), 16) == 0);
+        acceptor_ = std::thread([this] {
+            for (;;) {
+                UniqueFd client(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+                if (!client) return;
+                carriers_.emplace_back([this, fd = client.release()] { carry(UniqueFd(fd)); });
+            }
+        });
+    }
+    // Behind the databases that use it.
+    ~LosingRelay() {
+        ::shutdown(listener_.get(), SHUT_RDWR);
+        acceptor_.join();
+        for (std::thread& carrier : carriers_) carrier.join();
+    }
+    void lose_next() { losing_ = true; }
+    bool has_lost() const { return !losing_; }
+
+  private:
+    static constexpr const char* kName = "/.s.PGSQL.5432";
+    static sockaddr_un address(const std::string& path) {
+        sockaddr_un at{};
+        at.sun_family = AF_UNIX;
+        FS_CHECK(path.size() < sizeof(at.sun_path));
+        std::memcpy(at.sun_path, path.c_str(), path.size());
+        return at;
+    }
+    void carry(UniqueFd client) {
+        UniqueFd server(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        const sockaddr_un at = address(server_);
+        if (::connect(server.get(), reinterpret_cast<const sockaddr*>(&at), sizeof(at)) != 0)
+            return;
+        std::array<pollfd, 2> ends{{{client.get(), POLLIN, 0}, {server.get(), POLLIN, 0}}};
+        bool dropping = false;
+        for (;;) {
+            if (::poll(ends.data(), ends.size(), -1) < 0) return;
+            for (size_t i = 0; i < ends.size(); ++i) {
+                if (ends[i].revents == 0) continue;
+                std::array<char, 65536> bytes;
+                const ssize_t got = ::recv(ends[i].fd, bytes.data(), bytes.size(), 0);
+                if (got <= 0) return;
+                const std::string_view said(bytes.data(), static_cast<size_t>(got));
+                if (i == 1 && dropping) return;  // the server has committed, and nobody hears of it
+                if (i == 0 && said.find("COMMIT") != std::string_view::npos)
+                    dropping = losing_.exchange(false);
+                if (::send(ends[1 - i].fd, said.data(), said.size(), MSG_NOSIGNAL) != got) return;
+            }
+        }
+    }
+
+    const std::string server_;
+    UniqueFd listener_;
+    std::atomic<bool> losing_ = false;
+    std::vector<std::thread> carriers_;
+    std::thread acceptor_;
+};
 
 struct Postgres : testing::Test {
     void SetUp() override {
@@ -87,6 +159,67 @@ TEST_F(Postgres, LostConnectionsAreFoundAgain) {
     EXPECT_TRUE(database->trouble());
     EXPECT_TRUE(set_setting(*database, "c", "2"));
     EXPECT_FALSE(database->trouble());
+}
+
+// Broken if what was committed without anybody hearing of it were forgotten, or done twice by who
+// tries again.
+TEST_F(Postgres, ACommitWithoutAnAnswerIsFoundAgain) {
+    const std::string given = test_postgres();
+    const size_t host = given.find("host=") + 5;
+    LosingRelay relay(given.substr(host, given.find(' ', host) - host), test->directory);
+    DatabaseOptions options = test->options();
+    options.postgresql += " host=" + test->directory;
+    auto opened = Database::open(options, test->clock);
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    Database& database = **opened;
+    const auto lost = [&](auto&& change) {
+        relay.lose_next();
+        const auto answer = change();
+        EXPECT_TRUE(relay.has_lost());
+        return answer ? Code::kInternal : answer.error().code();
+    };
+
+    ItemRecord item;
+    item.id = *ItemId::parse(std::string(32, '7'));
+    item.name = "web";
+    item.agent = "host";
+    item.wrapped_key = {1, 2, 3};
+    item.disks = {{0, "/disks/1", 4096}};
+    const auto create = [&] { return create_item(database, item); };
+    EXPECT_EQ(lost(create), Code::kUnavailable);
+    EXPECT_EQ(create().error().code(), Code::kAlreadyExists);
+    EXPECT_EQ(list_items(database, "", 10)->size(), 1u);
+    // What heartbeats are told from memory, too.
+    EXPECT_EQ(remembered_items_of_agent(database, "host")->size(), 1u);
+    EXPECT_EQ(lost([&] {
+                  return change_item(database, item.id, [](ItemRecord& to) -> Status {
+                      to.agent = "other";
+                      return {};
+                  });
+              }),
+              Code::kUnavailable);
+    EXPECT_TRUE(remembered_items_of_agent(database, "host")->empty());
+    EXPECT_EQ(remembered_items_of_agent(database, "other")->size(), 1u);
+
+    DatabaseLedger ledger(database, item.id);
+    EXPECT_EQ(lost([&] { return ledger.commit_epoch({5}, "a"); }), Code::kUnavailable);
+    EXPECT_EQ(ledger.state()->epoch.v, 5u);
+    RegistrationCommit commit;
+    commit.segment.number = {1};
+    commit.segment.epoch = {5};
+    commit.segment.object_name = "seg";
+    commit.segment.first = {1};
+    commit.segment.last = {9};
+    commit.points.push_back({{9}, PointKind::kCrash, {1}, "label"});
+    EXPECT_EQ(lost([&] { return ledger.commit_registration(commit); }), Code::kUnavailable);
+    EXPECT_EQ(ledger.state()->stored.v, 9u);
+    EXPECT_EQ(ledger.list_points({})->size(), 1u);
+
+    const auto take = [&] { return take_vault_lease(database, "one", "h:1", 60'000'000); };
+    EXPECT_EQ(lost(take), Code::kUnavailable);
+    EXPECT_EQ(read_vault_lease(database)->node, "one");
+    EXPECT_EQ(take()->epoch, 2u) << "it is its own already";
+    opened->reset();
 }
 
 // Broken if two writers of one ledger saw the same state and both went on from it.

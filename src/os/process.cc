@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -22,6 +23,7 @@
 #include <ctime>
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "os/real.h"
 #include "os/waiting.h"
@@ -602,6 +604,15 @@ Result<InstanceLock> InstanceLock::acquire(const std::string& path, int patience
         ::pwrite(fd.get(), text.data(), text.size(), 0) != static_cast<ssize_t>(text.size()))
         return fail_errno(errno, fmt::format("write lock '{}'", path));
     return InstanceLock(std::move(fd));
+}
+
+uint64_t raise_descriptor_limit(uint64_t wanted) {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 0;
+    const rlim_t most = std::min<rlim_t>(wanted, limit.rlim_max);
+    if (limit.rlim_cur >= most) return limit.rlim_cur;
+    const rlim_t before = std::exchange(limit.rlim_cur, most);
+    return ::setrlimit(RLIMIT_NOFILE, &limit) == 0 ? most : before;
 }
 
 ShutdownSignals::ShutdownSignals() {

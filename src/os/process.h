@@ -145,6 +145,11 @@ class InstanceLock {
     UniqueFd fd_;
 };
 
+// As many open files as servers here want. Raises this process's own limit to that, or to what its
+// hard limit lets it have; programs that it starts later inherit it. Returns what it is then.
+inline constexpr uint64_t kWantedDescriptors = 65'536;
+uint64_t raise_descriptor_limit(uint64_t wanted = kWantedDescriptors);
+
 // Takes SIGTERM, SIGINT and SIGHUP away from the process and hands them to whoever waits; makes
 // SIGPIPE harmless. Made once, in main(), before any other thread.
 class ShutdownSignals {

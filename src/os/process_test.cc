@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -260,6 +261,23 @@ TEST(InstanceLockTest, TheSecondOneIsToldWhoHoldsIt) {
         EXPECT_TRUE(child.terminate(-1));
     }
     EXPECT_TRUE(InstanceLock::acquire(path));
+}
+
+// Broken if a server that was started with the soft limit of a shell could not have more than a
+// few hundred disks, or if one that has more lost it.
+TEST(DescriptorLimit, IsRaisedToWhatMayBeHad) {
+    rlimit before{};
+    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+    rlimit low = before;
+    low.rlim_cur = 256;
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &low), 0);
+    EXPECT_EQ(raise_descriptor_limit(300), 300u);
+    EXPECT_EQ(raise_descriptor_limit(200), 300u);
+    EXPECT_EQ(raise_descriptor_limit(UINT64_MAX - 1), before.rlim_max);
+    rlimit now{};
+    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &now), 0);
+    EXPECT_EQ(now.rlim_cur, before.rlim_max);
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 }  // namespace

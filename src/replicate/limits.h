@@ -65,6 +65,13 @@ inline constexpr int64_t kPeerSilenceUs = 20'000'000;
 inline constexpr size_t kMaxControlBytes = 2u << 20;
 // Of one agent's connection, under way in the vault.
 inline constexpr size_t kMaxCompareQuestions = 8;
-inline constexpr size_t kMaxItemsPerAppliance = 1024;
+// About 70 KiB of memory and three descriptors each.
+inline constexpr size_t kMaxItemsPerAppliance = 4096;
+// The log of each item, and what else its agent may have open: control, comparisons, a group, a
+// return.
+inline constexpr size_t kMaxConnectionsPerAppliance = 4 * kMaxItemsPerAppliance;
+// Of those, who has no certificate yet. Each may enrol in that time.
+inline constexpr size_t kMaxUnnamedSessions = 64;
+inline constexpr int64_t kUnnamedSessionUs = 60'000'000;
 
 }  // namespace farshore

@@ -99,6 +99,26 @@ void ProcessServer::accept(std::unique_ptr<Connection> connection) {
         if (!alive.expired()) end_session(id, nullptr);
     };
     session->connection->start(std::move(handlers));
+    if (session->peer.empty()) bound_unnamed(id);
+}
+
+// Anybody may come to enrol, but not stay and keep agents out.
+void ProcessServer::bound_unnamed(uint64_t session_id) {
+    if (++unnamed_sessions_ > kMaxUnnamedSessions) {
+        const Error error(
+            Code::kLimitReached,
+            fmt::format("{} peers without a certificate are here already", kMaxUnnamedSessions),
+            "enrol again in a minute");
+        end_session(session_id, &error);
+        return;
+    }
+    executors_.home->post_after_us(
+        kUnnamedSessionUs, [this, session_id, alive = std::weak_ptr(alive_)] {
+            if (alive.expired()) return;
+            const Error error(Code::kTimeout, "a peer without a certificate may not stay longer",
+                              "connect again with the certificate, or to enrol");
+            end_session(session_id, &error);
+        });
 }
 
 void ProcessServer::end_session(uint64_t session_id, const Error* error) {
@@ -120,6 +140,7 @@ void ProcessServer::end_session(uint64_t session_id, const Error* error) {
                                        });
         return;
     }
+    if (session->peer.empty()) --unnamed_sessions_;
     sessions_.erase(found);
     // Not inside its own callback.
     executors_.home->post([session] { session->connection->close(); });

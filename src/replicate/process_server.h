@@ -125,6 +125,7 @@ class ProcessServer {
     void on_question(uint64_t session_id, Result<Frame> frame,
                      std::function<Result<Bytes>(const Frame&)> work);
     void end_session(uint64_t session_id, const Error* error);
+    void bound_unnamed(uint64_t session_id);
     Result<ItemIntake*> intake(const ItemId& item);
     // The item has an object of that size to send: its intake's upload() is called when it may,
     // with an executor that it gives back once the put came to its end.
@@ -150,6 +151,7 @@ class ProcessServer {
     std::vector<Executor*> free_puts_;
     bool pumping_ = false;
     std::map<uint64_t, std::shared_ptr<Session>> sessions_;
+    size_t unnamed_sessions_ = 0;  // of those, without a certificate
     GroupRelay relay_;
     std::set<std::string> refused_;  // agents whose certificates count no more
     uint64_t next_session_ = 1;

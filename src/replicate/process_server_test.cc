@@ -213,6 +213,35 @@ TEST_F(ProcessServerTest, StrangersMayOnlyEnrol) {
     EXPECT_EQ(error(*garbage)->code(), Code::kNewerVersion);
 }
 
+// Broken if whoever reaches the port could take its connections from the agents, by coming often or
+// by staying.
+TEST_F(ProcessServerTest, StrangersDoNotStay) {
+    std::vector<std::shared_ptr<Wire>> strangers;
+    for (size_t i = 0; i < kMaxUnnamedSessions; ++i) strangers.push_back(open(""));
+    time_.run();
+    EXPECT_FALSE(error(*strangers.back()));
+    auto one_more = open("");
+    time_.run();
+    ASSERT_TRUE(error(*one_more));
+    EXPECT_EQ(error(*one_more)->code(), Code::kLimitReached);
+    auto agent = open("agent-1");
+    agent->handlers.on_frame(encode_sync({9, "status"}));
+    time_.run();
+    EXPECT_FALSE(error(*agent));
+    time_.advance(kUnnamedSessionUs + 2'000'000);
+    EXPECT_FALSE(agent->closed);
+    for (const auto& stranger : strangers) {
+        ASSERT_TRUE(error(*stranger));
+        EXPECT_EQ(error(*stranger)->code(), Code::kTimeout);
+        EXPECT_TRUE(stranger->closed);
+    }
+    auto next = open("");
+    next->handlers.on_frame(encode(EnrolFrame{"good", "request"}));
+    time_.run();
+    ASSERT_FALSE(next->to_agent.empty());
+    EXPECT_EQ(next->to_agent[0][0], static_cast<uint8_t>(FrameType::kEnrolled));
+}
+
 // Broken if the certificate of a compute host's QEMU let somebody send, ask or enrol as an agent
 // while the vault, which would refuse him, is away.
 TEST_F(ProcessServerTest, AComputeHostIsNoAgent) {
