@@ -66,7 +66,8 @@ TEST(Database, MigrationsGoForwardOnly) {
 TEST(Database, TheFirstVersionIsUpgraded) {
     TestDatabase test;
     ASSERT_TRUE(create_item(*test.database, item_of(1)));
-    for (const char* statement : {"DROP INDEX events_by_severity",
+    for (const char* statement : {"DROP INDEX ledgers_by_appliance",
+                                  "DROP INDEX events_by_severity",
                                   "DROP INDEX events_by_code",
                                   "DROP TABLE consistent_points",
                                   "ALTER TABLE items DROP COLUMN consistent_interval_s",

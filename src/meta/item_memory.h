@@ -1,8 +1,8 @@
 // Items as the database has them, kept for those who ask for them many times a second: heartbeats
-// of agents and appliances. An answer is never older than what was committed before the question:
-// whoever changes items says so when the commit has returned, however it ended, and before it
-// tells anybody. Only one process changes items at a time (database.h; nodes.h says what becomes of
-// one that was overtaken).
+// of agents and appliances, people who look at lists. An answer is never older than what was
+// committed before the question: whoever changes items says so when the commit has returned,
+// however it ended, and before it tells anybody. Only one process changes items at a time
+// (database.h; nodes.h says what becomes of one that was overtaken).
 //
 // About 1.5 KiB an item. Any thread may call. Private to src/meta; items.h offers it to others.
 #pragma once
@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,17 @@ class ItemMemory {
 
     // Those that it captures, and those that nobody captures yet, by name. Errors of `read`.
     Result<std::vector<ItemRecord>> of_agent(const std::string& agent);
+    // Which ones; what is empty says nothing.
+    struct Wanted {
+        std::string prefix;  // of the name
+        std::optional<std::string> agent;
+        std::optional<ItemState> state;
+        std::optional<std::set<ItemId>> among;
+        std::function<bool(const ItemRecord&)> takes;  // called under a lock: it asks nobody
+    };
+    // In the order of their names, at most `limit` behind `after`. Errors of `read`.
+    Result<std::vector<ItemRecord>> list(const std::string& after, size_t limit,
+                                         const Wanted& wanted);
     // None: there is none. Errors of `read`.
     Result<std::optional<ItemRecord>> find(const ItemId& id);
 
@@ -55,7 +67,11 @@ class ItemMemory {
     uint64_t changes_ = 0;
     std::map<ItemId, uint64_t> stale_;  // and which of the changes that was
     std::map<ItemId, ItemRecord> items_;
-    std::map<std::string, std::map<std::string, ItemId>> by_agent_;  // names to ids
+    // Into items_, by name.
+    using Named = std::map<std::string, const ItemRecord*>;
+    Named by_name_;
+    std::map<std::string, Named> by_agent_;
+    std::map<ItemState, Named> by_state_;
 };
 
 // Over the items of `database`, which must outlive it.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <random>
@@ -170,6 +171,29 @@ void expect_same(Database& database, const Names& agents) {
         for (size_t i = 0; i < wanted.size(); ++i)
             EXPECT_EQ(whole(remembered->at(i)), whole(wanted[i]));
     }
+    const auto listed = [&](const ItemQuery& query, auto&& is_wanted) {
+        std::vector<ItemRecord> wanted;
+        std::ranges::copy_if(*all, std::back_inserter(wanted), is_wanted);
+        const auto remembered = remembered_items(database, query, "", 10'000);
+        ASSERT_TRUE(remembered) << remembered.error().to_string();
+        ASSERT_EQ(remembered->size(), wanted.size());
+        for (size_t i = 0; i < wanted.size(); ++i)
+            EXPECT_EQ(whole(remembered->at(i)), whole(wanted[i]));
+        if (wanted.size() < 2) return;
+        const auto second = remembered_items(database, query, wanted.front().name, 1);
+        ASSERT_TRUE(second && second->size() == 1);
+        EXPECT_EQ(second->front().name, wanted[1].name);
+    };
+    listed({}, [](const ItemRecord&) { return true; });
+    listed({.prefix = "item-1"},
+           [](const ItemRecord& item) { return item.name.starts_with("item-1"); });
+    listed({.policy = "gold"}, [](const ItemRecord& item) { return item.policy_name == "gold"; });
+    listed({.state = "enabling"},
+           [](const ItemRecord& item) { return item.state == ItemState::kEnabling; });
+    listed({.state = "initial-replication", .agent = "one"}, [](const ItemRecord& item) {
+        return item.state == ItemState::kInitialReplication && item.agent == "one";
+    });
+    listed({.state = "nonsense"}, [](const ItemRecord&) { return false; });
 }
 
 // Broken if one of the ways in which items change did not tell the memory.
@@ -203,6 +227,7 @@ TEST(RememberedItems, AreWhatTheDatabaseHas) {
                     item.disks.at(0).size_bytes += 512;
                     if (any(2) == 0)
                         item.error = ItemError{Code::kIo, fmt::format("round {}", round), ""};
+                    if (any(2) == 0) item.state = ItemState::kInitialReplication;
                     return {};
                 }));
                 break;

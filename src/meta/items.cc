@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
+#include <set>
 
 #include "base/party_names.h"
 #include "base/plain_name.h"
@@ -113,23 +115,59 @@ Result<std::vector<ItemRecord>> select_items(SqlSession& sql, std::string_view c
     return items;
 }
 
-// Names are ASCII, and DEL is behind all that they may have.
-constexpr std::string_view kQuery =
-    "WHERE name > :a AND name >= :p AND name < :q AND (:s = '' OR state = :s2) AND "
-    "(:g = '' OR agent = :g2) AND "
-    "(:f = '' OR policy = :f2 OR (:f3 = 'custom' AND policy = '')) AND "
-    "(:l = '' OR id IN (SELECT item_id FROM ledgers WHERE appliance = :l2)) AND "
-    "(:w = '' OR id IN (SELECT i.item_id FROM item_appliances i JOIN appliances a ON a.name = "
-    "CASE i.appliance WHEN :r THEN i.home ELSE i.appliance END WHERE a.site = :w2)) ORDER BY name "
-    "LIMIT :n";
+// The ids that `query` gives.
+template <typename... Args>
+Result<std::set<ItemId>> select_ids(SqlSession& sql, std::string_view query, const Args&... args) {
+    std::set<ItemId> ids;
+    Status damaged;
+    select<std::string>(
+        sql, query,
+        [&](const std::string& text) {
+            if (const auto id = item_id_column(text))
+                ids.insert(*id);
+            else
+                damaged = tl::unexpected(id.error());
+        },
+        args...);
+    FS_TRY(damaged);
+    return ids;
+}
 
-// Calls `with` with what kQuery asks for.
-template <typename Function>
-auto with_query(const ItemQuery& query, const std::string& after, size_t limit, Function with) {
-    return with(std::string(kQuery), after, query.prefix, query.prefix + "\x7f", query.state,
-                query.state, query.agent, query.agent, query.policy, query.policy, query.policy,
-                query.appliance, query.appliance, query.site, kRecoveryAppliance, query.site,
-                limit);
+// Which of the remembered items `query` asks for; none: it asks for what there cannot be. Where
+// their records go is not remembered: the database is asked.
+Result<std::optional<ItemMemory::Wanted>> wanted_by(
+    Database& database, const ItemQuery& query, const std::function<bool(const ItemId&)>& also) {
+    ItemMemory::Wanted wanted;
+    const auto ask = [&](std::string_view text, const auto&... of) -> Status {
+        FS_ASSIGN(std::set<ItemId> ids,
+                  in_snapshot(database, "listing items",
+                              [&](SqlSession& sql) { return select_ids(sql, text, of...); }));
+        if (wanted.among)
+            std::erase_if(ids, [&](const ItemId& id) { return !wanted.among->contains(id); });
+        wanted.among = std::move(ids);
+        return {};
+    };
+    if (!query.appliance.empty())
+        FS_TRY(ask("SELECT item_id FROM ledgers WHERE appliance = :l", query.appliance));
+    if (!query.site.empty())
+        FS_TRY(
+            ask("SELECT i.item_id FROM item_appliances i JOIN appliances a ON a.name = CASE "
+                "i.appliance WHEN :r THEN i.home ELSE i.appliance END WHERE a.site = :w",
+                kRecoveryAppliance, query.site));
+    wanted.prefix = query.prefix;
+    if (!query.agent.empty()) wanted.agent = query.agent;
+    if (!query.state.empty()) {
+        const auto state = item_state_from_name(query.state);
+        if (!state) return std::optional<ItemMemory::Wanted>();
+        wanted.state = *state;
+    }
+    if (!query.policy.empty() || also)
+        wanted.takes = [policy = query.policy, also](const ItemRecord& item) {
+            const std::string_view its =
+                item.policy_name.empty() ? std::string_view("custom") : item.policy_name;
+            return (policy.empty() || policy == its) && (!also || also(item.id));
+        };
+    return std::optional(std::move(wanted));
 }
 
 Result<ItemRecord> read_item(SqlSession& sql, const ItemId& id) {
@@ -351,46 +389,15 @@ Result<ItemRecord> find_item(Database& database, const std::string& name_or_id) 
 
 Result<std::vector<ItemRecord>> list_items(Database& database, const std::string& after,
                                            size_t limit) {
-    return list_items(database, ItemQuery{}, after, limit);
-}
-
-Result<std::vector<ItemRecord>> list_items(Database& database, const ItemQuery& query,
-                                           const std::string& after, size_t limit) {
     return in_snapshot(database, "listing items", [&](SqlSession& sql) {
-        return with_query(query, after, limit,
-                          [&](const std::string& condition, const auto&... of) {
-                              return select_items(sql, condition, of...);
-                          });
+        return select_items(sql, "WHERE name > :a ORDER BY name LIMIT :n", after, limit);
     });
-}
-
-Result<std::vector<ItemName>> list_item_names(Database& database, const ItemQuery& query,
-                                              const std::string& after, size_t limit) {
-    return in_snapshot(
-        database, "listing items", [&](SqlSession& sql) -> Result<std::vector<ItemName>> {
-            std::vector<ItemName> names;
-            Status damaged;
-            with_query(query, after, limit, [&](const std::string& condition, const auto&... of) {
-                select<std::string, std::string>(
-                    sql, "SELECT id, name FROM items " + condition,
-                    [&](const std::string& text, const std::string& name) {
-                        const auto id = item_id_column(text);
-                        if (!id) damaged = tl::unexpected(id.error());
-                        if (id) names.push_back({*id, name});
-                    },
-                    of...);
-            });
-            FS_TRY(damaged);
-            return names;
-        });
 }
 
 std::unique_ptr<ItemMemory> memory_of_items(Database& database) {
     using Items = std::vector<ItemRecord>;
     return std::make_unique<ItemMemory>([&database](const std::vector<ItemId>* ids) {
-        // Among those that change something, though it does not: a commit whose answer was lost
-        // may still be under way, and is waited for.
-        return in_transaction(database, "reading items", [&](SqlSession& sql) -> Result<Items> {
+        const auto read = [&](SqlSession& sql) -> Result<Items> {
             if (ids == nullptr) return select_items(sql, "");
             Items items;
             for (const ItemId& id : *ids) {
@@ -398,8 +405,23 @@ std::unique_ptr<ItemMemory> memory_of_items(Database& database) {
                 std::ranges::move(one, std::back_inserter(items));
             }
             return items;
-        });
+        };
+        std::atomic<bool>& unsure = database.impl().unsure;
+        if (!unsure.exchange(false)) return in_snapshot(database, "reading items", read);
+        // Among those that change something, though it does not: that waits for the one.
+        auto items = in_transaction(database, "reading items", read);
+        if (!items) unsure = true;
+        return items;
     });
+}
+
+Result<std::vector<ItemRecord>> remembered_items(Database& database, const ItemQuery& query,
+                                                 const std::string& after, size_t limit,
+                                                 const std::function<bool(const ItemId&)>& also) {
+    FS_TRY(check_still_leads(database));
+    FS_ASSIGN(const auto wanted, wanted_by(database, query, also));
+    if (!wanted) return std::vector<ItemRecord>();
+    return database.impl().items->list(after, limit, *wanted);
 }
 
 Result<std::vector<ItemRecord>> remembered_items_of_agent(Database& database,

@@ -30,6 +30,8 @@ Result<ItemRecord> find_item(Database& database, const std::string& name_or_id);
 // In the order of their names, after `after`.
 Result<std::vector<ItemRecord>> list_items(Database& database, const std::string& after,
                                            size_t limit);
+// From memory, which is as new as the database: for lists that people look at, and heartbeats. Also
+// kFenced (nodes.h).
 // Which items a list is of; what is empty says nothing.
 struct ItemQuery {
     std::string state, agent, prefix;
@@ -37,15 +39,11 @@ struct ItemQuery {
     std::string appliance;  // that writes its log
     std::string site;       // of its appliance; of the one at home, while it runs elsewhere
 };
-Result<std::vector<ItemRecord>> list_items(Database& database, const ItemQuery& query,
-                                           const std::string& after, size_t limit);
-struct ItemName {
-    ItemId id;
-    std::string name;
-};
-Result<std::vector<ItemName>> list_item_names(Database& database, const ItemQuery& query,
-                                              const std::string& after, size_t limit);
-// From memory, which is as new as the database: for heartbeats. Also kFenced (nodes.h).
+// In the order of their names, after `after`. `also`, where there is one, takes what else is asked
+// of them; it is called under a lock and asks nobody.
+Result<std::vector<ItemRecord>> remembered_items(
+    Database& database, const ItemQuery& query, const std::string& after, size_t limit,
+    const std::function<bool(const ItemId&)>& also = {});
 // Those that `agent` captures, and those that nobody captures yet, by name.
 Result<std::vector<ItemRecord>> remembered_items_of_agent(Database& database,
                                                           const std::string& agent);

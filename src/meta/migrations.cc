@@ -688,6 +688,11 @@ CREATE INDEX item_appliances_by_appliance ON item_appliances(appliance);
 CREATE INDEX item_appliances_by_next ON item_appliances(next_appliance);
 )sql";
 
+// An appliance's page asks for its items.
+constexpr std::string_view kLedgersByAppliance = R"sql(
+CREATE INDEX ledgers_by_appliance ON ledgers(appliance);
+)sql";
+
 constexpr std::array kMigrations{
     Migration{1, "first schema", kFirst},
     Migration{2, "consistent points by policy", kConsistentPoints},
@@ -713,6 +718,7 @@ constexpr std::array kMigrations{
     Migration{22, "scripts on appliances", kApplianceScripts},
     Migration{23, "sites", kSites},
     Migration{24, "events by severity and code, items by appliance", kMoreIndexes},
+    Migration{25, "logs by appliance", kLedgersByAppliance},
 };
 
 }  // namespace

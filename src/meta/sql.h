@@ -68,6 +68,9 @@ struct Database::Impl {
     std::string node;                // that holds it
     std::atomic<int64_t> led_us{0};  // steady, when the lease was known to be ours; 0: not yet
     std::unique_ptr<ItemMemory> items;
+    // A transaction has thrown since `items` waited for all others: it may have been its commit,
+    // which has lost its answer and is still under way.
+    std::atomic<bool> unsure{false};
     mutable std::mutex trouble_mutex;
     std::optional<Error> trouble;
 
@@ -125,6 +128,7 @@ std::invoke_result_t<Function, SqlSession&> in_keyed_transaction(Database& datab
         db.wrote({}, !before || before != db.backend->changes(sql.raw()));
         return result;
     } catch (const std::exception& thrown) {
+        db.unsure = true;
         Error error = db.error_of(thrown, what);
         db.roll_back(sql);
         db.wrote(error, false);

@@ -12,6 +12,7 @@
 #include <optional>
 #include <set>
 #include <shared_mutex>
+#include <unordered_map>
 
 #include "base/bandwidth_limit.h"
 #include "codec/envelope.h"
@@ -85,8 +86,6 @@ struct ItemRuntime {
     TimePoint agent_heard;
     bool status_stale = true;
     ReplicaStatus status;
-    std::string_view health;         // as the newest report had it; empty: none yet
-    int64_t health_us = 0;           // steady
     std::optional<SeedRecord> seed;  // as the database has it; none: not read yet
     uint64_t seed_changes = 0;
     WorstOfHour worst;
@@ -265,6 +264,14 @@ struct Vault::Impl {
     std::mutex mutex;  // runtimes, set_aside, contacts, appliances, parties, returns,
                        // failed_bookmarks
     std::map<ItemId, std::shared_ptr<ItemRuntime>> runtimes;
+    // Of each item as its newest report had it, and when that was (steady). Nothing else is locked
+    // under its mutex.
+    struct KnownHealth {
+        std::string_view name;
+        int64_t since_us = 0;
+    };
+    std::mutex health_mutex;
+    std::unordered_map<ItemId, KnownHealth> known_health;
     // Items whose ledger could not be rebuilt because their own objects are damaged, with what
     // every verb on them answers. Their ledgers are marked; the next start tries again.
     std::map<ItemId, Error> set_aside;
@@ -445,7 +452,7 @@ struct Vault::Impl {
     Status check_not_fenced(const Status& status);
     Status ensure_item_object(ItemRuntime& runtime, const ItemRecord& record);
     ItemReport report(const ItemRecord& record);
-    std::set<ItemId> items_without_health(const std::string& health);
+    bool may_have_health(const ItemId& id, const std::string& health);
     Result<std::vector<SeedDisk>> open_seed(const ItemRecord& record, const SeedRecord& seed,
                                             PointLease& lease);
     Result<std::string> import_seed_of(JobRun& run, const ItemId& id, const std::string& input);

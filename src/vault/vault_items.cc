@@ -20,7 +20,7 @@ constexpr int64_t kCompareIdleUs = 30'000'000;
 constexpr int64_t kJobReportUs = 1'000'000;
 // A report's health counts for so long, or for two rounds of the tender if that is longer.
 constexpr int64_t kHealthKnownUs = 60'000'000;
-constexpr size_t kNamesAtOnce = 1000, kLeastReports = 100;
+constexpr size_t kLeastReports = 100;
 
 }  // namespace
 
@@ -68,9 +68,13 @@ Result<std::shared_ptr<ItemRuntime>> Vault::Impl::runtime_to_delete(const ItemRe
 }
 
 void Vault::Impl::forget_runtime(const ItemId& id) {
-    const std::lock_guard hold(mutex);
-    runtimes.erase(id);
-    set_aside.erase(id);
+    {
+        const std::lock_guard hold(mutex);
+        runtimes.erase(id);
+        set_aside.erase(id);
+    }
+    const std::lock_guard hold(health_mutex);
+    known_health.erase(id);
 }
 
 Result<ReplicaStatus> Vault::Impl::replica_status(ItemRuntime& item) {
@@ -204,10 +208,9 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
     if (report.drill && report.drill->trouble) report.troubles.push_back(*report.drill->trouble);
     health.rpo_us = report.rpo_us;
     for (Trouble& trouble : item_troubles(health)) report.troubles.push_back(std::move(trouble));
-    if (auto item = runtime(record.id)) {
-        const std::lock_guard hold((*item)->mutex);
-        (*item)->health = health_name(report.troubles);
-        (*item)->health_us = clock.steady_us();
+    {
+        const std::lock_guard hold(health_mutex);
+        known_health[record.id] = {health_name(report.troubles), clock.steady_us()};
     }
     return report;
 }
@@ -217,22 +220,14 @@ void Vault::set_drill_badges(std::function<std::optional<DrillBadge>(const ItemR
     impl_->drill_badges = std::move(badges);
 }
 
-// What the newest reports say: an item that nobody has looked at for long may have any health.
-std::set<ItemId> Vault::Impl::items_without_health(const std::string& health) {
-    std::set<ItemId> without;
+// What the newest report said: an item that nobody has looked at for long may have any health.
+bool Vault::Impl::may_have_health(const ItemId& id, const std::string& health) {
     const int64_t since_us =
         clock.steady_us() - std::max(kHealthKnownUs, 2 * tend_period_us.load());
-    std::vector<std::shared_ptr<ItemRuntime>> all;
-    {
-        const std::lock_guard hold(mutex);
-        for (const auto& [id, item] : runtimes) all.push_back(item);
-    }
-    for (const auto& item : all) {
-        const std::lock_guard hold(item->mutex);
-        if (!item->health.empty() && item->health_us > since_us && item->health != health)
-            without.insert(item->id);
-    }
-    return without;
+    const std::lock_guard hold(health_mutex);
+    const auto known = known_health.find(id);
+    return known == known_health.end() || known->second.since_us <= since_us ||
+           known->second.name == health;
 }
 
 Result<ItemReport> Vault::item(const std::string& name_or_id) {
@@ -246,30 +241,17 @@ Result<std::vector<ItemReport>> Vault::items(const std::string& after, size_t li
 
 Result<std::vector<ItemReport>> Vault::items(const ItemQuery& query, const std::string& health,
                                              const std::string& after, size_t limit) {
-    std::vector<ItemReport> reports;
-    if (health.empty()) {
-        FS_ASSIGN(const auto records, list_items(*impl_->database, query, after, limit));
-        for (const ItemRecord& record : records) reports.push_back(impl_->report(record));
-        return reports;
-    }
     // Nobody makes ten thousand reports for the few that are wanted; and who sees few of those that
     // come asks again for each page of them, however small.
-    const std::set<ItemId> without = impl_->items_without_health(health);
-    const size_t wanted = std::max(limit, kLeastReports);
-    std::string from = after;
-    while (reports.size() < wanted) {
-        FS_ASSIGN(const auto names, list_item_names(*impl_->database, query, from, kNamesAtOnce));
-        for (const ItemName& name : names) {
-            from = name.name;
-            if (without.contains(name.id)) continue;
-            auto record = remembered_item(*impl_->database, name.id);
-            if (!record && record.error().code() == Code::kItemNotFound) continue;
-            FS_TRY(record);
-            reports.push_back(impl_->report(*record));
-            if (reports.size() >= wanted) break;
-        }
-        if (names.size() < kNamesAtOnce) break;
-    }
+    const bool any = health.empty();
+    FS_ASSIGN(const auto records,
+              remembered_items(
+                  *impl_->database, query, after, any ? limit : std::max(limit, kLeastReports),
+                  any ? std::function<bool(const ItemId&)>()
+                      : [&](const ItemId& id) { return impl_->may_have_health(id, health); }));
+    std::vector<ItemReport> reports;
+    reports.reserve(records.size());
+    for (const ItemRecord& record : records) reports.push_back(impl_->report(record));
     return reports;
 }
 
