@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <type_traits>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -53,6 +54,18 @@ class SqlStatementOf final : public SqlStatement {
         while (statement_.fetch()) on_row();
     }
 
+    // What it holds on to until it runs again.
+    size_t text_bytes() const {
+        const auto of = [](const auto& column) -> size_t {
+            if constexpr (std::is_same_v<std::decay_t<decltype(column)>, std::string>)
+                return column.capacity();
+            else
+                return 0;
+        };
+        const auto sum = [&](const auto&... columns) { return (size_t{0} + ... + of(columns)); };
+        return std::apply(sum, row) + std::apply(sum, values);
+    }
+
     Row row;
     Values values;
 
@@ -65,6 +78,8 @@ class SqlStatements {
   public:
     // Then all are compiled again: texts with every set of filters are more than are used often.
     static constexpr size_t kMost = 256;
+    // One that holds more text than this is not kept.
+    static constexpr size_t kMostTextBytes = 64u << 10;
 
     // Calls `run` with the statement. While it runs nobody else has it: one of the same text within
     // it is compiled of its own. One that threw is not used again.
@@ -85,11 +100,14 @@ class SqlStatements {
             SqlStatements& all;
             std::string& key;
             std::unique_ptr<SqlStatement>& kept;
+            const Statement& statement;
             const int thrown = std::uncaught_exceptions();
             ~Return() {
-                if (std::uncaught_exceptions() == thrown) all.put(std::move(key), std::move(kept));
+                if (std::uncaught_exceptions() == thrown &&
+                    statement.text_bytes() <= kMostTextBytes)
+                    all.put(std::move(key), std::move(kept));
             }
-        } back{*this, key, kept};
+        } back{*this, key, kept, *statement};
         return run(*statement);
     }
     void clear() { kept_.clear(); }

@@ -114,6 +114,20 @@ TEST(SqlStatements, AreNotKeptWithoutEnd) {
     }));
 }
 
+// Broken if a statement kept the megabytes that it was given, or had read, once.
+TEST(SqlStatements, OnesWithMuchTextAreNotKept) {
+    TestDatabase test;
+    ASSERT_TRUE(in_test(test, [&](SqlSession& sql) {
+        const size_t kept = sql.statements().size();
+        execute(sql, kPut, "a", std::string(1 << 20, 'x'));
+        EXPECT_EQ(sql.statements().size(), kept);
+        EXPECT_EQ(all_from(sql, "a").size(), (1u << 20) + 2);
+        EXPECT_EQ(sql.statements().size(), kept);
+        execute(sql, kPut, "b", 1);
+        EXPECT_EQ(sql.statements().size(), kept + 1);
+    }));
+}
+
 // Broken if a text with other columns than before were read into the places of those.
 TEST(SqlStatements, OfOtherColumnsAreCompiledAnew) {
     TestDatabase test;
