@@ -25,6 +25,18 @@
 namespace farshore {
 namespace {
 
+// Of epoch 5, with a point at its end, 9.
+RegistrationCommit first_segment() {
+    RegistrationCommit commit;
+    commit.segment.number = {1};
+    commit.segment.epoch = {5};
+    commit.segment.object_name = "seg";
+    commit.segment.first = {1};
+    commit.segment.last = {9};
+    commit.points.push_back({{9}, PointKind::kCrash, {1}, "label"});
+    return commit;
+}
+
 // Stands between a database and its server, and loses the answer to the next COMMIT with the
 // connection when it is told to.
 class LosingRelay {
@@ -204,13 +216,7 @@ TEST_F(Postgres, ACommitWithoutAnAnswerIsFoundAgain) {
     DatabaseLedger ledger(database, item.id);
     EXPECT_EQ(lost([&] { return ledger.commit_epoch({5}, "a"); }), Code::kUnavailable);
     EXPECT_EQ(ledger.state()->epoch.v, 5u);
-    RegistrationCommit commit;
-    commit.segment.number = {1};
-    commit.segment.epoch = {5};
-    commit.segment.object_name = "seg";
-    commit.segment.first = {1};
-    commit.segment.last = {9};
-    commit.points.push_back({{9}, PointKind::kCrash, {1}, "label"});
+    const RegistrationCommit commit = first_segment();
     EXPECT_EQ(lost([&] { return ledger.commit_registration(commit); }), Code::kUnavailable);
     EXPECT_EQ(ledger.state()->stored.v, 9u);
     EXPECT_EQ(ledger.list_points({})->size(), 1u);
@@ -333,13 +339,7 @@ TEST_F(Postgres, ASqliteDatabaseMovesWholly) {
     ASSERT_TRUE(set_setting(**old, "vault_id", "v"));
     DatabaseLedger ledger(**old, item.id);
     ASSERT_TRUE(ledger.commit_epoch({5}, "a"));
-    RegistrationCommit commit;
-    commit.segment.number = {1};
-    commit.segment.epoch = {5};
-    commit.segment.object_name = "seg";
-    commit.segment.first = {1};
-    commit.segment.last = {9};
-    commit.points.push_back({{9}, PointKind::kCrash, {1}, "label"});
+    const RegistrationCommit commit = first_segment();
     ASSERT_TRUE(ledger.commit_registration(commit));
 
     auto copy = copy_database(**old, *test->database);
