@@ -44,6 +44,9 @@ class CaptureSource final : public RecordSource {
     // holds no more than this: then an appliance can be lost, or exchanged for another one, and
     // nothing with it. On the sender's executor.
     void keep(uint64_t log_bytes);
+    // Whom the records go to now may have none of what the one before has received: until it says
+    // what it has, only what is stored is let go of. On the sender's executor.
+    void forget_received() { received_ = 0; }
     // Whether the log still has all that is not stored.
     bool has_all_unstored() const { return consumer_.released() <= stored(); }
     // Gives nothing more until it is told to go on; what is released goes on.

@@ -14,9 +14,13 @@ ItemMove::ItemMove(ItemRoute& route, CaptureSource& source, LogSender& sender, C
     : route_(route), source_(source), sender_(sender), clock_(clock) {}
 
 void ItemMove::go_to(const ApplianceAddress& appliance) {
+    const bool changes = route_.appliance() != appliance.name;
     route_.set(appliance);
     const std::string& peer = sender_.peer_name();
-    if (!appliance.name.empty() && !peer.empty() && peer != appliance.name) sender_.reconnect();
+    if (appliance.name.empty() || peer == appliance.name || (peer.empty() && !changes)) return;
+    // What the one before has received is of no use to this one.
+    source_.forget_received();
+    sender_.reconnect();
 }
 
 void ItemMove::follow(const ApplianceAddress& now, const ApplianceAddress& next) {

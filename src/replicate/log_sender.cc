@@ -45,6 +45,7 @@ void LogSender::start() {
 
 void LogSender::stop() {
     running_ = false;
+    give_up_dial();
     if (timer_) executor_.cancel(*timer_);
     timer_.reset();
     if (silence_timer_) executor_.cancel(*silence_timer_);
@@ -58,11 +59,17 @@ void LogSender::dial() {
     if (!running_ || dialling_ || connection_) return;
     dialling_ = true;
     dialer_.dial(executor_, address_,
-                 [this, alive = std::weak_ptr(alive_)](Result<std::unique_ptr<Connection>> made) {
-                     if (alive.expired()) return;
+                 [this, number = dial_,
+                  alive = std::weak_ptr(alive_)](Result<std::unique_ptr<Connection>> made) {
+                     if (alive.expired() || number != dial_) return;
                      dialling_ = false;
                      dialled(std::move(made));
                  });
+}
+
+void LogSender::give_up_dial() {
+    ++dial_;
+    dialling_ = false;
 }
 
 void LogSender::dialled(Result<std::unique_ptr<Connection>> made) {
@@ -224,6 +231,7 @@ const std::string& LogSender::peer_name() const {
 
 void LogSender::reconnect() {
     if (!running_) return;
+    give_up_dial();  // it may go to the one before
     if (connection_)
         disconnected(Error(Code::kConnectionLost, "the records go to another appliance"));
     retry_us_ = kRetryFirstUs;

@@ -63,6 +63,7 @@ class LogSender {
 
   private:
     void dial();
+    void give_up_dial();
     void dialled(Result<std::unique_ptr<Connection>> connection);
     void on_frame(ByteView frame);
     Status handle(ByteView frame);
@@ -85,6 +86,7 @@ class LogSender {
     bool running_ = false;
     bool welcomed_ = false;
     bool dialling_ = false;
+    uint64_t dial_ = 0;  // counts dials: what comes of one that was given up is dropped
     bool pumping_ = false;
     bool held_back_ = false;  // by the window or the connection's queue; there may be more to send
     std::unique_ptr<Connection> connection_;
