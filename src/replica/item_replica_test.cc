@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "replica/replica_test_check.h"
+#include "sim/seeds.h"
 
 namespace farshore {
 namespace {
@@ -111,7 +112,8 @@ Bytes some_records(World& w, Rng& rng) {
 // Would break: everything. Order, splitting, checkpoints, folding, rewriting, deletion.
 TEST(ItemReplica, EqualsTheSourceAtEverySequenceThroughUpkeep) {
     uint64_t rewritten = 0;
-    for (uint64_t seed = 1; seed <= 12; ++seed) {
+    constexpr uint64_t kSeeds = fewer_when_sanitized(12);
+    for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
         SCOPED_TRACE("seed " + std::to_string(seed));
         ItemReplicaOptions options;
         options.checkpoint_entries = 60;
@@ -212,13 +214,14 @@ TEST(ItemReplica, EqualsTheSourceAtEverySequenceThroughUpkeep) {
         }
         if (HasFatalFailure()) return;
     }
-    EXPECT_GT(rewritten, 100u);
+    EXPECT_GT(rewritten, 8 * kSeeds);
 }
 
 // Would break: a vault killed or cut off in the middle of anything.
 TEST(ItemReplica, GoesOnAfterADeathAtEveryOperation) {
     uint64_t deaths = 0;
-    for (uint64_t seed = 1; seed <= 80; ++seed) {
+    constexpr uint64_t kSeeds = fewer_when_sanitized(80);
+    for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
         SCOPED_TRACE("seed " + std::to_string(seed));
         ItemReplicaOptions options;
         options.checkpoint_entries = 40;
@@ -274,12 +277,12 @@ TEST(ItemReplica, GoesOnAfterADeathAtEveryOperation) {
         w.check_all(3);
         if (HasFatalFailure()) return;
     }
-    EXPECT_GT(deaths, 300u);
+    EXPECT_GT(deaths, 4 * kSeeds);
 }
 
 // Would break: a test failover or export whose point's bytes vanish under it.
 TEST(ItemReplica, NothingThatALeasedPointNeedsIsRemoved) {
-    for (uint64_t seed = 1; seed <= 10; ++seed) {
+    for (uint64_t seed = 1; seed <= fewer_when_sanitized(10); ++seed) {
         SCOPED_TRACE("seed " + std::to_string(seed));
         ItemReplicaOptions options;
         options.checkpoint_entries = 50;

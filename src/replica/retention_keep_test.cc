@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "replica/replica_test_check.h"
+#include "sim/seeds.h"
 
 namespace farshore {
 namespace {
@@ -140,7 +141,8 @@ struct World {
 // if what no point needs stayed.
 TEST(RetentionKeep, TheGridsPointsStayThroughDeaths) {
     uint64_t deaths = 0, kept = 0, rewritten = 0, thinned = 0;
-    for (uint64_t seed = 1; seed <= 12; ++seed) {
+    constexpr uint64_t kSeeds = fewer_when_sanitized(12);
+    for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
         SCOPED_TRACE("seed " + std::to_string(seed));
         World w(seed);
         Rng rng(seed * 131);
@@ -209,10 +211,10 @@ TEST(RetentionKeep, TheGridsPointsStayThroughDeaths) {
         }
         EXPECT_EQ(fresh.state()->generation, w.ledger.state()->generation);
     }
-    EXPECT_GT(deaths, 60u);
-    EXPECT_GT(kept, 300u);
-    EXPECT_GT(rewritten, 300u);
-    EXPECT_GT(thinned, 100u);
+    EXPECT_GT(deaths, 5 * kSeeds);
+    EXPECT_GT(kept, 25 * kSeeds);
+    EXPECT_GT(rewritten, 25 * kSeeds);
+    EXPECT_GT(thinned, 8 * kSeeds);
 }
 
 // Broken if a leased point went with its window, held the window back, or stayed when it was let

@@ -184,7 +184,8 @@ void ItemIntake::lose_lease(const Error& why) {
     for (auto sealed = sealed_.rbegin(); sealed != sealed_.rend(); ++sealed)
         put_back((*sealed)->ranges);
     sealed_.clear();
-    retry([this] { acquire(); });
+    // Two that take the lease from each other would else do so for ever, in step.
+    retry_after(fenced_retry_us_, [this] { acquire(); });
 }
 
 // What was received can't be read back: nothing behind `stored` is trusted. The sender finds that
@@ -385,7 +386,32 @@ void ItemIntake::enqueue(Batch batch) {
     queue_has_point_ = queue_has_point_ || batch.range.has_point;
     if (!batch.range.only_idle && oldest_work_us_ == 0)
         oldest_work_us_ = server_.clock_.steady_us();
-    queue_.push_back(std::move(batch));
+    if (!join_idle(batch)) queue_.push_back(std::move(batch));
+}
+
+// An idle source sends a mark each second, and an appliance may have thousands of such: those that
+// lie one behind the other in the spool are one batch, and it is read from there when it is due.
+bool ItemIntake::join_idle(const Batch& batch) {
+    if (queue_.empty()) return false;
+    Batch& last = queue_.back();
+    SpoolRange& range = last.range;
+    const SpoolRange& more = batch.range;
+    const bool behind = range.file == more.file &&
+                        range.offset_bytes + range.length_bytes == more.offset_bytes &&
+                        range.last.next() == more.first;
+    if (!range.only_idle || !more.only_idle || more.begins_with_gap || !behind ||
+        range.records + more.records > kMaxIdleRecords)
+        return false;
+    for (const SharedBytes& bytes : {last.bytes, batch.bytes})
+        if (bytes) queue_memory_bytes_ -= bytes->size();
+    last.bytes.reset();
+    range.last = more.last;
+    range.last_time = std::max(range.last_time, more.last_time);
+    range.length_bytes += more.length_bytes;
+    range.payload_bytes += more.payload_bytes;
+    range.records += more.records;
+    range.has_point = range.has_point || more.has_point;
+    return true;
 }
 
 void ItemIntake::maybe_cut() {
@@ -566,6 +592,7 @@ void ItemIntake::maybe_mark_idle() {
             marking_ = false;
             if (status) {
                 marked_time_ = time;
+                fenced_retry_us_ = kRetryFirstUs;
                 stored_time_ = std::max(stored_time_, time);
             } else if (status.error().code() == Code::kFenced) {
                 lose_lease(status.error());

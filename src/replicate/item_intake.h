@@ -83,6 +83,7 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
     void schedule_sync();
     void synced(Status status, std::vector<Batch> batches);
     void enqueue(Batch batch);
+    bool join_idle(const Batch& batch);
     void maybe_cut();
     void arm_cut_timer(int64_t delay_us);
     void cut();
@@ -156,6 +157,7 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
     uint64_t uploaded_payload_bytes_ = 0;
     bool trimming_ = false;
     int64_t retry_us_ = kRetryFirstUs;
+    int64_t fenced_retry_us_ = kRetryFirstUs;  // grows until something is stored
 
     bool marking_ = false;
     TimePoint marked_time_;

@@ -155,7 +155,7 @@ void ItemIntake::registered(Status status) {
         return;
     }
     registering_ = false;
-    retry_us_ = kRetryFirstUs;
+    retry_us_ = fenced_retry_us_ = kRetryFirstUs;
     last_error_.clear();
     mended(storing_trouble_);
     const std::shared_ptr<Sealed> done = sealed_.front();

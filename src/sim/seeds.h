@@ -18,13 +18,15 @@
 
 namespace farshore {
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
 // How many of so many seeds to run when a sanitizer makes each several times slower.
 constexpr uint64_t fewer_when_sanitized(uint64_t count) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    return (count + 7) / 8;
-#else
-    return count;
-#endif
+    return kSanitized ? (count + 7) / 8 : count;
 }
 
 struct SeedRange {
