@@ -121,6 +121,30 @@ TEST_F(ProcessServerTest, SealsAgainUnderANewLeaseWhenFenced) {
     for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i], i + 1);
 }
 
+// Broken if two appliances that have an item's records took its lease from each other for ever,
+// each before the other one had stored anything.
+TEST_F(ProcessServerTest, TwoThatFenceEachOtherStoreInTheEnd) {
+    // So little that it waits for more.
+    auto wire = connect("agent-1");
+    wire->handlers.on_frame(encode_data(records(1, 20)));
+    time_.advance(kSegmentMaxAgeUs / 2);
+    const auto first = std::move(server_);
+    tune_ = [&](ProcessServerOptions& options) {
+        options.name = "appliance-2";
+        options.spool_directory = directory_.path() + "/other";
+    };
+    boot();
+    auto other = connect("agent-1");
+    other->handlers.on_frame(encode_data(records(1, 20)));
+    time_.run();
+    ASSERT_EQ(last_ack(*other).received.v, 20u);
+    ASSERT_TRUE(vault_.segments.empty());
+    time_.advance(60'000'000);
+    EXPECT_EQ(stored_sequences().size(), 20u);
+    EXPECT_EQ(last_ack(*wire).stored.v, 20u);
+    EXPECT_EQ(last_ack(*other).stored.v, 20u);
+}
+
 // Broken if the store or vault being away lost data, or stopped the source's acknowledgements.
 TEST_F(ProcessServerTest, WaitsForAVaultThatIsAway) {
     vault_.failing = 5;
