@@ -85,7 +85,7 @@ class WireConnection final : public Connection {
     std::string peer_;
 };
 
-class FakeVault final : public VaultLink {
+class FakeVault : public VaultLink {
   public:
     Result<LogLease> acquire_log(const ItemId&, const std::string&) override {
         LogLease lease;
