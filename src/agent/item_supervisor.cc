@@ -335,7 +335,6 @@ void ItemSupervisor::check_tap() {
             fmt::format("has shown no sign of life for {} ms", capture.tap_heartbeat_age_us / 1000);
     else
         return;
-    if (!tap_pace_.start_now(now_us)) return;
     log::warn("agent", {.item = name, .item_id = item_.to_string()},
               "item {}: the tap {}, it is replaced", name, why);
     if (auto replaced = tap_.replace(); !replaced)

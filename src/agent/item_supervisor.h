@@ -22,7 +22,6 @@
 #include "agent/point_maker.h"
 #include "agent/question_line.h"
 #include "agent/quiesce.h"
-#include "agent/restart_pace.h"
 #include "base/seams.h"
 #include "capture/capture_session.h"
 #include "capture/tap_config.h"
@@ -235,7 +234,6 @@ class ItemSupervisor {
 
     // On the watcher's thread.
     int64_t tap_checked_us_ = 0;
-    RestartPace tap_pace_;
 
     // On home.
     std::unique_ptr<CaptureSource> source_;

@@ -9,6 +9,9 @@
 namespace farshore {
 namespace {
 
+// For who is fenced again and again: longer than it takes another one to store what it has.
+constexpr int64_t kFencedRetryMaxUs = 60'000'000;
+
 // The part of encoded `records` behind `stored`.
 ByteView behind(ByteView records, Sequence stored) {
     RecordCursor cursor(records, false);
@@ -61,9 +64,9 @@ void ItemIntake::report_trouble() {
 
 void ItemIntake::retry(std::function<void()> what) { retry_after(retry_us_, std::move(what)); }
 
-void ItemIntake::retry_after(int64_t& delay_us, std::function<void()> what) {
+void ItemIntake::retry_after(int64_t& delay_us, std::function<void()> what, int64_t most_us) {
     const int64_t delay = delay_us;
-    delay_us = std::min(delay_us * 2, kRetryMaxUs);
+    delay_us = std::min(delay_us * 2, most_us);
     server_.executors_.home->post_after_us(delay,
                                            [weak = weak_from_this(), what = std::move(what)] {
                                                if (auto self = weak.lock(); self && !self->retired_)
@@ -146,7 +149,10 @@ void ItemIntake::acquired(Result<LogLease> lease) {
 
 // Brings the spool's content in line with what the vault says is stored.
 Status ItemIntake::follow_lease() {
-    stored_ = std::max(stored_, lease_->stored);
+    // A vault that was rebuilt may have less than the one before it said. The sender is told so,
+    // and what is behind that is of no use.
+    if (lease_->stored < stored_) starting_over_ = true;
+    stored_ = lease_->stored;
     std::deque<Batch> rest;
     std::swap(rest, queue_);
     queue_memory_bytes_ = queue_payload_bytes_ = queue_records_ = 0;
@@ -157,7 +163,7 @@ Status ItemIntake::follow_lease() {
     const bool behind_vault = received_ < lease_->stored;
     const bool hole = !queue_.empty() && queue_.front().range.first.v > lease_->stored.v + 1 &&
                       !queue_.front().range.begins_with_gap;
-    if (!behind_vault && !hole) return {};
+    if (!behind_vault && !hole && !starting_over_) return {};
     // The spool's content is useless: it is all stored, or does not follow what is stored. Waiting
     // for the spool's executor is bounded by one sync; nothing is queued there for this item.
     if (syncing_) return fail(Code::kUnavailable, "the spool is busy");
@@ -168,6 +174,7 @@ Status ItemIntake::follow_lease() {
     unsynced_.clear();
     unsynced_bytes_ = queue_memory_bytes_ = queue_payload_bytes_ = queue_records_ = 0;
     accepted_ = received_ = lease_->stored;
+    starting_over_ = false;
     return {};
 }
 
@@ -185,15 +192,17 @@ void ItemIntake::lose_lease(const Error& why) {
         put_back((*sealed)->ranges);
     sealed_.clear();
     // Two that take the lease from each other would else do so for ever, in step.
-    retry_after(fenced_retry_us_, [this] { acquire(); });
+    retry_after(
+        fenced_retry_us_, [this] { acquire(); }, kFencedRetryMaxUs);
 }
 
-// What was received can't be read back: nothing behind `stored` is trusted. The sender finds that
-// its log no longer reaches back, and opens a gap.
+// What was received can't be read back: nothing behind `stored` is trusted, nor what a sync that is
+// under way adds to it. The sender finds that its log no longer reaches back, and opens a gap.
 void ItemIntake::start_over(const Error& why) {
     note(why);
     drop_peer(why);
     ++generation_;
+    starting_over_ = true;
     building_ = false;
     stop_uploading();
     building_ranges_.clear();
@@ -351,6 +360,7 @@ void ItemIntake::schedule_sync() {
 
 void ItemIntake::synced(Status status, std::vector<Batch> batches) {
     syncing_ = false;
+    if (starting_over_) return;  // it goes with the rest
     uint64_t bytes = 0;
     for (const Batch& batch : batches) bytes += batch.bytes->size();
     unsynced_bytes_ -= std::min(unsynced_bytes_, bytes);
@@ -384,8 +394,7 @@ void ItemIntake::enqueue(Batch batch) {
     queue_payload_bytes_ += batch.range.payload_bytes;
     queue_records_ += batch.range.records;
     queue_has_point_ = queue_has_point_ || batch.range.has_point;
-    if (!batch.range.only_idle && oldest_work_us_ == 0)
-        oldest_work_us_ = server_.clock_.steady_us();
+    if (!batch.range.only_idle && oldest_work_us_ == 0) oldest_work_us_ = batch.since_us;
     if (!join_idle(batch)) queue_.push_back(std::move(batch));
 }
 
@@ -588,11 +597,11 @@ void ItemIntake::maybe_mark_idle() {
         [this, epoch = lease_->epoch, stored = stored_, time] {
             return server_.vault_.mark_idle(item_, epoch, stored, time);
         },
-        [this, time](Status status) {
+        [this, time, generation = generation_](Status status) {
             marking_ = false;
+            if (generation != generation_) return;
             if (status) {
                 marked_time_ = time;
-                fenced_retry_us_ = kRetryFirstUs;
                 stored_time_ = std::max(stored_time_, time);
             } else if (status.error().code() == Code::kFenced) {
                 lose_lease(status.error());

@@ -100,7 +100,7 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
     void trim();
     void maybe_mark_idle();
     void retry(std::function<void()> what);
-    void retry_after(int64_t& delay_us, std::function<void()> what);
+    void retry_after(int64_t& delay_us, std::function<void()> what, int64_t most_us = kRetryMaxUs);
     // What goes wrong on one side of the queue, since when. The two sides fail and mend apart.
     struct Trouble {
         std::optional<Error> error;
@@ -134,6 +134,7 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
     std::vector<Batch> unsynced_;
     uint64_t unsynced_bytes_ = 0;
     bool syncing_ = false;
+    bool starting_over_ = false;  // nothing that the spool holds is trusted, until it is cleared
 
     std::deque<Batch> queue_;  // durable, in no segment yet
     uint64_t queue_memory_bytes_ = 0;

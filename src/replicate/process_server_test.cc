@@ -1,5 +1,8 @@
 #include "replicate/process_server.h"
 
+#include <filesystem>
+#include <fstream>
+
 #include "replicate/process_server_test_site.h"
 
 namespace farshore::process_server_test {
@@ -119,6 +122,64 @@ TEST_F(ProcessServerTest, SealsAgainUnderANewLeaseWhenFenced) {
     auto all = stored_sequences();
     ASSERT_EQ(all.size(), 200u);
     for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i], i + 1);
+}
+
+// Broken if what a sync adds while the spool turns out to be damaged were stored behind what is
+// lost: a GAP at its begin would be taken to say that the source had left that out.
+TEST_F(ProcessServerTest, DamageInTheSpoolTakesWhatIsOnItsWayWithIt) {
+    tune_ = [](ProcessServerOptions& options) {
+        options.build_queue_bytes = 0;
+        options.spool_file_bytes = 8 << 20;
+    };
+    boot();
+    auto wire = connect("agent-1");
+    wire->handlers.on_frame(encode_data(records(1, 10)));
+    time_.advance(2'000'000);
+    ASSERT_EQ(last_ack(*wire).stored.v, 10u);
+    // Enough for a segment; it is damaged when it is durable, and the GAP is being synced when that
+    // is seen.
+    wire->handlers.on_frame(encode_data(records(11, 80)));
+    time_.post([&] {
+        for (const auto& file : std::filesystem::recursive_directory_iterator(directory_.path())) {
+            if (!file.is_regular_file() || file.file_size() < (300u << 10)) continue;
+            std::fstream bytes(file.path(), std::ios::in | std::ios::out | std::ios::binary);
+            bytes.seekp(static_cast<std::streamoff>(file.file_size()) - 4096 * 40);
+            bytes << std::string(8192, 'x');
+        }
+    });
+    wire->handlers.on_frame(encode_data(records(95, 1, RecordKind::kGap)));
+    time_.run();
+    EXPECT_TRUE(error(*wire)) << "it is to come again";
+    time_.advance(5'000'000);
+    EXPECT_EQ(stored_sequences().size(), 10u);
+    auto again = connect("agent-1");
+    EXPECT_EQ(welcome(*again).next.v, 11u);
+    EXPECT_EQ(welcome(*again).stored.v, 10u);
+    again->handlers.on_frame(encode_data(records(11, 80)));
+    time_.advance(5'000'000);
+    EXPECT_EQ(stored_sequences().size(), 90u);
+}
+
+// Broken if an appliance went on to say what a vault that was rebuilt since does not know: no
+// sender would take its word, or know that the recovery site has less.
+TEST_F(ProcessServerTest, AVaultThatForgotIsBelieved) {
+    auto wire = connect("agent-1");
+    for (uint64_t first : {1, 11}) {
+        wire->handlers.on_frame(encode_data(records(first, 10)));
+        time_.advance(2'000'000);
+    }
+    ASSERT_EQ(last_ack(*wire).stored.v, 20u);
+    ASSERT_EQ(vault_.segments.size(), 2u);
+    vault_.segments.pop_back();
+    vault_.epoch += 5;
+    wire->handlers.on_frame(encode_data(records(21, 1)));
+    time_.advance(5'000'000);
+    auto again = connect("agent-1");
+    EXPECT_EQ(welcome(*again).next.v, 11u);
+    EXPECT_EQ(welcome(*again).stored.v, 10u);
+    again->handlers.on_frame(encode_data(records(30, 1, RecordKind::kGap)));
+    time_.advance(5'000'000);
+    EXPECT_EQ(last_ack(*again).stored.v, 30u);
 }
 
 // Broken if two appliances that have an item's records took its lease from each other for ever,
