@@ -232,11 +232,11 @@ TEST(ItemCopyTest, EveryPointOfACopyIsTheMachinesThroughDeaths) {
         EXPECT_EQ(fresh.state()->stored, w.copy_ledger.state()->stored);
         EXPECT_EQ(fresh.state()->floor, w.copy_ledger.state()->floor);
     }
-    EXPECT_GT(deaths, 6 * kSeeds);
-    EXPECT_GT(errors, 3 * kSeeds);
-    EXPECT_GT(seeded, 3 * kSeeds / 8);
-    EXPECT_GT(kept, 6 * kSeeds);
-    EXPECT_GT(older, kSeeds / 2);
+    EXPECT_GT(deaths, 100 * kSeeds / 16);
+    EXPECT_GT(errors, 50 * kSeeds / 16);
+    EXPECT_GT(seeded, 6 * kSeeds / 16);
+    EXPECT_GT(kept, 100 * kSeeds / 16);
+    EXPECT_GT(older, 10 * kSeeds / 16);
 }
 
 // Broken if the source's log went on without a copy that is away: it could never catch up.
