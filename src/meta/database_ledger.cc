@@ -505,7 +505,7 @@ Result<std::vector<ManifestRow>> DatabaseLedger::list_manifests() {
             select<std::string, long long, long long, long long, long long>(
                 sql,
                 "SELECT object_name, sequence, segment, generation, time_us FROM ledger_manifests "
-                "WHERE item_id = :i ORDER BY sequence, generation",
+                "WHERE item_id = :i ORDER BY sequence, generation, object_name",
                 [&](const std::string& name, long long sequence, long long segment,
                     long long generation, long long time) {
                     rows.push_back({name,

@@ -222,7 +222,7 @@ class ReplicaLedger {
     virtual Result<std::vector<PointRow>> list_points(const PointQuery& query) = 0;
     virtual Result<std::vector<GapRow>> list_gaps() = 0;
     virtual Result<std::vector<GeometryRow>> list_geometry() = 0;
-    virtual Result<std::vector<ManifestRow>> list_manifests() = 0;  // by sequence, then generation
+    virtual Result<std::vector<ManifestRow>> list_manifests() = 0;  // by sequence, generation, name
     virtual Result<std::vector<KeptRow>> list_kept() = 0;           // all, by sequence
     // Those that a query asks for, in its order; `kind` is that of recorded ones only. What an
     // answer reads: there may be a hundred thousand, and list_kept() reads them all.

@@ -253,8 +253,8 @@ Result<std::vector<GeometryRow>> MemoryLedger::list_geometry() {
 Result<std::vector<ManifestRow>> MemoryLedger::list_manifests() {
     std::lock_guard lock(mutex_);
     auto out = values(tables_.manifests);
-    std::sort(out.begin(), out.end(), [](const ManifestRow& a, const ManifestRow& b) {
-        return std::tie(a.sequence, a.generation) < std::tie(b.sequence, b.generation);
+    std::ranges::sort(out, {}, [](const ManifestRow& r) {
+        return std::tie(r.sequence, r.generation, r.object_name);
     });
     return out;
 }
