@@ -123,7 +123,7 @@ Result<AlarmRecord> acknowledge_alarm(Database& database, uint64_t id, const std
 }
 
 Result<AlarmRecord> get_alarm(Database& database, uint64_t id) {
-    return in_snapshot(database, "reading an alarm",
+    return in_one_read(database, "reading an alarm",
                        [&](SqlSession& sql) { return read_alarm(sql, id); });
 }
 
@@ -132,7 +132,7 @@ Result<std::vector<AlarmRecord>> list_alarms(Database& database, bool standing_o
                                              const std::optional<ItemId>& item) {
     const uint64_t below = before == 0 ? UINT64_MAX : before;
     const std::string standing = standing_only ? "cleared_us = 0 AND " : "";
-    return in_snapshot(database, "listing alarms", [&](SqlSession& sql) {
+    return in_one_read(database, "listing alarms", [&](SqlSession& sql) {
         return item ? select_alarms(sql,
                                     "WHERE " + standing +
                                         "id < :b AND item_id = :i ORDER BY id DESC LIMIT :l",
@@ -144,7 +144,7 @@ Result<std::vector<AlarmRecord>> list_alarms(Database& database, bool standing_o
 
 Result<std::vector<AlarmRecord>> list_component_alarms(Database& database,
                                                        const std::string& component) {
-    return in_snapshot(database, "listing a component's alarms", [&](SqlSession& sql) {
+    return in_one_read(database, "listing a component's alarms", [&](SqlSession& sql) {
         return select_alarms(
             sql, "WHERE cleared_us = 0 AND item_id = '' AND component = :p ORDER BY id", component);
     });

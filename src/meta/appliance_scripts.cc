@@ -51,14 +51,14 @@ Status add_appliance_script(Database& database, const ApplianceScriptRecord& scr
 }
 
 Result<ApplianceScriptRecord> get_appliance_script(Database& database, const std::string& handle) {
-    return in_snapshot(database, "reading a script of an appliance",
+    return in_one_read(database, "reading a script of an appliance",
                        [&](SqlSession& sql) { return read_script(sql, handle); });
 }
 
 Result<std::vector<ApplianceScriptRecord>> scripts_of_appliance(Database& database,
                                                                 const std::string& appliance,
                                                                 size_t most) {
-    return in_snapshot(database, "reading an appliance's scripts",
+    return in_one_read(database, "reading an appliance's scripts",
                        [&](SqlSession& sql) -> Result<std::vector<ApplianceScriptRecord>> {
                            const L limit = static_cast<L>(most);
                            return select_scripts(
@@ -85,7 +85,7 @@ Result<ApplianceScriptRecord> change_appliance_script(
 }
 
 Result<std::vector<std::string>> appliance_script_handles(Database& database) {
-    return in_snapshot(database, "listing scripts of appliances",
+    return in_one_read(database, "listing scripts of appliances",
                        [&](SqlSession& sql) -> Result<std::vector<std::string>> {
                            std::vector<std::string> handles;
                            select<T>(sql, "SELECT handle FROM appliance_scripts ORDER BY handle",

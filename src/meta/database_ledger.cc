@@ -60,13 +60,16 @@ Result<SegmentRow> first_segment(Result<std::vector<SegmentRow>> rows, const cha
 Result<LedgerState> read_state(SqlSession& sql, const std::string& item) {
     LedgerState state;
     std::string header;
-    // Two selects: tuples of a dozen columns each read better than one of eighteen.
-    select<long long, std::string, long long, std::string, long long, long long, long long>(
+    using L = long long;
+    using T = std::string;
+    select<L, T, L, T, L, L, L, L, L, L, L, L, L, L, L, L>(
         sql,
         "SELECT epoch, appliance, last_segment, last_header, last_segment_epoch, stored, "
-        "stored_time_us FROM ledgers WHERE item_id = :item",
-        [&](long long epoch, const std::string& appliance, long long last, const std::string& hash,
-            long long last_epoch, long long stored, long long stored_time) {
+        "stored_time_us, idle, idle_time_us, floor, floor_segment, floor_time_us, generation, "
+        "written_bytes, stored_bytes, rebuilding FROM ledgers WHERE item_id = :item",
+        [&](L epoch, const T& appliance, L last, const T& hash, L last_epoch, L stored,
+            L stored_time, L idle, L idle_time, L floor, L floor_segment, L floor_time,
+            L generation, L written, L stored_bytes, L rebuilding) {
             state.epoch.v = from_column(epoch);
             state.appliance = appliance;
             state.last_segment.v = from_column(last);
@@ -74,16 +77,6 @@ Result<LedgerState> read_state(SqlSession& sql, const std::string& item) {
             state.last_segment_epoch.v = from_column(last_epoch);
             state.stored.v = from_column(stored);
             state.stored_time.us = stored_time;
-        },
-        item);
-    select<long long, long long, long long, long long, long long, long long, long long, long long,
-           long long>(
-        sql,
-        "SELECT idle, idle_time_us, floor, floor_segment, floor_time_us, generation, "
-        "written_bytes, stored_bytes, rebuilding FROM ledgers WHERE item_id = :item",
-        [&](long long idle, long long idle_time, long long floor, long long floor_segment,
-            long long floor_time, long long generation, long long written, long long stored_bytes,
-            long long rebuilding) {
             state.idle.v = from_column(idle);
             state.idle_time.us = idle_time;
             state.floor.v = from_column(floor);
@@ -215,7 +208,7 @@ std::string copy_ledger_name(const ItemId& item, const std::string& store) {
 }
 
 Result<LedgerState> DatabaseLedger::state() {
-    return in_snapshot(database_, "reading a ledger",
+    return in_one_read(database_, "reading a ledger",
                        [&](SqlSession& sql) { return read_state(sql, item_); });
 }
 
@@ -399,14 +392,14 @@ Status DatabaseLedger::release_lease(uint64_t id) {
 }
 
 Result<std::vector<SegmentRow>> DatabaseLedger::list_segments(SegmentNumber after, size_t limit) {
-    return in_snapshot(database_, "listing segments", [&](SqlSession& sql) {
+    return in_one_read(database_, "listing segments", [&](SqlSession& sql) {
         return select_segments(sql, "WHERE item_id = :i AND number > :n ORDER BY number LIMIT :l",
                                item_, after, limit);
     });
 }
 
 Result<SegmentRow> DatabaseLedger::segment_with(Sequence sequence) {
-    return in_snapshot(database_, "finding a segment", [&](SqlSession& sql) {
+    return in_one_read(database_, "finding a segment", [&](SqlSession& sql) {
         return first_segment(
             select_segments(sql, "WHERE item_id = :i AND last >= :s ORDER BY last, number LIMIT 1",
                             item_, sequence),
@@ -415,7 +408,7 @@ Result<SegmentRow> DatabaseLedger::segment_with(Sequence sequence) {
 }
 
 Result<SegmentRow> DatabaseLedger::segment_before(TimePoint time) {
-    return in_snapshot(database_, "finding a segment", [&](SqlSession& sql) {
+    return in_one_read(database_, "finding a segment", [&](SqlSession& sql) {
         return first_segment(
             select_segments(
                 sql,
@@ -427,7 +420,7 @@ Result<SegmentRow> DatabaseLedger::segment_before(TimePoint time) {
 }
 
 Result<SegmentRow> DatabaseLedger::segment_ended(Sequence sequence, TimePoint time) {
-    return in_snapshot(database_, "finding a segment", [&](SqlSession& sql) {
+    return in_one_read(database_, "finding a segment", [&](SqlSession& sql) {
         return first_segment(
             select_segments(sql,
                             "WHERE item_id = :i AND last <= :s AND last_time_us <= :t ORDER BY "
@@ -438,7 +431,7 @@ Result<SegmentRow> DatabaseLedger::segment_ended(Sequence sequence, TimePoint ti
 }
 
 Result<std::vector<PointRow>> DatabaseLedger::list_points(const PointQuery& query) {
-    return in_snapshot(
+    return in_one_read(
         database_, "listing points", [&](SqlSession& sql) -> Result<std::vector<PointRow>> {
             std::vector<PointRow> rows;
             select<long long, long long, long long, std::string>(
@@ -459,7 +452,7 @@ Result<std::vector<PointRow>> DatabaseLedger::list_points(const PointQuery& quer
 }
 
 Result<std::vector<GapRow>> DatabaseLedger::list_gaps() {
-    return in_snapshot(
+    return in_one_read(
         database_, "listing gaps", [&](SqlSession& sql) -> Result<std::vector<GapRow>> {
             std::vector<GapRow> rows;
             select<long long, long long, long long, long long, long long>(
@@ -480,7 +473,7 @@ Result<std::vector<GapRow>> DatabaseLedger::list_gaps() {
 }
 
 Result<std::vector<GeometryRow>> DatabaseLedger::list_geometry() {
-    return in_snapshot(
+    return in_one_read(
         database_, "listing geometry", [&](SqlSession& sql) -> Result<std::vector<GeometryRow>> {
             std::vector<GeometryRow> rows;
             select<long long, long long, long long, long long>(
@@ -499,7 +492,7 @@ Result<std::vector<GeometryRow>> DatabaseLedger::list_geometry() {
 }
 
 Result<std::vector<ManifestRow>> DatabaseLedger::list_manifests() {
-    return in_snapshot(
+    return in_one_read(
         database_, "listing manifests", [&](SqlSession& sql) -> Result<std::vector<ManifestRow>> {
             std::vector<ManifestRow> rows;
             select<std::string, long long, long long, long long, long long>(
@@ -526,7 +519,7 @@ Result<std::vector<KeptRow>> DatabaseLedger::list_kept() {
 }
 
 Result<std::vector<KeptRow>> DatabaseLedger::find_kept(const PointQuery& query) {
-    return in_snapshot(
+    return in_one_read(
         database_, "listing kept points", [&](SqlSession& sql) -> Result<std::vector<KeptRow>> {
             std::vector<KeptRow> rows;
             select<std::string, long long, long long, long long, long long, long long, std::string,
@@ -557,7 +550,7 @@ Result<std::vector<KeptRow>> DatabaseLedger::find_kept(const PointQuery& query) 
 }
 
 Result<std::vector<ChangeRow>> DatabaseLedger::list_changes() {
-    return in_snapshot(
+    return in_one_read(
         database_, "listing changes", [&](SqlSession& sql) -> Result<std::vector<ChangeRow>> {
             std::vector<ChangeRow> rows;
             using L = long long;
@@ -577,7 +570,7 @@ Result<std::vector<ChangeRow>> DatabaseLedger::list_changes() {
 }
 
 Result<std::vector<DeadRow>> DatabaseLedger::list_dead(const std::string& after, size_t limit) {
-    return in_snapshot(
+    return in_one_read(
         database_, "listing dead objects", [&](SqlSession& sql) -> Result<std::vector<DeadRow>> {
             std::vector<DeadRow> rows;
             select<std::string, long long, long long, long long>(
@@ -593,7 +586,7 @@ Result<std::vector<DeadRow>> DatabaseLedger::list_dead(const std::string& after,
 }
 
 Result<std::vector<LeaseRow>> DatabaseLedger::list_leases() {
-    return in_snapshot(
+    return in_one_read(
         database_, "listing leases", [&](SqlSession& sql) -> Result<std::vector<LeaseRow>> {
             std::vector<LeaseRow> rows;
             select<long long, long long, long long, std::string, long long>(
@@ -669,7 +662,7 @@ Status remove_ledger(Database& database, const ItemId& item) {
 }
 
 Result<std::vector<ItemId>> unfinished_rebuilds(Database& database) {
-    return in_snapshot(
+    return in_one_read(
         database, "listing unfinished rebuilds",
         [&](SqlSession& sql) -> Result<std::vector<ItemId>> {
             std::vector<ItemId> items;

@@ -140,7 +140,7 @@ Result<std::optional<ItemMemory::Wanted>> wanted_by(
     ItemMemory::Wanted wanted;
     const auto ask = [&](std::string_view text, const auto&... of) -> Status {
         FS_ASSIGN(std::set<ItemId> ids,
-                  in_snapshot(database, "listing items",
+                  in_one_read(database, "listing items",
                               [&](SqlSession& sql) { return select_ids(sql, text, of...); }));
         if (wanted.among)
             std::erase_if(ids, [&](const ItemId& id) { return !wanted.among->contains(id); });
@@ -481,7 +481,7 @@ Status add_bookmark(Database& database, const BookmarkRecord& bookmark) {
 }
 
 Result<BookmarkRecord> get_bookmark(Database& database, const std::string& id) {
-    return in_snapshot(database, "reading a bookmark",
+    return in_one_read(database, "reading a bookmark",
                        [&](SqlSession& sql) -> Result<BookmarkRecord> {
                            FS_ASSIGN(auto rows, select_bookmarks(sql, "WHERE id = :b", id));
                            if (rows.empty())
@@ -508,7 +508,7 @@ Status drop_bookmark(Database& database, const std::string& id) {
 }
 
 Result<std::vector<BookmarkRecord>> pending_bookmarks(Database& database, const ItemId& item) {
-    return in_snapshot(database, "listing bookmarks", [&](SqlSession& sql) {
+    return in_one_read(database, "listing bookmarks", [&](SqlSession& sql) {
         return select_bookmarks(
             sql, "WHERE item_id = :i AND sequence = 0 ORDER BY requested_us, id LIMIT :l", item,
             kMaxPendingBookmarks);
@@ -540,7 +540,7 @@ ConsistentState read_consistent_state(SqlSession& sql, const ItemId& item) {
 }  // namespace
 
 Result<ConsistentState> get_consistent_state(Database& database, const ItemId& item) {
-    return in_snapshot(database, "reading an item's consistent points",
+    return in_one_read(database, "reading an item's consistent points",
                        [&](SqlSession& sql) -> Result<ConsistentState> {
                            return read_consistent_state(sql, item);
                        });

@@ -30,8 +30,7 @@ Result<ItemRecord> find_item(Database& database, const std::string& name_or_id);
 // In the order of their names, after `after`.
 Result<std::vector<ItemRecord>> list_items(Database& database, const std::string& after,
                                            size_t limit);
-// From memory, which is as new as the database: for lists that people look at, and heartbeats. Also
-// kFenced (nodes.h).
+
 // Which items a list is of; what is empty says nothing.
 struct ItemQuery {
     std::string state, agent, prefix;
@@ -39,6 +38,10 @@ struct ItemQuery {
     std::string appliance;  // that writes its log
     std::string site;       // of its appliance; of the one at home, while it runs elsewhere
 };
+
+// From memory, which is as new as the database: for lists that people look at, and heartbeats. Also
+// kFenced (nodes.h).
+//
 // In the order of their names, after `after`. `also`, where there is one, takes what else is asked
 // of them; it is called under a lock and asks nobody.
 Result<std::vector<ItemRecord>> remembered_items(

@@ -112,14 +112,14 @@ Result<JobRecord> add_job(Database& database, JobRecord job) {
 }
 
 Result<JobRecord> get_job(Database& database, uint64_t id) {
-    return in_snapshot(database, "reading a job",
+    return in_one_read(database, "reading a job",
                        [&](SqlSession& sql) { return read_job(sql, id); });
 }
 
 Result<std::vector<JobRecord>> list_jobs(Database& database, uint64_t before, size_t limit,
                                          const std::optional<ItemId>& item) {
     const uint64_t below = before == 0 ? UINT64_MAX : before;
-    return in_snapshot(database, "listing jobs", [&](SqlSession& sql) {
+    return in_one_read(database, "listing jobs", [&](SqlSession& sql) {
         return item ? select_jobs(sql, "WHERE id < :b AND item_id = :i ORDER BY id DESC LIMIT :l",
                                   below, *item, limit)
                     : select_jobs(sql, "WHERE id < :b ORDER BY id DESC LIMIT :l", below, limit);
@@ -127,7 +127,7 @@ Result<std::vector<JobRecord>> list_jobs(Database& database, uint64_t before, si
 }
 
 Result<std::vector<JobCount>> count_jobs(Database& database) {
-    return in_snapshot(
+    return in_one_read(
         database, "counting jobs", [&](SqlSession& sql) -> Result<std::vector<JobCount>> {
             std::vector<JobCount> counts;
             select<std::string, std::string, long long>(
@@ -143,13 +143,13 @@ Result<std::vector<JobCount>> count_jobs(Database& database) {
 }
 
 Result<std::vector<JobRecord>> open_jobs(Database& database) {
-    return in_snapshot(database, "listing open jobs", [&](SqlSession& sql) {
+    return in_one_read(database, "listing open jobs", [&](SqlSession& sql) {
         return select_jobs(sql, "WHERE state IN ('queued', 'running') ORDER BY id");
     });
 }
 
 Result<std::vector<JobMessage>> job_messages(Database& database, uint64_t id) {
-    return in_snapshot(
+    return in_one_read(
         database, "reading a job", [&](SqlSession& sql) -> Result<std::vector<JobMessage>> {
             std::vector<JobMessage> messages;
             select<long long, std::string>(

@@ -66,7 +66,7 @@ std::invoke_result_t<Function, SqlSession&> in_lease_transaction(Database& datab
 
 Result<VaultLease> read_vault_lease(Database& database) {
     FS_TRY(check_shared(database));
-    return in_snapshot(database, "reading the vault's lease",
+    return in_one_read(database, "reading the vault's lease",
                        [](SqlSession& sql) { return read_lease(sql); });
 }
 
@@ -106,7 +106,7 @@ Status check_still_leads(Database& database) {
     const uint64_t epoch = db.epoch;
     const int64_t now_us = db.clock->steady_us();
     if (epoch == 0 || (db.led_us != 0 && now_us - db.led_us < kLedForUs)) return {};
-    FS_TRY(in_snapshot(database, "asking who leads", [&](SqlSession& sql) -> Status {
+    FS_TRY(in_one_read(database, "asking who leads", [&](SqlSession& sql) -> Status {
         FS_ASSIGN(const VaultLease lease, read_lease(sql));
         if (lease.epoch != epoch) return fail(Code::kFenced, "another vault node leads now");
         return {};

@@ -131,7 +131,7 @@ Status enrol_party(Database& database, const PartyRecord& party) {
 }
 
 Result<PartyRecord> get_party(Database& database, const std::string& name) {
-    return in_snapshot(database, "reading a party", [&](SqlSession& sql) -> Result<PartyRecord> {
+    return in_one_read(database, "reading a party", [&](SqlSession& sql) -> Result<PartyRecord> {
         FS_ASSIGN(auto parties, select_parties(sql, "WHERE name = :n", name));
         if (parties.empty())
             return fail(Code::kNotFound,
@@ -142,7 +142,7 @@ Result<PartyRecord> get_party(Database& database, const std::string& name) {
 
 Result<std::vector<PartyRecord>> list_parties(Database& database, const std::string& after,
                                               size_t limit) {
-    return in_snapshot(database, "listing parties", [&](SqlSession& sql) {
+    return in_one_read(database, "listing parties", [&](SqlSession& sql) {
         return select_parties(sql, "WHERE name > :a ORDER BY name LIMIT :l", after, limit);
     });
 }
@@ -275,13 +275,13 @@ Result<std::vector<EventRecord>> list_events(Database& database, uint64_t before
 
 Result<std::vector<EventRecord>> list_events_after(Database& database, uint64_t after,
                                                    size_t limit) {
-    return in_snapshot(database, "listing events", [&](SqlSession& sql) {
+    return in_one_read(database, "listing events", [&](SqlSession& sql) {
         return select_events(sql, "WHERE id > :a ORDER BY id LIMIT :l", after, limit);
     });
 }
 
 Result<std::string> get_setting(Database& database, const std::string& key) {
-    return in_snapshot(database, "reading a setting", [&](SqlSession& sql) -> Result<std::string> {
+    return in_one_read(database, "reading a setting", [&](SqlSession& sql) -> Result<std::string> {
         std::string value;
         select<std::string>(
             sql, "SELECT value FROM settings WHERE key = :k",

@@ -171,6 +171,29 @@ std::invoke_result_t<Function, SqlSession&> in_snapshot(Database& database, std:
     }
 }
 
+// As in_snapshot(), for a function that runs one statement and no more: that sees a snapshot by
+// itself, for one way to the server instead of three. Run again when the server turns out to have
+// gone.
+template <typename Function>
+std::invoke_result_t<Function, SqlSession&> in_one_read(Database& database, std::string_view what,
+                                                        Function&& function) {
+    Database::Impl& db = database.impl();
+    SqlSessions::Lease lease(db.readers);
+    SqlSession& sql = lease.session();
+    try {
+        db.make_ready(sql);
+        try {
+            return function(sql);
+        } catch (const std::exception&) {
+            if (db.backend->is_alive(sql.raw())) throw;
+        }
+        db.make_ready(sql);
+        return function(sql);
+    } catch (const std::exception& thrown) {
+        return fail(db.error_of(thrown, what));
+    }
+}
+
 // How our types stand in columns. SQLite's integers are signed; no counter of ours gets near 2^63,
 // only "no limit" does.
 template <typename T>
