@@ -31,9 +31,12 @@ struct HttpRequest {
     // The common name of the client's certificate, verified against our authority; empty: none.
     std::string peer_certificate_name;
     std::string peer_address;  // "host:port"; "unix" for a unix socket
+    int64_t received_us = 0;   // steady: when the server had all of it; 0: none did
 
     // Empty when there is none. `name` in lower case.
     const std::string& header(const std::string& name) const;
+    // Since the server had all of it; none: none did.
+    std::optional<int64_t> age_us() const;
     // What stands behind "Bearer " in the authorization header; empty: nothing.
     std::string bearer_token() const;
 };

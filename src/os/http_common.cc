@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "os/http.h"
+#include "os/real.h"
 
 namespace farshore {
 namespace {
@@ -27,6 +28,11 @@ const std::string& HttpRequest::header(const std::string& name) const {
     static const std::string none;
     const auto found = headers.find(name);
     return found == headers.end() ? none : found->second;
+}
+
+std::optional<int64_t> HttpRequest::age_us() const {
+    if (received_us == 0) return {};
+    return RealClock().steady_us() - received_us;
 }
 
 std::string HttpRequest::bearer_token() const {

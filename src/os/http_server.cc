@@ -29,6 +29,7 @@
 #include "os/http_workers.h"
 #include "os/log.h"
 #include "os/openssl.h"
+#include "os/real.h"
 #include "os/tls_connection.h"
 
 namespace farshore {
@@ -326,6 +327,7 @@ class SessionOf final : public Session, public std::enable_shared_from_this<Sess
         version_ = message.version();
         head_ = message.method() == http::verb::head;
         auto request = std::make_shared<HttpRequest>();
+        request->received_us = RealClock().steady_us();
         request->method = std::string(message.method_string());
         request->target = std::string(message.target());
         for (const auto& field : message) {

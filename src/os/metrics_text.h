@@ -10,7 +10,9 @@
 // are in the names: _seconds (times of day since 1970), _bytes; counters end in _total.
 #pragma once
 
+#include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,7 +24,7 @@ namespace farshore {
 
 inline constexpr std::string_view kMetricsContentType = "text/plain; version=0.0.4; charset=utf-8";
 
-enum class MetricType : unsigned char { kGauge, kCounter };
+enum class MetricType : unsigned char { kGauge, kCounter, kHistogram };
 
 struct MetricFamily {
     const char* name;
@@ -32,11 +34,25 @@ struct MetricFamily {
 
 using MetricLabels = std::vector<std::pair<std::string, std::string>>;
 
+// How many of many things took how long, from a millisecond to ten seconds. Any thread.
+class DurationHistogram {
+  public:
+    DurationHistogram();
+    ~DurationHistogram();
+    void add_us(int64_t us);
+    struct Impl;
+    const Impl& impl() const { return *impl_; }
+
+  private:
+    std::unique_ptr<Impl> impl_;
+};
+
 class MetricsText {
   public:
     // The tables outlive it; families keep their order, and one in several tables counts once.
     explicit MetricsText(std::initializer_list<std::span<const MetricFamily>> tables);
     explicit MetricsText(std::span<const MetricFamily> table) : MetricsText({table}) {}
+    ~MetricsText();
 
     // `name` is in a table. Label values are any UTF-8 text: they are escaped.
     void add(std::string_view name, double value, const MetricLabels& labels = {});
@@ -46,18 +62,16 @@ class MetricsText {
     void add(std::string_view name, Integer value, const MetricLabels& labels = {}) {
         add(name, static_cast<double>(value), labels);
     }
+    // In seconds; `name` is a histogram.
+    void add(std::string_view name, const DurationHistogram& durations,
+             const MetricLabels& labels = {});
 
     std::string text() const;
 
   private:
-    struct Sample {
-        MetricLabels labels;
-        double value;
-    };
-    struct Family {
-        const MetricFamily* family;
-        std::vector<Sample> samples;
-    };
+    struct Family;
+    Family& family(std::string_view name);
+
     std::vector<Family> families_;
 };
 

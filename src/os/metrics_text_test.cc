@@ -24,6 +24,24 @@ TEST(MetricsTextTest, AFamilyStandsOnceWithItsSamplesBehindIt) {
               "# HELP t_more another table\n# TYPE t_more gauge\n");
 }
 
+// Broken if Prometheus took durations for something else, or could not say how many took longer.
+TEST(MetricsTextTest, DurationsStandInBucketsOfSeconds) {
+    constexpr MetricFamily kTook[] = {{"t_seconds", "of a page", MetricType::kHistogram}};
+    DurationHistogram durations;
+    durations.add_us(20'000);
+    durations.add_us(60'000);
+    durations.add_us(60'000'000);
+    MetricsText text(kTook);
+    text.add("t_seconds", durations, {{"kind", "read"}});
+    const std::string said = text.text();
+    for (const char* line :
+         {"# TYPE t_seconds histogram\n", "t_seconds_count{kind=\"read\"} 3\n",
+          "t_seconds_sum{kind=\"read\"} 60.08\n", "t_seconds_bucket{kind=\"read\",le=\"0.05\"} 1\n",
+          "t_seconds_bucket{kind=\"read\",le=\"10\"} 2\n",
+          "t_seconds_bucket{kind=\"read\",le=\"+Inf\"} 3\n"})
+        EXPECT_NE(said.find(line), std::string::npos) << line << said;
+}
+
 // Broken if the name of an item could end its label, and with it the answer.
 TEST(MetricsTextTest, LabelsAreEscaped) {
     MetricsText text(kTable);

@@ -14,6 +14,7 @@
 #include <mutex>
 
 #include "os/http.h"
+#include "os/metrics_text.h"
 #include "vault/access_desk.h"
 #include "vault/change_feed.h"
 #include "vault/replays.h"
@@ -131,6 +132,7 @@ class Api {
     // version and the change. Of one resource always the same; two may share one.
     std::array<std::mutex, 64> turns_;
     std::array<std::atomic<uint64_t>, 5> answered_{};  // by the class of the status
+    DurationHistogram read_took_, change_took_, party_took_;
 };
 
 // Compares in a time that does not depend on where the two differ.

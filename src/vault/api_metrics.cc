@@ -95,6 +95,9 @@ Result<HttpResponse> Api::metrics(const Call& call) {
     for (size_t i = 0; i < std::size(kStatusClasses); ++i)
         text.add("farshore_api_requests_total", answered_[i].load(std::memory_order_relaxed),
                  {{"class", kStatusClasses[i]}});
+    text.add("farshore_api_request_seconds", read_took_, {{"kind", "read"}});
+    text.add("farshore_api_request_seconds", change_took_, {{"kind", "change"}});
+    text.add("farshore_api_request_seconds", party_took_, {{"kind", "party"}});
     add_store_metrics(text, vault_.store_counts());
     // What is missing then is told by the number: an alert on the rest would say the wrong thing.
     Status read =

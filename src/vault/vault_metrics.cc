@@ -21,6 +21,8 @@ constexpr MetricFamily kFamilies[] = {
     {"farshore_vault_database_trouble", "the database could not be read or written just now",
      kGauge},
     {"farshore_api_requests_total", "answered, by the class of their status", kCounter},
+    {"farshore_api_request_seconds", "from when a request had come to its answer",
+     MetricType::kHistogram},
     {"farshore_party_connected", "whether an agent or appliance was heard of lately", kGauge},
     {"farshore_party_certificate_expiry_time_seconds", "when its certificate ends", kGauge},
     {"farshore_jobs", "kept in the list of jobs", kGauge},

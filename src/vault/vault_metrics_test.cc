@@ -51,6 +51,8 @@ TEST(VaultMetrics, NumbersAreThoseOfTheApi) {
     EXPECT_THAT(text, HasSubstr("farshore_item_written_bytes_total{item=\"web\"} 4096\n"));
     EXPECT_THAT(text, HasSubstr("farshore_item_stored_sequence{item=\"web\"} 5\n"));
     EXPECT_THAT(text, HasSubstr("farshore_api_requests_total{class=\"4xx\"} 1\n"));
+    EXPECT_THAT(text, HasSubstr("farshore_api_request_seconds_count{kind=\"read\"}"));
+    EXPECT_THAT(text, Not(HasSubstr("farshore_api_request_seconds_count{kind=\"read\"} 0\n")));
     EXPECT_THAT(text, HasSubstr("farshore_vault_database_trouble 0\n"));
     EXPECT_THAT(text, HasSubstr("farshore_alarms{severity=\"critical\",acknowledged=\"false\"} 0"));
     EXPECT_THAT(text, HasSubstr("farshore_party_connected{party=\"agent-1\",kind=\"agent\"} 1\n"));
