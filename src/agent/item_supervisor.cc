@@ -323,6 +323,7 @@ void ItemSupervisor::check_tap() {
         name = desired_.name;
     }
     if (late || !tap_.kept()) return;
+    const uint32_t seen = tap_.restarts();
     const CaptureStatus capture = session_->status();
     std::string why;
     if (tap_.ended())
@@ -337,7 +338,7 @@ void ItemSupervisor::check_tap() {
         return;
     log::warn("agent", {.item = name, .item_id = item_.to_string()},
               "item {}: the tap {}, it is replaced", name, why);
-    if (auto replaced = tap_.replace(); !replaced)
+    if (auto replaced = tap_.replace(seen); !replaced)
         log::warn("agent", {.item = name, .item_id = item_.to_string()},
                   "item {}: the tap is not replaced: {}", name, replaced.error().what());
 }

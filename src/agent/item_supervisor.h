@@ -181,7 +181,7 @@ class ItemSupervisor {
     } sending_;
     std::atomic<bool> removed_{false};
     std::atomic<bool> stopping_{false};
-    KeptTap tap_;
+    KeptTap tap_{clock_};
 
     // On the worker's thread.
     std::optional<InstanceLock> session_lock_;  // one agent for a capture log

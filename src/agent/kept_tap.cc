@@ -36,12 +36,16 @@ Status KeptTap::start(const NbdServerOptions& options) {
     const std::lock_guard lock(mutex_);
     // The watcher was faster. Ending that one would end the mirror that has come back to it.
     if (tap_ && tap_->alive()) return {};
+    if (tap_ && too_soon())
+        return fail(Code::kUnavailable, "the tap ended as soon as it had been started",
+                    "see " + tap_->log_path() + "; it is started again every second");
     return start_locked(options);
 }
 
 Status KeptTap::start_locked(const NbdServerOptions& options) {
     FS_TRY(NbdServer::clean_up(options.run_directory, options.socket_path));
     FS_ASSIGN(NbdServer started, NbdServer::start(options));
+    started_us_ = clock_.steady_us();
     if (std::exchange(tap_, std::move(started)).has_value()) ++restarts_;
     return {};
 }
@@ -73,12 +77,16 @@ bool KeptTap::kept() const {
 
 bool KeptTap::ended() const {
     const std::lock_guard lock(mutex_);
-    return keep_ && tap_ && !tap_->alive();
+    return keep_ && tap_ && !tap_->alive() && !too_soon();
 }
 
-Status KeptTap::replace() {
+bool KeptTap::too_soon() const {
+    return started_us_ && clock_.steady_us() - *started_us_ < kTapPaceUs;
+}
+
+Status KeptTap::replace(uint32_t seen) {
     const std::lock_guard lock(mutex_);
-    if (!keep_ || !tap_) return {};
+    if (!keep_ || !tap_ || restarts_ != seen) return {};
     const NbdServerOptions options = *std::exchange(keep_, std::nullopt);
     FS_TRY(tap_->kill());
     FS_TRY(start_locked(options));

@@ -11,12 +11,19 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/seams.h"
 #include "compute/nbd_server.h"
 
 namespace farshore {
 
+// From one start to the next. Within what a machine's mirror waits for its tap
+// (item_supervisor_mirror.cc).
+inline constexpr int64_t kTapPaceUs = 1'000'000;
+
 class KeptTap {
   public:
+    explicit KeptTap(Clock& clock) : clock_(clock) {}  // which outlives it
+
     // There is one, or was: it may have ended.
     bool has_one() const;
     bool alive() const;
@@ -27,7 +34,8 @@ class KeptTap {
     // Takes one that runs already. False: none does.
     bool adopt(const std::string& run_directory, const std::string& socket_path);
     // Unless one runs, by then. What is left of another one is removed first. Errors: those of
-    // NbdServer::start.
+    // NbdServer::start; kUnavailable within kTapPaceUs of the last start: it has ended at once, and
+    // would again.
     Status start(const NbdServerOptions& options);
     // From here on replace() may start it, so.
     void keep(const NbdServerOptions& options);
@@ -37,19 +45,23 @@ class KeptTap {
     Status kill();
 
     bool kept() const;
-    // One that is kept, and has ended.
+    // One that is kept, and has ended, and may be started again.
     bool ended() const;
-    // Ends it, if it has not, and starts another one; nothing when it is not kept. When that fails
-    // it is not kept any more: the next start() is somebody's who can tell.
-    Status replace();
+    // Ends it, if it has not, and starts another one; nothing when it is not kept, or another has
+    // been started since restarts() said `seen`. When that fails it is not kept any more: the next
+    // start() is somebody's who can tell.
+    Status replace(uint32_t seen);
 
   private:
     Status start_locked(const NbdServerOptions& options);
+    bool too_soon() const;
 
+    Clock& clock_;
     mutable std::mutex mutex_;
     std::optional<NbdServer> tap_;
     std::optional<NbdServerOptions> keep_;
     uint32_t restarts_ = 0;
+    std::optional<int64_t> started_us_;  // the newest, by us
 };
 
 }  // namespace farshore

@@ -2,11 +2,20 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+
 #include "compute/test_support.h"
 #include "os/unix_stream.h"
 
 namespace farshore {
 namespace {
+
+class SetClock final : public Clock {
+  public:
+    TimePoint now() const override { return {us}; }
+    int64_t steady_us() const override { return us; }
+    std::atomic<int64_t> us = 1'000'000;
+};
 
 class KeptTapTest : public testing::Test {
   protected:
@@ -24,11 +33,18 @@ class KeptTapTest : public testing::Test {
         ASSERT_TRUE(server);
         ASSERT_TRUE(server->kill());
     }
+    // By somebody who has seen the newest one. When nobody would say that it is too soon.
+    Status replace() {
+        pass();
+        return tap_.replace(tap_.restarts());
+    }
+    void pass() { clock_.us += kTapPaceUs; }
     bool answers() { return nbd_server_greets(directory_ / "nbd.sock", 5000).has_value(); }
     void TearDown() override { EXPECT_TRUE(NbdServer::clean_up(directory_.path())); }
 
     const TestDirectory directory_;
-    KeptTap tap_;
+    SetClock clock_;
+    KeptTap tap_{clock_};
 };
 
 // Broken if a tap that ended were not replaced, or were replaced when nobody asked to keep it.
@@ -36,18 +52,19 @@ TEST_F(KeptTapTest, OneThatEndedIsReplacedWhenItIsKept) {
     end_it();
     EXPECT_FALSE(tap_.alive());
     EXPECT_FALSE(tap_.ended()) << "nobody keeps it";
-    EXPECT_TRUE(tap_.replace());
+    EXPECT_TRUE(replace());
     EXPECT_FALSE(answers());
 
     tap_.keep(options());
+    pass();
     EXPECT_TRUE(tap_.ended());
-    ASSERT_TRUE(tap_.replace());
+    ASSERT_TRUE(replace());
     EXPECT_TRUE(answers());
     EXPECT_TRUE(tap_.alive());
     EXPECT_FALSE(tap_.ended());
     EXPECT_EQ(tap_.restarts(), 1u);
     end_it();
-    ASSERT_TRUE(tap_.replace()) << "it is kept but once";
+    ASSERT_TRUE(replace()) << "it is kept but once";
     EXPECT_TRUE(answers());
 }
 
@@ -56,7 +73,7 @@ TEST_F(KeptTapTest, OneThatRunsIsEndedBeforeTheNext) {
     tap_.keep(options());
     auto first = NbdServer::adopt(directory_.path());
     ASSERT_TRUE(first);
-    ASSERT_TRUE(tap_.replace());
+    ASSERT_TRUE(replace());
     EXPECT_FALSE(first->alive());
     EXPECT_TRUE(answers());
 }
@@ -65,12 +82,42 @@ TEST_F(KeptTapTest, OneThatRunsIsEndedBeforeTheNext) {
 TEST_F(KeptTapTest, OneThatRunsByThenIsNotStartedAnew) {
     end_it();
     tap_.keep(options());
-    ASSERT_TRUE(tap_.replace());
+    ASSERT_TRUE(replace());
     auto watchers = NbdServer::adopt(directory_.path());
     ASSERT_TRUE(watchers);
     ASSERT_TRUE(tap_.start(options()));
     EXPECT_TRUE(watchers->alive());
     EXPECT_EQ(tap_.restarts(), 1u);
+}
+
+// Broken if the watcher, which saw the old one dead, ended the one that the worker has started
+// since.
+TEST_F(KeptTapTest, OneThatWasStartedSinceIsNotReplaced) {
+    const uint32_t seen = tap_.restarts();
+    end_it();
+    tap_.keep(options());
+    pass();
+    ASSERT_TRUE(tap_.start(options()));
+    auto workers = NbdServer::adopt(directory_.path());
+    ASSERT_TRUE(workers);
+    ASSERT_TRUE(tap_.replace(seen));
+    EXPECT_TRUE(workers->alive());
+}
+
+// Broken if a tap that ends at once were started, and warned about, many times a second.
+TEST_F(KeptTapTest, OneThatEndsAtOnceIsStartedAtAPace) {
+    tap_.keep(options());
+    end_it();
+    EXPECT_FALSE(tap_.ended()) << "the watcher is not to start it yet";
+    const auto early = tap_.start(options());
+    ASSERT_FALSE(early);
+    EXPECT_EQ(early.error().code(), Code::kUnavailable);
+    EXPECT_NE(early.error().remedy().find("nbd.log"), std::string::npos);
+    EXPECT_EQ(tap_.restarts(), 0u);
+    pass();
+    EXPECT_TRUE(tap_.ended());
+    ASSERT_TRUE(tap_.start(options()));
+    EXPECT_TRUE(answers());
 }
 
 // Broken if the watcher started a tap that its machine's end, or a change of its disks, has taken.
@@ -81,13 +128,13 @@ TEST_F(KeptTapTest, OneThatWasLetGoIsLeftAlone) {
     EXPECT_TRUE(answers()) << "it was ended";
     end_it();
     EXPECT_FALSE(tap_.ended());
-    EXPECT_TRUE(tap_.replace());
+    EXPECT_TRUE(replace());
     EXPECT_FALSE(answers());
 
     ASSERT_TRUE(tap_.start(options()));
     tap_.keep(options());
     ASSERT_TRUE(tap_.kill());
-    EXPECT_TRUE(tap_.replace());
+    EXPECT_TRUE(replace());
     EXPECT_FALSE(answers());
 }
 
@@ -96,7 +143,7 @@ TEST_F(KeptTapTest, OneThatCannotBeReplacedIsTriedOnce) {
     NbdServerOptions broken = options();
     broken.plugin = "/no/such/plugin.so";
     tap_.keep(broken);
-    EXPECT_FALSE(tap_.replace());
+    EXPECT_FALSE(replace());
     EXPECT_FALSE(tap_.kept());
     EXPECT_FALSE(tap_.alive());
     EXPECT_TRUE(tap_.has_one());
