@@ -19,6 +19,7 @@ namespace farshore {
 namespace {
 
 constexpr int64_t kTendPauses = 4;  // times as long as a round took
+constexpr int64_t kMostTendPauseUs = 10'000'000;
 
 constexpr size_t kTokenBytes = 32;
 constexpr size_t kKeptClaims = 32;
@@ -258,9 +259,12 @@ Result<std::unique_ptr<Vault>> Vault::open(const VaultOptions& options, FileSyst
         *round = [self, tender, weak = std::weak_ptr(round), interval = options.tend_interval_us] {
             const int64_t from_us = self->clock().steady_us();
             self->tend();
-            // With very many items no more than a fifth of a processor's time.
+            // With very many items no more than a fifth of a processor's time. But after a round
+            // that was long because ten thousand alarms had to be written, the next ones wait for
+            // no minutes.
+            const int64_t took_us = self->clock().steady_us() - from_us;
             const int64_t pause_us =
-                std::max(interval, kTendPauses * (self->clock().steady_us() - from_us));
+                std::max(interval, std::min(kTendPauses * took_us, kMostTendPauseUs));
             self->impl_->tend_period_us = self->clock().steady_us() - from_us + pause_us;
             if (auto again = weak.lock()) tender->post_after_us(pause_us, [again] { (*again)(); });
         };
