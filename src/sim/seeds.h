@@ -18,7 +18,12 @@
 
 namespace farshore {
 
+// GCC says it by macros, Clang as features.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
+#elif !defined(__has_feature)
+inline constexpr bool kSanitized = false;
+#elif __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 inline constexpr bool kSanitized = true;
 #else
 inline constexpr bool kSanitized = false;
