@@ -323,12 +323,13 @@ void ItemSupervisor::check_tap() {
         name = desired_.name;
     }
     if (late || !tap_.kept()) return;
-    const uint32_t seen = tap_.restarts();
+    const uint64_t seen = tap_.number();
     const CaptureStatus capture = session_->status();
     std::string why;
-    if (tap_.ended())
+    if (!tap_.alive()) {
+        if (!tap_.ended()) return;  // too soon
         why = "has ended";
-    else if (capture.oldest_in_flight_us > options_.hung_tap_us)
+    } else if (capture.oldest_in_flight_us > options_.hung_tap_us)
         why = fmt::format("has not answered a write for {} ms", capture.oldest_in_flight_us / 1000);
     else if (capture.tap_heartbeat_age_us > kTapSilenceUs)
         // One that is stopped as a whole does not even take the request that it does not answer.

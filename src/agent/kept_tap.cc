@@ -29,6 +29,7 @@ bool KeptTap::adopt(const std::string& run_directory, const std::string& socket_
     auto running = NbdServer::adopt(run_directory, socket_path);
     if (!running || !running->alive()) return false;
     tap_ = std::move(*running);
+    ++number_;
     return true;
 }
 
@@ -37,7 +38,7 @@ Status KeptTap::start(const NbdServerOptions& options) {
     // The watcher was faster. Ending that one would end the mirror that has come back to it.
     if (tap_ && tap_->alive()) return {};
     if (tap_ && too_soon())
-        return fail(Code::kUnavailable, "the tap ended as soon as it had been started",
+        return fail(Code::kUnavailable, "the tap ends again and again",
                     "see " + tap_->log_path() + "; it is started again every second");
     return start_locked(options);
 }
@@ -45,7 +46,11 @@ Status KeptTap::start(const NbdServerOptions& options) {
 Status KeptTap::start_locked(const NbdServerOptions& options) {
     FS_TRY(NbdServer::clean_up(options.run_directory, options.socket_path));
     FS_ASSIGN(NbdServer started, NbdServer::start(options));
-    started_us_ = clock_.steady_us();
+    const int64_t now_us = clock_.steady_us();
+    const bool hasty = started_us_ && now_us - *started_us_ < kTapCalmUs;
+    hasty_starts_ = hasty ? hasty_starts_ + 1 : 0;
+    started_us_ = now_us;
+    ++number_;
     if (std::exchange(tap_, std::move(started)).has_value()) ++restarts_;
     return {};
 }
@@ -81,12 +86,17 @@ bool KeptTap::ended() const {
 }
 
 bool KeptTap::too_soon() const {
-    return started_us_ && clock_.steady_us() - *started_us_ < kTapPaceUs;
+    return hasty_starts_ >= kTapStartsAtOnce && clock_.steady_us() - *started_us_ < kTapPaceUs;
 }
 
-Status KeptTap::replace(uint32_t seen) {
+uint64_t KeptTap::number() const {
     const std::lock_guard lock(mutex_);
-    if (!keep_ || !tap_ || restarts_ != seen) return {};
+    return number_;
+}
+
+Status KeptTap::replace(uint64_t seen) {
+    const std::lock_guard lock(mutex_);
+    if (!keep_ || !tap_ || number_ != seen) return {};
     const NbdServerOptions options = *std::exchange(keep_, std::nullopt);
     FS_TRY(tap_->kill());
     FS_TRY(start_locked(options));

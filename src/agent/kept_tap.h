@@ -16,8 +16,11 @@
 
 namespace farshore {
 
-// From one start to the next. Within what a machine's mirror waits for its tap
-// (item_supervisor_mirror.cc).
+// A tap that ends is started again at once: a machine's mirror waits for it for a few seconds only.
+// When so many starts in a row have come within kTapCalmUs of each other, the next ones are
+// kTapPaceUs apart.
+inline constexpr uint32_t kTapStartsAtOnce = 3;
+inline constexpr int64_t kTapCalmUs = 5'000'000;
 inline constexpr int64_t kTapPaceUs = 1'000'000;
 
 class KeptTap {
@@ -34,8 +37,7 @@ class KeptTap {
     // Takes one that runs already. False: none does.
     bool adopt(const std::string& run_directory, const std::string& socket_path);
     // Unless one runs, by then. What is left of another one is removed first. Errors: those of
-    // NbdServer::start; kUnavailable within kTapPaceUs of the last start: it has ended at once, and
-    // would again.
+    // NbdServer::start; kUnavailable when it has ended again and again, and it is too soon.
     Status start(const NbdServerOptions& options);
     // From here on replace() may start it, so.
     void keep(const NbdServerOptions& options);
@@ -47,10 +49,12 @@ class KeptTap {
     bool kept() const;
     // One that is kept, and has ended, and may be started again.
     bool ended() const;
-    // Ends it, if it has not, and starts another one; nothing when it is not kept, or another has
-    // been started since restarts() said `seen`. When that fails it is not kept any more: the next
+    // Which of those that there have been the newest one is.
+    uint64_t number() const;
+    // Ends it, if it has not, and starts another one; nothing when it is not kept, or is not the
+    // one whose number() is `seen` any more. When that fails it is not kept any more: the next
     // start() is somebody's who can tell.
-    Status replace(uint32_t seen);
+    Status replace(uint64_t seen);
 
   private:
     Status start_locked(const NbdServerOptions& options);
@@ -61,7 +65,9 @@ class KeptTap {
     std::optional<NbdServer> tap_;
     std::optional<NbdServerOptions> keep_;
     uint32_t restarts_ = 0;
+    uint64_t number_ = 0;
     std::optional<int64_t> started_us_;  // the newest, by us
+    uint32_t hasty_starts_ = 0;          // in a row
 };
 
 }  // namespace farshore

@@ -138,22 +138,23 @@ Result<std::unique_ptr<Database>> Database::open(const DatabaseOptions& options,
     return database;
 }
 
-void Database::Impl::make_ready(SqlSession& session) {
+void Database::Impl::make_ready(SqlSession& session, bool reader) {
     if (backend->is_alive(session.raw())) return;
     // They are of the server that is gone, and of SOCI's part that goes with it.
     session.statements().clear();
     backend->reconnect(session.raw());
+    if (reader) backend->make_reader(session.raw());
 }
 
 // A server that was away is found at the first thing that is asked of it.
 Status Database::Impl::begin(SqlSession& session, uint32_t key) {
-    make_ready(session);
+    make_ready(session, false);
     try {
         return backend->begin(session.raw(), key, epoch);
     } catch (const std::exception&) {
         if (backend->is_alive(session.raw())) throw;
     }
-    make_ready(session);
+    make_ready(session, false);
     return backend->begin(session.raw(), key, epoch);
 }
 
@@ -164,14 +165,14 @@ Error Database::Impl::error_of(const std::exception& thrown, std::string_view wh
 }
 
 void Database::Impl::begin_reading(SqlSession& session) {
-    make_ready(session);
+    make_ready(session, true);
     try {
         backend->begin_reading(session.raw());
         return;
     } catch (const std::exception&) {
         if (backend->is_alive(session.raw())) throw;
     }
-    make_ready(session);
+    make_ready(session, true);
     backend->begin_reading(session.raw());
 }
 

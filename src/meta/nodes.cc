@@ -46,7 +46,7 @@ std::invoke_result_t<Function, SqlSession&> in_lease_transaction(Database& datab
     SqlSessions::Lease lease(db.writers);
     SqlSession& sql = lease.session();
     try {
-        db.make_ready(sql);
+        db.make_ready(sql, false);
         db.backend->begin_alone(sql.raw());
         Return result = function(sql);
         if (!result) {

@@ -74,8 +74,8 @@ struct Database::Impl {
     mutable std::mutex trouble_mutex;
     std::optional<Error> trouble;
 
-    // Before a transaction.
-    void make_ready(SqlSession& session);
+    // Before a transaction, or a read of its own.
+    void make_ready(SqlSession& session, bool reader);
     Status begin(SqlSession& session, uint32_t key);
     void begin_reading(SqlSession& session);
     void roll_back(SqlSession& session) noexcept { backend->roll_back(session.raw()); }
@@ -181,13 +181,13 @@ std::invoke_result_t<Function, SqlSession&> in_one_read(Database& database, std:
     SqlSessions::Lease lease(db.readers);
     SqlSession& sql = lease.session();
     try {
-        db.make_ready(sql);
+        db.make_ready(sql, true);
         try {
             return function(sql);
         } catch (const std::exception&) {
             if (db.backend->is_alive(sql.raw())) throw;
         }
-        db.make_ready(sql);
+        db.make_ready(sql, true);
         return function(sql);
     } catch (const std::exception& thrown) {
         return fail(db.error_of(thrown, what));

@@ -148,15 +148,6 @@ HttpResponse Api::handle(const HttpRequest& request) {
     HttpResponse response = routed ? std::move(*routed) : refusal(routed.error());
     const auto status_class = static_cast<size_t>(std::clamp(response.status / 100, 1, 5) - 1);
     answered_.at(status_class).fetch_add(1, std::memory_order_relaxed);
-    const auto took_us = request.age_us();
-    // A stream goes on; the metrics themselves are no page.
-    if (took_us && !response.stream) {
-        if (request.path.starts_with("/internal/"))
-            party_took_.add_us(*took_us);
-        else if (request.path.starts_with("/v1/"))
-            (request.method == "GET" || request.method == "HEAD" ? read_took_ : change_took_)
-                .add_us(*took_us);
-    }
     // What an appliance does all the time is no act of a person: only what is refused of it.
     const bool changes = request.method != "GET" && request.method != "HEAD" &&
                          !request.path.starts_with("/internal/");
@@ -170,6 +161,15 @@ HttpResponse Api::handle(const HttpRequest& request) {
             outcome = code_name(Code::kThrottled);
         access_.audit(attempt, request.method, request.path,
                       address_without_port(request.peer_address), outcome);
+    }
+    const auto took_us = request.age_us();
+    // A stream goes on; the metrics themselves are no page.
+    if (took_us && !response.stream) {
+        if (request.path.starts_with("/internal/"))
+            party_took_.add_us(*took_us);
+        else if (request.path.starts_with("/v1/"))
+            (request.method == "GET" || request.method == "HEAD" ? read_took_ : change_took_)
+                .add_us(*took_us);
     }
     return response;
 }

@@ -266,7 +266,6 @@ void BM_ScaleCrowd(benchmark::State& state) {
         const int64_t counts_us =
             s.clock.steady_us() + static_cast<int64_t>(warm_seconds) * 1'000'000;
         state.counters["memory_mib_before"] = resident_mib();
-        const std::vector<double> before = answers_within(s.bench);
         std::atomic<bool> over = false;
         std::atomic<uint64_t> heartbeats = 0;
         std::atomic<int64_t> longest_round_us = 0;
@@ -308,7 +307,9 @@ void BM_ScaleCrowd(benchmark::State& state) {
                     if (n >= 2 && due_us >= counts_us) waits[which].push_back(wait);
                 }
             }));
-        pause_ms(static_cast<int>((warm_seconds + seconds) * 1000));
+        pause_ms(static_cast<int>(warm_seconds * 1000));
+        const std::vector<double> before = answers_within(s.bench);
+        pause_ms(static_cast<int>(seconds * 1000));
         over = true;
         for (std::thread& thread : threads) thread.join();
         std::vector<double> all;

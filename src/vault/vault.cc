@@ -259,9 +259,8 @@ Result<std::unique_ptr<Vault>> Vault::open(const VaultOptions& options, FileSyst
         *round = [self, tender, weak = std::weak_ptr(round), interval = options.tend_interval_us] {
             const int64_t from_us = self->clock().steady_us();
             self->tend();
-            // With very many items no more than a fifth of a processor's time. But after a round
-            // that was long because ten thousand alarms had to be written, the next ones wait for
-            // no minutes.
+            // With very many items a fifth of a processor's time. But after a round that was long
+            // because ten thousand alarms had to be written, the next ones wait for no minutes.
             const int64_t took_us = self->clock().steady_us() - from_us;
             const int64_t pause_us =
                 std::max(interval, std::min(kTendPauses * took_us, kMostTendPauseUs));
