@@ -97,9 +97,10 @@ std::string to_http_date(TimePoint time) {
     const std::string text = to_rfc3339(time);  // 1994-11-15T08:12:31.000000Z
     const int64_t days = (time.us >= 0 ? time.us : time.us - kDayUs + 1) / kDayUs;
     const auto day = static_cast<size_t>((days % 7 + 7) % 7);
-    const auto month = static_cast<size_t>((text[5] - '0') * 10 + (text[6] - '1'));
+    const int month = (text[5] - '0') * 10 + (text[6] - '1');
     return fmt::format("{}, {} {} {} {} GMT", kDays.substr(day * 3, 3), text.substr(8, 2),
-                       kMonths.substr(month * 3, 3), text.substr(0, 4), text.substr(11, 8));
+                       kMonths.substr(static_cast<size_t>(month) * 3, 3), text.substr(0, 4),
+                       text.substr(11, 8));
 }
 
 Result<TimePoint> from_http_date(std::string_view text) {

@@ -113,7 +113,7 @@ struct Site {
         for (uint64_t at = i; at < items; at += appliances) {
             UploadStatus upload;
             upload.item = ids[at];
-            status.uploads.push_back(std::move(upload));
+            status.uploads.push_back(upload);
         }
         FS_ASSIGN(const ApplianceOrders orders,
                   bench.vault().sync_appliance(appliance_name(i), status));
@@ -232,7 +232,7 @@ void sleep_until(int64_t due_us, const std::atomic<bool>& over) {
 
 // Calls `each(n)` `rate` times a second on a thread of its own until `over`.
 std::thread steadily(double rate, const std::atomic<bool>& over,
-                     std::function<void(uint64_t)> each) {
+                     const std::function<void(uint64_t)>& each) {
     return std::thread([=, &over] {
         const int64_t begun_us = RealClock().steady_us();
         for (uint64_t n = 0; !over; ++n) {
