@@ -17,7 +17,7 @@ CaptureSource::CaptureSource(CaptureConsumer& consumer, Commands commands, bool 
       whole_disks_(whole_disks),
       clock_(clock) {}
 
-Sequence CaptureSource::first_available() { return consumer_.released().next(); }
+Sequence CaptureSource::first_unstored() { return stored().next(); }
 
 Status CaptureSource::resume(Sequence next, Sequence stored) {
     peeked_ = false;

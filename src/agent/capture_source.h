@@ -30,7 +30,7 @@ class CaptureSource final : public RecordSource {
     CaptureSource(CaptureConsumer& consumer, Commands commands, bool whole_disks,
                   const Clock* clock = nullptr);
 
-    Sequence first_available() override;
+    Sequence first_unstored() override;
     Status resume(Sequence next, Sequence stored) override;
     Result<ByteView> next(size_t max_bytes) override;
     void release(Sequence received) override;

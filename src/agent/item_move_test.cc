@@ -82,7 +82,7 @@ struct Moving : WithClock, TestCaptureLog {
                            }};
     ItemRoute route{routes};
     struct NoRecords final : RecordSource {
-        Sequence first_available() override { return {1}; }
+        Sequence first_unstored() override { return {1}; }
         Status resume(Sequence, Sequence) override { return {}; }
         Result<ByteView> next(size_t) override { return ByteView{}; }
         void release(Sequence) override {}

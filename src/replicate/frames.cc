@@ -64,7 +64,7 @@ Bytes encode(const HelloFrame& frame) {
     writer.u16(frame.version);
     writer.bytes(frame.item.raw);
     writer.bytes(frame.instance.raw);
-    writer.u64(frame.first_available.v);
+    writer.u64(frame.first_unstored.v);
     return out;
 }
 
@@ -208,7 +208,7 @@ Result<HelloFrame> decode_hello(ByteView body) {
                     "bring agent and appliance to the same version");
     FS_ASSIGN(frame.item.raw, fixed<16>(in));
     FS_ASSIGN(frame.instance.raw, fixed<16>(in));
-    FS_ASSIGN(frame.first_available.v, in.u64());
+    FS_ASSIGN(frame.first_unstored.v, in.u64());
     FS_TRY(in.finish());
     return frame;
 }

@@ -41,8 +41,8 @@ enum class FrameType : uint8_t {
 struct HelloFrame {
     uint16_t version = kProtocolVersion;
     ItemId item;
-    PartyId instance;          // drawn anew by every agent process
-    Sequence first_available;  // lowest sequence that can still be sent
+    PartyId instance;         // drawn anew by every agent process
+    Sequence first_unstored;  // one past what it was told is stored, by whomever
 };
 // Appliance: go on from here.
 struct WelcomeFrame {

@@ -18,12 +18,12 @@ TEST(Frames, EveryFrameComesBackAsItWas) {
     HelloFrame hello;
     hello.item.raw[3] = 7;
     hello.instance.raw[0] = 9;
-    hello.first_available = {42};
+    hello.first_unstored = {42};
     auto h = decode_hello(body_of(encode(hello)));
     ASSERT_TRUE(h);
     EXPECT_EQ(h->item, hello.item);
     EXPECT_EQ(h->instance, hello.instance);
-    EXPECT_EQ(h->first_available.v, 42u);
+    EXPECT_EQ(h->first_unstored.v, 42u);
 
     auto w = decode_welcome(body_of(encode(WelcomeFrame{{5}, {3}, 100})));
     ASSERT_TRUE(w);

@@ -180,7 +180,7 @@ Status ItemIntake::follow_lease() {
 
 // Everything that was sealed or is being built goes back into the queue, to be sealed again under
 // the next lease.
-void ItemIntake::lose_lease(const Error& why) {
+void ItemIntake::give_up_lease(const Error& why) {
     note(why);
     ++generation_;
     lease_.reset();
@@ -191,6 +191,10 @@ void ItemIntake::lose_lease(const Error& why) {
     for (auto sealed = sealed_.rbegin(); sealed != sealed_.rend(); ++sealed)
         put_back((*sealed)->ranges);
     sealed_.clear();
+}
+
+void ItemIntake::lose_lease(const Error& why) {
+    give_up_lease(why);
     // Two that take the lease from each other would else do so for ever, in step.
     retry_after(
         fenced_retry_us_, [this] { acquire(); }, kFencedRetryMaxUs);
@@ -229,6 +233,12 @@ void ItemIntake::attach(Peer peer, const HelloFrame& hello) {
     peer_ = std::move(peer);
     peer_->instance = hello.instance;
     peer_heard_us_ = now_us;
+    // It knows of more that is stored than we do: another appliance has had the item since our
+    // lease began. Whoever is welcomed under that one is asked for what he has let go of.
+    if (lease_ && hello.first_unstored > stored_.next()) {
+        give_up_lease(Error(Code::kFenced, "another appliance has had the item meanwhile"));
+        acquire();
+    }
     if (lease_) welcome();
 }
 

@@ -73,7 +73,8 @@ class ItemIntake : public std::enable_shared_from_this<ItemIntake> {
     void acquire();
     void acquired(Result<LogLease> lease);
     Status follow_lease();
-    void lose_lease(const Error& why);
+    void give_up_lease(const Error& why);
+    void lose_lease(const Error& why);  // which another one has; ours comes again later
     void start_over(const Error& why);
     void welcome();
     void drop_peer(const Error& why);

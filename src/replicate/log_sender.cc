@@ -96,7 +96,7 @@ void LogSender::dialled(Result<std::unique_ptr<Connection>> made) {
     HelloFrame hello;
     hello.item = item_;
     hello.instance = instance_;
-    hello.first_available = source_.first_available();
+    hello.first_unstored = source_.first_unstored();
     connection_->send(encode(hello));
     heard_us_ = clock_.steady_us();
     watch(kPeerSilenceUs);

@@ -23,8 +23,8 @@ namespace farshore {
 class RecordSource {
   public:
     virtual ~RecordSource() = default;
-    // The lowest sequence that can still be sent; one past the newest record when there is none.
-    virtual Sequence first_available() = 0;
+    // One past what it was told is stored, by whomever.
+    virtual Sequence first_unstored() = 0;
     // The appliance wants the records from `next` on, and has stored up to `stored`. next() goes on
     // there. When they are gone, the source opens a gap over everything that is not known to be
     // stored and gives nothing more before that gap's GAP record.

@@ -15,7 +15,7 @@ namespace {
 // A log of so many records, of which the older ones go when they are released.
 class Log final : public RecordSource {
   public:
-    Sequence first_available() override { return {released_.v + 1}; }
+    Sequence first_unstored() override { return {released_.v + 1}; }
     Status resume(Sequence next, Sequence) override {
         if (next.v > last_ + 1) return fail(Code::kInvalidArgument, "ahead of the log");
         next_ = std::max(next.v, released_.v + 1);

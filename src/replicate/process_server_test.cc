@@ -160,6 +160,40 @@ TEST_F(ProcessServerTest, DamageInTheSpoolTakesWhatIsOnItsWayWithIt) {
     EXPECT_EQ(stored_sequences().size(), 90u);
 }
 
+// Broken if an appliance that gets an item back, sooner than it has heard that it had lost it,
+// asked for what the agent has let go of since: that is a gap, and everything is compared.
+TEST_F(ProcessServerTest, AnItemThatComesBackIsAskedForWhatIsNotStored) {
+    auto wire = connect("agent-1");
+    wire->handlers.on_frame(encode_data(records(1, 10)));
+    time_.advance(2'000'000);
+    ASSERT_EQ(last_ack(*wire).stored.v, 10u);
+    // Another one has the item, and stores up to 20.
+    wire->handlers.on_closed(Error(Code::kConnectionLost, "it goes to another one"));
+    time_.run();
+    SegmentRegistration others = vault_.segments.back();
+    others.number = {2};
+    others.epoch = {++vault_.epoch};
+    others.first = {11};
+    others.last = {20};
+    vault_.segments.push_back(others);
+    const uint64_t epoch = vault_.epoch;
+    // What it says first is that it has to drop what it has; the agent comes again.
+    for (int i = 0; i < 2; ++i) {
+        wire = connect("agent-1", 1, 21);
+        time_.advance(1'000'000);
+    }
+    EXPECT_EQ(welcome(*wire).next.v, 21u);
+    EXPECT_EQ(welcome(*wire).stored.v, 20u);
+    EXPECT_EQ(vault_.epoch, epoch + 1);
+    wire->handlers.on_frame(encode_data(records(21, 10)));
+    time_.advance(2'000'000);
+    EXPECT_EQ(last_ack(*wire).stored.v, 30u);
+    // One that it knows as well as the agent does is not asked for.
+    wire = connect("agent-1", 1, 31);
+    EXPECT_EQ(welcome(*wire).next.v, 31u);
+    EXPECT_EQ(vault_.epoch, epoch + 1);
+}
+
 // Broken if an appliance went on to say what a vault that was rebuilt since does not know: no
 // sender would take its word, or know that the recovery site has less.
 TEST_F(ProcessServerTest, AVaultThatForgotIsBelieved) {

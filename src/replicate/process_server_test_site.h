@@ -199,12 +199,14 @@ class ProcessServerTest : public ::testing::Test {
         time_.run();
     }
 
-    std::shared_ptr<Wire> connect(const std::string& peer, uint8_t instance = 1) {
+    std::shared_ptr<Wire> connect(const std::string& peer, uint8_t instance = 1,
+                                  uint64_t first_unstored = 1) {
         auto wire = std::make_shared<Wire>();
         server_->accept(std::make_unique<WireConnection>(wire, peer));
         HelloFrame hello;
         hello.item = item_;
         hello.instance.raw[0] = instance;
+        hello.first_unstored = {first_unstored};
         wire->handlers.on_frame(encode(hello));
         time_.run();
         return wire;

@@ -59,7 +59,7 @@ struct TapProgram {
 class WatchedSource final : public RecordSource {
   public:
     WatchedSource(Machine& machine, RecordSource& inner) : machine_(machine), inner_(inner) {}
-    Sequence first_available() override { return inner_.first_available(); }
+    Sequence first_unstored() override { return inner_.first_unstored(); }
     Status resume(Sequence next, Sequence stored) override;
     Result<ByteView> next(size_t max_bytes) override { return inner_.next(max_bytes); }
     void release(Sequence received) override;
