@@ -52,7 +52,7 @@ ItemId item_of(size_t i) {
 class MadeUp final : public RecordSource {
   public:
     MadeUp(Clock& clock, const Bytes& payload) : clock_(clock), payload_(payload) {}
-    Sequence first_available() override { return {1}; }
+    Sequence first_unstored() override { return {1}; }
     Status resume(Sequence next, Sequence) override {
         next_ = next.v;
         return {};
