@@ -41,6 +41,7 @@ TEST(CaptureSource, NumbersThatWereUsedByAnotherLogAreNotUsedAgain) {
 TEST(CaptureSource, WhatWasStoredAndIsNoMoreTakesEverything) {
     Log log;
     log.source->set_stored({9});
+    EXPECT_EQ(log.source->first_unstored().v, 10u);
     ASSERT_TRUE(log.source->resume({5}, {4}));
     EXPECT_EQ(log.asked, std::vector{TapCommandKind::kResyncAll});
     // Once: a connection that breaks meanwhile asks for no other one.
@@ -81,6 +82,7 @@ TEST(CaptureSource, WhatIsReceivedIsKeptUntilItIsStored) {
     log.send_all();
     log.source->release(log.last);
     EXPECT_EQ(log.consumer->released(), before);
+    EXPECT_EQ(log.source->first_unstored(), before.next()) << "received is not stored";
     EXPECT_EQ(log.source->received(), log.last);
     EXPECT_GT(log.source->kept_bytes(), 20u * 4096);
     EXPECT_TRUE(log.source->has_all_unstored());

@@ -145,6 +145,22 @@ TEST_F(Postgres, ConnectionStringsAreChecked) {
     EXPECT_EQ(refused.error().to_string().find("hidden"), std::string::npos);
 }
 
+// Broken if a session that only reads could write once it had lost its server.
+TEST_F(Postgres, ReadersStayReaders) {
+    const auto other = second("reading");
+    ASSERT_NE(other, nullptr);
+    for (int i = 0; i < 2; ++i) {
+        const auto written = in_one_read(*other, "writing", [](SqlSession& sql) -> Status {
+            execute(sql, "DELETE FROM events WHERE id = 1");
+            return {};
+        });
+        ASSERT_FALSE(written);
+        EXPECT_NE(written.error().what().find("read-only"), std::string::npos)
+            << written.error().to_string();
+        cut("reading");
+    }
+}
+
 // Broken if a restart of the server, or a line that was cut, were more than an error of what was
 // under way: what comes next must find the server by itself.
 TEST_F(Postgres, LostConnectionsAreFoundAgain) {
