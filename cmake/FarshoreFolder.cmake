@@ -36,6 +36,30 @@ exec @NBDKIT@ \"$@\"
   file(CHMOD ${FARSHORE_SANITIZED_PATH}/nbdkit PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE)
 endif()
 
+# farshore_units(VARIABLE TARGET file...): what is compiled instead of these files (units.py). Files with
+# options of their own (the folder's CMakeLists.txt sets them before) stay as they are.
+set(FARSHORE_UNIT_FILES 8 CACHE STRING "About how many sources are compiled at once; 1: each alone")
+set(FARSHORE_UNITS_PROGRAM ${CMAKE_CURRENT_LIST_DIR}/units.py)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${FARSHORE_UNITS_PROGRAM})
+function(farshore_units variable target)
+  set(alone "")
+  foreach(file ${ARGN})
+    get_source_file_property(options ${file} COMPILE_OPTIONS)
+    if(options)
+      list(APPEND alone ${file})
+    endif()
+  endforeach()
+  set(files ${ARGN})
+  if(alone)
+    list(REMOVE_ITEM files ${alone})
+  endif()
+  execute_process(
+    COMMAND ${Python3_EXECUTABLE} ${FARSHORE_UNITS_PROGRAM} ${CMAKE_BINARY_DIR}/units/${target}
+            ${PROJECT_SOURCE_DIR}/src ${FARSHORE_UNIT_FILES} ${files}
+    OUTPUT_VARIABLE units COMMAND_ERROR_IS_FATAL ANY)
+  set(${variable} ${units} ${alone} PARENT_SCOPE)
+endfunction()
+
 function(farshore_folder name)
   cmake_parse_arguments(ARG "" "" "USES;LINKS;TEST_USES" ${ARGN})
   list(FIND FARSHORE_LAYERS ${name} own_layer)
@@ -51,7 +75,8 @@ function(farshore_folder name)
 
   set(target farshore_${name})
   if(library)
-    add_library(${target} STATIC ${library})
+    farshore_units(units ${target} ${library})
+    add_library(${target} STATIC ${units})
     set(scope PUBLIC)
     target_compile_options(${target} PRIVATE ${FARSHORE_WARNINGS})
   else()
@@ -69,7 +94,8 @@ function(farshore_folder name)
   endforeach()
 
   if(tests)
-    add_executable(${name}_test ${tests})
+    farshore_units(units ${name}_test ${tests})
+    add_executable(${name}_test ${units})
     # Less optimised: a test is compiled more often than it runs.
     target_compile_options(${name}_test PRIVATE ${FARSHORE_WARNINGS} -O1)
     target_link_libraries(${name}_test PRIVATE ${target} GTest::gmock GTest::gtest GTest::gtest_main)

@@ -154,7 +154,7 @@ class World {
   private:
     // A request with what the test knows of it.
     struct Live {
-        FakeRequest rq;
+        FakeKernelRequest rq;
         uint64_t number = 0;
         std::vector<uint64_t> sectors;   // in the order of its bios
         std::vector<uint64_t> contents;  // of its pages now
@@ -269,7 +269,7 @@ class World {
 
     void issue() {
         auto made = std::make_unique<Live>();
-        FakeRequest& rq = made->rq;
+        FakeKernelRequest& rq = made->rq;
         const uint64_t dice = pick(0, 11);
         constexpr uint8_t kKinds[] = {kFsEventZero, kFsEventDiscard, kFsEventDiscard, kCommand};
         rq.kind = dice < 8 ? uint8_t{kFsEventData} : kKinds[dice - 8];
@@ -345,7 +345,7 @@ class World {
 
     // The device has done a part and says so; the rest is issued again, or just goes on.
     void end_of_part(Live& live) {
-        FakeRequest& rq = live.rq;
+        FakeKernelRequest& rq = live.rq;
         if (rq.kind != kFsEventData || live.sectors.size() < 2) return;
         const size_t part = pick(1, live.sectors.size() - 1);
         if (live.applied < part) apply(live, part - live.applied);

@@ -102,17 +102,17 @@ class BlockCaptureTest : public ::testing::Test {
         log();
     }
 
-    static FakeRequest write(uint64_t id, uint64_t offset, size_t length, uint8_t fill,
-                             DiskIndex disk = 0) {
-        FakeRequest rq;
+    static FakeKernelRequest write(uint64_t id, uint64_t offset, size_t length, uint8_t fill,
+                                   DiskIndex disk = 0) {
+        FakeKernelRequest rq;
         rq.id = id;
         rq.disk = disk;
         rq.bios = {{offset, length}};
         rq.pages = Bytes(length, fill);
         return rq;
     }
-    static FakeRequest other(uint64_t id, fs_event_kind kind, std::vector<ByteRange> bios) {
-        FakeRequest rq;
+    static FakeKernelRequest other(uint64_t id, fs_event_kind kind, std::vector<ByteRange> bios) {
+        FakeKernelRequest rq;
         rq.id = id;
         rq.kind = static_cast<uint8_t>(kind);
         rq.bios = std::move(bios);
@@ -361,7 +361,7 @@ TEST_F(BlockCaptureTest, AnEndThatWasLostIsNoticed) {
     EXPECT_FALSE(capture_->quiet(0, {0, 4096}));
     log();
     // Full to the last event, so that the end of A finds no room.
-    std::vector<FakeRequest> others;
+    std::vector<FakeKernelRequest> others;
     for (uint64_t id = 2; kernel_->losses() == 0; ++id) {
         others.push_back(write(id, id * 65'536, 512, 2));
         kernel_->issue(others.back());

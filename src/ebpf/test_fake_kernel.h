@@ -20,7 +20,7 @@
 namespace farshore {
 
 // A request of the block layer. Borrowed during a call; its pages may change at any step.
-struct FakeRequest {
+struct FakeKernelRequest {
     uint64_t id = 0;  // its address: used again when it has ended
     uint8_t kind = kFsEventData;
     DiskIndex disk = 0;
@@ -59,7 +59,7 @@ class FakeKernel final : public TraceSource {
 
     // ---- the block layer ----
     // block_rq_issue: a request is handed to its driver; also one that was put back, once more.
-    void issue(const FakeRequest& rq) {
+    void issue(const FakeKernelRequest& rq) {
         if (!attached) return;
         step();
         fs_in_flight entry{};
@@ -95,7 +95,7 @@ class FakeKernel final : public TraceSource {
     }
 
     // block_rq_complete, of all of it.
-    void complete(const FakeRequest& rq, bool error = false) {
+    void complete(const FakeKernelRequest& rq, bool error = false) {
         if (!attached) return;
         step();
         const auto found = in_flight_.find(rq.id);
@@ -127,7 +127,7 @@ class FakeKernel final : public TraceSource {
     }
 
     // block_rq_complete, of a part: the rest is issued again, as a request of its own.
-    void complete_part(const FakeRequest& rq) {
+    void complete_part(const FakeKernelRequest& rq) {
         step();
         const auto found = in_flight_.find(rq.id);
         if (found != in_flight_.end()) found->second.lost = 1;
@@ -245,7 +245,7 @@ class FakeKernel final : public TraceSource {
         if (consumer_step) consumer_step();
     }
 
-    static fs_event event_of(const FakeRequest& rq) {
+    static fs_event event_of(const FakeKernelRequest& rq) {
         fs_event event{};
         event.request = rq.id;
         event.offset = event.request_offset = rq.offset();
@@ -276,7 +276,7 @@ class FakeKernel final : public TraceSource {
         return true;
     }
 
-    bool copy_pieces(const FakeRequest& rq, fs_event event) {
+    bool copy_pieces(const FakeKernelRequest& rq, fs_event event) {
         event.kind = kFsEventData;
         if (!rq.stable) event.flags |= kFsUnstable;
         const uint32_t length = rq.length();
@@ -294,7 +294,7 @@ class FakeKernel final : public TraceSource {
         return at == length;
     }
 
-    bool copy_ranges(const FakeRequest& rq, fs_event event) {
+    bool copy_ranges(const FakeKernelRequest& rq, fs_event event) {
         for (size_t i = 0; i < rq.bios.size(); ++i) {
             if (i == kFsMaxRanges) return false;
             event.offset = rq.bios[i].offset_bytes;
@@ -323,14 +323,14 @@ class FakeKernel final : public TraceSource {
         ++drops_;
         step();
     }
-    void lost_bios(const FakeRequest& rq) {
+    void lost_bios(const FakeKernelRequest& rq) {
         for (size_t i = 0; i < rq.bios.size(); ++i) {
             if (i == kFsMaxRanges) return lost_whole(rq.disk);
             lost(rq.disk, rq.bios[i].offset_bytes, rq.bios[i].length_bytes);
         }
     }
 
-    uint64_t sum_of(const FakeRequest& rq) {
+    uint64_t sum_of(const FakeKernelRequest& rq) {
         fs_sum sum;
         fs_sum_begin(&sum, sum_key());
         for (size_t at = 0; at + 32 <= rq.pages.size(); at += 32)

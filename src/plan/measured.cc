@@ -135,7 +135,7 @@ Result<uint64_t> parse_disk_size(std::string_view size) {
 
 PlanInput plan_input(const Measured& measured, double stored_per_written, int64_t window_us,
                      RetentionGrid keep) {
-    PlanItem item;
+    PlannedItem item;
     item.name = measured.host;
     item.window_us = window_us;
     item.keep = std::move(keep);

@@ -75,7 +75,7 @@ double objects_by_rate(const ChurnSeries& churn, double factor) {
 }
 
 // Bytes that an item stores in a microsecond, by what was seen.
-double stored_rate(const PlanItem& item) {
+double stored_rate(const PlannedItem& item) {
     if (item.seen.written_us <= 0) return 0;
     return double(item.seen.written_bytes) / double(item.seen.written_us) *
            item.seen.stored_per_written;
@@ -85,7 +85,7 @@ double stored_rate(const PlanItem& item) {
 // was seen, by when segments are cut.
 double objects_of(const PlanInput& input, const ChurnSeries& churn, const Plan& plan) {
     double all = 0, known = 0, known_objects = 0;
-    for (const PlanItem& item : input.items) {
+    for (const PlannedItem& item : input.items) {
         const double rate = stored_rate(item);
         all += rate;
         if (item.object_bytes == 0) continue;
@@ -163,7 +163,7 @@ void explain(Plan& plan, const PlanInput& input, const PlanQuestion& question) {
         "growth: (1 + {}/100)^({}/12) = {:.3f}, of what is written and of what there is",
         question.growth_percent, question.months, plan.factor));
     const bool measured = std::ranges::any_of(
-        input.items, [](const PlanItem& item) { return item.object_bytes != 0; });
+        input.items, [](const PlannedItem& item) { return item.object_bytes != 0; });
     lines.push_back(fmt::format("stored for each byte written: {:.3f} ({})",
                                 plan.stored_per_written,
                                 measured ? "compressed and sealed, as the items' segments are"
@@ -247,7 +247,7 @@ Result<Plan> make_plan(const PlanInput& input, const PlanQuestion& question) {
     Plan plan;
     plan.factor = std::pow(1 + question.growth_percent / 100, double(question.months) / 12);
     double written = 0, stored = 0;
-    for (const PlanItem& item : input.items) {
+    for (const PlannedItem& item : input.items) {
         if (item.seen.written_us > 0)
             written += double(item.seen.written_bytes) / double(item.seen.written_us);
         stored += stored_rate(item);
@@ -284,7 +284,7 @@ Result<Plan> make_plan(const PlanInput& input, const PlanQuestion& question) {
 
     const auto fits = [](double bytes) { return bytes < kMostBytes; };
     bool sums_fit = fits(plan.written_peak * seconds(kPlanMonthUs));
-    for (const PlanItem& item : input.items) {
+    for (const PlannedItem& item : input.items) {
         const double span_us = double(std::max<int64_t>(item.seen.written_us, 1));
         sums_fit = sums_fit && fits(double(item.seen.live_bytes) * plan.factor) &&
                    fits(double(item.seen.written_bytes) * plan.factor) &&
@@ -294,7 +294,7 @@ Result<Plan> make_plan(const PlanInput& input, const PlanQuestion& question) {
     if (!sums_fit)
         return fail(Code::kInvalidArgument, "what that grows to is more than can be planned for",
                     "ask for less growth");
-    for (const PlanItem& item : input.items) {
+    for (const PlannedItem& item : input.items) {
         ChangeSeen grown = item.seen;
         const auto grow = [&](uint64_t& bytes) { bytes = bytes_of(double(bytes) * plan.factor); };
         grow(grown.live_bytes);

@@ -35,7 +35,7 @@ struct ChurnSeries {
 };
 
 // One machine, and what is to be kept of it.
-struct PlanItem {
+struct PlannedItem {
     std::string name;
     ChangeSeen seen;
     // Of a segment in the store, on average; 0: not known, it follows from the rate.
@@ -48,7 +48,7 @@ struct PlanInput {
     // Of all items together; several when there are some of other lengths (two days of minutes, two
     // months of hours): each need is the largest that one of them has.
     std::vector<ChurnSeries> churn;
-    std::vector<PlanItem> items;
+    std::vector<PlannedItem> items;
 };
 
 struct PlanQuestion {

@@ -22,7 +22,7 @@ std::vector<uint64_t> constant(size_t slots, uint64_t bytes) {
 PlanInput steady(uint64_t bytes) {
     PlanInput input;
     input.churn = {series(kMinute, constant(1440, bytes))};
-    PlanItem item;
+    PlannedItem item;
     item.name = "web";
     item.window_us = 2 * kHour;
     item.seen.live_bytes = 1000 * kMb;

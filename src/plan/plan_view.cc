@@ -22,7 +22,7 @@ Json plan_view(const Plan& plan, const PlanInput& input, const PlanQuestion& que
                              {"until_s", step.step.until_us / 1'000'000},
                              {"points", step.points},
                              {"bytes", step.bytes}});
-        const PlanItem& item = input.items[static_cast<size_t>(&one - plan.storage.data())];
+        const PlannedItem& item = input.items[static_cast<size_t>(&one - plan.storage.data())];
         items.push_back({{"item", one.item},
                          {"window_s", item.window_us / 1'000'000},
                          {"keep", item.keep.text()},

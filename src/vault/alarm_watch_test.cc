@@ -108,7 +108,14 @@ TEST(VaultAlarms, AnItemsAlarmFromBeginningToEnd) {
     EXPECT_EQ(site.call("GET", "/v1/events", 200)["events"].size(), events + 1)
         << "the RPO became critical; nothing else was told again";
     site.start();  // knows what stands
+    const auto lost = [&] {
+        for (const Json& trouble : site.call("GET", "/v1/items/web", 200)["troubles"])
+            if (trouble["code"] == "agent-lost") return true;
+        return false;
+    };
+    EXPECT_FALSE(lost()) << "nobody can have been heard of yet";
     pass(20);
+    EXPECT_TRUE(lost());
     EXPECT_EQ(site.call("GET", "/v1/alarms", 200)["alarms"].size(), alarms.size());
     // It is back.
     for (int i = 0; i < 10; ++i) {

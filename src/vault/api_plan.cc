@@ -76,7 +76,7 @@ Result<HttpResponse> Api::plan(const Call& call) {
         const auto& replica = *found;
         FS_ASSIGN(const auto rows, replica->changes());
         FS_ASSIGN(const ReplicaStatus status, replica->status());
-        PlanItem item;
+        PlannedItem item;
         item.name = record.name;
         FS_ASSIGN(item.seen, replica->changes_seen());
         if (item.seen.objects != 0) item.object_bytes = item.seen.object_bytes / item.seen.objects;

@@ -79,15 +79,14 @@ std::vector<Trouble> item_troubles(const HealthInputs& in) {
             if (in.in_state_us > kEnablingPatienceUs)
                 troubles.push_back({Severity::kWarning, "no-agent", "no agent captures this item",
                                     "start an agent on its host; `farshore agents` lists them"});
-        } else if (!in.agent_silent_us || *in.agent_silent_us > kAgentLostUs) {
+        } else if (in.agent_silent_us > kAgentLostUs) {
             troubles.push_back(
                 {Severity::kCritical, "agent-lost",
-                 in.agent_silent_us
-                     ? fmt::format("agent '{}' has not been heard of for {}", in.agent,
-                                   seconds(*in.agent_silent_us))
-                     : fmt::format("agent '{}' has not been heard of since this vault "
-                                   "started",
-                                   in.agent),
+                 in.agent_heard ? fmt::format("agent '{}' has not been heard of for {}", in.agent,
+                                              seconds(in.agent_silent_us))
+                                : fmt::format("agent '{}' has not been heard of since this vault "
+                                              "started",
+                                              in.agent),
                  "look at the agent, its host, and the line; if the site is lost, fail over"});
         }
     }

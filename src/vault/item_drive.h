@@ -64,8 +64,9 @@ struct Trouble {
 struct HealthInputs {
     ItemState state = ItemState::kEnabling;
     int64_t in_state_us = 0;
-    std::string agent;                       // empty: none captures it
-    std::optional<int64_t> agent_silent_us;  // none: never heard since the vault started
+    std::string agent;            // empty: none captures it
+    bool agent_heard = false;     // since the vault started
+    int64_t agent_silent_us = 0;  // since it was heard; else since it could have been
     std::optional<ItemError> error;
     std::optional<int64_t> rpo_us;
     int64_t rpo_threshold_us = 60'000'000;

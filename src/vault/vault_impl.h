@@ -49,6 +49,7 @@ struct CopyRuntime;
 // What the vault holds in memory of one item.
 struct ItemRuntime {
     ItemId id;
+    int64_t opened_us = 0;  // steady
     Secret key;
     std::unique_ptr<DatabaseLedger> ledger;
     std::shared_ptr<ItemReplica> replica;  // borrows ledger; whoever holds it holds the runtime

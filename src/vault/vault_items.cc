@@ -31,6 +31,7 @@ Result<std::shared_ptr<ItemRuntime>> Vault::Impl::open_runtime(const ItemRecord&
     if (const auto error = why_set_aside(record.id)) return fail(*error);
     auto made = std::make_shared<ItemRuntime>();
     made->id = record.id;
+    made->opened_us = clock.steady_us();
     FS_ASSIGN(OpenedItemKey opened, open_for_item(record.id, record.wrapped_key, keks()));
     made->key = std::move(opened.key);
     made->ledger = std::make_unique<DatabaseLedger>(*database, record.id);
@@ -190,10 +191,10 @@ ItemReport Vault::Impl::report(const ItemRecord& record) {
             if (*trouble) report.troubles.push_back(**trouble);
         report.agent = (*item)->agent;
         if ((*item)->agent) report.clock_ahead_us = health.clock_ahead_us = (*item)->clock_ahead_us;
-        if ((*item)->agent) {
-            report.agent_seen = (*item)->agent_heard;
-            health.agent_silent_us = clock.steady_us() - (*item)->agent_heard_us;
-        }
+        health.agent_heard = (*item)->agent.has_value();
+        health.agent_silent_us =
+            clock.steady_us() - (health.agent_heard ? (*item)->agent_heard_us : (*item)->opened_us);
+        if (health.agent_heard) report.agent_seen = (*item)->agent_heard;
         if (report.rpo_us)
             report.rpo_worst_us =
                 std::max((*item)->worst.worst(clock.steady_us()).value_or(0), *report.rpo_us);

@@ -15,7 +15,7 @@ WRITTEN_SECTOR = 9
 class RunsElsewhere(EndToEnd):
     """Machines that boot at the recovery site, and what they are there."""
 
-    def boot_model(self, rng, sizes=(4 * MIB, MIB + 512)):
+    def boot_model(self, rng, sizes=(16 * MIB, 4 * MIB + 512)):
         """Disks of a machine that boots, fills one sector with W, says DONE, and halts."""
         model = Model(sizes, rng)
         boot = bytearray(BOOT_SECTOR.read_bytes())

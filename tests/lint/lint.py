@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The lints, each a test of its own: lint.py [NAME…], all without a name.
 
+  names     no two types share a name
   layers    src/X includes only the folders that its CMakeLists.txt names
   seams     clocks, random numbers, files, sockets, processes only behind the seams
   format    clang-format 14 would change nothing
@@ -10,7 +11,7 @@
   scripts   shellcheck and the Python compiler are content
   size      warns of long files and of sources without a test beside them
 
-Options: --build DIR (compile_commands.json; build/release by default), --jobs N.
+Options: --jobs N.
 """
 import argparse
 import concurrent.futures
@@ -231,10 +232,18 @@ def tidy_one(path, build):
     return findings
 
 
-def lint_tidy(build, jobs, budget_s):
+def commands_of_each_file():
+    """A build directory that compiles no files together, so that each is read with what it includes itself;
+    of what it makes, the generated headers alone are made."""
+    for command in (["cmake", "--preset", "tidy"], ["ninja", "-C", "build/tidy", "farshore_bpf_skeletons"]):
+        subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    return ROOT / "build/tidy"
+
+
+def lint_tidy(jobs, budget_s):
     """Checks the sources whose content (with their headers) has not been found clean before. Stops
     at the budget with what was found until then: the next run goes on where this one stopped."""
-    commands = {}
+    commands, build = {}, commands_of_each_file()
     for entry in json.loads((build / "compile_commands.json").read_text()):
         commands[pathlib.Path(entry["file"])] = entry.get("arguments") or entry["command"].split()
     version = subprocess.run([CLANG_TIDY, "--version"], capture_output=True, check=True).stdout
@@ -306,6 +315,26 @@ EVENT_CODE = re.compile(
     r"event\(\s*(?:[\w:.?]|\s|->)*?(?:Severity::k\w+|\w+\.severity)[^;\"]*?\"([a-z]+(?:-[a-z]+)+)\""
     r"|\.code = \"([a-z]+(?:-[a-z]+)+)\"|\bSeverity::k\w+,\s*\"([a-z]+(?:-[a-z]+)+)\""
     r"|kEvent = \"([a-z]+(?:-[a-z]+)+)\"")
+
+
+TYPE_DEFINITION = re.compile(r"(?:template <.*> )?(?:class|struct|enum class|enum|union) (?:\[\[.*\]\] )?(\w+)(?: final)?"
+                             r"(?: : .*)?(?: \{|$)")
+
+
+def lint_names():
+    """Two types of one name in a program are one to the linker, which keeps the functions of one of them."""
+    places = {}
+    for path in sources("*.cc", "*.h"):
+        within = []
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if opened := re.match(r"namespace ([\w:]*) ?\{", line):
+                within.append(opened.group(1))
+            elif line.startswith("}  // namespace") and within:
+                within.pop()
+            elif "" not in within and (defined := TYPE_DEFINITION.match(line)):
+                places.setdefault("::".join([*within, defined.group(1)]), []).append(f"{relative(path)}:{number}")
+    return [f"{where[0]}: '{name}' is defined here and at {', '.join(where[1:])}"
+            for name, where in sorted(places.items()) if len(where) > 1]
 
 
 def lint_events():
@@ -388,17 +417,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     lints = {
-        "layers": lint_layers, "seams": lint_seams,
+        "layers": lint_layers, "seams": lint_seams, "names": lint_names,
         "format": lint_format, "docs": lint_docs,
         "tree": lint_tree, "scripts": lint_scripts, "size": lint_size, "events": lint_events,
-        "tidy": lambda: lint_tidy(options.build, options.jobs, options.budget),
+        "tidy": lambda: lint_tidy(options.jobs, options.budget),
     }
     parser.add_argument("names", nargs="*", metavar="NAME", help=" ".join(lints))
-    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/release")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--budget", type=int, default=240, help="seconds for clang-tidy")
     options = parser.parse_args()
-    options.build = options.build.resolve()
     failed = False
     for name in options.names or lints:
         if name not in lints:
