@@ -109,7 +109,8 @@ TEST(VaultAlarms, AnItemsAlarmFromBeginningToEnd) {
         << "the RPO became critical; nothing else was told again";
     site.start();  // knows what stands
     const auto lost = [&] {
-        for (const Json& trouble : site.call("GET", "/v1/items/web", 200)["troubles"])
+        const Json page = site.call("GET", "/v1/items/web", 200);
+        for (const Json& trouble : page["troubles"])
             if (trouble["code"] == "agent-lost") return true;
         return false;
     };
