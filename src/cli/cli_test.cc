@@ -124,6 +124,7 @@ TEST(Cli, UsageErrors) {
              {"point", "x"},
              {"failover", "x"},
              {"failover", "change-point", "x"},
+             {"failover", "move", "x"},
              {"export", "x"},
              {"job", "seven"}}) {
         EXPECT_EQ(t.run(words), 64);

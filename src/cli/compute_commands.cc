@@ -131,8 +131,8 @@ int ComputeVerbs::change_host(const ComputeHostArguments& arguments) {
         impl_->call_if_match(text_of(*now, "etag"), "PUT", host_target(arguments.name), body));
 }
 
-int ComputeVerbs::remove_host(const std::string& name) {
-    auto answer = impl_->call("DELETE", host_target(name));
+int ComputeVerbs::remove_host(const std::string& name, bool force) {
+    auto answer = impl_->call("DELETE", host_target(name, force ? "?force=true" : ""));
     if (!answer) return impl_->failed(answer.error());
     if (!impl_->json) impl_->say("Removed.\n");
     return 0;
@@ -265,8 +265,9 @@ void add_compute_commands(CLI::App& app, ComputeHostArguments& arguments,
                  false);
     of_host("check", "Connect to it and show what it has",
             [&a](ComputeVerbs& v) { return v.check(a.name); });
-    of_host("remove", "Forget a host on which no item is to run",
-            [&a](ComputeVerbs& v) { return v.remove_host(a.name); });
+    of_host("remove", "Forget a host on which no item is to run", [&a](ComputeVerbs& v) {
+        return v.remove_host(a.name, a.force);
+    })->add_flag("--force", a.force, "it is gone for good: what was left there is not waited for");
     verb(*compute, "networks", "What machines can be plugged into there", [&a](ComputeVerbs& v) {
         return v.networks(a.host.value_or(std::string()));
     })->add_option("HOST", a.host, "one of `compute list` (the vault's machine)");

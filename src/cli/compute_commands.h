@@ -34,7 +34,7 @@ class ComputeVerbs {
     int add_host(const ComputeHostArguments& arguments);
     int change_host(const ComputeHostArguments& arguments);
     int check(const std::string& name);
-    int remove_host(const std::string& name);
+    int remove_host(const std::string& name, bool force);
     // What a machine can be plugged into; empty: on the vault's machine.
     int networks(const std::string& host);
     // Writes ca-cert.pem, client-cert.pem and client-key.pem (0600); the directory is made (0700).

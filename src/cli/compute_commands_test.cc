@@ -38,6 +38,8 @@ TEST(ComputeCommands, WhatIsNotNamedStays) {
     EXPECT_THAT(t.out.str(), HasSubstr("qemu+tls://h/system"));
     t.script = {{"DELETE /v1/compute-hosts/rack", ""}};
     EXPECT_EQ(t.run({"compute", "remove", "rack"}), 0);
+    t.script = {{"DELETE /v1/compute-hosts/rack?force=true", ""}};
+    EXPECT_EQ(t.run({"compute", "remove", "rack", "--force"}), 0);
     EXPECT_NE(t.run({"compute", "add", "rack"}), 0) << "without a URI";
 }
 

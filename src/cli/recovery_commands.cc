@@ -83,6 +83,7 @@ void add_failover(CLI::App& app, RecoveryArguments& a, const AddClientVerb& verb
     for (const Row& row :
          {Row{"start", "Start it for real: the site is lost"},
           Row{"change-point", "Start it again from another point"},
+          Row{"move", "Let it go on at another compute host, on its disks as they are"},
           Row{"commit", "Keep the point for good"},
           Row{"cancel", "Give the started machine up; the source counts again"},
           Row{"keep-open",
@@ -102,6 +103,14 @@ void add_failover(CLI::App& app, RecoveryArguments& a, const AddClientVerb& verb
         if (name == "start" || name == "change-point")
             add_point(*action, a, name == "change-point");
         if (name == "start") add_start_options(*action, a, duration);
+        if (name == "move") {
+            action
+                ->add_option("--compute", a.compute,
+                             "the host that it goes to; local: the vault's own machine")
+                ->required();
+            action->add_option("--network", a.network, "for all of its cards (as they are)");
+            add_shut_down(*action, a.failover.power_off, a.failover.timeout_s);
+        }
         add_no_wait(*action, a);
     }
     CLI::App* hydrate = recovery_verb(

@@ -73,7 +73,8 @@ Code code_of(const virError& error, const std::string& words) {
         case VIR_ERR_GNUTLS_ERROR:
             return Code::kUnavailable;
         case VIR_ERR_INTERNAL_ERROR:
-            if (says("client socket is closed")) return Code::kUnavailable;
+            if (says("client socket is closed") || says("keepalive timeout"))
+                return Code::kUnavailable;
             break;
         case VIR_ERR_SYSTEM_ERROR:
             if (error.domain == VIR_FROM_RPC || error.domain == VIR_FROM_REMOTE)

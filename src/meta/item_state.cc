@@ -32,7 +32,8 @@ constexpr std::array<std::string_view, kItemActions> kActions{"replicate",
                                                               "failback",
                                                               "commit the failback",
                                                               "cancel the failback",
-                                                              "hydrate"};
+                                                              "hydrate",
+                                                              "move the machine"};
 
 constexpr uint32_t bit(S state) { return 1u << static_cast<int>(state); }
 constexpr uint32_t bit(A action) { return 1u << static_cast<int>(action); }
@@ -67,9 +68,9 @@ constexpr std::array<Row, kItemStates> kTable{
     Row{/* failed-over */ kReplicating | bit(S::kFailingOver) | bit(S::kCommitted) |
             bit(S::kDisabling),
         kReading | bit(A::kTestFailover) | bit(A::kChangePoint) | bit(A::kCommit) |
-            bit(A::kCancelFailover)},
+            bit(A::kCancelFailover) | bit(A::kMove)},
     Row{/* committed */ bit(S::kReprotecting) | bit(S::kDisabling),
-        kReading | bit(A::kTestFailover) | bit(A::kReprotect) | bit(A::kHydrate)},
+        kReading | bit(A::kTestFailover) | bit(A::kReprotect) | bit(A::kHydrate) | bit(A::kMove)},
     Row{/* reprotecting */ bit(S::kCommitted) | bit(S::kReverseProtected) | bit(S::kDisabling),
         kReturning | bit(A::kCancelReprotect) | bit(A::kHydrate)},
     Row{/* reverse-protected */ bit(S::kReprotecting) | bit(S::kCommitted) | bit(S::kFailingBack) |

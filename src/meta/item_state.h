@@ -55,8 +55,9 @@ enum class ItemAction : uint8_t {
     kCommitHome,
     kCancelFailback,  // the machine runs at the recovery site again
     kHydrate,         // its disks at the recovery site become its own
+    kMove,            // the machine goes on at another compute host
 };
-inline constexpr int kItemActions = 17;
+inline constexpr int kItemActions = 18;
 
 std::string_view item_action_name(ItemAction action);
 // kWrongState, with the state's name and what would be possible, when `action` is not for `state`.

@@ -72,10 +72,10 @@ TEST(ItemStates, EachActionInEachState) {
     possible[S::kInitialReplication].erase(A::kResynchronise);
     possible[S::kEnabling] = {A::kReplicate, A::kUnprotect};
     possible[S::kFailingOver] = {A::kRead};
-    possible[S::kFailedOver] = {A::kRead,        A::kUnprotect, A::kTestFailover,
-                                A::kChangePoint, A::kCommit,    A::kCancelFailover};
-    possible[S::kCommitted] = {A::kRead, A::kUnprotect, A::kTestFailover, A::kReprotect,
-                               A::kHydrate};
+    possible[S::kFailedOver] = {A::kRead,   A::kUnprotect,      A::kTestFailover, A::kChangePoint,
+                                A::kCommit, A::kCancelFailover, A::kMove};
+    possible[S::kCommitted] = {A::kRead,      A::kUnprotect, A::kTestFailover,
+                               A::kReprotect, A::kHydrate,   A::kMove};
     possible[S::kReprotecting] = captured;
     possible[S::kReprotecting].insert({A::kCancelReprotect, A::kHydrate});
     possible[S::kReverseProtected] = captured;

@@ -75,6 +75,10 @@ Status Recoveries::shut_down(const std::string& id, int timeout_ms, bool by_forc
             RecoveryState& state = entry->state;
             if (entry->forgotten)
                 return fail(Code::kNotFound, fmt::format("recovery '{}' is gone", id));
+            if (state.stage == RecoveryStage::kMoving || state.stage == RecoveryStage::kArriving ||
+                state.stage == RecoveryStage::kCleaning)
+                return fail(Code::kWrongState,
+                            fmt::format("the machine is {}", recovery_stage_name(state.stage)));
             if (entry->unadopted && entry->resume_again)
                 return fail(Code::kUnavailable, "the machine's host cannot be reached just now",
                             "try again when it can");
@@ -90,6 +94,11 @@ Status Recoveries::shut_down(const std::string& id, int timeout_ms, bool by_forc
                 state.stage = RecoveryStage::kStopped;
                 return save(*entry);
             }
+            if (late && !now)
+                return fail(
+                    Code::kUnavailable,
+                    fmt::format("the machine's host does not answer: {}", now.error().what()),
+                    "try again when it does");
             if (late)
                 return fail(
                     Code::kTimeout,

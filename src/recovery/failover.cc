@@ -17,6 +17,10 @@ namespace {
 
 constexpr int kFirstReadPollMs = 5;
 
+bool is_unknown(const Result<std::shared_ptr<RecoveryCompute>>& host) {
+    return !host && host.error().code() == Code::kNotFound;
+}
+
 std::string overlay_path(const std::string& directory, size_t disk) {
     return fmt::format("{}/disk-{}.overlay", directory, disk);
 }
@@ -339,8 +343,11 @@ Status Recoveries::bring_up(Entry& entry, int64_t requested_us) {
 Status Recoveries::end_processes(Entry& entry) {
     const std::string run = run_directory(entry.state.id);
     entry.machine.reset();
-    // A host on which nothing was tried need not be there.
-    const bool nothing = !entry.state.compute.empty() && !entry.state.tried;
+    // A host on which nothing was tried need not be there; nor one that was forgotten although
+    // something was left there.
+    const bool left = entry.state.stage == RecoveryStage::kCleaning && !entry.state.compute.empty();
+    const bool forgotten = left && is_unknown(compute_named(entry.state.compute));
+    const bool nothing = !entry.state.compute.empty() && (!entry.state.tried || forgotten);
     const Status machine = nothing ? Status() : clean_up_machine(entry.state);
     // One at a host that cannot be reached has no disks from now on, whatever it does.
     if (!machine && entry.state.compute.empty()) return machine;

@@ -112,6 +112,15 @@ struct ExportRequest {
     std::string socket_path;  // made by us; the export's name is the disk's index, or nothing
 };
 
+struct MoveRequest {
+    std::string id;       // of the failover
+    std::string new_id;   // as RecoveryRequest::id
+    std::string compute;  // as in RecoveryState, like all below
+    NetworkChoice network;
+    std::vector<NetworkChoice> networks;
+    std::map<uint32_t, GuestAddress> addresses;
+};
+
 // Where the outside reaches what runs.
 struct RecoveryAccess {
     std::string nbd_socket;
@@ -144,6 +153,13 @@ class Recoveries {
     Result<RecoveryState> change_point(const std::string& id, Sequence sequence,
                                        TimePoint point_time,
                                        const std::vector<MachineDisk>& disks = {});
+    // A failover's machine goes on at another host, on its disks as they are, under a new id; as
+    // after a power cut, if it was not shut down before. Its host need not be there: its machine
+    // has no disks from now on, and is removed when the host is back; until then the old id is
+    // `cleaning`. Ok again with the same ids. kWrongState for what is captured, on its way, or no
+    // failover; kInvalidArgument when it is there already. When it does not start there the state
+    // is kFailed, and it can be moved again.
+    Result<RecoveryState> move(const MoveRequest& request);
     // From now on only clean_up(id, kRemoveCommitted) ends it. The lease stays: its disks still
     // read from the replica. Ok again for a committed one; kWrongState unless running or stopped.
     Status commit(const std::string& id);
@@ -246,7 +262,10 @@ class Recoveries {
     Status remove_everything(Entry& entry);
     Status fail_entry(Entry& entry, const Error& error);
     Result<RecoveryState> begin(RecoveryState state);
-    Status resume_one(const std::string& id);
+    Status begin_move(Entry& entry, const MoveRequest& request);
+    Status carry_over(Entry& entry);
+    Status drop_arrival(Entry& entry);
+    Status load_one(const std::string& id);
     void resume_entry(Entry& entry);
     std::vector<EntryPtr> all_entries();
     void renew_lease(Entry& entry);

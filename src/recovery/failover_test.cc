@@ -3,20 +3,10 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <filesystem>
-#include <set>
-
 #include "compute/nbd_server.h"
 #include "compute/test_support.h"
-#include "e2e/bootsector/boot_sector.h"
-#include "os/real.h"
-#include "os/test_paths.h"
 #include "recovery/hydration.h"
-#include "replica/replica_test_model.h"
-#include "store/directory_store.h"
-#include "store/store_identity.h"
+#include "recovery/recovery_test_site.h"
 
 namespace farshore {
 namespace {
@@ -24,186 +14,15 @@ namespace {
 using replica_test::Appliance;
 using replica_test::test_item;
 using replica_test::test_key;
-using replica_test::TestRandom;
 
-// The real clock, with time that the test lets pass.
-class SkippingClock final : public Clock {
-  public:
-    TimePoint now() const override { return real_.now(); }
-    int64_t steady_us() const override { return real_.steady_us() + skipped_us.load(); }
-    std::atomic<int64_t> skipped_us = 0;
-
-  private:
-    RealClock real_;
-};
-
-constexpr uint64_t kDiskBytes = 2 << 20;
-
-std::string hex_of(const std::string& text) { return to_hex(as_bytes(text)); }
-
-// The leases of an item without a vault: which are held, and which points there are.
-class Leases {
-  public:
-    PointLeases interface() {
-        PointLeases leases;
-        leases.take = [this](const ItemId&, const std::string&, Sequence sequence,
-                             const std::string&, int64_t) -> Result<uint64_t> {
-            if (gone.contains(sequence.v))
-                return fail(Code::kPointOutsideWindow, "the window has passed it");
-            held[++last] = sequence.v;
-            return last;
-        };
-        leases.renew = [this](const ItemId&, const std::string&, uint64_t lease,
-                              int64_t) -> Status {
-            ++renewals;
-            if (!held.contains(lease)) return fail(Code::kNotFound, "no such lease");
-            return {};
-        };
-        leases.release = [this](const ItemId&, const std::string&, uint64_t lease) -> Status {
-            held.erase(lease);
-            return {};
-        };
-        return leases;
-    }
-    std::map<uint64_t, uint64_t> held;
-    std::set<uint64_t> gone;
-    uint64_t last = 0;
-    int renewals = 0;
-};
-
-// A store with one machine of two disks in it. Disk 0 boots the guest of tests/e2e/bootsector; its
-// sector 1 says "first version...", and from sequence `second_` on "second version..".
-class FailoverTest : public testing::Test {
+class FailoverTest : public RecoverySiteTest {
   protected:
-    void SetUp() override {
-        ASSERT_TRUE(files_.make_directories(directory_ / "store"));
-        auto store = DirectoryStore::open(files_, random_, {directory_ / "store", true});
-        ASSERT_TRUE(store) << store.error().to_string();
-        store_ = std::move(*store);
-        ASSERT_TRUE(ensure_store_identity(*store_, clock_, random_));
-        auto replica =
-            ItemReplica::open(*store_, ledger_, clock_, random_, test_item(), test_key());
-        ASSERT_TRUE(replica) << replica.error().to_string();
-        Appliance appliance(*store_, random_, test_item(), test_key());
-        ASSERT_TRUE(appliance.acquire(**replica));
-        Bytes records;
-        const auto add = [&](RecordKind kind, DiskIndex disk, uint64_t offset, ByteView payload) {
-            RecordHeader header;
-            header.kind = kind;
-            header.disk = disk;
-            header.sequence = {++last_};
-            header.time = clock_.now();
-            header.offset_bytes = offset;
-            header.length_bytes = static_cast<uint32_t>(payload.size());
-            append_record(records, header, payload);
-        };
-        add(RecordKind::kGeometry, 0, kDiskBytes, {});
-        add(RecordKind::kGeometry, 1, kDiskBytes, {});
-        add(RecordKind::kWrite, 0, 0,
-            boot_sector({.disks = 2, .sectors = {1, 9}, .write_sector = write_sector()}));
-        add(RecordKind::kWrite, 1, 512, as_bytes("the second disk."));
-        add(RecordKind::kWrite, 0, 512, as_bytes("first version.  "));
-        first_ = {last_};
-        ASSERT_TRUE(appliance.send(**replica, records));
-        records.clear();
-        add(RecordKind::kWrite, 0, 512, as_bytes("second version. "));
-        second_ = {last_};
-        ASSERT_TRUE(appliance.send(**replica, records));
-        restart_vault();
-    }
-    virtual uint32_t write_sector() const { return 9; }
-    void TearDown() override {
-        recoveries_.reset();
-        // Whatever a failed test left.
-        for (const char* id : {"t1", "t2", "t3", "f1", "e1"}) {
-            (void)QemuMachine::clean_up(run(id));
-            (void)NbdServer::clean_up(run(id));
-        }
-        (void)NbdServer::clean_up(run("e1"), directory_ / "export.sock");
-    }
-    // As a vault that was killed and started again: knows only what is on disk.
-    void restart_vault() {
-        recoveries_.reset();
-        new_recoveries();
-        const Status resumed = recoveries_->resume();
-        ASSERT_TRUE(resumed) << resumed.error().to_string();
-    }
-    void new_recoveries() {
-        RecoveryOptions options;
-        options.files = &files_;
-        options.clock = &clock_;
-        options.state_root = directory_ / "s";
-        options.run_root = directory_ / "r";
-        options.store_location = directory_ / "store";
-        options.leases = leases_.interface();
-        options.item_key = [](const ItemId&) -> Result<Secret> { return test_key(); };
-        options.on_change = [this](const RecoveryState& state) {
-            stages_.push_back(std::string(recovery_stage_name(state.stage)));
-            if (on_change_) on_change_(state);
-        };
-        options.plugin = test_build_directory() + "/lib/nbdkit-farshore-plugin.so";
-        options.accelerator = accelerator_;
-        recoveries_ = std::make_unique<Recoveries>(std::move(options));
-    }
-    RecoveryRequest request(const std::string& id, RecoveryKind kind, Sequence sequence) {
-        RecoveryRequest request;
-        request.id = id;
-        request.kind = kind;
-        request.item = test_item();
-        request.item_name = "machine";
-        request.sequence = sequence;
-        request.machine =
-            describe_plain_machine("machine", {{"/a", kDiskBytes}, {"/b", kDiskBytes}});
-        request.machine.memory_bytes = 64 << 20;
-        return request;
-    }
-    std::string run(const std::string& id) { return (directory_ / "r") + "/" + id; }
-    std::string serial(const std::string& id, const std::string& wanted = "DONE") {
-        std::string text;
-        wait_until(60'000, 10, [&] {
-            text = tail_of_file(run(id) + "/serial.log", 65536);
-            return text.find(wanted) != std::string::npos;
-        });
-        return text;
-    }
     Result<HydrationReport> hydrated() {
         hydration_.files = &files_;
         hydration_.clock = &clock_;
         return hydrate(*recoveries_, "f1", hydration_);
     }
-    void expect_nothing_left() {
-        EXPECT_TRUE(leases_.held.empty()) << "a lease is held for ever";
-        EXPECT_TRUE(files_.list(directory_ / "r")->empty()) << "run files are left";
-        const auto states = files_.list(directory_ / "s");
-        for (const std::string& name : *states)
-            EXPECT_FALSE(name.ends_with('/')) << name << " is left";
-        EXPECT_TRUE(recoveries_->list().empty());
-    }
-    pid_t pid_of(const std::string& file) {
-        const auto key = read_pid_file(files_, file);
-        EXPECT_TRUE(key) << file;
-        return key ? key->pid : 0;
-    }
-    void kill_by_file(const std::string& file) {
-        auto process = adopt_from_pid_file(files_, file);
-        ASSERT_TRUE(process) << file;
-        ASSERT_TRUE(process->kill(SIGKILL));
-        ASSERT_TRUE(process->wait(10'000'000));
-    }
 
-    TestDirectory directory_;
-    PosixFileSystem files_;
-    SkippingClock clock_;
-    std::string accelerator_ = "tcg";
-    TestRandom random_{1};
-    MemoryLedger ledger_;
-    Leases leases_;
-    std::unique_ptr<DirectoryStore> store_;
-    uint64_t last_ = 0;
-    Sequence first_, second_;
-    std::vector<std::string> stages_;
-    std::function<void(const RecoveryState&)> on_change_;
-    std::unique_ptr<Recoveries> recoveries_;
     HydrationOptions hydration_{.report = [](uint64_t, uint64_t) -> Status { return {}; }};
 };
 
@@ -418,7 +237,7 @@ TEST_F(FailoverTest, HydratedMachineNeedsNeitherStoreNorLease) {
     hydration_.reserve_bytes = 0;
     const auto done = hydrated();
     ASSERT_TRUE(done) << done.error().to_string();
-    EXPECT_EQ(done->disk_bytes, 2 * kDiskBytes);
+    EXPECT_EQ(done->disk_bytes, 2 * kRecoveredDiskBytes);
     EXPECT_TRUE(recoveries_->get("f1")->hydrated);
     EXPECT_EQ(recoveries_->get("f1")->stage, RecoveryStage::kRunning);
     EXPECT_TRUE(leases_.held.empty());

@@ -17,9 +17,9 @@ namespace {
 constexpr uint64_t kVersion = 1;
 constexpr size_t kMaxTextBytes = 4096;
 constexpr std::string_view kKindNames[] = {"test", "failover", "export"};
-constexpr std::string_view kStageNames[] = {"preparing", "starting-disks", "starting-machine",
-                                            "running",   "stopped",        "changing-point",
-                                            "failed",    "cleaning",       "gone"};
+constexpr std::string_view kStageNames[] = {
+    "preparing", "starting-disks", "starting-machine", "running",  "stopped", "changing-point",
+    "moving",    "arriving",       "failed",           "cleaning", "gone"};
 constexpr std::string_view kAddressStageNames[] = {"", "waiting", "set", "failed"};
 constexpr std::array<std::string_view, 3> kUndecidedNames{"", "commit", "roll-back"};
 
@@ -129,6 +129,8 @@ std::string encode_recovery_state(const RecoveryState& state) {
         json["address_stage"] = address_stage_name(state.address_stage);
         json["address_words"] = state.address_words;
     }
+    if (!state.moved_to.empty()) json["moved_to"] = state.moved_to;
+    if (!state.moved_from.empty()) json["moved_from"] = state.moved_from;
     if (state.error)
         json["error"] = {{"code", code_name(state.error->code)},
                          {"what", state.error->what},
@@ -187,6 +189,8 @@ Result<RecoveryState> decode_recovery_state(std::string_view text) {
     FS_ASSIGN(state.compute, text_of(json, "compute"));  // written since there are such hosts
     FS_ASSIGN(state.compute_where, text_of(json, "compute_where"));
     state.tried = json_bool(json, "tried");
+    FS_ASSIGN(state.moved_to, text_of(json, "moved_to"));  // written since machines are moved
+    FS_ASSIGN(state.moved_from, text_of(json, "moved_from"));
     state.copy = json_text(json, "copy");  // written since there are copies
     FS_ASSIGN(state.note, text_of(json, "note"));
     FS_ASSIGN(state.undecided, undecided_from_name(json_text(json, "undecided")));

@@ -40,6 +40,8 @@ enum class RecoveryStage : uint8_t {
     kRunning,          // all that there is to run runs (an export has no machine)
     kStopped,          // the machine ended by itself; its disks are kept
     kChangingPoint,    // the machine is being ended to start again at `sequence`
+    kMoving,           // its disks are on their way to `moved_to`, at another compute host
+    kArriving,         // nothing runs, and nothing is its own: `moved_from` brings it
     kFailed,           // `error` says why; nothing runs, the lease is held
     kCleaning,         // everything is being taken away
     kGone,             // only reported, never stored
@@ -89,6 +91,8 @@ struct RecoveryState {
     std::string compute;        // the name of the host on which it runs; empty: this one
     std::string compute_where;  // RecoveryCompute::where() of it then
     bool tried = false;         // a machine may be there
+    std::string moved_to;       // kMoving: the id of the recovery that goes on there
+    std::string moved_from;     // the id of the one whose disks it has got, or gets
     std::string copy;           // the name of the store that is read; empty: the vault's own
     std::string note;           // of whoever asked for it
     Undecided undecided = Undecided::kWaits;

@@ -26,12 +26,19 @@ Status Recoveries::resume() {
         if (!name.ends_with('/')) continue;
         const std::string id = name.substr(0, name.size() - 1);
         if (!valid_id(id)) continue;
-        if (Status resumed = resume_one(id); !resumed && first) first = std::move(resumed);
+        if (Status loaded = load_one(id); !loaded && first) first = std::move(loaded);
     }
+    // What is on its way first: whoever gets it is taken up like all others then.
+    for (const bool moving : {true, false})
+        for (const EntryPtr& entry : all_entries()) {
+            const std::lock_guard lock(entry->mutex);
+            if (!entry->forgotten && (entry->state.stage == RecoveryStage::kMoving) == moving)
+                resume_entry(*entry);
+        }
     return first;
 }
 
-Status Recoveries::resume_one(const std::string& id) {
+Status Recoveries::load_one(const std::string& id) {
     const auto text = read_whole_file(*options_.files, state_directory(id) + "/recovery.json",
                                       kMaxRecoveryStateBytes);
     if (!text && text.error().code() == Code::kNotFound) {
@@ -51,7 +58,6 @@ Status Recoveries::resume_one(const std::string& id) {
     entry->unadopted = has_machine(entry->state);
     entry->host_away = !entry->state.compute.empty() && entry->state.error &&
                        entry->state.error->code == Code::kUnavailable;
-    resume_entry(*entry);
     return {};
 }
 
@@ -60,6 +66,12 @@ void Recoveries::resume_entry(Entry& entry) {
     const int64_t now_us = options_.clock->steady_us();
     const auto run = [&]() -> Status {
         if (state.stage == RecoveryStage::kCleaning) return remove_everything(entry);
+        if (state.stage == RecoveryStage::kMoving) return carry_over(entry);
+        if (state.stage == RecoveryStage::kArriving) {
+            const auto from = get(state.moved_from);
+            if (from && from->stage == RecoveryStage::kMoving) return {};
+            return drop_arrival(entry);
+        }
         FS_TRY(take_lease(entry));
         // Its tap's owner starts after us: tend() does the rest.
         if (state.captured) {
@@ -122,7 +134,8 @@ void Recoveries::resume_entry(Entry& entry) {
     if (!done && state.stage != RecoveryStage::kGone) {
         // What could not be brought up is said in the state; a clean-up is tried again when asked
         // for.
-        if (state.stage == RecoveryStage::kCleaning || state.stage == RecoveryStage::kRunning)
+        if (state.stage == RecoveryStage::kCleaning || state.stage == RecoveryStage::kRunning ||
+            state.stage == RecoveryStage::kMoving || state.stage == RecoveryStage::kArriving)
             state.error = describe(done.error());
         else
             (void)fail_entry(entry, done.error());
@@ -162,6 +175,7 @@ void Recoveries::tick_elsewhere() {
 void Recoveries::renew_lease(Entry& entry) {
     RecoveryState& state = entry.state;
     if (state.hydrated || state.stage == RecoveryStage::kCleaning ||
+        state.stage == RecoveryStage::kArriving ||
         options_.clock->steady_us() - entry.lease_renewed_us <= options_.lease_us / 3)
         return;
     const Status renewed = take_lease(entry);
@@ -194,7 +208,9 @@ void Recoveries::tend(Entry& entry) {
     constexpr int64_t kResumeAgainUs = 5'000'000;
     RecoveryState& state = entry.state;
     const bool cleans = state.stage == RecoveryStage::kCleaning && !state.compute.empty();
-    if (entry.resume_again || cleans) {
+    const bool moves = state.stage == RecoveryStage::kMoving ||
+                       (state.stage == RecoveryStage::kPreparing && !state.moved_from.empty());
+    if (entry.resume_again || cleans || moves) {
         const int64_t now_us = options_.clock->steady_us();
         if (now_us < entry.resume_us) return;
         entry.resume_us = now_us + kResumeAgainUs;

@@ -374,10 +374,11 @@ Result<HttpResponse> Api::item(const Call& call) {
             FS_ASSIGN(choice.recovery, fields.text("id", 64));
             if (!choice.note.empty() && action != "test" && action != "start")
                 return fields.wrong("note", "goes with test and start");
-            if (choice.network && action != "test" && action != "start")
-                return fields.wrong("network", "goes with test and start");
-            if (!choice.compute.empty() && action != "test" && action != "start")
-                return fields.wrong("compute", "goes with test and start");
+            const bool places = action == "test" || action == "start" || action == "move";
+            if (choice.network && !places)
+                return fields.wrong("network", "goes with test, start and move");
+            if (!choice.compute.empty() && !places)
+                return fields.wrong("compute", "goes with test, start and move");
             if (choice.undecided != Undecided::kWaits && action != "start")
                 return fields.wrong("then", "goes with start");
             if (!choice.recovery.empty() && action != "cleanup")

@@ -88,7 +88,10 @@ Result<HttpResponse> Api::compute_hosts(const Call& call) {
         return tagged(call, view, tag_of(changed));
     }
     if (call.parts.size() == 2 && call.is("DELETE")) {
-        if (recovery_ != nullptr) FS_TRY(recovery_->check_unused(name));
+        const std::string force = call.query("force");
+        if (!force.empty() && force != "true" && force != "false")
+            return fail(Code::kInvalidArgument, "force: must be true or false");
+        if (recovery_ != nullptr) FS_TRY(recovery_->check_unused(name, force == "true"));
         FS_TRY(remove_compute_host(database, name));
         return nothing();
     }

@@ -149,6 +149,8 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
     vault_.set_resumer("test-failover",
                        [this](const JobRecord& job) { return machine_work(job.input); });
     vault_.set_resumer("hydrate", [this](const JobRecord& job) { return hydrate_work(job.input); });
+    vault_.set_resumer("move-failover",
+                       [this](const JobRecord& job) { return move_work(job.input); });
     preparer_ = std::make_unique<ThreadExecutor>("fs-prepare");
     preparer_->post([this] { recoveries_->prepare(); });
     addresser_ = std::make_unique<ThreadExecutor>("fs-addresses");
@@ -418,6 +420,10 @@ JobWork RecoveryDesk::cancel_work(const std::string& input) {
         FS_TRY(run.report(0.2, "ending the machine"));
         for (const RecoveryState& state : of_item(item, RecoveryKind::kFailover))
             FS_TRY(give_up(state, Recoveries::CleanUp::kOrdinary));
+        // One that was being moved just then has another id since.
+        for (const RecoveryState& state : of_item(item, RecoveryKind::kFailover))
+            if (state.stage != RecoveryStage::kCleaning)
+                FS_TRY(give_up(state, Recoveries::CleanUp::kOrdinary));
         vault_.set_stand_by(item, std::nullopt);
         FS_ASSIGN(const ItemRecord now, get_item(vault_.database(), item));
         if (now.state == ItemState::kFailedOver)
@@ -527,6 +533,7 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
         return vault_.start_job("cancel-failover", item, false, item.id.to_string(),
                                 cancel_work(item.id.to_string()));
     }
+    if (action == "move") return move_machine(item, choice);
     if (action == "cleanup") {
         auto tests = of_item(item.id, RecoveryKind::kTest);
         std::erase_if(tests, [](const RecoveryState& test) {
@@ -558,13 +565,11 @@ Result<JobRecord> RecoveryDesk::failover(const std::string& name, const std::str
     if (action != "change-point" && action != "commit" && action != "keep-open")
         return fail(Code::kInvalidArgument,
                     fmt::format("the action '{}' is not a way to fail over", action.substr(0, 64)),
-                    "use test, start, change-point, commit, cancel, keep-open or cleanup");
+                    "use test, start, change-point, move, commit, cancel, keep-open or cleanup");
     FS_TRY(check_action(item.state,
                         action == "change-point" ? ItemAction::kChangePoint : ItemAction::kCommit));
-    const auto running = of_item(item.id, RecoveryKind::kFailover);
-    if (running.empty())
-        return fail(Code::kNotFound, fmt::format("no failover of '{}' is known here", item.name));
-    const std::string id = running.front().id;
+    FS_ASSIGN(const RecoveryState running, failover_of(item));
+    const std::string id = running.id;
     if (action == "commit")
         return vault_.start_job("commit", item, false, "",
                                 [this, id, item_id = item.id](JobRun&) -> Result<std::string> {

@@ -90,7 +90,8 @@ class RecoveryDesk {
     void mend();
     void tick();
 
-    // `action` is test, start, change-point, commit, cancel, keep-open or cleanup; a job does it.
+    // `action` is test, start, change-point, move, commit, cancel, keep-open or cleanup; a job does
+    // it.
     // `copy`: the store whose points are meant, for test and start; empty: the vault's own.
     Result<JobRecord> failover(const std::string& item, const std::string& action,
                                const std::string& point, const std::string& copy = {},
@@ -122,8 +123,9 @@ class RecoveryDesk {
     Status check_place(const RecoveryRequest& request);
     // A compute host, as it is set: kNotFound.
     ComputeHosts& compute_hosts() { return hosts_; }
-    // kWrongState while a machine runs on that host.
-    Status check_unused(const std::string& host);
+    // kWrongState while a machine runs on that host; `but_for_what_was_left`: one that was given up
+    // while the host could not be reached does not count, and is forgotten when the host is.
+    Status check_unused(const std::string& host, bool but_for_what_was_left = false);
     Result<std::vector<RecoveryState>> failovers(const std::string& item);
     // Ends everything that runs of an item, committed failovers too: before it is unprotected by
     // force.
@@ -151,6 +153,12 @@ class RecoveryDesk {
     JobWork machine_work(const std::string& input);
     JobWork cancel_work(const std::string& input);
     JobWork hydrate_work(const std::string& input);
+    JobWork move_work(const std::string& input);
+    Result<JobRecord> move_machine(const ItemRecord& item, const FailoverChoice& choice);
+    Result<MoveRequest> move_request(const RecoveryState& state, const std::string& new_id,
+                                     const FailoverChoice& choice);
+    // The one that counts, beside what was left at hosts that cannot be reached. kNotFound.
+    Result<RecoveryState> failover_of(const ItemRecord& item);
     Result<JobRecord> start_failover(const ItemId& id, const PointSpec& spec,
                                      const std::string& point, const FailoverChoice& choice,
                                      const std::function<Result<JobRecord>()>& job);

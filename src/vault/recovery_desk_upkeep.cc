@@ -59,8 +59,9 @@ void RecoveryDesk::decide() {
     const int64_t now_us = clock_.steady_us();
     std::map<std::string, int64_t> still;
     for (const RecoveryState& state : recoveries_->list()) {
+        // What was left at a host that cannot be reached says nothing of the item any more.
         if (state.kind != RecoveryKind::kFailover || state.committed ||
-            state.undecided == Undecided::kWaits)
+            state.undecided == Undecided::kWaits || state.stage == RecoveryStage::kCleaning)
             continue;
         const auto known = undecided_.find(state.id);
         int64_t due_us = 0;

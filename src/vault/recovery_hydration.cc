@@ -64,10 +64,8 @@ JobWork RecoveryDesk::hydrate_work(const std::string& input) {
 Result<JobRecord> RecoveryDesk::hydrate(const std::string& name, uint64_t bytes_per_s) {
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
     FS_TRY(check_action(item.state, ItemAction::kHydrate));
-    const auto running = of_item(item.id, RecoveryKind::kFailover);
-    if (running.empty())
-        return fail(Code::kNotFound, fmt::format("no failover of '{}' is known here", item.name));
-    const std::string& id = running.front().id;
+    FS_ASSIGN(const RecoveryState running, failover_of(item));
+    const std::string& id = running.id;
     FS_ASSIGN(const auto disks, recoveries_->disks_to_fill(id));
     if (disks.empty())
         return fail(Code::kWrongState,

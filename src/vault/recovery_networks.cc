@@ -154,14 +154,18 @@ Status RecoveryDesk::check_place(const RecoveryRequest& request) {
     return compute->check_addresses(request.machine, networks, request.addresses);
 }
 
-Status RecoveryDesk::check_unused(const std::string& host) {
+Status RecoveryDesk::check_unused(const std::string& host, bool but_for_what_was_left) {
     for (const RecoveryState& state : recoveries_->list())
-        if (state.compute == host)
+        if (state.compute == host &&
+            !(but_for_what_was_left && state.stage == RecoveryStage::kCleaning))
             return fail(
                 Code::kWrongState,
                 fmt::format("the {} {} of '{}' is on compute host '{}'",
                             recovery_kind_name(state.kind), state.id, state.item_name, host),
-                "clean it up, or bring it home, before");
+                state.stage == RecoveryStage::kCleaning
+                    ? "wait until the host is back; one that is gone for good is removed with "
+                      "--force"
+                    : "clean it up, move it (`farshore failover move`) or bring it home, before");
     return {};
 }
 

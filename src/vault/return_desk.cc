@@ -127,7 +127,9 @@ Result<ReturnDesk::Input> ReturnDesk::input_for(const ItemId& item) {
     Input input;
     input.item = item;
     for (const RecoveryState& state : recoveries_.list())
-        if (state.item == item && state.kind == RecoveryKind::kFailover) input.recovery = state.id;
+        if (state.item == item && state.kind == RecoveryKind::kFailover &&
+            state.stage != RecoveryStage::kCleaning && state.stage != RecoveryStage::kArriving)
+            input.recovery = state.id;
     if (input.recovery.empty())
         return fail(Code::kNotFound, "no failover of this item runs here",
                     "the vault node that it runs on does it");

@@ -59,8 +59,12 @@ TEST(Lists, ByHealthAreOfWhatTheTenderSaw) {
     for (const char* name : {"a", "b"}) ASSERT_TRUE(site.speak(name));
     ASSERT_TRUE(site.speak("c", AgentItemError{Code::kIo, "cannot read", "mend it"}));
     EXPECT_EQ(site.names("health=critical"), "c");
-    // A vault that starts has not looked at any, nor heard of their agents.
+    // A vault that starts has not looked at any, nor heard of their agents, which they have some
+    // seconds for. What one has said is known.
     site.start();
+    EXPECT_EQ(site.names("health=critical"), "c");
+    site.clock.us += 20'000'000;
+    site.vault().tend();
     EXPECT_EQ(site.names("health=critical"), "abc");
 }
 

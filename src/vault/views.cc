@@ -414,20 +414,27 @@ Json export_view(const RecoveryState& state, uint64_t size_bytes) {
             {"size_bytes", size_bytes}};
 }
 
+// It is not, or not any more, where its machine counts.
+static bool is_on_its_way(RecoveryStage stage) {
+    return stage == RecoveryStage::kMoving || stage == RecoveryStage::kArriving ||
+           stage == RecoveryStage::kCleaning;
+}
+
 Json failover_view(const RecoveryState& state) {
     Json timings{{"requested", to_rfc3339(state.timings.requested)}};
     if (state.timings.disks_ready_ms >= 0) timings["disks_ready_ms"] = state.timings.disks_ready_ms;
     if (state.timings.machine_started_ms >= 0)
         timings["machine_started_ms"] = state.timings.machine_started_ms;
     if (state.timings.first_read_ms >= 0) timings["first_read_ms"] = state.timings.first_read_ms;
-    Json json{
-        {"id", state.id},
-        {"item", state.item_name},
-        {"kind", std::string(recovery_kind_name(state.kind))},
-        {"state", state.committed ? "committed" : std::string(recovery_stage_name(state.stage))},
-        {"point", point_view(state.sequence, state.point_time)},
-        {"created", to_rfc3339(state.timings.requested)},
-        {"timings", std::move(timings)}};
+    Json json{{"id", state.id},
+              {"item", state.item_name},
+              {"kind", std::string(recovery_kind_name(state.kind))},
+              {"state", state.committed && !is_on_its_way(state.stage)
+                            ? "committed"
+                            : std::string(recovery_stage_name(state.stage))},
+              {"point", point_view(state.sequence, state.point_time)},
+              {"created", to_rfc3339(state.timings.requested)},
+              {"timings", std::move(timings)}};
     if (state.committed) json["hydrated"] = state.hydrated;
     if (!state.compute.empty()) json["compute"] = state.compute;
     if (!state.copy.empty()) json["copy"] = state.copy;

@@ -9,7 +9,7 @@ import signal
 import subprocess
 
 from return_test import RunsElsewhere
-from support import BINARY, FarshoreError, main, seeded
+from support import BINARY, FarshoreError, first_difference, main, seeded
 from farshore import in_document
 from libvirtd import Libvirtd
 
@@ -164,6 +164,76 @@ class OnLibvirt(RunsElsewhere):
             os.kill(daemon, signal.SIGCONT)
         self.farshore.wait_for("it is gone there", lambda: domain not in self.libvirtd.domains(), 120)
         self.farshore.wait_for("and here", lambda: len(self.farshore.call("failover", "list", "web")["failovers"]) == 1, 60)
+
+    def test_a_machine_goes_on_elsewhere_with_what_it_wrote(self):
+        """Breaks when a lost host takes what was written since the failover with it, when the machine there
+        still gets at the disks, when it cannot go back, or a host that is gone for good cannot be forgotten."""
+        rng = seeded()
+        self.set_up()
+        model = self.boot_model(rng)
+        self.protect(model)
+        job = self.job("failover", "start", "web", "--compute", "rack")
+        self.booted(self.log_of(job))
+        self.machine_wrote(model)
+        self.job("failover", "commit", "web")
+        old = in_document([job], "nbd_socket")
+        away = self.clients_at(old, 2)
+        self.steps(model, away, rng, 20)
+        for client in away:
+            client.flush()
+            client.close()
+        [domain] = self.libvirtd.domains()
+        daemon = self.libvirtd.daemon_pid()
+        os.kill(daemon, signal.SIGSTOP)
+        try:
+            self.farshore.wait_for("it is said", lambda: "error" in self.failover_of(), 120)
+            self.assertEqual("unavailable", self.failover_of()["error"]["code"])
+            self.refused("wrong-state", "compute", "remove", "rack")
+            moved = self.job("failover", "move", "web", "--compute", "local")
+            self.assertFalse(pathlib.Path(old).exists())
+            self.booted(self.log_of(moved))
+            self.assert_disks(in_document([moved], "nbd_socket"), model, rng)
+            self.refused("wrong-state", "compute", "remove", "rack")
+            self.assertIn("machine-left-at-host", [one["code"] for one in self.farshore.call("events")["events"]])
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+        self.farshore.wait_for("it is gone there", lambda: domain not in self.libvirtd.domains(), 120)
+        self.farshore.wait_for("and here", lambda: len(self.farshore.call("failover", "list", "web")["failovers"]) == 1, 60)
+        self.assertEqual("committed", self.failover_of()["state"])
+
+        # Back to the host, by itself; it is shut down here before.
+        back = self.job("failover", "move", "web", "--compute", "rack", "--power-off", "--shut-down-timeout", "1")
+        self.booted(self.log_of(back))
+        self.assert_disks(in_document([back], "nbd_socket"), model, rng)
+        self.assertEqual(1, len(self.libvirtd.domains()))
+        self.assertEqual(1, len(self.farshore.call("failover", "list", "web")["failovers"]))
+        self.refused("invalid-argument", "failover", "move", "web", "--compute", "rack")
+
+        # And the host is gone for good.
+        os.kill(daemon, signal.SIGSTOP)
+        try:
+            self.farshore.wait_for("it is said", lambda: "error" in self.failover_of(), 120)
+            last = self.job("failover", "move", "web", "--compute", "local")
+            self.farshore.call("compute", "remove", "rack", "--force")
+            self.farshore.wait_for("nothing is waited for",
+                                   lambda: len(self.farshore.call("failover", "list", "web")["failovers"]) == 1, 60)
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+        self.booted(self.log_of(last))
+        self.assert_disks(in_document([last], "nbd_socket"), model, rng)
+        for left in self.libvirtd.domains():
+            self.libvirtd.virsh("destroy", left)
+
+    def assert_disks(self, socket, model, rng):
+        """What the machine has is what the model has; some more is written."""
+        clients = self.clients_at(socket, len(model.disks))
+        for client, disk in zip(clients, model.disks):
+            found = b"".join(client.read(at, min(1 << 20, client.size - at)) for at in range(0, client.size, 1 << 20))
+            self.assertEqual("equal", first_difference(found, bytes(disk)))
+        self.steps(model, clients, rng, 10)
+        for client in clients:
+            client.flush()
+            client.close()
 
     def test_an_address_is_the_machines_while_it_is_there(self):
         """Breaks when the host's DHCP server does not know a machine's address, keeps it when the machine is gone, after
