@@ -265,6 +265,7 @@ class Recoveries {
     Status begin_move(Entry& entry, const MoveRequest& request);
     Status carry_over(Entry& entry);
     Status drop_arrival(Entry& entry);
+    Status end_move(Entry& entry);
     Status load_one(const std::string& id);
     void resume_entry(Entry& entry);
     std::vector<EntryPtr> all_entries();

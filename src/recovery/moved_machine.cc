@@ -5,6 +5,8 @@
 // the steps, and what a crash between them leaves.
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "os/remove_directory.h"
 #include "recovery/recovery_entry.h"
 
@@ -78,11 +80,25 @@ Status Recoveries::begin_move(Entry& entry, const MoveRequest& request) {
     };
     Status noted = note();
     if (noted) return noted;
+    // Whatever of this fails as well: carry_over() knows what to make of it.
     state.moved_to.clear();
     state.stage = before;
-    tell(entry);
+    (void)save(entry);
     (void)drop_arrival(*there);
     return noted;
+}
+
+// With the mutex of the one that was to be moved held: the other one is gone. Either nothing had
+// come to it, or all had, and somebody has given it up since.
+Status Recoveries::end_move(Entry& entry) {
+    FS_ASSIGN(const auto names, options_.files->list(state_directory(entry.state.id)));
+    const bool has_disks = std::ranges::any_of(
+        names, [](const std::string& name) { return name.starts_with("disk-"); });
+    if (!has_disks) return remove_everything(entry);
+    entry.state.moved_to.clear();
+    entry.state.stage = RecoveryStage::kRunning;
+    entry.unadopted = true;
+    return save(entry);
 }
 
 // With the entry's mutex held. Nothing has come to it.
@@ -98,15 +114,18 @@ Status Recoveries::carry_over(Entry& entry) {
     RecoveryState& state = entry.state;
     const auto there = find(state.moved_to);
     if (!there) {
-        // It was never noted, so nothing has gone there.
-        state.moved_to.clear();
-        state.stage = RecoveryStage::kRunning;
-        entry.unadopted = true;
-        return save(entry);
+        FS_ASSIGN(const bool unreadable, options_.files->exists(state_directory(state.moved_to)));
+        if (unreadable)
+            return fail(Code::kCorrupt,
+                        fmt::format("the state of '{}', which gets the disks, cannot be read",
+                                    state.moved_to),
+                        "the log of the vault's start says why");
+        return end_move(entry);
     }
     {
         const std::lock_guard lock((*there)->mutex);
         RecoveryState& next = (*there)->state;
+        if ((*there)->forgotten || next.stage == RecoveryStage::kCleaning) return end_move(entry);
         if (next.stage == RecoveryStage::kArriving) {
             // Of a machine at a host that cannot be reached it matters that nobody serves its
             // disks. The server is not asked to end: it would wait for that machine to let go.

@@ -214,6 +214,56 @@ TEST_F(MovedMachine, WhatCannotBeMovedIsRefused) {
     EXPECT_EQ(recoveries_->get("f2").error().code(), Code::kNotFound) << "something was begun";
 }
 
+// Broken if the disks went with what was to get them, when it is gone before it got any.
+TEST_F(MovedMachine, WhatWasToGetTheDisksMayBeGone) {
+    const std::string file = (directory_ / "s") + "/f1/recovery.json";
+    for (const bool half_gone : {false, true}) {
+        SCOPED_TRACE(half_gone);
+        ASSERT_TRUE(recoveries_->start(request("f1", RecoveryKind::kFailover, first_)));
+        ASSERT_NE(serial("f1").find("WROTE"), std::string::npos);
+        recoveries_.reset();
+        RecoveryState state = *decode_recovery_state(as_text(*read_whole_file(files_, file)));
+        if (half_gone) {
+            RecoveryState next = state;
+            next.id = "f2";
+            next.stage = RecoveryStage::kCleaning;
+            next.lease = 0;
+            ASSERT_TRUE(files_.make_directories((directory_ / "s") + "/f2"));
+            ASSERT_TRUE(write_file_durably(files_, (directory_ / "s") + "/f2/recovery.json",
+                                           as_bytes(encode_recovery_state(next))));
+        }
+        state.stage = RecoveryStage::kMoving;
+        state.moved_to = "f2";
+        ASSERT_TRUE(write_file_durably(files_, file, as_bytes(encode_recovery_state(state))));
+        // Also when the host was restarted since.
+        kill_by_file(run("f1") + "/qemu.pid");
+        kill_by_file(run("f1") + "/nbd.pid");
+        restart_vault();
+        EXPECT_EQ(recoveries_->get("f2").error().code(), Code::kNotFound);
+        ASSERT_EQ(recoveries_->get("f1")->stage, RecoveryStage::kStopped);
+        ASSERT_TRUE(recoveries_->start_again("f1"));
+        expect_it_went_on("f1");
+        ASSERT_TRUE(recoveries_->clean_up("f1"));
+        expect_nothing_left();
+    }
+    // One whose state cannot be read has them, perhaps.
+    ASSERT_TRUE(recoveries_->start(request("f1", RecoveryKind::kFailover, first_)));
+    serial("f1");
+    recoveries_.reset();
+    RecoveryState state = *decode_recovery_state(as_text(*read_whole_file(files_, file)));
+    state.stage = RecoveryStage::kMoving;
+    state.moved_to = "f2";
+    ASSERT_TRUE(write_file_durably(files_, file, as_bytes(encode_recovery_state(state))));
+    ASSERT_TRUE(files_.make_directories((directory_ / "s") + "/f2"));
+    ASSERT_TRUE(write_file_durably(files_, (directory_ / "s") + "/f2/recovery.json",
+                                   as_bytes("not the state of anything")));
+    new_recoveries();
+    EXPECT_FALSE(recoveries_->resume());
+    EXPECT_EQ(recoveries_->get("f1")->stage, RecoveryStage::kMoving);
+    EXPECT_EQ(recoveries_->get("f1")->error->code, Code::kCorrupt);
+    EXPECT_TRUE(*files_.exists((directory_ / "s") + "/f1/disk-0.overlay"));
+}
+
 // Broken if a vault that ends between two steps of a move left half of the disks behind, started
 // the machine on what is not all of them, or started it twice.
 TEST_F(MovedMachine, TheVaultEndsBeforeAnyStep) {
