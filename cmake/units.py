@@ -9,8 +9,9 @@ must be, and files that stay alone. EACH is about how many files a unit has; wit
 
 What a file keeps to itself (its anonymous namespace, its static functions) must not meet the same name of
 another one or of what that includes, which would be an error, or, with functions, a silent choice of the
-wrong one. So files that share such a name never share a unit, nor do those that use other namespaces as a whole; one with macros of
-its own stays alone. Which unit a file is in follows from its name: a new file moves few others.
+wrong one. So files that share such a name never share a unit, nor do those that use other namespaces as a
+whole; one with macros of its own stays alone. Which unit a file is in follows from its name: a new file moves
+few others.
 """
 import collections
 import functools
