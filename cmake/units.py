@@ -140,15 +140,15 @@ def units_of_kind(files, each):
 
 def main():
     directory, root, each = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3])
-    out, kept = [], set()
+    out, made = [], 0
     for unit in units_of([pathlib.Path(name) for name in sys.argv[4:]], root, each):
         if len(unit) == 1:
             out.append(unit[0])
             continue
         # By its place under the root, so that it is the same in every clone.
         text = "".join(f'#include "{file.relative_to(root)}"  // NOLINT\n' for file in unit)
-        path = directory / f"unit_{len(kept)}.cc"
-        kept.add(path)
+        path = directory / f"unit_{made}.cc"
+        made += 1
         directory.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text() != text:
             path.write_text(text)

@@ -159,6 +159,8 @@ class OnLibvirt(RunsElsewhere):
             self.assertFalse(pathlib.Path(in_document([job], "nbd_socket")).exists())
             here = self.job("failover", "start", "web", "--compute", "local")
             self.booted(self.log_of(here))
+            # Of this one, not of what is left there.
+            self.assertEqual(here["result"]["id"], self.job("failover", "commit", "web")["result"]["id"])
             self.assertIn("machine-left-at-host", [one["code"] for one in self.farshore.call("events")["events"]])
         finally:
             os.kill(daemon, signal.SIGCONT)
