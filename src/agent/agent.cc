@@ -139,6 +139,7 @@ struct Agent::Impl {
         supervisor.ring_bytes = options.ring_bytes;
         supervisor.spill_bytes = options.spill_bytes;
         supervisor.trace_ring_bytes = options.trace_ring_bytes;
+        supervisor.rest_limits = options.rest_limits;
         supervisor.recovery_disks = options.recovery_disks;
         items.emplace(desired.item, std::make_unique<ItemSupervisor>(supervisor, desired, instance,
                                                                      home, routes, files, clock));

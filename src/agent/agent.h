@@ -28,6 +28,7 @@ struct AgentOptions {
     std::string early_path;
     uint64_t trace_ring_bytes = 64ull << 20;  // in the kernel, a power of two
     int64_t sync_interval_us = 200'000;
+    RestLimits rest_limits;
     // SupervisorOptions::recovery_disks: the vault's own agent.
     std::function<Result<RecoveryDisks>(const ItemId&)> recovery_disks;
 };

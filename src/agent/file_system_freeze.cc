@@ -22,10 +22,11 @@ constexpr const char* kEndedWithout = "the freezing program ended at once";
 // In a note: no mount is called so.
 constexpr std::string_view kGuestAgent = "@guest-agent";
 
-ProcessOptions helper_options(const FreezeTarget& target, bool thaw_only) {
+ProcessOptions helper_options(const FreezeTarget& target, bool thaw_only,
+                              const RestLimits& limits = {}) {
     ProcessOptions options;
     options.arguments = {own_program_directory() + "/farshore", "capture", "freeze", "--timeout-ms",
-                         fmt::format("{}", kFreezeLimitUs / 1000)};
+                         fmt::format("{}", limits.freeze_us / 1000)};
     if (thaw_only) options.arguments.emplace_back("--thaw");
     if (!target.guest_agent.empty()) {
         options.arguments.emplace_back("--guest-agent");
@@ -51,39 +52,39 @@ std::optional<std::string> read_some(int fd, int64_t timeout_us) {
 
 Result<FileSystemFreeze> FileSystemFreeze::begin(const std::string& note,
                                                  const FreezeTarget& target, FileSystem& files,
-                                                 Clock& clock) {
+                                                 Clock& clock, const RestLimits& limits) {
     std::string text;
     if (!target.guest_agent.empty())
         text = std::string(kGuestAgent) + '\0' + target.guest_agent + '\0';
     for (const std::string& mount : target.mounts) text += mount + '\0';
     FS_TRY(write_file_durably(files, note, as_bytes(text)));
-    ProcessOptions options = helper_options(target, false);
+    ProcessOptions options = helper_options(target, false, limits);
     options.input = options.output = options.error = StdStream::pipe();
     options.new_session = true;  // signals to our group are not for it
-    const int64_t until_us = clock.steady_us() + kFreezeLimitUs;
+    const int64_t until_us = clock.steady_us() + limits.freeze_us;
     auto helper = Process::spawn(options);
     if (!helper) {
         (void)files.remove(note);
         return fail(helper.error());
     }
     FileSystemFreeze freeze(std::move(*helper), note, files, until_us);
-    if (Status frozen = freeze.wait_until_frozen(); !frozen) {
+    if (Status frozen = freeze.wait_until_frozen(limits.freezing_us()); !frozen) {
         (void)freeze.end();
         return fail(frozen.error());
     }
     return freeze;
 }
 
-Status FileSystemFreeze::wait_until_frozen() {
+Status FileSystemFreeze::wait_until_frozen(int64_t limit_us) {
     output_ = helper_.take_output();
-    const auto said = read_some(output_.get(), kFreezingUs);
+    const auto said = read_some(output_.get(), limit_us);
     said_ = said.value_or("");
     if (said_.starts_with("frozen\n")) return {};
     if (!said)
         return fail(
             Code::kTimeout,
-            fmt::format("the file systems were not frozen within {} ms", kFreezingUs / 1000),
-            "try again when less is being written");
+            fmt::format("the file systems were not frozen within {} ms", limit_us / 1000),
+            "try again when less is being written; the agent's --freeze-limit gives it more time");
     const UniqueFd error = helper_.take_error();
     return fail(error_from_output(read_some(error.get(), kThawUs).value_or(""), kEndedWithout));
 }

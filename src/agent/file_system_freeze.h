@@ -1,6 +1,6 @@
 // The file systems on some of this machine's disks, or those of a machine with a guest agent,
 // frozen by a process of their own (`farshore capture freeze`: ebpf/freezer.h,
-// compute/guest_freezer.h) for as long as this lives, at most kFreezeLimitUs.
+// compute/guest_freezer.h) for as long as this lives, at most so long as it was told.
 //
 // Whatever becomes of this process, they are thawed: the helper sees its standard input end. Should
 // the helper itself be killed, thaw_leftovers() does it: a note of what was frozen lies on a tmpfs.
@@ -11,15 +11,12 @@
 #include <string>
 #include <vector>
 
+#include "agent/rest_limits.h"
 #include "base/error.h"
 #include "base/seams.h"
 #include "os/process.h"
 
 namespace farshore {
-
-inline constexpr int64_t kFreezeLimitUs = 10'000'000;
-// Of that: for freezing, and for the point.
-inline constexpr int64_t kFreezingUs = 6'500'000, kFrozenUs = 2'500'000;
 
 inline constexpr const char* kFreezeNoteSuffix = ".frozen";
 
@@ -34,7 +31,8 @@ class FileSystemFreeze {
   public:
     // Returns when all are frozen; else none is, or none will be soon. `note` is a path on a tmpfs.
     static Result<FileSystemFreeze> begin(const std::string& note, const FreezeTarget& target,
-                                          FileSystem& files, Clock& clock);
+                                          FileSystem& files, Clock& clock,
+                                          const RestLimits& limits = {});
     FileSystemFreeze(FileSystemFreeze&&) = default;
 
     // Until then they are frozen, if end() says so: steady clock.
@@ -53,7 +51,7 @@ class FileSystemFreeze {
           note_(std::move(note)),
           files_(&files),
           until_us_(until_us) {}
-    Status wait_until_frozen();
+    Status wait_until_frozen(int64_t limit_us);
 
     Process helper_;
     UniqueFd input_, output_;

@@ -10,12 +10,12 @@
 #include <optional>
 #include <string>
 
+#include "agent/rest_limits.h"
 #include "base/error.h"
 #include "base/types.h"
 
 namespace farshore {
 
-inline constexpr int64_t kScriptUs = 30'000'000;
 inline constexpr size_t kMaxScriptOutputBytes = 64u << 10;
 
 struct ItemScripts {
@@ -34,7 +34,7 @@ struct ScriptCall {
     std::string item_name;
     std::string label;    // of the point
     std::string outcome;  // post: "made", "failed", or "unknown" (the agent was started anew)
-    int64_t timeout_us = kScriptUs;
+    int64_t timeout_us = RestLimits().script_us;
 };
 // kTimeout, kTooLarge (killed), kUnavailable (its exit status, with the end of what it said).
 Status run_script(const ScriptCall& call);

@@ -52,6 +52,7 @@ struct SupervisorOptions {
     uint64_t ring_bytes = 256ull << 20;
     uint64_t spill_bytes = 4ull << 30;
     uint64_t trace_ring_bytes = 64ull << 20;  // in the kernel, for this machine's own disks
+    RestLimits rest_limits;
     int64_t tick_us = 100'000;
     int64_t hung_tap_us = 500'000;
     // Of items that are captured there; null: nothing is a recovery site here. kUnavailable: the

@@ -29,6 +29,7 @@ void ItemSupervisor::tell_quiesce_target(const DesiredItem& desired) {
     if (desired.mode == CaptureMode::kMirror) target.guest_agent = guest_agent_;
     target.scripts_directory = options_.directory + "/scripts";
     target.freeze_note = freeze_note();
+    target.limits = options_.rest_limits;
     target.script_note = options_.shared_directory + "/" + item_.to_string() + ".scripts";
     const bool first = !std::exchange(looked_for_leftover_, true);
     {

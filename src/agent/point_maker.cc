@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "agent/file_system_freeze.h"
-
 namespace farshore {
 namespace {
 
@@ -12,7 +10,9 @@ constexpr int64_t kPollUs = 1'000;
 // A little longer than the tap may take, so that its answer is not missed.
 constexpr int64_t kAnswerGraceUs = 200'000;
 // Between one step and the next: others may still run their scripts, or freeze.
-constexpr int64_t kPatienceUs = 45'000'000, kFrozenPatienceUs = kFreezeLimitUs;
+constexpr int64_t kPatienceUs = 45'000'000, kFrozenPatienceUs = 10'000'000;
+// For the point, while the machine is at rest.
+constexpr int64_t kFrozenUs = 2'500'000;
 // A hold has ended by itself long before.
 constexpr int64_t kHeldPatienceUs = 2'000'000;
 

@@ -47,6 +47,7 @@ Status Quiesce::begin_here() {
         call.item = target_.item;
         call.item_name = target_.item_name;
         call.label = label_;
+        call.timeout_us = target_.limits.script_us;
         FS_TRY(run_script(call));
     }
     return {};
@@ -55,7 +56,8 @@ Status Quiesce::begin_here() {
 Status Quiesce::freeze(Clock& clock) {
     if (to_freeze_.empty()) return {};
     frozen_ = !to_freeze_.mounts.empty();
-    auto begun = FileSystemFreeze::begin(target_.freeze_note, to_freeze_, files_, clock);
+    auto begun =
+        FileSystemFreeze::begin(target_.freeze_note, to_freeze_, files_, clock, target_.limits);
     if (!begun) {
         frozen_ = false;
         left_over_ = files_.exists(target_.freeze_note).value_or(false);
@@ -91,6 +93,7 @@ void Quiesce::run_post(const QuiesceTarget& target, const std::string& path,
         call.item_name = target.item_name;
         call.label = label;
         call.outcome = outcome;
+        call.timeout_us = target.limits.script_us;
         if (auto ran = run_script(call); !ran)
             log::warn("agent",
                       {.item = target.item_name,

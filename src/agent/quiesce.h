@@ -28,6 +28,7 @@ struct QuiesceTarget {
     std::string scripts_directory;   // empty: none
     std::string freeze_note;         // on a tmpfs (file_system_freeze.h)
     std::string script_note;         // there, too: that `pre` has run and `post` has not
+    RestLimits limits;
 };
 
 class Quiesce {

@@ -92,6 +92,19 @@ TEST(Quiesce, AFailedPreIsUndone) {
     EXPECT_FALSE(m.noted());
 }
 
+// Broken if a script had another time than its agent was told.
+TEST(Quiesce, AScriptHasItsTime) {
+    Machine m;
+    m.add_scripts();
+    std::ofstream(m.target.scripts_directory + "/pre") << "#!/bin/sh\nexec sleep 1000\n";
+    m.target.limits.script_us = 100'000;
+    const auto begun = m.begin();
+    ASSERT_FALSE(begun);
+    EXPECT_EQ(begun.error().code(), Code::kTimeout);
+    EXPECT_EQ(m.said(), "post nightly failed\n");
+    EXPECT_FALSE(m.noted());
+}
+
 // Broken if a guest agent that is gone left a machine taken for frozen, or its application stopped.
 TEST(Quiesce, AGuestAgentThatIsGoneCostsThePoint) {
     Machine m;

@@ -4,6 +4,7 @@
 #include <ostream>
 #include <set>
 
+#include "agent/rest_limits.h"
 #include "base/version.h"
 #include "cli/access_commands.h"
 #include "cli/agent_check.h"
@@ -257,8 +258,8 @@ class Parser {
         app->add_option("--throttle", policy.copy_throttle_bytes_per_s,
                         "bytes a second that are read for copying and comparing; 0: no limit");
         app->add_option("--consistent-interval", policy.consistent_interval_s,
-                        "time between points with frozen file systems, e.g. 1h; at least 5min; "
-                        "only with --device (0: none)")
+                        "time between points of the machine at rest, e.g. 1h; at least 5min (0: "
+                        "none)")
             ->transform(duration());
         app->add_option("--rpo-threshold", policy.rpo_threshold_s,
                         "health warns when the newest point is older (60)")
@@ -939,6 +940,14 @@ class Parser {
             ->check(CLI::Range(0, 64 << 20));
         app->add_option("--shared-dir", bounds.shared_directory, "tmpfs for the rings")
             ->capture_default_str();
+        app->add_option("--freeze-limit", bounds.freeze_limit_s,
+                        "seconds for which a machine's file systems are frozen at most")
+            ->capture_default_str()
+            ->check(CLI::Range(1u, kMaxFreezeS));
+        app->add_option("--script-limit", bounds.script_limit_s,
+                        "seconds for one script of a machine's consistent point")
+            ->capture_default_str()
+            ->check(CLI::Range(1u, kMaxScriptS));
     }
 
     void add_ring_bounds(CLI::App* app, CaptureBounds& bounds) {

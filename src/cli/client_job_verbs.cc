@@ -101,9 +101,10 @@ int ClientVerbs::failovers(const std::string& name) {
             table.add({text_of(row, "id"), text_of(row, "kind"), text_of(row, "state"),
                        row.contains("compute") ? printable(text_of(row, "compute")) : "local",
                        // Of one that is committed, it is told.
-                       !row.contains("hydrated")         ? "-"
-                       : member(row, "hydrated") == true ? "its own"
-                                                         : "the replica's",
+                       !row.contains("hydrated")             ? "-"
+                       : member(row, "stands_alone") == true ? "files"
+                       : member(row, "hydrated") == true     ? "its own"
+                                                             : "the replica's",
                        human_time(text_of(row, "created")), point_text(member(row, "point")),
                        networks_text(member(row, "nics")), printable(text_of(row, "note"))});
     if (table.empty())

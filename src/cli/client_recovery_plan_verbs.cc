@@ -149,9 +149,14 @@ RecoveryVerbs::RecoveryVerbs(CliEnvironment& environment, const LocationOptions&
     : impl_(new ClientVerbs::Impl{environment, location, json, nullptr, 0}) {}
 RecoveryVerbs::~RecoveryVerbs() = default;
 
-int RecoveryVerbs::hydrate(const std::string& item, uint64_t bytes_per_s, bool wait) {
-    auto answer = impl_->call("POST", item_target(item, "/hydration"),
-                              Json{{"throttle_bytes_per_s", bytes_per_s}});
+int RecoveryVerbs::hydrate(const std::string& item, uint64_t bytes_per_s,
+                           const std::string& directory, const std::string& format, bool wait) {
+    Json body{{"throttle_bytes_per_s", bytes_per_s}};
+    if (!directory.empty()) {
+        body["directory"] = directory;
+        body["format"] = format;
+    }
+    auto answer = impl_->call("POST", item_target(item, "/hydration"), body);
     if (!answer) return impl_->failed(answer.error());
     return impl_->follow_job(*answer, wait);
 }

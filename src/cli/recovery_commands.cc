@@ -116,8 +116,13 @@ void add_failover(CLI::App& app, RecoveryArguments& a, const AddClientVerb& verb
     CLI::App* hydrate = recovery_verb(
         *failover, "hydrate",
         "Copy what it reads from the replica into disks of its own, behind the running machine",
-        [&a](RecoveryVerbs& v) { return v.hydrate(a.name, a.throttle_bytes_per_s, !a.no_wait); });
+        [&a](RecoveryVerbs& v) {
+            return v.hydrate(a.name, a.throttle_bytes_per_s, a.into, a.format, !a.no_wait);
+        });
     add_item(*hydrate, a);
+    CLI::Option* into = hydrate->add_option(
+        "--into", a.into, "a directory of the machine's host, in which they become files");
+    hydrate->add_option("--format", a.format, "raw or qcow2 (qcow2)")->needs(into);
     hydrate->add_option("--throttle", a.throttle_bytes_per_s,
                         "bytes a second that are copied (no limit)");
     add_no_wait(*hydrate, a);

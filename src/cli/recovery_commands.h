@@ -27,7 +27,8 @@ struct RecoveryArguments {
     ReturnArguments way_home;
     NicArguments nic;
     std::string name, point, copy, note, id, network, compute;
-    uint64_t throttle_bytes_per_s = 0;  // of hydrate; 0: no limit
+    uint64_t throttle_bytes_per_s = 0;   // of hydrate; 0: no limit
+    std::string into, format = "qcow2";  // of hydrate
     bool all = false, cancel = false, no_wait = false;
 };
 

@@ -53,7 +53,9 @@ class RecoveryVerbs {
     // Of test failovers.
     int start_test(const TestArguments& arguments);
     int clean_up_tests(const TestArguments& arguments);
-    int hydrate(const std::string& item, uint64_t bytes_per_s, bool wait);
+    // `directory`: empty, or where its disks become files of that format, at its host.
+    int hydrate(const std::string& item, uint64_t bytes_per_s, const std::string& directory,
+                const std::string& format, bool wait);
 
     // Of an item's network cards: shows them, or changes what is set for one.
     int item_network(const std::string& name, const NicArguments& arguments);

@@ -16,12 +16,14 @@ struct LogChoice {
     std::string format;  // text, json
 };
 
-// Bounds of what an agent keeps for one machine, in MiB, and where its rings are.
+// Bounds of what an agent keeps for one machine, in MiB, and where its rings are; and of how long
+// it brings one to rest.
 struct CaptureBounds {
     uint64_t ring_mib = 256;
     uint64_t spill_mib = 4096;
     uint64_t trace_ring_kib = 65'536;
     std::string shared_directory = "/dev/shm/farshore";  // on a tmpfs
+    uint32_t freeze_limit_s = 10, script_limit_s = 30;   // agent/rest_limits.h
 };
 inline constexpr uint64_t kDefaultSpoolMib = 16'384;
 

@@ -65,6 +65,8 @@ void apply_bounds(const CaptureBounds& bounds, AgentOptions& agent) {
     agent.spill_bytes = bounds.spill_mib << 20;
     agent.trace_ring_bytes = bounds.trace_ring_kib << 10;
     agent.shared_directory = bounds.shared_directory;
+    agent.rest_limits.freeze_us = int64_t{bounds.freeze_limit_s} * 1'000'000;
+    agent.rest_limits.script_us = int64_t{bounds.script_limit_s} * 1'000'000;
 }
 
 int exit_code_of(const Status& status) {

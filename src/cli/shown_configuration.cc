@@ -18,6 +18,7 @@ constexpr Decision kDecisions[] = {
     {"data", Shown::kWhole},
     {"database", Shown::kNot},  // may have been given a password; `api/nodes.json` has its place
     {"enrol-token-file", Shown::kWhole},
+    {"freeze-limit", Shown::kWhole},
     {"key", Shown::kWhole},
     {"key-source", Shown::kKind},
     {"listen", Shown::kAddress},
@@ -33,6 +34,7 @@ constexpr Decision kDecisions[] = {
     {"ring-mib", Shown::kWhole},
     {"run-directory", Shown::kWhole},
     {"scrub-bandwidth", Shown::kWhole},
+    {"script-limit", Shown::kWhole},
     {"server-name", Shown::kWhole},
     {"shared-dir", Shown::kWhole},
     {"site", Shown::kWhole},

@@ -121,6 +121,24 @@ class Devices {
         set(at, "unit", std::to_string(unit));
     }
 
+    static void add_source(pugi::xml_node source, const DomainDisk& disk) {
+        if (disk.file) return set(source, "file", disk.file->path);
+        set(source, "protocol", "nbd");
+        set(source, "name", disk.export_name);
+        if (disk.socket_path.empty()) {
+            set(source, "tls", "yes");
+            if (!disk.server_name.empty()) set(source, "tlsHostname", disk.server_name);
+        }
+        pugi::xml_node host = add(source, "host");
+        if (disk.socket_path.empty()) {
+            set(host, "name", disk.address);
+            set(host, "port", std::to_string(disk.port));
+        } else {
+            set(host, "transport", "unix");
+            set(host, "socket", disk.socket_path);
+        }
+    }
+
     Status add_disk(size_t position, uint32_t rank) {
         const MachineDisk& disk = order_.machine.disks[position];
         const DomainDisk& served = order_.disks[position];
@@ -130,31 +148,18 @@ class Devices {
                 fmt::format("disk {} is on NVMe, which libvirt cannot give a machine", disk.index),
                 "start it with --disk-bus virtio-scsi, or on the vault's own machine");
         pugi::xml_node node = add(devices_, "disk");
-        set(node, "type", "network");
+        set(node, "type", served.file ? "file" : "network");
         set(node, "device", "disk");
         pugi::xml_node driver = add(node, "driver");
         set(driver, "name", "qemu");
-        set(driver, "type", "raw");
+        set(driver, "type",
+            served.file ? std::string(disk_format_name(served.file->format)) : "raw");
         // A request that fails since its server is gone stops the machine, which goes on with the
         // same request once the server is back: the guest never sees an error.
         set(driver, "error_policy", served.spare ? "report" : "stop");
         set(driver, "rerror_policy", served.spare ? "report" : "stop");
         set(driver, "discard", "unmap");
-        pugi::xml_node source = add(node, "source");
-        set(source, "protocol", "nbd");
-        set(source, "name", served.export_name);
-        if (served.socket_path.empty()) {
-            set(source, "tls", "yes");
-            if (!served.server_name.empty()) set(source, "tlsHostname", served.server_name);
-        }
-        pugi::xml_node host = add(source, "host");
-        if (served.socket_path.empty()) {
-            set(host, "name", served.address);
-            set(host, "port", std::to_string(served.port));
-        } else {
-            set(host, "transport", "unix");
-            set(host, "socket", served.socket_path);
-        }
+        add_source(add(node, "source"), served);
         pugi::xml_node target = add(node, "target");
         pugi::xml_node blocks = add(node, "blockio");
         set(blocks, "logical_block_size", std::to_string(disk.logical_block_bytes));
@@ -336,6 +341,21 @@ Result<std::string> domain_xml(const DomainOrder& order) {
     add(domain, "on_crash", "destroy");
     Devices devices(add(domain, "devices"), order, type.find("q35") != std::string::npos);
     FS_TRY(devices.add_all());
+    return text_of(document);
+}
+
+Result<std::string> without_served_disks(const std::string& xml) {
+    pugi::xml_document document;
+    const auto parsed = document.load_buffer(xml.data(), xml.size());
+    pugi::xml_node devices = document.child("domain").child("devices");
+    if (!parsed || !devices)
+        return fail(Code::kMalformed, "the machine's definition is not what libvirt writes");
+    for (pugi::xml_node disk = devices.child("disk"); disk;) {
+        const pugi::xml_node next = disk.next_sibling("disk");
+        if (std::string_view(disk.child("source").attribute("protocol").value()) == "nbd")
+            devices.remove_child(disk);
+        disk = next;
+    }
     return text_of(document);
 }
 

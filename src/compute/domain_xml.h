@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,8 @@ struct DomainDisk {
     std::string address;
     uint16_t port = 0;
     std::string server_name;  // that its certificate must have
-    bool spare = false;       // as NbdDisk's
+    bool spare = false;       // as DiskSource's
+    std::optional<DiskFile> file = {};
 };
 
 struct DomainCard {
@@ -41,6 +43,9 @@ struct DomainOrder {
 
 // kUnsupported (architecture, machine type, a disk bus that libvirt has not), kInvalidArgument.
 Result<std::string> domain_xml(const DomainOrder& order);
+
+// A domain as libvirt writes it, without the disks that come from an NBD server. kMalformed.
+Result<std::string> without_served_disks(const std::string& xml);
 
 // A network of that name with nothing in it: no address of the host, no DHCP, no way out.
 std::string closed_network_xml(const std::string& name);

@@ -271,28 +271,7 @@ Result<std::unique_ptr<RecoveryMachine>> LibvirtCompute::run(const MachineOrder&
         if (virDomainUndefineFlags(known->get(), kUndefineFlags) != 0)
             return fail(host_->error("what is left of an earlier machine"));
     }
-    DomainOrder domain;
-    domain.name = name;
-    domain.title = order.title;
-    domain.machine = order.machine;
-    domain.accelerator = order.accelerator;
-    FS_ASSIGN(const HostOffer offer, offer_of(*host_, connection.get()));
-    domain.machine_types = offer.machine_types;
-    // The source's own, which licences and cloud-init go by, unless somebody has it there: the
-    // source itself, or another test.
-    domain.uuid = order.machine.uuid;
-    if (domain.uuid.empty() ||
-        LibvirtDomain(virDomainLookupByUUIDString(connection.get(), domain.uuid.c_str())))
-        domain.uuid = uuid_of(digest_of(options_.scope, order.place.id));
-    FS_ASSIGN(DomainDisk served, door_->open(order.place, name));
-    for (const NbdDisk& disk : order.disks) {
-        served.export_name = disk.export_name;
-        served.spare = disk.spare;
-        domain.disks.push_back(served);
-    }
-    FS_TRY(reserve(order));
-    FS_ASSIGN(domain.cards, plug_in(order));
-    FS_ASSIGN(const std::string xml, domain_xml(domain));
+    FS_ASSIGN(const std::string xml, definition(order));
     const LibvirtDomain defined(virDomainDefineXML(connection.get(), xml.c_str()));
     if (!defined) return fail(host_->error("the machine"));
     // Paused at first: what is to hear it is there before it speaks.
@@ -312,6 +291,38 @@ Result<std::unique_ptr<RecoveryMachine>> LibvirtCompute::run(const MachineOrder&
         return fail(std::move(error));
     }
     return machine;
+}
+
+// With what it is plugged into, and what its disks are reached through.
+Result<std::string> LibvirtCompute::definition(const MachineOrder& order) {
+    FS_ASSIGN(const LibvirtConnection connection, host_->connect(kPatienceMs));
+    const std::string name = domain_name(order.place);
+    DomainOrder domain;
+    domain.name = name;
+    domain.title = order.title;
+    domain.machine = order.machine;
+    domain.accelerator = order.accelerator;
+    FS_ASSIGN(const HostOffer offer, offer_of(*host_, connection.get()));
+    domain.machine_types = offer.machine_types;
+    // The source's own, which licences and cloud-init go by, unless somebody has it there: the
+    // source itself, or another test.
+    domain.uuid = order.machine.uuid;
+    if (domain.uuid.empty() ||
+        LibvirtDomain(virDomainLookupByUUIDString(connection.get(), domain.uuid.c_str())))
+        domain.uuid = uuid_of(digest_of(options_.scope, order.place.id));
+    DomainDisk served;
+    if (std::ranges::any_of(order.disks, [](const DiskSource& disk) { return !disk.file; })) {
+        FS_ASSIGN(served, door_->open(order.place, name));
+    }
+    for (const DiskSource& disk : order.disks) {
+        served.file = disk.file;
+        served.export_name = disk.export_name;
+        served.spare = disk.spare;
+        domain.disks.push_back(served);
+    }
+    FS_TRY(reserve(order));
+    FS_ASSIGN(domain.cards, plug_in(order));
+    return domain_xml(domain);
 }
 
 Result<std::unique_ptr<RecoveryMachine>> LibvirtCompute::adopt(const MachinePlace& place) {
@@ -366,6 +377,27 @@ Result<GuestAgent> LibvirtCompute::guest_agent(const MachinePlace& place, int ti
             return fail(std::move(error));
         },
         timeout_ms);
+}
+
+// What is defined is what it runs on, but for disks that are served; a machine that was off has
+// been undefined.
+Status LibvirtCompute::let_go(const MachineOrder& order, const std::string& /*script*/) {
+    FS_ASSIGN(const LibvirtConnection connection, host_->connect(kPatienceMs));
+    const auto found = host_->domain(domain_name(order.place), kPatienceMs);
+    if (!found && found.error().code() != Code::kNotFound) return fail(found.error());
+    std::string xml;
+    if (found) {
+        char* const said = virDomainGetXMLDesc(found->get(), VIR_DOMAIN_XML_INACTIVE);
+        if (said == nullptr) return fail(host_->error("the machine's definition"));
+        FS_ASSIGN(xml, without_served_disks(taken(said)));
+    } else {
+        FS_ASSIGN(xml, definition(order));
+    }
+    if (!LibvirtDomain(virDomainDefineXML(connection.get(), xml.c_str())))
+        return fail(host_->error("the machine's definition"));
+    FS_TRY(door_->close(order.place));
+    FS_TRY(remove_if_there(order.place.run_directory + "/serial.sock"));
+    return remove_if_there(order.place.run_directory + "/serial.log");
 }
 
 MachineDoors LibvirtCompute::doors(const MachinePlace& place) const {

@@ -65,6 +65,7 @@ class LibvirtCompute final : public RecoveryCompute {
     Status clean_up(const MachinePlace& place) override;
     Result<GuestAgent> guest_agent(const MachinePlace& place, int timeout_ms) override;
     MachineDoors doors(const MachinePlace& place) const override;
+    Status let_go(const MachineOrder& order, const std::string& script) override;
 
   private:
     std::string domain_name(const MachinePlace& place) const;
@@ -75,6 +76,7 @@ class LibvirtCompute final : public RecoveryCompute {
     Status reserve(const MachineOrder& order);
     Status remove_reservations(const MachinePlace& place);
     Result<std::unique_ptr<RecoveryMachine>> run(const MachineOrder& order);
+    Result<std::string> definition(const MachineOrder& order);
 
     const LibvirtOptions options_;
     const std::string prefix_;  // of all names: "farshore-3fa9c1"

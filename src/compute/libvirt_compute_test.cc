@@ -4,12 +4,14 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "compute/nbd_front.h"
 #include "compute/nbd_server.h"
 #include "compute/test_libvirtd.h"
 #include "compute/test_support.h"
+#include "compute/test_writing_guest.h"
 #include "e2e/bootsector/boot_sector.h"
 #include "os/pki.h"
 #include "os/real.h"
@@ -100,6 +102,89 @@ class LibvirtTest : public testing::Test {
     std::unique_ptr<NbdServer> server_;
 };
 
+// Broken if a write that the guest makes before, in or after the moment of the switch were not in
+// the file, its disk were still the vault's, or its definition said so.
+TEST_F(LibvirtTest, DisksBecomeFilesBehindTheGuest) {
+    PosixFileSystem files;
+    {
+        auto file = files.open(directory_ / "disks/a", OpenMode::kCreate);
+        ASSERT_TRUE(file);
+        ASSERT_TRUE((*file)->truncate(kWritingGuestDiskBytes));
+        ASSERT_TRUE((*file)->write_at(0, writing_guest()));
+    }
+    serve();
+    MachineOrder order = order_for({"a"});
+    order.machine.disks[0].size_bytes = kWritingGuestDiskBytes;
+    auto machine = compute_->start(order);
+    ASSERT_TRUE(machine) << machine.error().to_string();
+    const auto wait_for_writes = [&](uint64_t count) {
+        uint64_t first = UINT64_MAX;
+        EXPECT_TRUE(wait_until(60'000, 20, [&] {
+            const auto now = (*machine)->activity();
+            if (!now) return false;
+            first = std::min(first, now->write_operations);
+            return now->write_operations >= first + count;
+        })) << "the guest does not write";
+    };
+    wait_for_writes(100);
+    std::filesystem::create_directory(directory_ / "own");
+    std::filesystem::permissions(directory_ / "own", std::filesystem::perms(0711));
+    const DiskCopyOrder copy{.export_name = "a",
+                             .size_bytes = kWritingGuestDiskBytes,
+                             .file = {directory_ / "own/a&b.qcow2", DiskFormat::kQcow2}};
+    EXPECT_EQ((*machine)->copy_state(copy)->stage, CopyStage::kNone);
+    const auto switch_over = [&](const Status& noted) {
+        return (*machine)->switch_over(
+            copy, [&]() -> Status { return noted; }, 30'000);
+    };
+    EXPECT_EQ(switch_over({}).error().code(), Code::kWrongState);
+    EXPECT_EQ(*(*machine)->state(), MachineState::kRunning);
+    for (const bool given_up : {true, false}) {
+        const Status begun = (*machine)->begin_copy(copy);
+        ASSERT_TRUE(begun) << begun.error().to_string();
+        ASSERT_TRUE((*machine)->begin_copy(copy)) << "it is under way";
+        ASSERT_TRUE(wait_until(60'000, 20, [&] {
+            const auto now = (*machine)->copy_state(copy);
+            return now && now->stage == CopyStage::kReady;
+        }));
+        if (!given_up) break;
+        // Not one into another file.
+        DiskCopyOrder another = copy;
+        another.file.path = directory_ / "own/another";
+        EXPECT_EQ((*machine)->copy_state(another)->stage, CopyStage::kNone);
+        ASSERT_TRUE((*machine)->end_copy(copy));
+        EXPECT_EQ((*machine)->copy_state(copy)->stage, CopyStage::kNone);
+        // It is the host's.
+        ASSERT_TRUE(files.remove(copy.file.path));
+    }
+    // A vault that cannot note it holds the machine, and goes on.
+    const auto refused = switch_over(fail(Code::kNoSpace, "the vault's disk is full"));
+    EXPECT_EQ(refused.error().code(), Code::kNoSpace);
+    EXPECT_EQ(*(*machine)->state(), MachineState::kPaused);
+    const auto held_us = switch_over({});
+    ASSERT_TRUE(held_us) << held_us.error().to_string();
+    EXPECT_EQ((*machine)->copy_state(copy)->stage, CopyStage::kSwitched);
+    ASSERT_TRUE(NbdServer::clean_up(run()));
+    wait_for_writes(100);
+    const std::string defined =
+        libvirtd_->virsh({"dumpxml", "--inactive", (*compute_).doors(place()).domain});
+    EXPECT_EQ(defined.find("nbd"), std::string::npos) << defined;
+    EXPECT_NE(defined.find("a&amp;b.qcow2"), std::string::npos) << defined;
+    order.disks[0].file = copy.file;
+    ASSERT_TRUE(compute_->let_go(order, {}));
+    ASSERT_TRUE((*machine)->kill());
+    const uint32_t there = last_write_on(directory_ / "disks/a", "raw");
+    EXPECT_GE(last_write_on(copy.file.path, "qcow2"), there + 100);
+    // As it is defined, it starts.
+    libvirtd_->virsh({"start", (*compute_).doors(place()).domain});
+    wait_for_writes(10);
+    // One that was off had no definition.
+    ASSERT_TRUE(compute_->clean_up(place()));
+    ASSERT_TRUE(compute_->let_go(order, {}));
+    libvirtd_->virsh({"start", (*compute_).doors(place()).domain});
+    wait_for_writes(10);
+}
+
 // Broken if the first words of a machine were lost, its disks not opened by a QEMU that is somebody
 // else, its writes not where they belong, or a vault that is started again did not find it.
 TEST_F(LibvirtTest, BootsReadsWritesAndIsAdopted) {
@@ -160,7 +245,7 @@ TEST_F(LibvirtTest, AGuestWaitsForADiskServerThatIsStartedAnew) {
     libvirtd_->virsh({"reset", compute_->doors(place()).domain});
     ASSERT_TRUE(wait_state(**machine, MachineState::kPaused));
     // Not yet: it is stopped again by the same request, and the guest hears nothing of it.
-    (void)(*machine)->tend();
+    (void)(*machine)->tend(true);
     ASSERT_TRUE(wait_state(**machine, MachineState::kPaused));
     serve();
     const auto count = [&] {
@@ -170,13 +255,13 @@ TEST_F(LibvirtTest, AGuestWaitsForADiskServerThatIsStartedAnew) {
         return n;
     };
     EXPECT_TRUE(wait_until(60'000, 50, [&] {
-        (void)(*machine)->tend();
+        (void)(*machine)->tend(true);
         return count() == 2;
     })) << tail_of_file(run() + "/serial.log", 65536);
     EXPECT_EQ(tail_of_file(run() + "/serial.log", 65536).find("ERROR"), std::string::npos);
     libvirtd_->virsh({"suspend", compute_->doors(place()).domain});
     ASSERT_TRUE(wait_state(**machine, MachineState::kPaused));
-    ASSERT_TRUE((*machine)->tend());
+    ASSERT_TRUE((*machine)->tend(true));
     EXPECT_EQ((*machine)->state().value_or(MachineState::kFailed), MachineState::kPaused);
 }
 
@@ -539,7 +624,7 @@ TEST_F(LibvirtRemoteTest, RunsOverTlsAndGoesOnAfterTheLineWasCut) {
     ASSERT_TRUE(wait_state(**machine, MachineState::kPaused));
     serve();
     EXPECT_TRUE(wait_until(60'000, 50, [&] {
-        (void)(*machine)->tend();
+        (void)(*machine)->tend(true);
         const std::string text = tail_of_file(run() + "/serial.log", 65536);
         return text.find("DONE", text.find("DONE") + 1) != text.npos;
     })) << tail_of_file(run() + "/serial.log", 65536);

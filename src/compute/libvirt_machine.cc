@@ -72,8 +72,8 @@ Result<TrialSample> LibvirtMachine::trial_sample() {
     return fail(Code::kUnsupported, "machines on libvirt hosts are not on trial");
 }
 
-Status LibvirtMachine::tend() {
-    FS_TRY(door_->open(place_, domain_));
+Status LibvirtMachine::tend(bool served) {
+    if (served) FS_TRY(door_->open(place_, domain_));
     FS_ASSIGN(const LibvirtDomain found, domain());
     int now = 0, reason = 0;
     if (virDomainGetState(found.get(), &now, &reason, 0) != 0)

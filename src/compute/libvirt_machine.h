@@ -20,12 +20,17 @@ class LibvirtMachine final : public RecoveryMachine {
     Result<MachineState> state() override;
     Result<MachineActivity> activity() override;
     Result<TrialSample> trial_sample() override;
-    Status tend() override;
+    Status tend(bool served) override;
     Status press_power_button() override;
     Status kill() override;
     Status screenshot(const std::string& path) override;
     Result<uint16_t> forward_port(uint16_t guest_port) override;
     Result<size_t> taken_connections(uint16_t guest_port) override;
+    Status begin_copy(const DiskCopyOrder& order) override;
+    Result<CopyState> copy_state(const DiskCopyOrder& order) override;
+    Result<int64_t> switch_over(const DiskCopyOrder& order, const std::function<Status()>& note,
+                                int timeout_ms) override;
+    Status end_copy(const DiskCopyOrder& order) override;
 
     // Has its serial port from now on: serial.log and serial.sock in the run directory.
     Status listen();

@@ -21,6 +21,8 @@ constexpr std::string_view kOurPrefix = "farshore-";
 // A cancelled job ends when its requests in flight have: at most the reconnect delay, and some.
 constexpr int kJobEndPollMs = 20;
 constexpr int kTapAnswerTimeoutMs = 2000;
+// Of a mirror that is asked to end.
+constexpr int kGentleEndMs = 5000;
 
 std::string job_name(DiskIndex disk) { return fmt::format("{}mirror-{}", kOurPrefix, disk); }
 std::string export_id(DiskIndex disk) { return fmt::format("{}source-{}", kOurPrefix, disk); }
@@ -176,7 +178,34 @@ Status MirrorControl::attach() {
     return {};
 }
 
+// A mirror that is ended by force while the guest writes uses memory that it has freed (QEMU 7.2,
+// block/mirror.c: its bitmaps go before the guest's requests are waited for), and may take the
+// machine with it. So one whose tap is there is asked to end: it holds the guest's requests for a
+// moment. The requests to a tap that is gone fail at once when the mirror is ended, by force.
+Status MirrorControl::ask_to_end(DiskIndex disk) {
+    if (!unix_socket_accepts(options_.tap_socket)) return {};
+    bool asked = false;
+    Status wrong;
+    wait_until(kGentleEndMs, kJobEndPollMs, [&] {
+        const auto jobs = qmp_.execute("query-block-jobs");
+        if (!jobs) {
+            wrong = fail(jobs.error());
+            return true;
+        }
+        const Json& job = entry_of(*jobs, "device", job_name(disk));
+        // One that is not ready would be ended by force all the same.
+        if (!asked && json_text(job, "status") == "ready") {
+            wrong = ignore_missing(
+                qmp_.execute("block-job-cancel", {{"device", job_name(disk)}, {"force", false}}));
+            asked = true;
+        }
+        return !wrong || job.is_null();
+    });
+    return wrong;
+}
+
 Status MirrorControl::detach_disk(DiskIndex disk) {
+    FS_TRY(ask_to_end(disk));
     FS_TRY(ignore_missing(
         qmp_.execute("block-job-cancel", {{"device", job_name(disk)}, {"force", true}})));
     const int polls = static_cast<int>(options_.reconnect_delay_s + 10) * 1000 / kJobEndPollMs;

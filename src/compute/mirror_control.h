@@ -92,6 +92,7 @@ class MirrorControl {
     Status attach_disk(const MirrorDisk& disk);
     Status greet_tap();
     Status attach_anew(const MirrorDisk& disk);
+    Status ask_to_end(DiskIndex disk);
     Status detach_disk(DiskIndex disk);
     Status end_export(DiskIndex disk);
     Status stop_server();

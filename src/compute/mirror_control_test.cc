@@ -5,8 +5,10 @@
 #include <nlohmann/json.hpp>
 
 #include "compute/nbd_server.h"
+#include "compute/qemu_machine.h"
 #include "compute/qmp_client.h"
 #include "compute/test_support.h"
+#include "compute/test_writing_guest.h"
 #include "os/real.h"
 
 namespace farshore {
@@ -82,6 +84,60 @@ class MirrorTest : public testing::Test {
     MirrorOptions options_;
     std::unique_ptr<MirrorControl> control_;
 };
+
+// Broken if a machine that writes could be killed by taking its mirror off: QEMU uses memory that
+// it has freed when that is done by force.
+TEST(Mirror, ComesOffAMachineThatWrites) {
+    TestDirectory directory;
+    PosixFileSystem files;
+    for (const std::string name : {"source", "tap"}) {
+        ASSERT_TRUE(files.make_directories(directory / name));
+        auto file = files.open(directory / (name + "/a"), OpenMode::kCreate);
+        ASSERT_TRUE(file);
+        ASSERT_TRUE((*file)->truncate(kWritingGuestDiskBytes));
+        if (name == "source") ASSERT_TRUE((*file)->write_at(0, writing_guest()));
+    }
+    const auto serve = [&](const std::string& name) {
+        return NbdServer::start({.run_directory = directory / name,
+                                 .plugin = "file",
+                                 .parameters = {{"dir", directory / name}}});
+    };
+    auto source = serve("source"), tap = serve("tap");
+    ASSERT_TRUE(source && tap);
+    MachineOrder order;
+    order.place.run_directory = directory.path();
+    order.disks.push_back({source->socket_path(), "a"});
+    order.machine = describe_plain_machine("writer", {{"/a", kWritingGuestDiskBytes}});
+    order.machine.memory_bytes = 64 << 20;
+    {
+        const auto machine = QemuMachine::start(order);
+        ASSERT_TRUE(machine) << machine.error().to_string();
+    }
+    auto qmp = QmpClient::connect(directory / "qmp.sock");
+    ASSERT_TRUE(qmp) << qmp.error().to_string();
+    const auto writes = [&]() -> uint64_t {
+        const auto all = (*qmp)->execute("query-blockstats");
+        return all ? (*all)[0]["stats"]["wr_operations"].get<uint64_t>() : 0;
+    };
+    ASSERT_TRUE(wait_until(60'000, 10, [&] { return writes() > 100; }));
+    MirrorControl control(**qmp, {directory / "source.sock",
+                                  tap->socket_path(),
+                                  {{0, "disk0", "a", kWritingGuestDiskBytes}},
+                                  5});
+    for (int round = 0; round < 150; ++round) {
+        const Status attached = control.attach();
+        ASSERT_TRUE(attached) << round << ": " << attached.error().to_string()
+                              << tail_of_file(directory / "qemu.log");
+        const uint64_t before = writes();
+        ASSERT_TRUE(wait_until(60'000, 1, [&] { return writes() > before + 3; })) << round;
+        const Status detached = control.detach_mirrors();
+        ASSERT_TRUE(detached) << round << ": " << detached.error().to_string()
+                              << tail_of_file(directory / "qemu.log");
+    }
+    EXPECT_TRUE(QemuMachine::clean_up(directory.path()));
+    EXPECT_TRUE(source->stop(0));
+    EXPECT_TRUE(tap->stop(0));
+}
 
 TEST_F(MirrorTest, TapGetsEveryWriteAndCanReadTheSource) {
     write(0, "-P 0x11 0 64k");

@@ -307,6 +307,13 @@ Result<std::string> netdev_of(const MachineOrder& order, size_t nic) {
 
 }  // namespace
 
+Json own_file_node(const DiskFile& file, const std::string& node_name) {
+    return {{"driver", std::string(disk_format_name(file.format))},
+            {"node-name", node_name},
+            {"discard", "unmap"},
+            {"file", {{"driver", "file"}, {"filename", file.path}, {"discard", "unmap"}}}};
+}
+
 Result<std::vector<std::string>> qemu_arguments(const MachineOrder& order,
                                                 const std::vector<std::string>& machine_types) {
     const MachineDescription& machine = order.machine;
@@ -375,13 +382,17 @@ Result<std::vector<std::string>> qemu_arguments(const MachineOrder& order,
     for (size_t i = 0; i < machine.disks.size(); ++i) {
         const bool takes_read_only =
             machine.disks[i].bus != DiskBus::kIde && machine.disks[i].bus != DiskBus::kNvme;
-        add("-blockdev", dump({{"driver", "nbd"},
-                               {"node-name", fmt::format("disk{}", i)},
-                               {"server", {{"type", "unix"}, {"path", order.disks[i].socket_path}}},
-                               {"export", order.disks[i].export_name},
-                               {"reconnect-delay", order.reconnect_delay_s},
-                               {"discard", "unmap"},
-                               {"read-only", machine.disks[i].read_only && takes_read_only}}));
+        const std::string name = fmt::format("disk{}", i);
+        const DiskSource& source = order.disks[i];
+        Json node = source.file ? own_file_node(*source.file, name)
+                                : Json{{"driver", "nbd"},
+                                       {"node-name", name},
+                                       {"server", {{"type", "unix"}, {"path", source.socket_path}}},
+                                       {"export", source.export_name},
+                                       {"reconnect-delay", order.reconnect_delay_s},
+                                       {"discard", "unmap"}};
+        node["read-only"] = machine.disks[i].read_only && takes_read_only;
+        add("-blockdev", dump(node));
         devices.add_disk(i, ranks[i]);
     }
     for (size_t i = 0; i < machine.nics.size(); ++i) {
@@ -396,6 +407,55 @@ Result<std::vector<std::string>> qemu_arguments(const MachineOrder& order,
     }
     for (const Json& device : devices.take()) add("-device", dump(device));
     return arguments;
+}
+
+namespace {
+
+std::string shell_word(const std::string& text) {
+    std::string word = "'";
+    for (const char c : text) {
+        if (c == '\'')
+            word += "'\\''";
+        else
+            word += c;
+    }
+    return word + "'";
+}
+
+}  // namespace
+
+Result<std::string> start_script(const MachineOrder& order,
+                                 const std::vector<std::string>& machine_types) {
+    FS_ASSIGN(std::vector<std::string> arguments, qemu_arguments(order, machine_types));
+    for (size_t i = 0; i + 1 < arguments.size(); ++i) {
+        std::string& value = arguments[i + 1];
+        if (arguments[i] == "-netdev" && value.starts_with("tap,id=net")) {
+            const auto nic = static_cast<size_t>(std::stoul(value.substr(10)));
+            value = fmt::format("bridge,id=net{},br={}", nic, network_of(order, nic).name);
+        } else if (arguments[i] == "-sandbox") {
+            value = "on,obsolete=deny";
+        }
+    }
+    const std::string run = shell_word(order.place.run_directory);
+    std::string text = fmt::format(
+        "#!/bin/sh\n# Starts the machine whose disks are files in this directory.\n"
+        "set -e\n[ -d {0} ] || install -d -m 700 {0}\n",
+        run);
+    if (order.machine.firmware == Firmware::kUefi) {
+        FS_ASSIGN(const UefiFiles uefi, find_uefi());
+        text += fmt::format("[ -e {0}/efivars.fd ] || cp {1} {0}/efivars.fd\n", run,
+                            shell_word(uefi.variables));
+    }
+    text += "exec";
+    for (size_t i = 0; i < arguments.size(); ++i) {
+        const bool clock = i > 0 && arguments[i - 1] == "-rtc" && order.machine.rtc_offset_s != 0;
+        // As far from UTC then as now.
+        text += " \\\n  " + (clock ? fmt::format("\"base=$(date -u -d \"@$(($(date +%s) + {}))\" "
+                                                 "+%Y-%m-%dT%H:%M:%S)\"",
+                                                 order.machine.rtc_offset_s)
+                                   : shell_word(arguments[i]));
+    }
+    return text + " \\\n  -daemonize\n";
 }
 
 }  // namespace farshore

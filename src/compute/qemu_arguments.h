@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,14 @@ Result<std::string> choose_machine_type(const std::string& wanted,
 std::vector<uint32_t> boot_ranks(const std::vector<MachineDisk>& disks);
 // What the card at that place is plugged into.
 NetworkChoice network_of(const MachineOrder& order, size_t nic);
+
+// A shell script that starts a machine on files of its own, as qemu_arguments() does, when nobody
+// looks after it any more. Ports on bridges are made by QEMU's own helper, which wants its rights.
+Result<std::string> start_script(const MachineOrder& order,
+                                 const std::vector<std::string>& machine_types);
+
+// QEMU's node for a disk that is a file, as -blockdev and blockdev-add take it.
+nlohmann::json own_file_node(const DiskFile& file, const std::string& node_name);
 
 // kUnsupported: QEMU here has no networks of libvirt.
 Status no_libvirt_network(const NetworkChoice& network);

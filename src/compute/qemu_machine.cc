@@ -11,6 +11,7 @@
 #include "compute/dhcp_address.h"
 #include "compute/json_read.h"
 #include "compute/qemu_arguments.h"
+#include "compute/qemu_disk_copy.h"
 #include "compute/qmp_client.h"
 #include "os/bridge_port.h"
 #include "os/program_files.h"
@@ -24,7 +25,6 @@ using Json = nlohmann::json;
 
 namespace {
 
-constexpr std::string_view kStateNames[] = {"running", "paused", "failed", "stopped", "lost"};
 constexpr int kPollMs = 5;
 constexpr int kQmpTimeoutMs = 5000;
 
@@ -99,10 +99,6 @@ size_t usernet_taken(std::string_view text, uint16_t guest_port) {
             row.state != "NONE")
             ++taken;
     return taken;
-}
-
-std::string_view machine_state_name(MachineState state) {
-    return kStateNames[static_cast<size_t>(state)];
 }
 
 QemuMachine::QemuMachine(Process process, std::string run_directory)
@@ -324,6 +320,27 @@ Status QemuMachine::stop(int grace_ms) {
     return remove_sockets();
 }
 
+Status QemuMachine::begin_copy(const DiskCopyOrder& order) {
+    FS_ASSIGN(QmpClient * client, qmp());
+    return QemuDiskCopy(*client, order).begin();
+}
+
+Result<CopyState> QemuMachine::copy_state(const DiskCopyOrder& order) {
+    FS_ASSIGN(QmpClient * client, qmp());
+    return QemuDiskCopy(*client, order).state();
+}
+
+Result<int64_t> QemuMachine::switch_over(const DiskCopyOrder& order,
+                                         const std::function<Status()>& note, int timeout_ms) {
+    FS_ASSIGN(QmpClient * client, qmp());
+    return QemuDiskCopy(*client, order).switch_over(note, timeout_ms);
+}
+
+Status QemuMachine::end_copy(const DiskCopyOrder& order) {
+    FS_ASSIGN(QmpClient * client, qmp());
+    return QemuDiskCopy(*client, order).end();
+}
+
 Status QemuMachine::kill() {
     qmp_.reset();
     const Status killed = process_.kill(SIGKILL);
@@ -378,6 +395,13 @@ Status QemuCompute::clean_up(const MachinePlace& place) {
 
 Result<GuestAgent> QemuCompute::guest_agent(const MachinePlace& place, int timeout_ms) {
     return GuestAgent::connect(place.run_directory + "/qga.sock", timeout_ms);
+}
+
+// Nothing here starts it after a restart of the host but what its owner is given.
+Status QemuCompute::let_go(const MachineOrder& order, const std::string& script) {
+    FS_ASSIGN(const std::vector<std::string> types, known_machine_types());
+    FS_ASSIGN(const std::string text, start_script(order, types));
+    return write_file_durably(files_, script, as_bytes(text));
 }
 
 MachineDoors QemuCompute::doors(const MachinePlace& place) const {

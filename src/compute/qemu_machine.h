@@ -45,7 +45,7 @@ class QemuMachine final : public RecoveryMachine {
     Result<MachineState> state() override;
     Result<MachineActivity> activity() override;
     Result<TrialSample> trial_sample() override;
-    Status tend() override { return {}; }
+    Status tend(bool /*served*/) override { return {}; }
     Status press_power_button() override;
     // The power button; after `grace_ms` QEMU ends, its disks flushed. Then SIGKILL.
     Status stop(int grace_ms);
@@ -54,6 +54,11 @@ class QemuMachine final : public RecoveryMachine {
     // kUnsupported unless its first card is on an isolated or a user network.
     Result<uint16_t> forward_port(uint16_t guest_port) override;
     Result<size_t> taken_connections(uint16_t guest_port) override;
+    Status begin_copy(const DiskCopyOrder& order) override;
+    Result<CopyState> copy_state(const DiskCopyOrder& order) override;
+    Result<int64_t> switch_over(const DiskCopyOrder& order, const std::function<Status()>& note,
+                                int timeout_ms) override;
+    Status end_copy(const DiskCopyOrder& order) override;
 
     std::string serial_log() const { return run_directory_ + "/serial.log"; }
     std::string vnc_socket() const { return run_directory_ + "/vnc.sock"; }
@@ -91,6 +96,7 @@ class QemuCompute final : public RecoveryCompute {
     Status clean_up(const MachinePlace& place) override;
     Result<GuestAgent> guest_agent(const MachinePlace& place, int timeout_ms) override;
     MachineDoors doors(const MachinePlace& place) const override;
+    Status let_go(const MachineOrder& order, const std::string& script) override;
 
   private:
     FileSystem& files_;

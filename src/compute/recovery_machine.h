@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -25,12 +26,23 @@
 
 namespace farshore {
 
-struct NbdDisk {
+// A disk that is a file at its machine's host, which the QEMU there opens itself.
+enum class DiskFormat : uint8_t { kRaw, kQcow2 };
+std::string_view disk_format_name(DiskFormat format);             // "raw", "qcow2"
+Result<DiskFormat> disk_format_from_name(std::string_view name);  // kInvalidArgument
+struct DiskFile {
+    std::string path;  // absolute
+    DiskFormat format = DiskFormat::kQcow2;
+};
+
+struct DiskSource {
     std::string socket_path;
     std::string export_name;
     // The guest can do without it: what cannot be read for long is an error of the guest's, and
     // does not stop the machine.
     bool spare = false;
+    // It is that, and nobody serves it: the rest is without meaning.
+    std::optional<DiskFile> file = {};
 };
 
 // Of a machine's cards, by place.
@@ -48,7 +60,7 @@ struct MachineOrder {
     MachinePlace place;
     std::string title;  // for people: the item
     MachineDescription machine;
-    std::vector<NbdDisk> disks;           // one for each of machine.disks
+    std::vector<DiskSource> disks;        // one for each of machine.disks
     std::vector<NetworkChoice> networks;  // of machine.nics, by place; the others are isolated
     CardAddresses addresses;              // what the networks' DHCP servers are told is among them
     std::string segment_scope;            // segment_address()
@@ -77,6 +89,28 @@ struct MachineActivity {
     uint64_t write_bytes = 0;
 };
 
+// A disk of a machine that runs becomes a file at its host, behind it.
+struct DiskCopyOrder {
+    size_t place = 0;         // in MachineOrder::disks
+    std::string export_name;  // as DiskSource's
+    uint64_t size_bytes = 0;
+    DiskFile file;             // nobody has it yet
+    uint64_t bytes_per_s = 0;  // 0: as fast as it goes
+};
+enum class CopyStage : uint8_t {
+    kNone,      // nobody copies, and it has what its server gives it
+    kCopying,   //
+    kStuck,     // it cannot be read or written: `words`; begin_copy() goes on
+    kReady,     // the file has all of it, and each write since
+    kSwitched,  // it is the file
+};
+struct CopyState {
+    CopyStage stage = CopyStage::kNone;
+    uint64_t done_bytes = 0, total_bytes = 0;  // of kCopying; the guest's writes are among them
+    bool no_space = false;                     // of kStuck
+    std::string words;
+};
+
 // Where people find the machine; what there is not is empty.
 struct MachineDoors {
     std::string serial_log;                               // all that it said while somebody heard
@@ -95,8 +129,8 @@ class RecoveryMachine {
     virtual Result<MachineActivity> activity() = 0;
     // What TrialWatch wants; `age_ms` is the caller's. kUnsupported where nothing is on trial.
     virtual Result<TrialSample> trial_sample() = 0;
-    // Once a second or so, while its disks are served.
-    virtual Status tend() = 0;
+    // Once a second or so. `served`: some of its disks are, and somebody does.
+    virtual Status tend(bool served) = 0;
     // The power button, which a guest may ignore.
     virtual Status press_power_button() = 0;
     // Its plug. Ok when it has ended already.
@@ -108,6 +142,20 @@ class RecoveryMachine {
     virtual Result<uint16_t> forward_port(uint16_t guest_port) = 0;
     // Of connections through forward_port(): how many the guest has taken.
     virtual Result<size_t> taken_connections(uint16_t guest_port) = 0;
+
+    // Makes the file and begins to copy into it. Ok when it is under way, or done; one that is
+    // stuck goes on. kAlreadyExists (the file), kNoSpace, kUnsupported.
+    virtual Status begin_copy(const DiskCopyOrder& order);
+    virtual Result<CopyState> copy_state(const DiskCopyOrder& order);
+    // Of one that is ready: holds what the guest asks of the disk, calls `note`, and lets it go on
+    // with the file alone; for how long it was held, in microseconds. kWrongState: there is no such
+    // copy, and the guest goes on as before. After any other error, of `note` too, the guest may be
+    // held until this is called again: then it goes on where it was, and calls `note` in any case.
+    virtual Result<int64_t> switch_over(const DiskCopyOrder& order,
+                                        const std::function<Status()>& note, int timeout_ms);
+    // Gives up one that is not switched, with the file where that can be removed. Ok when there is
+    // none.
+    virtual Status end_copy(const DiskCopyOrder& order);
 };
 
 class RecoveryCompute {
@@ -144,6 +192,9 @@ class RecoveryCompute {
     // The machine's guest agent, once it has answered: errors of GuestAgent::connect.
     virtual Result<GuestAgent> guest_agent(const MachinePlace& place, int timeout_ms) = 0;
     virtual MachineDoors doors(const MachinePlace& place) const = 0;
+    // The machine that runs there, on files of its own, is somebody else's from now on. `script`: a
+    // path for what starts it again, where its host has nothing else that does. Ok again.
+    virtual Status let_go(const MachineOrder& order, const std::string& script);
 };
 
 }  // namespace farshore

@@ -20,6 +20,13 @@ Status Recoveries::hand_over_disks(const std::string& id) {
                                     "committed, and running or stopped",
                                     recovery_stage_name(state.stage),
                                     state.committed ? "" : " and not committed"));
+        for (size_t place = 0; place < state.machine.disks.size(); ++place)
+            FS_TRY(end_own(*entry, place));
+        if (!state.own.empty())
+            return fail(Code::kWrongState,
+                        fmt::format("the machine's disks are, or become, files in {} at its host",
+                                    state.own_directory),
+                        "protect it there as a machine of its own");
         state.captured = true;
         const Status saved = save(*entry);
         if (!saved) {

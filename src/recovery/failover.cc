@@ -21,10 +21,6 @@ bool is_unknown(const Result<std::shared_ptr<RecoveryCompute>>& host) {
     return !host && host.error().code() == Code::kNotFound;
 }
 
-std::string overlay_path(const std::string& directory, size_t disk) {
-    return fmt::format("{}/disk-{}.overlay", directory, disk);
-}
-
 }  // namespace
 
 Recoveries::Recoveries(RecoveryOptions options)
@@ -186,6 +182,7 @@ Result<TapConfig> Recoveries::disk_config(const RecoveryState& state) {
     config.mode = ServeMode::kPlain;
     if (state.hydrated) {
         for (const MachineDisk& disk : state.machine.disks) {
+            if (is_own(state, disk.index)) continue;
             ServedDisk own;
             own.index = disk.index;
             own.path = overlay_path(state_directory(state.id), disk.index);
@@ -214,7 +211,9 @@ Result<TapConfig> Recoveries::disk_config(const RecoveryState& state) {
         config.disks.push_back(std::move(disk));
     };
     if (has_machine(state))
-        for (const MachineDisk& disk : state.machine.disks) serve(disk.index, false);
+        for (const MachineDisk& disk : state.machine.disks) {
+            if (!is_own(state, disk.index)) serve(disk.index, false);
+        }
     else
         serve(state.export_disk, true);
     return config;
@@ -241,6 +240,7 @@ Result<ServedDisk> Recoveries::make_seed(const RecoveryState& state) {
 
 Status Recoveries::start_disks(Entry& entry) {
     const RecoveryState& state = entry.state;
+    if (!needs_server(state)) return {};
     FS_ASSIGN(TapConfig config, disk_config(state));
     // It may have been on a file system that is empty after a restart of the host.
     FS_TRY(options_.files->make_directories(run_directory(state.id)));
@@ -261,17 +261,20 @@ Status Recoveries::start_disks(Entry& entry) {
     return {};
 }
 
-Status Recoveries::start_machine(Entry& entry) {
-    const RecoveryState& state = entry.state;
-    FS_ASSIGN(const auto compute, compute_of(state));
+Result<MachineOrder> Recoveries::order_of(const RecoveryState& state, bool with_seed) {
     MachineOrder order;
     order.place = place_of(state);
     order.title = state.item_name;
     order.machine = state.machine;
-    for (const MachineDisk& disk : state.machine.disks)
-        order.disks.push_back({nbd_socket(state), sole_export_name(disk.index), false});
+    for (const MachineDisk& disk : state.machine.disks) {
+        DiskSource source{.socket_path = nbd_socket(state),
+                          .export_name = sole_export_name(disk.index)};
+        if (is_own(state, disk.index))
+            source.file = DiskFile{state.own.at(disk.index).path, state.own_format};
+        order.disks.push_back(std::move(source));
+    }
     // A captured machine's disks are its tap's, and it has read its seed long ago.
-    if (has_seed(state) && !state.captured) {
+    if (with_seed && has_seed(state) && !state.captured) {
         FS_ASSIGN(MachineDisk seed, seed_disk(state.machine));
         order.disks.push_back({.socket_path = nbd_socket(state),
                                .export_name = std::to_string(seed.index),
@@ -285,6 +288,14 @@ Status Recoveries::start_machine(Entry& entry) {
         options_.segment_scope.empty() ? options_.state_root : options_.segment_scope;
     order.accelerator = state.accelerator;
     order.whole_serial = state.kind == RecoveryKind::kTest;  // a real one is in a hurry
+    return order;
+}
+
+Status Recoveries::start_machine(Entry& entry) {
+    drop_unfinished(entry);
+    const RecoveryState& state = entry.state;
+    FS_ASSIGN(const auto compute, compute_of(state));
+    FS_ASSIGN(MachineOrder order, order_of(state));
     entry.machine_started_us = options_.clock->steady_us();
     // The caller saves it.
     entry.state.address_stage =
@@ -343,12 +354,17 @@ Status Recoveries::bring_up(Entry& entry, int64_t requested_us) {
 Status Recoveries::end_processes(Entry& entry) {
     const std::string run = run_directory(entry.state.id);
     entry.machine.reset();
+    if (entry.state.let_go) {
+        entry.disks.reset();
+        return NbdServer::clean_up(run, nbd_socket(entry.state));
+    }
     // A host on which nothing was tried need not be there; nor one that was forgotten although
     // something was left there.
     const bool left = entry.state.stage == RecoveryStage::kCleaning && !entry.state.compute.empty();
     const bool forgotten = left && is_unknown(compute_named(entry.state.compute));
     const bool nothing = !entry.state.compute.empty() && (!entry.state.tried || forgotten);
     const Status machine = nothing ? Status() : clean_up_machine(entry.state);
+    if (machine) drop_unfinished(entry);
     // One at a host that cannot be reached has no disks from now on, whatever it does.
     if (!machine && entry.state.compute.empty()) return machine;
     entry.disks.reset();
@@ -374,7 +390,9 @@ Status Recoveries::remove_everything(Entry& entry) {
     FS_TRY(save(entry));
     FS_TRY(end_processes(entry));
     FS_TRY(remove_overlays(entry));
-    FS_TRY(remove_directory(*options_.files, run_directory(state.id)));
+    // What is there is the machine's, if that is let go of.
+    if (!state.let_go || !state.compute.empty())
+        FS_TRY(remove_directory(*options_.files, run_directory(state.id)));
     for (uint64_t* lease : {&state.old_lease, &state.lease}) {
         if (*lease == 0) continue;
         FS_TRY(options_.leases.release(state.item, state.copy, *lease));
@@ -585,9 +603,10 @@ Result<std::vector<Recoveries::FillableDisk>> Recoveries::disks_to_fill(const st
     std::vector<FillableDisk> disks;
     if (state.hydrated) return disks;
     for (const MachineDisk& disk : state.machine.disks)
-        disks.push_back({disk.index, disk.size_bytes,
-                         fmt::format("nbd+unix:///{}?socket={}", disk.index, nbd_socket(state)),
-                         overlay_path(state_directory(id), disk.index)});
+        if (!is_own(state, disk.index))
+            disks.push_back({disk.index, disk.size_bytes,
+                             fmt::format("nbd+unix:///{}?socket={}", disk.index, nbd_socket(state)),
+                             overlay_path(state_directory(id), disk.index)});
     return disks;
 }
 

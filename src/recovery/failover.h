@@ -176,6 +176,31 @@ class Recoveries {
     // They are whole, and on stable storage: from now on it needs neither the store nor its lease.
     Status note_hydrated(const std::string& id);
 
+    // The disks of a committed failover's machine become files at its host, behind it, one after
+    // the other. Does what there is to do just now, and never waits long: to be called until it is
+    // done, in this or any later life of the vault. Afterwards the machine needs neither store nor
+    // lease nor us, and its overlays are gone. kWrongState (not running, captured, or on its way to
+    // another directory), kAlreadyExists, kNoSpace, kIo (a disk's copy ended; the next call begins
+    // it anew), kUnavailable (it cannot go on just now), errors of RecoveryMachine::begin_copy().
+    struct OwnFilesOrder {
+        std::string directory;  // at the machine's host; absolute
+        DiskFormat format = DiskFormat::kQcow2;
+        uint64_t bytes_per_s = 0;  // 0: as fast as it goes
+        bool go_on = false;        // a copy that could not read or write tries it again
+    };
+    struct OwnFilesStep {
+        uint64_t done_bytes = 0, total_bytes = 0;
+        uint64_t copied_bytes = 0;  // of the disk that is copied; a busy guest's more than it has
+        int64_t held_us = -1;       // how long the guest was held, when a disk was switched
+        bool done = false;
+    };
+    Result<OwnFilesStep> make_own_files(const std::string& id, const OwnFilesOrder& order);
+    // Gives up what is surely not switched; what is, or may be, stays. Ok when there is nothing.
+    Status stop_own_files(const std::string& id);
+    // A machine on files of its own is not ours any more: it stays as it is, and everything that we
+    // know of it goes. kWrongState unless it stands alone.
+    Status let_go(const std::string& id);
+
     // The machine of a committed failover gets a tap of somebody else's in the place of its NBD
     // server, at the same socket: from now on it is his to start. Its requests wait until he has.
     // Ok again. kWrongState unless committed, and running or stopped.
@@ -254,7 +279,16 @@ class Recoveries {
     Status start_disks(Entry& entry);
     Status start_on_tap(Entry& entry);
     Status start_on_disks(Entry& entry);
+    Result<MachineOrder> order_of(const RecoveryState& state, bool with_seed = true);
     Status start_machine(Entry& entry);
+    DiskCopyOrder copy_of(const RecoveryState& state, size_t place, uint64_t bytes_per_s) const;
+    Result<CopyState> begin_own(Entry& entry, size_t place, const OwnFilesOrder& order);
+    Result<int64_t> switch_own(Entry& entry, size_t place, int timeout_ms);
+    Status end_own(Entry& entry, size_t place);
+    Status check_room(const RecoveryState& state, const std::string& directory);
+    void drop_unfinished(Entry& entry);
+    void finish_switch(Entry& entry);
+    Status stand_alone(Entry& entry);
     void await_first_read(Entry& entry, int64_t requested_us);
     Status bring_up(Entry& entry, int64_t requested_us);
     Status end_processes(Entry& entry);

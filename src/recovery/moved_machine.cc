@@ -41,6 +41,13 @@ Status Recoveries::begin_move(Entry& entry, const MoveRequest& request) {
                                 "stopped or failed, and not captured",
                                 recovery_kind_name(state.kind), recovery_stage_name(state.stage),
                                 state.captured ? " and captured" : ""));
+    // Copies that are not in use end with their machine.
+    if (std::ranges::any_of(
+            state.own, [](const auto& disk) { return disk.second.stage != OwnStage::kCopying; }))
+        return fail(
+            Code::kWrongState,
+            fmt::format("the machine's disks are files in {} at its host", state.own_directory),
+            "start it there, or fail over again from a point");
     if (!valid_id(request.new_id))
         return fail(Code::kInvalidArgument,
                     fmt::format("'{}' is not an id of a recovery", request.new_id.substr(0, 64)));
@@ -57,6 +64,7 @@ Status Recoveries::begin_move(Entry& entry, const MoveRequest& request) {
     next.compute = request.compute;
     next.compute_where = compute->where();
     next.tried = false;
+    next.own.clear();
     next.network = request.network;
     next.networks = request.networks;
     next.addresses = request.addresses;

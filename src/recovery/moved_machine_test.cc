@@ -25,7 +25,7 @@ class RackMachine final : public RecoveryMachine {
         return machine_->activity();
     }
     Result<TrialSample> trial_sample() override { return fail(Code::kUnsupported, "no trials"); }
-    Status tend() override { return {}; }
+    Status tend(bool) override { return {}; }
     Status press_power_button() override { return gone(); }
     Status kill() override {
         if (away_) return gone();

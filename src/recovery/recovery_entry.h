@@ -1,5 +1,5 @@
-// What Recoveries holds of each of its recoveries, for failover.cc, recovery_upkeep.cc and
-// captured_machine.cc alone.
+// What Recoveries holds of each of its recoveries, for failover.cc, recovery_upkeep.cc,
+// captured_machine.cc, moved_machine.cc and own_files.cc alone.
 #pragma once
 
 #include <algorithm>
@@ -30,9 +30,12 @@ struct Recoveries::Entry {
     bool unadopted = false;
     // Of one on another host: that could not be reached when it was to be taken up.
     bool resume_again = false;
-    int64_t resume_us = 0;   // not before, by the steady clock
-    bool host_away = false;  // and state.error says so
-    bool forgotten = false;  // cleaned up while somebody waited for the mutex
+    int64_t resume_us = 0;      // not before, by the steady clock
+    uint64_t own_speed = 0;     // what the copy of a disk into its file was told
+    bool own_trouble = false;   // and state.error says so
+    bool stands_alone = false;  // what it does not need any more is gone
+    bool host_away = false;     // and state.error says so
+    bool forgotten = false;     // cleaned up while somebody waited for the mutex
 };
 
 // Of the host, now.
@@ -51,6 +54,17 @@ inline bool has_address_by(const RecoveryState& state, AddressBy by) {
 // One more disk, for cloud-init.
 inline bool has_seed(const RecoveryState& state) {
     return has_machine(state) && has_address_by(state, AddressBy::kCloudInit);
+}
+
+inline std::string overlay_path(const std::string& state_directory, size_t disk) {
+    return state_directory + "/disk-" + std::to_string(disk) + ".overlay";
+}
+
+// Whether something of it is served over NBD by us.
+inline bool needs_server(const RecoveryState& state) {
+    return !has_machine(state) || (has_seed(state) && !state.captured) ||
+           std::ranges::any_of(state.machine.disks,
+                               [&](const MachineDisk& disk) { return !is_own(state, disk.index); });
 }
 
 inline bool valid_id(const std::string& id) {

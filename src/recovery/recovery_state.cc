@@ -15,12 +15,16 @@ using Json = nlohmann::json;
 namespace {
 
 constexpr uint64_t kVersion = 1;
+// With files of its own: a Farshore that does not know them would start the machine on overlays
+// that are old.
+constexpr uint64_t kVersionOfOwnFiles = 2;
 constexpr size_t kMaxTextBytes = 4096;
 constexpr std::string_view kKindNames[] = {"test", "failover", "export"};
 constexpr std::string_view kStageNames[] = {
     "preparing", "starting-disks", "starting-machine", "running",  "stopped", "changing-point",
     "moving",    "arriving",       "failed",           "cleaning", "gone"};
 constexpr std::string_view kAddressStageNames[] = {"", "waiting", "set", "failed"};
+constexpr std::string_view kOwnStageNames[] = {"copying", "switching", "held", "switched"};
 constexpr std::array<std::string_view, 3> kUndecidedNames{"", "commit", "roll-back"};
 
 template <size_t N>
@@ -76,6 +80,19 @@ Result<Undecided> undecided_from_name(std::string_view name) {
     return static_cast<Undecided>(found - kUndecidedNames.begin());
 }
 
+bool is_own(const RecoveryState& state, DiskIndex disk) {
+    const auto at = state.own.find(disk);
+    return at != state.own.end() && at->second.stage >= OwnStage::kHeld;
+}
+
+bool stands_alone(const RecoveryState& state) {
+    return !state.machine.disks.empty() &&
+           std::ranges::all_of(state.machine.disks, [&](const MachineDisk& disk) {
+               const auto at = state.own.find(disk.index);
+               return at != state.own.end() && at->second.stage == OwnStage::kSwitched;
+           });
+}
+
 const NetworkChoice& network_of(const RecoveryState& state, size_t nic) {
     return nic < state.networks.size() ? state.networks[nic] : state.network;
 }
@@ -83,7 +100,7 @@ const NetworkChoice& network_of(const RecoveryState& state, size_t nic) {
 std::string encode_recovery_state(const RecoveryState& state) {
     Json networks = Json::array();
     for (const NetworkChoice& network : state.networks) networks.push_back(network_word(network));
-    Json json = {{"version", kVersion},
+    Json json = {{"version", state.own.empty() ? kVersion : kVersionOfOwnFiles},
                  {"id", state.id},
                  {"kind", recovery_kind_name(state.kind)},
                  {"stage", recovery_stage_name(state.stage)},
@@ -129,6 +146,18 @@ std::string encode_recovery_state(const RecoveryState& state) {
         json["address_stage"] = address_stage_name(state.address_stage);
         json["address_words"] = state.address_words;
     }
+    if (!state.own.empty()) {
+        Json disks = Json::array();
+        for (const auto& [index, disk] : state.own)
+            disks.push_back({{"disk", index},
+                             {"path", disk.path},
+                             {"stage", kOwnStageNames[static_cast<size_t>(disk.stage)]}});
+        json["own"] = {{"directory", state.own_directory},
+                       {"format", std::string(disk_format_name(state.own_format))},
+                       {"disks", std::move(disks)}};
+    }
+    if (state.own_files != 0) json["own_files"] = state.own_files;
+    if (state.let_go) json["let_go"] = true;
     if (!state.moved_to.empty()) json["moved_to"] = state.moved_to;
     if (!state.moved_from.empty()) json["moved_from"] = state.moved_from;
     if (state.error)
@@ -168,15 +197,43 @@ static Status read_addresses(const Json& json, RecoveryState& state) {
     return {};
 }
 
+static Status read_own(const Json& json, RecoveryState& state) {
+    state.own_files =
+        static_cast<uint32_t>(std::min<uint64_t>(json_u64(json, "own_files"), UINT32_MAX));
+    state.let_go = json_bool(json, "let_go");
+    const Json& own = json_at(json, "own");
+    if (!own.is_object()) return {};
+    FS_ASSIGN(state.own_directory, text_of(own, "directory"));
+    auto format = disk_format_from_name(json_text(own, "format"));
+    if (!format) return fail(Code::kMalformed, "recovery state: " + format.error().what());
+    state.own_format = *format;
+    const Json& disks = json_at(own, "disks");
+    if (!disks.is_array() || disks.size() > kMaxMachineDisks)
+        return fail(Code::kMalformed, "recovery state: own.disks is no list of disks");
+    for (const Json& one : disks) {
+        const uint64_t index = json_u64(one, "disk");
+        if (index >= kMaxMachineDisks)
+            return fail(Code::kMalformed, "recovery state: own.disks.disk is too large");
+        FS_ASSIGN(const size_t stage, find_name(kOwnStageNames, json_text(one, "stage"), "stage"));
+        OwnDisk disk{static_cast<OwnStage>(stage), {}};
+        FS_ASSIGN(disk.path, text_of(one, "path"));
+        if (!disk.path.starts_with('/'))
+            return fail(Code::kMalformed, "recovery state: own.disks.path is not absolute");
+        state.own.emplace(static_cast<DiskIndex>(index), std::move(disk));
+    }
+    return {};
+}
+
 Result<RecoveryState> decode_recovery_state(std::string_view text) {
     if (text.size() > kMaxRecoveryStateBytes)
         return fail(Code::kTooLarge, fmt::format("a recovery state of {} bytes", text.size()));
     const Json json = Json::parse(text, nullptr, false);
     if (!json.is_object()) return fail(Code::kMalformed, "the recovery state is not a JSON object");
-    if (const uint64_t version = json_u64(json, "version"); version != kVersion)
-        return fail(
-            version > kVersion ? Code::kNewerVersion : Code::kMalformed,
-            fmt::format("recovery state of version {}, this Farshore knows {}", version, kVersion));
+    if (const uint64_t version = json_u64(json, "version");
+        version < kVersion || version > kVersionOfOwnFiles)
+        return fail(version > kVersionOfOwnFiles ? Code::kNewerVersion : Code::kMalformed,
+                    fmt::format("recovery state of version {}, this Farshore knows {} to {}",
+                                version, kVersion, kVersionOfOwnFiles));
     RecoveryState state;
     FS_ASSIGN(state.id, text_of(json, "id"));
     FS_ASSIGN(state.kind, recovery_kind_from_name(json_text(json, "kind")));
@@ -215,6 +272,7 @@ Result<RecoveryState> decode_recovery_state(std::string_view text) {
         }
     }
     FS_TRY(read_addresses(json, state));
+    FS_TRY(read_own(json, state));
     const uint64_t disk = json_u64(json, "export_disk");
     if (disk >= kMaxMachineDisks)
         return fail(Code::kMalformed, "recovery state: export_disk is too large");

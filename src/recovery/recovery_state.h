@@ -65,6 +65,18 @@ Result<Undecided> undecided_from_name(std::string_view name);
 // How long that may take.
 inline constexpr uint32_t kMinUndecidedS = 60, kMaxUndecidedS = 365 * 86'400;
 
+// A disk of the machine that becomes, or is, a file at the machine's host.
+enum class OwnStage : uint8_t {
+    kCopying,    // it is the overlay still
+    kSwitching,  // it is the overlay still; its machine may be held
+    kHeld,       // it is the file; its machine may be held still
+    kSwitched,   // it is the file
+};
+struct OwnDisk {
+    OwnStage stage = OwnStage::kCopying;
+    std::string path;
+};
+
 // Milliseconds from the request on; -1: not yet.
 struct RecoveryTimings {
     TimePoint requested;
@@ -85,6 +97,13 @@ struct RecoveryState {
     RecoveryStage stage = RecoveryStage::kPreparing;
     bool committed = false;
     bool hydrated = false;  // its overlays are whole disks: nothing is read from the replica
+    // Disks that are, or become, files at its host, in `own_directory`. `own_files` of them were
+    // begun: each has a name of its own.
+    std::map<DiskIndex, OwnDisk> own;
+    std::string own_directory;
+    DiskFormat own_format = DiskFormat::kQcow2;
+    uint32_t own_files = 0;
+    bool let_go = false;    // kCleaning: the machine stays, and is not ours any more
     bool captured = false;  // its disks are served by a tap of the vault's agent, not by us
     ItemId item;
     std::string item_name;
@@ -121,6 +140,11 @@ struct RecoveryState {
     std::string boot;  // of the host, when it was last started
     std::optional<RecoveryError> error;
 };
+
+// Whether that disk is a file at the machine's host.
+bool is_own(const RecoveryState& state, DiskIndex disk);
+// Whether all of a machine's are, and it runs on: it needs neither us nor the store.
+bool stands_alone(const RecoveryState& state);
 
 // Of the card at that place.
 const NetworkChoice& network_of(const RecoveryState& state, size_t nic);

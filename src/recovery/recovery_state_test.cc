@@ -30,12 +30,26 @@ TEST(RecoveryState, ComesBackFromJson) {
                        {3, {"10.1.4.3/24", "", {}, AddressBy::kCloudInit}}};
     state.address_stage = AddressStage::kFailed;
     state.address_words = "no agent";
+    state.own = {{0, {OwnStage::kSwitched, "/own/m-disk-0.raw"}},
+                 {2, {OwnStage::kHeld, "/own/m-disk-2.raw"}},
+                 {3, {OwnStage::kSwitching, "/own/m-disk-3.raw"}}};
+    state.own_directory = "/own";
+    state.own_format = DiskFormat::kRaw;
+    state.own_files = 4;
+    state.let_go = true;
     state.error = RecoveryError{Code::kNoSpace, "full", "make room"};
     state.timings.first_read_ms = 812;
     const std::string json = encode_recovery_state(state);
-    const auto decoded = decode_recovery_state(json);
+    auto decoded = decode_recovery_state(json);
     ASSERT_TRUE(decoded) << decoded.error().to_string();
     EXPECT_EQ(encode_recovery_state(*decoded), json);
+    EXPECT_TRUE(stands_alone(*decoded)) << "its only disk is a file";
+    EXPECT_FALSE(is_own(*decoded, 3)) << "it is being switched";
+    EXPECT_TRUE(is_own(*decoded, 2)) << "it was noted";
+    decoded->own.at(0).stage = OwnStage::kHeld;
+    EXPECT_FALSE(stands_alone(*decoded)) << "its machine may be held";
+    EXPECT_EQ(decoded->own_directory, "/own");
+    EXPECT_TRUE(decoded->let_go);
     EXPECT_EQ(decoded->note, "for the auditors");
     EXPECT_EQ(decoded->compute, "rack-1");
     EXPECT_EQ(decoded->compute_where, "qemu+tls://rack-1/system");

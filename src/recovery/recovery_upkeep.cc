@@ -72,6 +72,11 @@ void Recoveries::resume_entry(Entry& entry) {
             if (from && from->stage == RecoveryStage::kMoving) return {};
             return drop_arrival(entry);
         }
+        // A guest that is held waits for nothing but this.
+        if (state.stage == RecoveryStage::kRunning && !state.own.empty()) {
+            FS_TRY(adopt_machine(entry));
+            if (entry.machine) finish_switch(entry);
+        }
         FS_TRY(take_lease(entry));
         // Its tap's owner starts after us: tend() does the rest.
         if (state.captured) {
@@ -81,7 +86,7 @@ void Recoveries::resume_entry(Entry& entry) {
                 FS_TRY(choose_accelerator(entry));
                 return save(entry);
             }
-            FS_TRY(adopt_machine(entry));
+            if (!entry.machine) FS_TRY(adopt_machine(entry));
             // A crash between the note and its end may have left our own server.
             if (auto disks = NbdServer::adopt(run_directory(state.id), nbd_socket(state)))
                 FS_TRY(disks->kill());
@@ -119,7 +124,7 @@ void Recoveries::resume_entry(Entry& entry) {
         }
         if (auto disks = NbdServer::adopt(directory, nbd_socket(state)))
             entry.disks = std::move(*disks);
-        if (has_machine(state)) FS_TRY(adopt_machine(entry));
+        if (has_machine(state) && !entry.machine) FS_TRY(adopt_machine(entry));
         tend(entry);
         return {};
     };
@@ -247,9 +252,11 @@ void Recoveries::tend(Entry& entry) {
             return;
         }
     }
-    if (state.captured || (entry.disks && entry.disks->alive())) {
+    const bool served = needs_server(state);
+    if (state.captured || !served || (entry.disks && entry.disks->alive())) {
         if (lost) return start_lost(entry);
-        if (seen && entry.machine) seen = entry.machine->tend();
+        if (seen && entry.machine) seen = entry.machine->tend(served);
+        if (seen && entry.machine) finish_switch(entry);
         note_host(entry, seen);
         return;
     }

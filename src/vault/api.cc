@@ -277,9 +277,9 @@ Result<HttpResponse> Api::item(const Call& call) {
         }
         if (call.is("DELETE")) {
             const bool force = call.query("force") == "true";
-            if (force && recovery_ != nullptr) {
+            if (recovery_ != nullptr) {
                 FS_ASSIGN(const ItemReport report, vault_.item(name));
-                FS_TRY(recovery_->end_all(report.record.id));
+                FS_TRY(recovery_->prepare_unprotect(report.record, force));
             }
             FS_ASSIGN(const JobRecord job, vault_.unprotect(name, force));
             return answer(job_view(job), 202);
@@ -389,9 +389,14 @@ Result<HttpResponse> Api::item(const Call& call) {
     }
     if (what == "hydration" && call.parts.size() == 3 && call.is("POST")) {
         FS_ASSIGN(RecoveryDesk * recovery, desk());
-        FS_ASSIGN(const JsonFields fields, call.fields({"throttle_bytes_per_s"}));
-        FS_ASSIGN(const uint64_t throttle, fields.u64("throttle_bytes_per_s"));
-        FS_ASSIGN(const JobRecord job, recovery->hydrate(name, throttle));
+        FS_ASSIGN(const JsonFields fields,
+                  call.fields({"throttle_bytes_per_s", "directory", "format"}));
+        RecoveryDesk::HydrationChoice choice;
+        FS_ASSIGN(choice.bytes_per_s, fields.u64("throttle_bytes_per_s"));
+        FS_ASSIGN(choice.directory, fields.text("directory", 1024));
+        FS_ASSIGN(const std::string format, fields.text("format", 16, "qcow2"));
+        FS_ASSIGN(choice.format, disk_format_from_name(format));
+        FS_ASSIGN(const JobRecord job, recovery->hydrate(name, choice));
         return answer(job_view(job), 202);
     }
     return no_such_resource(call.request);

@@ -54,15 +54,6 @@ TEST(Policies, ItemsFollowOneOrHaveTheirOwn) {
     EXPECT_EQ(site.refused("DELETE", "/v1/policies/default"), "forbidden");
     site.call("PUT", "/v1/policies/default", 200, {{"policy", {{"window_s", 3600}}}});
     EXPECT_EQ(site.call("GET", "/v1/items/own", 200)["policy"]["window_s"], 3600);
-    // Of many items one cannot have it: none gets it, and it is named.
-    const Json refused = [&] {
-        const HttpResponse response = site.request(*site.http, "PUT", "/v1/policies/gold",
-                                                   {{"policy", {{"consistent_interval_s", 3600}}}});
-        EXPECT_EQ(response.status, 422);
-        return Json::parse(response.body);
-    }();
-    EXPECT_NE(refused["detail"].get<std::string>().find("'follows'"), std::string::npos);
-    EXPECT_EQ(site.call("GET", "/v1/policies/gold", 200)["policy"]["consistent_interval_s"], 0);
     site.start();
     EXPECT_EQ(site.call("GET", "/v1/items/follows", 200)["policy_name"], "gold");
 }
@@ -164,14 +155,12 @@ TEST(Policies, APreviewSaysWhatHappens) {
     EXPECT_EQ(shown["oldest_point"]["sequence"], of_web["points"]["oldest_stays"]["sequence"]);
     EXPECT_TRUE(std::ranges::any_of(
         shown["troubles"], [](const Json& trouble) { return trouble["code"] == "rpo-high"; }));
-    // An assignment is previewed the same way, also one that would be refused.
+    // An assignment is previewed the same way, too.
     site.call("POST", "/v1/policies", 201,
               {{"name", "inside"}, {"policy", {{"consistent_interval_s", 3600}}}});
     const Json other = site.call("POST", "/v1/policies/inside/preview", 200, {{"items", {"web"}}});
-    EXPECT_EQ(other["items"][0]["refused"]["code"], "unsupported");
+    EXPECT_EQ(other["items"][0]["changed"]["consistent_interval_s"]["new"], 3600);
     EXPECT_EQ(other["items"][0]["alarms_over"].size(), 1u);
-    EXPECT_EQ(site.refused("POST", "/v1/policies/inside/assign", {{"items", {"web"}}}),
-              "unsupported");
     EXPECT_EQ(site.refused("POST", "/v1/policies/inside/preview", {{"items", {"none"}}}),
               "item-not-found");
 }

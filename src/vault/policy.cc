@@ -83,18 +83,7 @@ int64_t retention_us(const ItemPolicy& policy) {
     return longest_us;
 }
 
-Status check_policy(CaptureMode mode, const ItemPolicy& policy, std::string_view zone) {
-    FS_TRY(check_policy_values(policy, zone));
-    // What a mirrored machine has of a guest agent, its agent finds when the point is due.
-    if (policy.consistent_interval_s == 0 || mode != CaptureMode::kInPath) return {};
-    return fail(Code::kUnsupported,
-                "nobody can freeze the file systems of a machine whose disks are served in path: "
-                "this item can have no consistent points by policy",
-                "leave the interval of consistent points out, make them with scripts by `farshore "
-                "point --consistent` or a group, or protect the machine from inside (--device)");
-}
-
-Status check_policy_values(const ItemPolicy& policy, std::string_view zone) {
+Status check_policy(const ItemPolicy& policy, std::string_view zone) {
     if (!policy.resync_windows.empty()) {
         auto windows = WeeklyWindows::parse(policy.resync_windows, zone);
         if (!windows) return fail(windows.error().with_context("resync_windows"));

@@ -16,7 +16,7 @@ namespace {
 PolicyCheck check_for(Vault& vault) {
     return [zone = vault.info().time_zone](const ItemRecord& item,
                                            const ItemPolicy& values) -> Status {
-        const Status checked = check_policy(item.mode, values, zone);
+        const Status checked = check_policy(values, zone);
         return checked ? checked
                        : fail(checked.error().with_context(fmt::format("item '{}'", item.name)));
     };
@@ -69,8 +69,7 @@ Json preview_item(Vault& vault, const ItemRecord& item, const ItemPolicy& values
     }
     const ItemPolicy& before = report->record.policy;
     json["changed"] = changed_values(before, values);
-    if (const Status checked = check_policy(report->record.mode, values, vault.info().time_zone);
-        !checked)
+    if (const Status checked = check_policy(values, vault.info().time_zone); !checked)
         json["refused"] = problem_of_item(checked.error());
     show_alarms(*report, values, json);
     // What the next retention does anyway is not the change's doing: both are told.
@@ -101,7 +100,7 @@ Json preview_item(Vault& vault, const ItemRecord& item, const ItemPolicy& values
 }  // namespace
 
 Result<PolicyRecord> add_policy(Vault& vault, PolicyRecord policy) {
-    FS_TRY(check_policy_values(policy.values, vault.info().time_zone));
+    FS_TRY(check_policy(policy.values, vault.info().time_zone));
     FS_ASSIGN(const PolicyRecord made, create_policy(vault.database(), policy));
     vault.event(Severity::kInformation, "policy-created", nullptr,
                 fmt::format("the policy '{}' was made", made.name));
@@ -109,7 +108,7 @@ Result<PolicyRecord> add_policy(Vault& vault, PolicyRecord policy) {
 }
 
 Result<PolicyRecord> edit_policy(Vault& vault, const std::string& name, const ItemPolicy& values) {
-    FS_TRY(check_policy_values(values, vault.info().time_zone));
+    FS_TRY(check_policy(values, vault.info().time_zone));
     std::string words;
     FS_ASSIGN(const PolicyRecord changed,
               change_policy(
@@ -162,7 +161,7 @@ Json policy_record_view(const PolicyRecord& policy) {
 
 Result<Json> preview_policy(Vault& vault, const ItemPolicy& values,
                             const std::vector<ItemRecord>& items) {
-    FS_TRY(check_policy_values(values, vault.info().time_zone));
+    FS_TRY(check_policy(values, vault.info().time_zone));
     Json list = Json::array();
     for (size_t i = 0; i < std::min(items.size(), kMaxPreviewedItems); ++i)
         list.push_back(preview_item(vault, items[i], values));

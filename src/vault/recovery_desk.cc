@@ -168,7 +168,10 @@ RecoveryDesk::RecoveryDesk(Vault& vault, FileSystem& files, Clock& clock, Random
             return executor;
         };
         ticker_ = every("fs-recovery", [this] { tick_here(); });
-        elsewhere_ = every("fs-elsewhere", [this] { recoveries_->tick_elsewhere(); });
+        elsewhere_ = every("fs-elsewhere", [this] {
+            recoveries_->tick_elsewhere();
+            let_orphans_go();
+        });
     }
 }
 
@@ -653,9 +656,24 @@ Result<std::vector<RecoveryState>> RecoveryDesk::failovers(const std::string& na
     return states;
 }
 
-Status RecoveryDesk::end_all(const ItemId& item) {
+Status RecoveryDesk::prepare_unprotect(const ItemRecord& item, bool force) {
     for (const RecoveryState& state : recoveries_->list()) {
-        if (state.item != item) continue;
+        if (state.item != item.id || stands_alone(state)) continue;
+        // Of all else its lease says that it is in the way.
+        if (!force && state.committed && state.stage != RecoveryStage::kCleaning)
+            return fail(
+                Code::kWrongState,
+                fmt::format("the machine of '{}' runs here, on disks of the vault's", item.name),
+                fmt::format("`farshore failover hydrate {} --into DIRECTORY` gives it "
+                            "files of its own, on which it goes on; --force ends it",
+                            item.name));
+        if (!force) continue;
+        for (const auto& [index, disk] : state.own)
+            if (is_own(state, index))
+                vault_.event(Severity::kWarning, "file-left", &item,
+                             fmt::format("disk {} of the machine of '{}', which is ended, was {} "
+                                         "at its host: the file is left",
+                                         index, item.name, disk.path));
         FS_TRY(give_up(state, Recoveries::CleanUp::kRemoveCommitted));
         const std::lock_guard hold(mutex_);
         exports_.erase(state.id);

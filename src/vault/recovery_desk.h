@@ -98,8 +98,14 @@ class RecoveryDesk {
                                const FailoverChoice& choice = {});
     // What a committed failover reads from the replica still is copied into its own disks, behind
     // the machine (recovery/hydration.h); a job, which can be cancelled and goes on with the next.
-    // 0 bytes a second: as fast as it goes.
-    Result<JobRecord> hydrate(const std::string& item, uint64_t bytes_per_s);
+    // 0 bytes a second: as fast as it goes. With a directory they become files there, at the
+    // machine's host (Recoveries::make_own_files).
+    struct HydrationChoice {
+        uint64_t bytes_per_s = 0;
+        std::string directory;
+        DiskFormat format = DiskFormat::kQcow2;
+    };
+    Result<JobRecord> hydrate(const std::string& item, const HydrationChoice& choice);
     // The way home of what runs here.
     ReturnDesk& returns() { return *returns_; }
     // For plans: starts the machine of an item under the id `recovery`, which is used once; or
@@ -127,9 +133,10 @@ class RecoveryDesk {
     // while the host could not be reached does not count, and is forgotten when the host is.
     Status check_unused(const std::string& host, bool but_for_what_was_left = false);
     Result<std::vector<RecoveryState>> failovers(const std::string& item);
-    // Ends everything that runs of an item, committed failovers too: before it is unprotected by
-    // force.
-    Status end_all(const ItemId& item);
+    // Before an item is unprotected. A machine on files of its own goes on, and is not ours any
+    // more once the item is gone; another one that was failed over is in the way (kWrongState), or
+    // ended by force with all else that runs of the item.
+    Status prepare_unprotect(const ItemRecord& item, bool force);
 
     Result<ExportReport> start_export(const std::string& item, const std::string& point,
                                       DiskIndex disk, const std::string& socket,
@@ -153,6 +160,9 @@ class RecoveryDesk {
     JobWork machine_work(const std::string& input);
     JobWork cancel_work(const std::string& input);
     JobWork hydrate_work(const std::string& input);
+    Result<std::string> make_files(JobRun& run, const std::string& id,
+                                   Recoveries::OwnFilesOrder order);
+    void let_orphans_go();
     JobWork move_work(const std::string& input);
     Result<JobRecord> move_machine(const ItemRecord& item, const FailoverChoice& choice);
     Result<MoveRequest> move_request(const RecoveryState& state, const std::string& new_id,
@@ -192,6 +202,7 @@ class RecoveryDesk {
     std::map<ItemId, std::string> starting_;
     // Failovers that are decided about, by id: when, by the steady clock. Of tick() alone.
     std::map<std::string, int64_t> undecided_;
+    int64_t orphans_us_ = 0;  // when they are looked for again, by the steady clock; of its thread
     // Of machines whose addresses are to be set, by id: since when, by the steady clock; and
     // whether one of them is worked on. Under mutex_.
     struct Addressing {

@@ -97,6 +97,7 @@ void RecoveryDesk::decide() {
 
 void RecoveryDesk::tick() {
     recoveries_->tick_elsewhere();
+    let_orphans_go();
     tick_here();
 }
 

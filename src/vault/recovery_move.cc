@@ -40,6 +40,14 @@ Result<MoveRequest> RecoveryDesk::move_request(const RecoveryState& state,
         return fail(Code::kInvalidArgument,
                     fmt::format("compute: the machine is at '{}' already", choice.compute),
                     "name another host; `farshore compute list` shows them");
+    // Before it is shut down.
+    for (const auto& [index, disk] : state.own)
+        if (disk.stage != OwnStage::kCopying)
+            return fail(
+                Code::kWrongState,
+                fmt::format("disk {} of the machine is a file at its host: {}", index, disk.path),
+                "it stays there; to have it elsewhere, protect it there as a machine of "
+                "its own");
     asked.machine = state.machine;
     asked.network = state.network;
     asked.networks = state.networks;

@@ -274,6 +274,25 @@ Status ReturnDesk::check_may_begin(const ItemId& item) {
     return check_room(jobs, node_of(vault_.database()));
 }
 
+Status give_up_files(Database& database, Recoveries& recoveries, const std::string& recovery) {
+    FS_ASSIGN(RecoveryState state, recoveries.get(recovery));
+    if (state.own.empty()) return {};
+    FS_ASSIGN(const auto jobs, open_jobs(database));
+    for (const JobRecord& job : jobs)
+        if (job.item == state.item && job.kind == "hydrate")
+            return fail(
+                Code::kWrongState,
+                fmt::format("job {} copies the machine's disks to {}", job.id, state.own_directory),
+                "cancel it, or wait for its end");
+    FS_TRY(recoveries.stop_own_files(recovery));
+    FS_ASSIGN(state, recoveries.get(recovery));
+    if (state.own.empty()) return {};
+    return fail(Code::kWrongState,
+                fmt::format("disks of '{}' are files in {} at its host", state.item_name,
+                            state.own_directory),
+                "it is a machine of its own now: protect it there as one");
+}
+
 Result<JobRecord> ReturnDesk::reprotect(const std::string& name, const ReturnRequest& request) {
     const std::lock_guard hold(start_mutex_);
     FS_ASSIGN(const ItemRecord item, find_item(vault_.database(), name));
@@ -288,6 +307,7 @@ Result<JobRecord> ReturnDesk::reprotect(const std::string& name, const ReturnReq
     FS_ASSIGN(Input input, input_for(item.id));
     input.request = request;
     // What is wrong with it is told at once, not by a job.
+    FS_TRY(give_up_files(vault_.database(), recoveries_, input.recovery));
     FS_TRY(site_.ensure());
     FS_TRY(vault_.begin_return(item.id, input.recovery, request));
     auto job = start(kReprotect, item, true, encode(input));

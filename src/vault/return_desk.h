@@ -29,6 +29,10 @@ class JsonFields;
 Result<ReturnRequest> read_return_request(const JsonFields& fields);
 Result<FailbackRequest> read_failback(const JsonFields& fields);
 
+// Before a failed-over machine is captured: copies of its disks into files at its host that nobody
+// waits for any more are given up. kWrongState when somebody does, or disks are such files.
+Status give_up_files(Database& database, Recoveries& recoveries, const std::string& recovery);
+
 class ReturnDesk {
   public:
     ReturnDesk(Vault& vault, Recoveries& recoveries);

@@ -309,7 +309,7 @@ Result<ItemReport> Vault::protect(const ProtectRequest& request) {
     record.policy = request.policy;
     record.policy_name = request.policy_name;
     FS_TRY(check_seeds(request.seeds, paths.size()));
-    FS_TRY(check_policy(record.mode, record.policy, impl_->options.time_zone));
+    FS_TRY(check_policy(record.policy, impl_->options.time_zone));
     if (record.mode == CaptureMode::kDevice && record.agent.empty()) {
         FS_ASSIGN(record.agent, impl_->only_agent());
     }

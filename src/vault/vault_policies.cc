@@ -20,7 +20,7 @@ Result<ItemReport> Vault::change_policy(
                   asked_before = item.policy.consistent_interval_s != 0;
                   FS_ASSIGN(item.policy, edit(item));
                   item.policy_name.clear();
-                  return check_policy(item.mode, item.policy, impl_->options.time_zone);
+                  return check_policy(item.policy, impl_->options.time_zone);
               }));
     if (asked_before && changed.policy.consistent_interval_s == 0) {
         std::string pending;

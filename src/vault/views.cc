@@ -436,6 +436,12 @@ Json failover_view(const RecoveryState& state) {
               {"created", to_rfc3339(state.timings.requested)},
               {"timings", std::move(timings)}};
     if (state.committed) json["hydrated"] = state.hydrated;
+    for (const auto& [index, disk] : state.own)
+        json["files"].push_back({{"disk", index},
+                                 {"path", disk.path},
+                                 {"format", std::string(disk_format_name(state.own_format))},
+                                 {"in_use", is_own(state, index)}});
+    if (stands_alone(state)) json["stands_alone"] = true;
     if (!state.compute.empty()) json["compute"] = state.compute;
     if (!state.copy.empty()) json["copy"] = state.copy;
     if (!state.note.empty()) json["note"] = state.note;

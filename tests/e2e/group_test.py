@@ -225,6 +225,14 @@ class Groups(support.EndToEnd):
         self.wait_for_calls(log, 2)
         self.assertEqual(["pre left alone", "post left alone made"], log.read_text().splitlines())
         log.unlink()
+        # By policy, too.
+        self.farshore.call("set", "left", "--consistent-interval", "5min")
+        self.wait_for_calls(log, 2)
+        self.assertEqual(["pre left consistent", "post left consistent made"], log.read_text().splitlines())
+        self.farshore.wait_for("it is stored", lambda: self.farshore.call(
+            "points", "left", "--kind", "application")["points"][-1]["label"] == "consistent", 60)
+        self.farshore.call("set", "left", "--consistent-interval", "0")
+        log.unlink()
         self.farshore.call("group", "create", "shop", *self.NAMES, "--crash-interval", 0)
         point = self.farshore.call("group", "point", "shop", "--consistent", "--label", "both")
         self.assertEqual("application", point["kind"])

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
 """End to end: a failed-over machine's disks become its own behind it."""
+import pathlib
+import subprocess
+
 from return_test import MIB, RunsElsewhere
 from support import FarshoreError, NbdClient, first_difference, main, seeded
 
@@ -127,6 +130,88 @@ class Hydration(RunsElsewhere):
             client.close()
         self.succeed("failback", "start", "web", "--power-off", "--shut-down-timeout", "1")
         self.assert_home(paths, model)
+
+    def image_of(self, file):
+        raw = self.work / "as-raw"
+        subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", "-f", file["format"], file["path"], raw], check=True)
+        return raw.read_bytes()
+
+    def assert_files(self, model):
+        """The disks' files hold what the model has; of the disk that ends off a whole sector, with zeroes behind."""
+        files = self.farshore.call("failover", "list", "web")["failovers"][0]["files"]
+        self.assertEqual(list(range(len(model.disks))), [file["disk"] for file in files])
+        for file, disk in zip(files, model.disks):
+            self.assertTrue(file["in_use"])
+            self.assertEqual(0o600, pathlib.Path(file["path"]).stat().st_mode & 0o777)
+            self.assertEqual("equal", first_difference(self.image_of(file)[:len(disk)], bytes(disk)))
+        return files
+
+    def test_files_of_its_own(self):
+        """Breaks when a disk's file is not what the disk was, when the machine needs anything of ours for them, or
+        goes with its item."""
+        rng = seeded()
+        self.farshore.start_up()
+        model = self.boot_model(rng, (24 * MIB, 2 * MIB + 512))
+        self.protect(model)
+        socket = self.fail_over()
+        self.machine_wrote(model)
+        own = self.work / "own"
+        own.mkdir()
+        self.refused("wrong-state", "failover", "hydrate", "web", "--into", own)
+        self.succeed("failover", "commit", "web")
+        self.refused("wrong-state", "unprotect", "web")
+        self.refused("invalid-argument", "failover", "hydrate", "web", "--into", own, "--format", "vmdk")
+        nowhere = self.farshore.call("failover", "hydrate", "web", "--into", self.work / "nowhere", "--no-wait")["id"]
+        self.farshore.wait_for("it has failed", lambda: self.job_of(nowhere)["state"] == "failed", 60)
+        self.assertEqual("not-found", self.job_of(nowhere)["error"]["code"])
+        away = self.clients_at(socket, 2)
+        self.steps(model, away, rng, 20)
+        for client in away:
+            client.flush()
+            client.close()
+
+        # One that is given up leaves nothing, one of a vault that is killed goes on.
+        slow = ("failover", "hydrate", "web", "--into", own, "--throttle", MIB, "--no-wait")
+        job = self.farshore.call(*slow)["id"]
+        self.farshore.wait_for("it is under way", lambda: self.under_way(job), 60)
+        self.refused("wrong-state", "reprotect", "web")
+        self.farshore.call("job", job, "--cancel")
+        self.farshore.wait_for("it has ended", lambda: self.job_of(job)["state"] == "cancelled", 60)
+        self.assertEqual([], list(own.iterdir()))
+        job = self.farshore.call(*slow)["id"]
+        self.farshore.wait_for("it is under way", lambda: self.under_way(job), 60)
+        self.farshore.kill_servers("up")
+        self.farshore.restart_server("up")
+        self.farshore.wait_for("it is done", lambda: self.job_of(job)["state"] == "succeeded", 120)
+        result = self.job_of(job)["result"]
+        self.assertGreater(result["longest_hold_ms"], 0)
+        listed = self.farshore.call("failover", "list", "web")["failovers"][0]
+        self.assertTrue(listed["stands_alone"], listed)
+        self.assertFalse(pathlib.Path(socket).exists(), "somebody serves its disks still")
+        self.assertEqual([], list(self.farshore.data.glob("vault/recoveries/*/disk-*")))
+        files = self.assert_files(model)
+        self.refused("wrong-state", "reprotect", "web")
+        self.refused("wrong-state", "failover", "hydrate", "web", "--into", own)
+        self.refused("wrong-state", "failover", "hydrate", "web")
+
+        # Its item goes, it stays; whoever owns it starts it.
+        pid_file = next(self.farshore.data.glob("vault/run/*/qemu.pid"))
+        pid = int(pid_file.read_text().split()[1])
+        self.succeed("unprotect", "web")
+        self.farshore.wait_for("it is let go", lambda: any(event["code"] == "machine-let-go" for event in
+                                                           self.farshore.call("events")["events"]), 60)
+        self.assertTrue(pathlib.Path(f"/proc/{pid}").exists(), "it was ended with its item")
+        self.assertEqual([], list(self.farshore.data.glob("vault/recoveries/*/recovery.json")))
+        self.farshore.kill_servers("up")
+        subprocess.run(["kill", "-9", str(pid)], check=True)
+        self.farshore.wait_for("it has ended", lambda: not pathlib.Path(f"/proc/{pid}").exists(), 60)
+        log = pid_file.with_name("serial.log")
+        log.unlink()
+        [script] = own.glob("*.start")
+        subprocess.run(["sh", script], check=True)
+        self.addCleanup(subprocess.run, ["pkill", "-f", str(files[0]["path"])], check=False)
+        self.farshore.wait_for("it has booted", lambda: log.exists() and b"DONE" in log.read_bytes(), 90)
+        self.assertNotIn(b"ERROR", log.read_bytes())
 
     @staticmethod
     def serves(socket):

@@ -226,6 +226,50 @@ class OnLibvirt(RunsElsewhere):
         for left in self.libvirtd.domains():
             self.libvirtd.virsh("destroy", left)
 
+    def test_its_disks_become_files_of_the_host(self):
+        """Breaks when a machine at another host needs the vault for its disks after that, when a file is not what
+        the disk was, or when the domain goes with its item."""
+        rng = seeded()
+        self.set_up()
+        model = self.boot_model(rng)
+        self.protect(model)
+        job = self.job("failover", "start", "web", "--compute", "rack")
+        self.booted(self.log_of(job))
+        self.machine_wrote(model)
+        self.job("failover", "commit", "web")
+        socket = in_document([job], "nbd_socket")
+        self.assert_disks(socket, model, rng)
+        own = self.work / "own"
+        own.mkdir(mode=0o711)
+        done = self.job("failover", "hydrate", "web", "--into", own, "--format", "raw")
+        self.assertGreater(done["result"]["longest_hold_ms"], 0)
+        self.assertTrue(self.failover_of()["stands_alone"])
+        self.assertFalse(pathlib.Path(socket).exists(), "somebody serves its disks still")
+        for file, disk in zip(self.failover_of()["files"], model.disks):
+            self.assertEqual("equal", first_difference(pathlib.Path(file["path"]).read_bytes()[:len(disk)], bytes(disk)))
+        self.refused("wrong-state", "failover", "move", "web", "--compute", "local")
+
+        # Its host loses its power: it starts on its files, by the vault.
+        [domain] = self.libvirtd.domains()
+        log = self.log_of(job)
+        self.libvirtd.stop()
+        log.unlink()
+        self.libvirtd.start()
+        self.booted(log)
+        self.assertNotIn(b"ERROR", log.read_bytes())
+
+        # And without the vault, once the item is gone.
+        self.succeed("unprotect", "web")
+        self.farshore.wait_for("it is let go", lambda: any(event["code"] == "machine-let-go" for event in
+                                                           self.farshore.call("events")["events"]), 60)
+        self.farshore.kill_servers("up")
+        self.assertEqual([domain], self.libvirtd.domains())
+        self.libvirtd.virsh("destroy", domain)
+        self.assertNotIn("nbd", self.libvirtd.virsh("dumpxml", domain).stdout)
+        self.libvirtd.virsh("start", domain)
+        self.libvirtd.virsh("destroy", domain)
+        self.libvirtd.virsh("undefine", domain)
+
     def assert_disks(self, socket, model, rng):
         """What the machine has is what the model has; some more is written."""
         clients = self.clients_at(socket, len(model.disks))
