@@ -237,8 +237,9 @@ void PointMaker::marked(Result<TapCommandResult> result) {
     if (!resting_) return confirm(std::move(result));
     resting_ = false;
     stage_ = Stage::kEnding;
-    rest_.end(result.has_value(), [this, alive = std::weak_ptr(alive_),
-                                   result = std::move(result)](const Status& thawed) mutable {
+    const bool made = result.has_value();
+    rest_.end(made, [this, alive = std::weak_ptr(alive_),
+                     result = std::move(result)](const Status& thawed) mutable {
         if (alive.expired()) return;
         if (result && !thawed) result = fail(thawed.error());
         confirm(std::move(result));

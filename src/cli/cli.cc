@@ -803,8 +803,8 @@ class Parser {
 
         CLI::App* copy = app_.add_subcommand("copy", "Copies of an item in other stores");
         copy->require_subcommand(1);
-        const auto in_store = [&](const char* name, const char* help, Verb run) {
-            CLI::App* app = named(*copy, name, help, std::move(run));
+        const auto in_store = [&](const char* name, const char* help, const Verb& run) {
+            CLI::App* app = named(*copy, name, help, run);
             app->add_option("--store", a.copy, "the store, as `store list` names it")->required();
             return app;
         };

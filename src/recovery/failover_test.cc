@@ -456,7 +456,7 @@ TEST_F(FailoverTest, StateOfANewerFarshoreIsLeftAlone) {
     ASSERT_TRUE(recoveries_->start(request("t2", RecoveryKind::kTest, first_)));
     ASSERT_TRUE(files_.make_directories((directory_ / "s") + "/t1"));
     ASSERT_TRUE(write_file_durably(files_, (directory_ / "s") + "/t1/recovery.json",
-                                   as_bytes("{\"version\": 2}")));
+                                   as_bytes("{\"version\": 3}")));
     recoveries_.reset();
     new_recoveries();
     const Status resumed = recoveries_->resume();

@@ -7,6 +7,7 @@
 
 #include "capture/tap_config.h"
 #include "compute/nbd_front.h"
+#include "os/remove_directory.h"
 #include "recovery/recovery_entry.h"
 
 namespace farshore {

@@ -99,7 +99,7 @@ Json preview_item(Vault& vault, const ItemRecord& item, const ItemPolicy& values
 
 }  // namespace
 
-Result<PolicyRecord> add_policy(Vault& vault, PolicyRecord policy) {
+Result<PolicyRecord> add_policy(Vault& vault, const PolicyRecord& policy) {
     FS_TRY(check_policy(policy.values, vault.info().time_zone));
     FS_ASSIGN(const PolicyRecord made, create_policy(vault.database(), policy));
     vault.event(Severity::kInformation, "policy-created", nullptr,

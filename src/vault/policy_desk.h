@@ -17,7 +17,7 @@ inline constexpr size_t kMaxPreviewedItems = 100;
 inline constexpr size_t kMaxAssignedItems = 1000;  // in one request
 
 // kInvalidArgument, kAlreadyExists, kLimitReached.
-Result<PolicyRecord> add_policy(Vault& vault, PolicyRecord policy);
+Result<PolicyRecord> add_policy(Vault& vault, const PolicyRecord& policy);
 // The policy and every item that follows it, at once. kNotFound; kUnsupported, kInvalidArgument:
 // the values cannot be, or an item that is named cannot have them.
 Result<PolicyRecord> edit_policy(Vault& vault, const std::string& name, const ItemPolicy& values);
