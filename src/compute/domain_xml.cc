@@ -344,6 +344,18 @@ Result<std::string> domain_xml(const DomainOrder& order) {
     return text_of(document);
 }
 
+std::string copy_target_xml(const DiskFile& file) {
+    pugi::xml_document document;
+    pugi::xml_node disk = document.append_child("disk");
+    set(disk, "type", "file");
+    pugi::xml_node driver = add(disk, "driver");
+    set(driver, "name", "qemu");
+    set(driver, "type", std::string(disk_format_name(file.format)));
+    set(driver, "discard", "unmap");
+    set(add(disk, "source"), "file", file.path);
+    return text_of(document);
+}
+
 Result<std::string> without_served_disks(const std::string& xml) {
     pugi::xml_document document;
     const auto parsed = document.load_buffer(xml.data(), xml.size());

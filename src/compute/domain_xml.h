@@ -44,6 +44,9 @@ struct DomainOrder {
 // kUnsupported (architecture, machine type, a disk bus that libvirt has not), kInvalidArgument.
 Result<std::string> domain_xml(const DomainOrder& order);
 
+// The disk of a domain that becomes that file, as virDomainBlockCopy() is told.
+std::string copy_target_xml(const DiskFile& file);
+
 // A domain as libvirt writes it, without the disks that come from an NBD server. kMalformed.
 Result<std::string> without_served_disks(const std::string& xml);
 

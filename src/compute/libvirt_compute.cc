@@ -52,12 +52,6 @@ std::string version_text(unsigned long version) {
     return fmt::format("{}.{}.{}", version / 1'000'000, version / 1000 % 1000, version % 1000);
 }
 
-std::string taken(char* text) {
-    std::string copy(text == nullptr ? "" : text);
-    free(text);
-    return copy;
-}
-
 Result<HostOffer> offer_of(const LibvirtHost& host, virConnect* connection) {
     char* const said = virConnectGetCapabilities(connection);
     if (said == nullptr) return fail(host.error("what it offers"));

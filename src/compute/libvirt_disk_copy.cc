@@ -3,8 +3,8 @@
 #include <fmt/core.h>
 
 #include <pugixml.hpp>
-#include <sstream>
 
+#include "compute/domain_xml.h"
 #include "compute/libvirt_machine.h"
 #include "os/real.h"
 #include "os/waiting.h"
@@ -25,8 +25,7 @@ struct DomainDiskNow {
 Result<DomainDiskNow> look(const LibvirtHost& host, virDomain* domain, const DiskCopyOrder& order) {
     char* const said = virDomainGetXMLDesc(domain, 0);
     if (said == nullptr) return fail(host.error("the machine's disks"));
-    const std::string xml(said);
-    free(said);
+    const std::string xml = taken(said);
     pugi::xml_document document;
     if (!document.load_buffer(xml.data(), xml.size()))
         return fail(Code::kMalformed, "the machine's definition is not what libvirt writes");
@@ -45,20 +44,6 @@ Result<DomainDiskNow> look(const LibvirtHost& host, virDomain* domain, const Dis
     }
     return fail(Code::kNotFound,
                 fmt::format("the machine has no disk '{}' any more", order.export_name));
-}
-
-std::string destination_xml(const DiskFile& file) {
-    pugi::xml_document document;
-    pugi::xml_node disk = document.append_child("disk");
-    disk.append_attribute("type").set_value("file");
-    pugi::xml_node driver = disk.append_child("driver");
-    driver.append_attribute("name").set_value("qemu");
-    driver.append_attribute("type").set_value(std::string(disk_format_name(file.format)).c_str());
-    driver.append_attribute("discard").set_value("unmap");
-    disk.append_child("source").append_attribute("file").set_value(file.path.c_str());
-    std::ostringstream out;
-    document.save(out, "", pugi::format_raw | pugi::format_no_declaration);
-    return out.str();
 }
 
 Result<bool> is_paused(const LibvirtHost& host, virDomain* domain) {
@@ -111,7 +96,7 @@ Status LibvirtMachine::begin_copy(const DiskCopyOrder& order) {
             return fail(host_->error("the speed of a copy"));
         return {};
     }
-    const std::string to = destination_xml(order.file);
+    const std::string to = copy_target_xml(order.file);
     virTypedParameter bandwidth{};
     std::snprintf(bandwidth.field, sizeof bandwidth.field, "%s", VIR_DOMAIN_BLOCK_COPY_BANDWIDTH);
     bandwidth.type = VIR_TYPED_PARAM_ULLONG;

@@ -10,6 +10,7 @@
 #include <libvirt/libvirt.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -30,6 +31,13 @@ using LibvirtConnection = std::unique_ptr<virConnect, LibvirtFree<virConnectClos
 using LibvirtDomain = std::unique_ptr<virDomain, LibvirtFree<virDomainFree>>;
 using LibvirtNetwork = std::unique_ptr<virNetwork, LibvirtFree<virNetworkFree>>;
 using LibvirtStream = std::unique_ptr<virStream, LibvirtFree<virStreamFree>>;
+
+// A text that libvirt has made for its caller, who has it from now on; null is empty.
+inline std::string taken(char* text) {
+    std::string copy(text == nullptr ? "" : text);
+    std::free(text);
+    return copy;
+}
 
 class LibvirtHost {
   public:

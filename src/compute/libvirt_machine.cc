@@ -123,8 +123,7 @@ Status LibvirtMachine::screenshot(const std::string& path) {
     if (!stream) return fail(host_->error("the machine's screen"));
     char* const kind = virDomainScreenshot(found.get(), stream.get(), 0, 0);
     if (kind == nullptr) return fail(host_->error("the machine's screen"));
-    const std::string type(kind);
-    free(kind);
+    const std::string type = taken(kind);
     Bytes picture;
     char bytes[65536];
     int n = 0;

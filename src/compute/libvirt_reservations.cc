@@ -35,9 +35,7 @@ Result<NetworkAddressing> addressing_of(const LibvirtHost& host, virNetwork* net
                                         unsigned xml_flags) {
     char* const said = virNetworkGetXMLDesc(network, xml_flags);
     if (said == nullptr) return fail(host.error("a network's description"));
-    const std::string xml(said);
-    free(said);
-    return read_network_addressing(xml);
+    return read_network_addressing(taken(said));
 }
 
 Status update(const LibvirtHost& host, virNetwork* network, virNetworkUpdateCommand command,

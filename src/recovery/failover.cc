@@ -393,11 +393,7 @@ Status Recoveries::remove_everything(Entry& entry) {
     // What is there is the machine's, if that is let go of.
     if (!state.let_go || !state.compute.empty())
         FS_TRY(remove_directory(*options_.files, run_directory(state.id)));
-    for (uint64_t* lease : {&state.old_lease, &state.lease}) {
-        if (*lease == 0) continue;
-        FS_TRY(options_.leases.release(state.item, state.copy, *lease));
-        *lease = 0;
-    }
+    FS_TRY(release_leases(options_.leases, state));
     // The state goes last: until then a crash is followed by another clean-up.
     FS_TRY(remove_directory(*options_.files, state_directory(state.id)));
     FS_TRY(options_.files->sync_directory(options_.state_root));
@@ -623,11 +619,7 @@ Status Recoveries::note_hydrated(const std::string& id) {
         }
     }
     // Only now: until then the next vault reads from the replica.
-    for (uint64_t* lease : {&state.old_lease, &state.lease}) {
-        if (*lease == 0) continue;
-        FS_TRY(options_.leases.release(state.item, state.copy, *lease));
-        *lease = 0;
-    }
+    FS_TRY(release_leases(options_.leases, state));
     return save(*entry);
 }
 

@@ -232,11 +232,7 @@ Status Recoveries::stand_alone(Entry& entry) {
         FS_TRY(NbdFront::clean_up(run_directory(state.id)));
     }
     FS_TRY(remove_overlays(entry));
-    for (uint64_t* lease : {&state.old_lease, &state.lease}) {
-        if (*lease == 0) continue;
-        FS_TRY(options_.leases.release(state.item, state.copy, *lease));
-        *lease = 0;
-    }
+    FS_TRY(release_leases(options_.leases, state));
     FS_TRY(save(entry));
     entry.stands_alone = true;
     return {};

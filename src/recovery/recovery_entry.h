@@ -67,6 +67,16 @@ inline bool needs_server(const RecoveryState& state) {
                                [&](const MachineDisk& disk) { return !is_own(state, disk.index); });
 }
 
+// The caller saves it. After an error: again.
+inline Status release_leases(const PointLeases& leases, RecoveryState& state) {
+    for (uint64_t* lease : {&state.old_lease, &state.lease}) {
+        if (*lease == 0) continue;
+        FS_TRY(leases.release(state.item, state.copy, *lease));
+        *lease = 0;
+    }
+    return {};
+}
+
 inline bool valid_id(const std::string& id) {
     return !id.empty() && id.size() <= 40 && std::all_of(id.begin(), id.end(), [](unsigned char c) {
         return std::islower(c) || std::isdigit(c) || c == '-';
